@@ -1,0 +1,112 @@
+"""Where things are: `KEEPFIT_*` environment variables, with defaults that work on one machine."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+class Settings(BaseSettings):
+    """Every place that keepfit reads or writes; nothing else in the project reads the environment.
+
+    Attributes:
+        home: folder of all state.
+        projects: folder with one folder a project.
+        host: address that the services listen on. Nothing listens beyond this machine unless this says so.
+        prefect_port, mlflow_port, serving_port: ports that are tried first; a busy one is replaced by a free one.
+        prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
+        database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
+        lake_url: folder or object-store URL of the Delta tables.
+        actor: who is recorded as the person behind a command.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="KEEPFIT_", frozen=True)
+
+    home: Path = REPOSITORY / ".keepfit"
+    projects: Path = REPOSITORY / "deployments"
+    host: str = "127.0.0.1"
+    prefect_port: int = Field(default=4200, ge=1, le=65535)
+    mlflow_port: int = Field(default=5000, ge=1, le=65535)
+    serving_port: int = Field(default=8080, ge=1, le=65535)
+    prefect_url: str | None = None
+    mlflow_url: str | None = None
+    serving_url: str | None = None
+    database_url: str | None = None
+    studies_url: str | None = None
+    lake_url: str | None = None
+    actor: str = Field(default_factory=lambda: f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}")
+
+    def model_post_init(self, _context: object, /) -> None:
+        """Makes the folders absolute, so that child processes with another working folder mean the same."""
+        object.__setattr__(self, "home", self.home.absolute())
+        object.__setattr__(self, "projects", self.projects.absolute())
+
+    # -- folders and files --------------------------------------------------------------------------------------------
+    @property
+    def stack_file(self) -> Path:
+        """JSON with the addresses of the local stack; exists while it runs."""
+        return self.home / "stack.json"
+
+    @property
+    def secret_file(self) -> Path:
+        """The password of the Prefect server, readable by its owner only."""
+        return self.home / "prefect.auth"
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the services' log files."""
+        return self.home / "logs"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of MLflow's artifacts."""
+        return self.home / "artifacts"
+
+    def inbox(self, project: str) -> Path:
+        """Folder that a project's files are dropped into."""
+        return self.home / "inbox" / project
+
+    def bundles(self, project: str) -> Path:
+        """Folder of a project's releasable models, one folder a version."""
+        return self.home / "bundles" / project
+
+    # -- URLs ---------------------------------------------------------------------------------------------------------
+    def journal(self) -> str:
+        """SQLAlchemy URL of the journal."""
+        return self.database_url or f"sqlite:///{self.home / 'keepfit.db'}"
+
+    def studies(self) -> str:
+        """SQLAlchemy URL of Optuna's storage."""
+        return self.studies_url or f"sqlite:///{self.home / 'studies.db'}"
+
+    def lake(self, project: str) -> str:
+        """Folder or URL of a project's Delta tables."""
+        return f"{self.lake_url or self.home / 'lake'}/{project}"
+
+    def stack(self) -> dict[str, str]:
+        """Addresses of the local stack by service, or nothing when none was started."""
+        try:
+            return json.loads(self.stack_file.read_text())["urls"]
+        except (FileNotFoundError, ValueError, KeyError):
+            return {}
+
+    def prefect(self) -> str | None:
+        """Address of the Prefect server (without /api), if there is one."""
+        return self.prefect_url or self.stack().get("prefect")
+
+    def serving(self) -> str | None:
+        """Address of the serving process, if there is one."""
+        return self.serving_url or self.stack().get("serving")
+
+    def mlflow(self) -> str:
+        """MLflow tracking URI: a server when there is one, else the local database itself."""
+        return self.mlflow_url or self.stack().get("mlflow") or self.mlflow_database()
+
+    def mlflow_database(self) -> str:
+        """SQLAlchemy URL of the local stack's MLflow database."""
+        return f"sqlite:///{self.home / 'mlflow.db'}"
