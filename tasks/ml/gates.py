@@ -1,0 +1,160 @@
+"""Gates: questions put to a challenger, and their verdicts. A refusal is a value."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from tasks.ml.metrics import METRICS, Estimate, Metric, calibration_error, paired_gain
+
+
+class Verdict(BaseModel, frozen=True):
+    """One gate's answer.
+
+    Attributes:
+        gate: which question.
+        passed: the answer.
+        reason: a sentence with the numbers, for a person.
+        value: the number that was judged; None where there is none.
+        bar: what it was held against.
+        low, high: 90 % interval of the value, where it has one.
+    """
+
+    gate: str
+    passed: bool
+    reason: str
+    value: float | None = None
+    bar: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the gates look at: the same holdout rows, scored by everybody.
+
+    Attributes:
+        y: (n,) labels 0 and 1 of the holdout.
+        challenger: (n,) probabilities of the positive class.
+        baselines: naive probabilities (n,) by name.
+        champion: (n,) probabilities of the champion, or None when there is none yet.
+        unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
+    """
+
+    y: np.ndarray
+    challenger: np.ndarray
+    baselines: Mapping[str, np.ndarray]
+    metric: Metric
+    seed: int
+    resamples: int = 1000
+    champion: np.ndarray | None = None
+    unseen_by_champion: np.ndarray = field(default_factory=lambda: np.array([], dtype=bool))
+
+    def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
+        """How much better the challenger is than `other`, on all rows or those given."""
+        chosen = np.ones(len(self.y), dtype=bool) if rows is None else rows
+        return paired_gain(
+            metric or self.metric, self.y[chosen], self.challenger[chosen], other[chosen], resamples=self.resamples, seed=self.seed
+        )
+
+
+class Sound(BaseModel, frozen=True, extra="forbid"):
+    """Are the answers probabilities at all: finite, between 0 and 1, not all the same?"""
+
+    kind: Literal["sound"] = "sound"
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Passes when every answer is a probability and they differ."""
+        answers = evidence.challenger
+        wrong = int((~np.isfinite(answers) | (answers < 0) | (answers > 1)).sum())
+        if wrong:
+            return Verdict(gate=self.kind, passed=False, value=wrong, bar=0, reason=f"{wrong} of {len(answers)} answers are no probability (NaN, inf, or outside 0…1)")
+        spread = float(np.ptp(answers)) if len(answers) else 0.0
+        if spread == 0:
+            return Verdict(gate=self.kind, passed=False, value=0, bar=0, reason=f"all {len(answers)} answers are the same")
+        return Verdict(gate=self.kind, passed=True, value=0, bar=0, reason=f"all {len(answers)} answers are probabilities, and they differ")
+
+
+class Baselines(BaseModel, frozen=True, extra="forbid"):
+    """Is the challenger better than what needs no learning?"""
+
+    kind: Literal["baselines"] = "baselines"
+    margin: float = Field(default=0.0, ge=0, description="how much better it must be, in units of the metric")
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Passes when the lower bound of the gain over every naive baseline is above the margin."""
+        gains = {name: evidence.gain_over(naive) for name, naive in evidence.baselines.items()}
+        name, worst = min(gains.items(), key=lambda item: _nan_first(item[1].low))
+        passed = worst.low > self.margin
+        return Verdict(
+            gate=self.kind, passed=passed, value=worst.value, low=worst.low, high=worst.high, bar=self.margin,
+            reason=f"{evidence.metric.label} is {'' if passed else 'not '}surely better than '{name}': gain {_signed(worst)}, must be above {self.margin:g}",
+        )  # fmt: skip
+
+
+class Champion(BaseModel, frozen=True, extra="forbid"):
+    """Is the challenger better than the champion, on rows that neither has seen? A tie keeps the champion."""
+
+    kind: Literal["champion"] = "champion"
+    margin: float = Field(default=0.0, ge=0, description="how much better it must be, in units of the metric")
+    log_loss_slack: float = Field(default=0.02, ge=0, description="how much worse the log loss may surely not be, in nats")
+    min_rows: int = Field(default=100, ge=2, description="fewer unseen rows than this prove nothing")
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Passes when the lower bound of the paired gain is above the margin and log loss does not get worse."""
+        if evidence.champion is None:
+            return Verdict(gate=self.kind, passed=True, reason="there is no champion yet; the naive baselines decide")
+        rows, metric = evidence.unseen_by_champion, evidence.metric
+        seen = f"{int(rows.sum())} rows that neither model has seen"
+        if rows.sum() < self.min_rows:
+            return Verdict(gate=self.kind, passed=False, value=int(rows.sum()), bar=self.min_rows, reason=f"only {seen}; {self.min_rows} are needed to compare")
+        gain = evidence.gain_over(evidence.champion, rows)
+        before, after = (metric.of(evidence.y[rows], p[rows]) for p in (evidence.champion, evidence.challenger))
+        loss = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"])
+        better, calm = gain.low > self.margin, loss.low > -self.log_loss_slack
+        numbers = f"{metric.label} {before:.4f} → {after:.4f} on {seen}, gain {_signed(gain)}"
+        reason = f"{numbers}, must be above {self.margin:g}" if better else f"a tie keeps the champion: {numbers}, must be above {self.margin:g}"
+        if better and not calm:
+            reason = f"{numbers}, but log loss may get worse by {-loss.low:.3f}, more than {self.log_loss_slack:g}"
+        return Verdict(gate=self.kind, passed=better and calm, value=gain.value, low=gain.low, high=gain.high, bar=self.margin, reason=reason)
+
+
+class Calibration(BaseModel, frozen=True, extra="forbid"):
+    """Do the probabilities mean what they say?"""
+
+    kind: Literal["calibration"] = "calibration"
+    error: float = Field(default=0.05, gt=0, lt=1, description="largest expected calibration error, in probability")
+    bias: float = Field(default=0.05, gt=0, lt=1, description="largest distance of mean prediction and observed rate")
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Passes when both the error over ten bins and the overall bias are within their bars."""
+        error = calibration_error(evidence.y, evidence.challenger)
+        mean, rate = float(evidence.challenger.mean()), float(evidence.y.mean())
+        passed = error <= self.error and abs(mean - rate) <= self.bias
+        return Verdict(
+            gate=self.kind, passed=passed, value=error, bar=self.error,
+            reason=f"calibration error is {error:.3f} (bar {self.error:g}); mean prediction {mean:.3f} against an observed rate of {rate:.3f} (bar {self.bias:g} apart)",
+        )  # fmt: skip
+
+
+Gate = Annotated[Sound | Baselines | Champion | Calibration, Field(discriminator="kind")]
+ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), Calibration())
+
+
+def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
+    """Every gate's verdict, in order. Answers that are no probabilities are judged by `sound` alone: no metric is defined on them."""
+    soundness = Sound().judge(evidence)
+    if not soundness.passed and not np.isfinite(evidence.challenger).all():
+        return [soundness, *(Verdict(gate=gate.kind, passed=False, reason="not judged: some answers are no probabilities") for gate in gates if gate.kind != "sound")]
+    return [gate.judge(evidence) for gate in gates]
+
+
+def _nan_first(value: float) -> float:
+    """NaN counts as the worst."""
+    return -np.inf if np.isnan(value) else value
+
+
+def _signed(gain: Estimate) -> str:
+    return f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"

@@ -1,0 +1,185 @@
+"""Metrics of binary classifiers, each with its direction, and their uncertainty by bootstrap."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel
+
+Name = Literal["roc_auc", "average_precision", "log_loss", "brier"]
+EPSILON = 1e-7  # probabilities are clipped here before a logarithm
+CHUNK = 50_000_000  # weights held at once, in cells
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that says how good probabilities are.
+
+    Attributes:
+        greater_is_better: the direction; nobody else decides it.
+        scores: (y (n,), p (n,), weights (b, n)) → (b,) the metric under each row of weights.
+    """
+
+    name: str
+    label: str
+    greater_is_better: bool
+    scores: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+    def of(self, y: np.ndarray, p: np.ndarray) -> float:
+        """The metric of probabilities `p` (n,) of the positive class against labels `y` (n,) of 0 and 1."""
+        return float(self.scores(y, p, np.ones((1, len(y))))[0])
+
+    def gain(self, after: np.ndarray | float, before: np.ndarray | float) -> np.ndarray:
+        """How much better `after` is than `before`; positive is better whatever the direction."""
+        difference = np.asarray(after) - np.asarray(before)
+        return difference if self.greater_is_better else -difference
+
+
+def _roc_auc(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted Mann–Whitney statistic; ties count half."""
+    positive, negative = _grouped(y, p, weights)
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return _divide((positive * (below + negative / 2)).sum(axis=1), pairs)
+
+
+def _average_precision(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum over thresholds of precision times the step in recall (scikit-learn's definition, no interpolation)."""
+    positive, negative = (part[:, ::-1] for part in _grouped(y, p, weights))
+    found, flagged = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
+    return _divide((positive * _divide(found, flagged)).sum(axis=1), positive.sum(axis=1))
+
+
+def _log_loss(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean negative logarithm of the probability given to what came true, in nats."""
+    clipped = np.clip(p, EPSILON, 1 - EPSILON)
+    return _mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)), weights)
+
+
+def _brier(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean squared distance of probability and outcome."""
+    return _mean((p - y) ** 2, weights)
+
+
+def _grouped(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weight of positives and of negatives at each distinct probability, ascending: two (b, groups) arrays."""
+    order = np.argsort(p, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(p[order]) != 0])
+    ordered, labels = weights[:, order], y[order]
+    return np.add.reduceat(ordered * labels, starts, axis=1), np.add.reduceat(ordered * (1 - labels), starts, axis=1)
+
+
+def _mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return _divide(weights @ values, weights.sum(axis=1))
+
+
+def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Division that gives NaN where there is nothing to divide by."""
+    return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("roc_auc", "ROC AUC", greater_is_better=True, scores=_roc_auc),
+        Metric("average_precision", "average precision", greater_is_better=True, scores=_average_precision),
+        Metric("log_loss", "log loss", greater_is_better=False, scores=_log_loss),
+        Metric("brier", "Brier score", greater_is_better=False, scores=_brier),
+    )
+}
+
+
+class Estimate(BaseModel, frozen=True):
+    """A number with its 90 % bootstrap interval: two one-sided bounds at 5 %."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        """`0.981 [0.975, 0.987]`."""
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def resampled(metric: Metric, y: np.ndarray, p: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """The metric on `resamples` bootstrap samples of the rows: (resamples,).
+
+    The same `seed` and number of rows draw the same samples for every model, which is what makes a comparison paired
+    (Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 16).
+    """
+    rng = np.random.default_rng(seed)
+    n, parts, left = len(y), [], resamples
+    while left:
+        rows = min(left, max(1, CHUNK // max(n, 1)))
+        drawn = rng.multinomial(n, np.full(n, 1 / n), size=rows) if n else np.zeros((rows, 0))
+        parts.append(metric.scores(y, p, drawn.astype(float)))
+        left -= rows
+    return np.concatenate(parts)
+
+
+def estimate(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int, seed: int) -> Estimate:
+    """The metric with its interval."""
+    return _summary(metric.of(y, p), resampled(metric, y, p, resamples, seed))
+
+
+def paired_gain(metric: Metric, y: np.ndarray, after: np.ndarray, before: np.ndarray, *, resamples: int, seed: int) -> Estimate:
+    """How much better probabilities `after` are than `before` on the same rows, with interval; positive is better."""
+    gains = metric.gain(resampled(metric, y, after, resamples, seed), resampled(metric, y, before, resamples, seed))
+    return _summary(float(metric.gain(metric.of(y, after), metric.of(y, before))), gains)
+
+
+def _summary(value: float, samples: np.ndarray) -> Estimate:
+    """Samples in which the metric does not exist (one class drawn) say nothing and are left out."""
+    known = samples[np.isfinite(samples)]
+    if not len(known):
+        return Estimate(value=value, low=float("nan"), high=float("nan"))
+    low, high = np.quantile(known, [0.05, 0.95])
+    return Estimate(value=value, low=float(low), high=float(high))
+
+
+def calibration_table(y: np.ndarray, p: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """Mean prediction, observed rate and rows in bins of equal size, ascending by prediction."""
+    groups = [group for group in np.array_split(np.argsort(p, kind="stable"), bins) if len(group)]
+    return [{"predicted": float(p[group].mean()), "observed": float(y[group].mean()), "rows": float(len(group))} for group in groups]
+
+
+def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error with equal-size bins: mean distance of prediction and observed rate, weighted by rows.
+
+    >>> calibration_error(np.array([0, 1, 0, 1]), np.array([0.5, 0.5, 0.5, 0.5]), bins=1)
+    0.0
+    """
+    table = calibration_table(y, p, bins)
+    return float(sum(row["rows"] * abs(row["predicted"] - row["observed"]) for row in table) / len(y))
+
+
+def confusion(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, int]:
+    """Rows by truth and decision, where a decision is positive at or above the threshold."""
+    decided = p >= threshold
+    return {
+        "true positive": int((decided & (y == 1)).sum()), "false positive": int((decided & (y == 0)).sum()),
+        "false negative": int((~decided & (y == 1)).sum()), "true negative": int((~decided & (y == 0)).sum()),
+    }  # fmt: skip
+
+
+class Cost(BaseModel, frozen=True, extra="forbid"):
+    """What a wrong decision costs, in any one unit; it sets the operating threshold."""
+
+    false_positive: float = 1.0
+    false_negative: float = 1.0
+
+    def threshold(self, y: np.ndarray, p: np.ndarray) -> float:
+        """The threshold with the least total cost on these rows, half-way between two neighbouring probabilities.
+
+        >>> Cost().threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9]))
+        0.4
+        """
+        order = np.argsort(p, kind="stable")
+        ranked, labels = p[order], y[order]
+        missed = np.r_[0, np.cumsum(labels)]  # positives below the cut after k rows
+        flagged = (1 - labels).sum() - np.r_[0, np.cumsum(1 - labels)]
+        edges = np.r_[0.0, (ranked[:-1] + ranked[1:]) / 2, 1.0]
+        allowed = np.r_[True, np.diff(ranked) > 0, True]  # a cut between equal probabilities does not exist
+        costs = np.where(allowed, missed * self.false_negative + flagged * self.false_positive, np.inf)
+        return float(edges[int(np.argmin(costs))])

@@ -1,0 +1,115 @@
+"""Model families: what Optuna may choose from, and the pipeline that comes of a choice.
+
+scikit-learn is imported where it is used: reading a project must stay light.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    from optuna import Trial
+    from sklearn.pipeline import Pipeline
+
+    from tasks.ml.contract import Column
+
+RARE = 0.002  # categories rarer than this share of the training rows are one
+
+
+class Logistic(BaseModel, frozen=True, extra="forbid"):
+    """Logistic regression on imputed, scaled numbers and one-hot categories."""
+
+    kind: Literal["logistic"] = "logistic"
+    C: float = Field(default=1.0, gt=0, description="inverse strength of the L2 penalty")
+
+    @classmethod
+    def suggest(cls, trial: "Trial") -> "Logistic":
+        """A try of this family."""
+        return cls(C=trial.suggest_float("logistic.C", 1e-3, 1e2, log=True))
+
+    def estimator(self, seed: int) -> Any:
+        """The unfitted scikit-learn estimator."""
+        from sklearn.linear_model import LogisticRegression
+
+        return LogisticRegression(C=self.C, max_iter=1000, random_state=seed)
+
+
+class HistGradientBoosting(BaseModel, frozen=True, extra="forbid"):
+    """Histogram gradient boosting on numbers and ordinal categories; missing values are a branch of their own."""
+
+    kind: Literal["hist_gradient_boosting"] = "hist_gradient_boosting"
+    learning_rate: float = Field(default=0.1, gt=0, le=1)
+    max_iter: int = Field(default=150, ge=1, le=5000)
+    max_leaf_nodes: int = Field(default=31, ge=2)
+    min_samples_leaf: int = Field(default=20, ge=1)
+    l2_regularization: float = Field(default=0.0, ge=0)
+
+    @classmethod
+    def suggest(cls, trial: "Trial") -> "HistGradientBoosting":
+        """A try of this family."""
+        name = cls.model_fields["kind"].default
+        return cls(
+            learning_rate=trial.suggest_float(f"{name}.learning_rate", 0.02, 0.3, log=True),
+            max_iter=trial.suggest_int(f"{name}.max_iter", 50, 400, log=True),
+            max_leaf_nodes=trial.suggest_int(f"{name}.max_leaf_nodes", 4, 63, log=True),
+            min_samples_leaf=trial.suggest_int(f"{name}.min_samples_leaf", 5, 100, log=True),
+            l2_regularization=trial.suggest_float(f"{name}.l2_regularization", 1e-3, 10.0, log=True),
+        )
+
+    def estimator(self, seed: int) -> Any:
+        """The unfitted scikit-learn estimator; early stopping is off because it would validate on a random tenth."""
+        from sklearn.ensemble import HistGradientBoostingClassifier
+
+        return HistGradientBoostingClassifier(early_stopping=False, random_state=seed, **self.model_dump(exclude={"kind"}))
+
+
+Family = Annotated[Logistic | HistGradientBoosting, Field(discriminator="kind")]
+FAMILIES: dict[str, type[Logistic | HistGradientBoosting]] = {
+    "logistic": Logistic,
+    "hist_gradient_boosting": HistGradientBoosting,
+}
+
+
+def suggest(trial: "Trial", families: tuple[str, ...]) -> Logistic | HistGradientBoosting:
+    """A try: first the family, then its parameters (a conditional space; sample it with `TPESampler(group=True)`)."""
+    return FAMILIES[trial.suggest_categorical("family", list(families))].suggest(trial)
+
+
+def trial_params(family: Logistic | HistGradientBoosting) -> dict[str, Any]:
+    """The parameters of a model as Optuna names them, to enqueue it as a trial."""
+    return {"family": family.kind, **{f"{family.kind}.{name}": value for name, value in family.model_dump(exclude={"kind"}).items()}}
+
+
+def pipeline(family: Logistic | HistGradientBoosting, columns: "dict[str, Column]", seed: int) -> "Pipeline":
+    """The unfitted pipeline over the feature columns: preparation travels inside the model, fitted on train only."""
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import Pipeline
+
+    texts = [name for name, column in columns.items() if column.type in {"text", "category"}]
+    numbers = [name for name in columns if name not in texts]
+    linear = family.kind == "logistic"
+    prepare = ColumnTransformer(
+        [("numbers", _linear_numbers() if linear else "passthrough", numbers), ("texts", _one_hot() if linear else _ordinal(), texts)],
+        verbose_feature_names_out=False,
+    )
+    return Pipeline([("prepare", prepare), ("model", family.estimator(seed))])
+
+
+def _linear_numbers() -> "Pipeline":
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return Pipeline([("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)), ("scale", StandardScaler())])
+
+
+def _one_hot() -> Any:
+    from sklearn.preprocessing import OneHotEncoder
+
+    return OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=RARE, sparse_output=False)
+
+
+def _ordinal() -> Any:
+    from sklearn.preprocessing import OrdinalEncoder
+
+    return OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
