@@ -106,6 +106,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """SHA-256 of what decides about a model: everything but the time to retrain."""
         return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor"}))
 
+    def __hash__(self) -> int:
+        """By what it says."""
+        return hash(self.digest)
+
     def truth(self, rows: "pd.DataFrame") -> "pd.Series":
         """1 where the target is the positive value, else 0: (n,) int8."""
         target = rows[self.contract.target]

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
     from optuna import Trial
     from sklearn.pipeline import Pipeline
 
@@ -93,6 +95,11 @@ def pipeline(family: Logistic | HistGradientBoosting, columns: "dict[str, Column
         verbose_feature_names_out=False,
     )
     return Pipeline([("prepare", prepare), ("model", family.estimator(seed))])
+
+
+def probabilities(model: Any, features: "pd.DataFrame", positive: str) -> "np.ndarray":
+    """The probability of the positive class, (n,), from a pipeline that was fitted on labels as texts."""
+    return model.predict_proba(features)[:, model.classes_.tolist().index(positive)]
 
 
 def _linear_numbers() -> "Pipeline":

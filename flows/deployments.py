@@ -1,0 +1,78 @@
+"""Declared projects become Prefect deployments: schedules, event triggers, forms."""
+
+from typing import Any
+
+from prefect import Flow
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import EntrypointType, RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+
+from flows.land import land
+from flows.release import release
+from flows.train import train
+from tasks.config import project as projects
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.policy import OnSchedule
+
+POOL = "keepfit"
+ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+
+
+def declared(use: Project) -> list[RunnerDeployment]:
+    """The deployments of one project: `land/<p>`, `train/<p>`, `release/<p>`."""
+    return [
+        _deployment(land, use, f"Lands one file of {use.project} under its contract."),
+        _deployment(train, use, f"Retrains {use.project}: {_when(use)}.", schedules=_schedules(use), triggers=_triggers(use)),
+        _deployment(release, use, f"Makes a version of {use.project} champion."),
+    ]  # fmt: skip
+
+
+def deploy(settings: Settings | None = None) -> list[str]:
+    """Deploys every project; gives the deployments' names.
+
+    Raises:
+        ProjectError: a folder does not load; then nothing is deployed.
+    """
+    found = [Project.named(name, settings) for name in projects.names(settings)]
+    deployments = [deployment for use in found for deployment in declared(use)]
+    for deployment in deployments:
+        deployment.apply(work_pool_name=POOL)
+    return [deployment.full_name for deployment in deployments]
+
+
+def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: Any) -> RunnerDeployment:
+    return flow.to_deployment(
+        name=use.project, parameters={"project": use.project}, tags=[f"project:{use.project}"], description=description, work_pool_name=POOL,
+        concurrency_limit=ONE, entrypoint_type=EntrypointType.MODULE_PATH, **when,
+    )  # fmt: skip
+
+
+def _schedules(use: Project) -> list[dict[str, Any]]:
+    return [
+        {
+            "schedule": CronSchedule(cron=policy.cron, timezone=policy.timezone),
+            "slug": f"schedule-{number}",
+            "parameters": {"reason": f"schedule {policy.cron} {policy.timezone}"},
+        }
+        for number, policy in enumerate(policy for policy in use.retrain if isinstance(policy, OnSchedule))
+    ]
+
+
+def _triggers(use: Project) -> list[DeploymentEventTrigger]:
+    """One event, one run; the cool-down is the training's own business, because it must hold for every kind of start."""
+    if not use.on_batch:
+        return []
+    return [
+        DeploymentEventTrigger(
+            name=f"{use.project}: a batch landed → train", expect={"keepfit.batch.landed"},
+            match={"prefect.resource.id": f"keepfit.project.{use.project}"},
+            parameters={"project": use.project, "event": True, "reason": "{{ event.payload.name }} landed"},
+        )
+    ]  # fmt: skip
+
+
+def _when(use: Project) -> str:
+    words = [f"at {policy.cron} {policy.timezone}" if isinstance(policy, OnSchedule) else "when a batch has landed" for policy in use.retrain]
+    return " and ".join(words) or "by hand only"

@@ -1,0 +1,114 @@
+"""The inbox watcher: a complete file in `inbox/<project>/` becomes one `land` run, whatever happens in between."""
+
+import logging
+import os
+import stat
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.exceptions import ObjectNotFound
+
+from tasks.config import project
+from tasks.config.errors import KeepfitError
+from tasks.config.settings import Settings
+from tasks.ingest import ARRIVED, SUFFIXES, fingerprint, original_name
+
+LOG = logging.getLogger("keepfit.inbox")
+SETTLED = 0.4  # seconds that size and time of a file must stand still before it counts as complete
+LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
+
+
+class Inbox:
+    """Watches every project's inbox."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
+
+    def look(self, now: float) -> None:
+        """Claims complete files and sees to it that each claimed file has a run."""
+        for name in project.names(self.settings):
+            self.settings.inbox(name).mkdir(parents=True, exist_ok=True)
+            for file in self.complete(name, now):
+                self.claim(name, file)
+            for kept in self.claimed(name):
+                try:
+                    submit(name, kept)
+                    self.seen[kept] = ((0, 0), now)
+                except ObjectNotFound:
+                    LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, name)
+
+    def complete(self, name: str, now: float) -> Iterator[Path]:
+        """Regular files of a known kind whose size and time have stood still."""
+        for entry in os.scandir(self.settings.inbox(name)):
+            path = Path(entry.path)
+            if entry.name.startswith(".") or path.suffix not in SUFFIXES or not entry.is_file(follow_symlinks=False):
+                continue
+            state = entry.stat(follow_symlinks=False)
+            shape = (state.st_size, state.st_mtime_ns)
+            before, since = self.seen.get(path, (None, now))
+            self.seen[path] = (shape, since if before == shape else now)
+            if before == shape and now - since >= SETTLED and stat.S_ISREG(state.st_mode):
+                yield path
+
+    def claim(self, name: str, file: Path) -> None:
+        """Renames a file to the name of its content, out of the sender's reach; one rename, so a kill loses nothing."""
+        kept = self.settings.inbox(name) / ARRIVED / f"{fingerprint(file)[:16]}-{file.name}"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        file.replace(kept)
+        self.seen.pop(file, None)
+        self.seen.pop(kept, None)
+        LOG.info("%s: %s arrived (%s bytes)", name, file.name, kept.stat().st_size)
+
+    def claimed(self, name: str) -> list[Path]:
+        """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
+        folder = self.settings.inbox(name) / ARRIVED
+        found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
+        return sorted((path for path in found if path not in self.seen), key=lambda path: original_name(path))
+
+
+def submit(name: str, kept: Path) -> UUID:
+    """One `land` run for a kept file; the same content while a run is under way gives that run.
+
+    Raises:
+        ObjectNotFound: the project is not deployed.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"land/{name}").id
+        return _run(client, deployment, name, kept)
+
+
+def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path) -> UUID:
+    content = fingerprint(kept)
+    parameters = {"project": name, "path": str(kept), "name": original_name(kept)}
+    for attempt in range(1000):
+        run = client.create_flow_run_from_deployment(deployment, parameters=parameters, idempotency_key=f"{name} {content} {attempt}")
+        if run.state is None or not run.state.is_final():
+            return run.id
+    raise KeepfitError(f"{original_name(kept)} was landed 1000 times already. Look at its runs in Prefect.")
+
+
+def main() -> None:
+    """Watches until it is told to stop; writes a heartbeat that `status` reads."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = Settings()
+    inbox, heartbeat = Inbox(settings), settings.home / "inbox.heartbeat"
+    LOG.info("watching %s", settings.home / "inbox")
+    stop = threading.Event()
+    while not stop.wait(LOOK):
+        try:
+            inbox.look(time.monotonic())
+        except Exception:  # noqa: BLE001 -- an unmounted folder or a server that is away must not end the watch
+            LOG.exception("a look at the inbox failed; it goes on in a second")
+            stop.wait(1)
+        heartbeat.touch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""A challenger becomes champion: rehearsed, committed in the journal, followed by the alias and the servers."""
+
+from typing import Any
+
+from prefect import flow
+
+from tasks.deploy import commit, follow, proclaim, rehearse
+
+
+@flow(name="release", flow_run_name="{project}: version {version} to champion", persist_result=True, result_serializer="json")
+def release(project: str, version: int, reason: str = "by hand", actor: str = "somebody in the Prefect UI") -> dict[str, Any]:
+    """Makes a registered version champion, if every configured gate has passed it.
+
+    Args:
+        project: The project whose champion changes.
+        version: The registered version, as MLflow counts.
+        reason: Why; stands in the journal.
+        actor: Who does it; stands in the journal.
+    """
+    plan = rehearse(project, version, reason, actor)
+    if plan.refused:
+        return proclaim(plan, "")
+    commit(plan)
+    return proclaim(plan, follow(project))

@@ -1,0 +1,47 @@
+"""A snapshot becomes a challenger with verdicts, and champion when every gate passed; or the reasons why not."""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.release import release
+from tasks.evaluate import evaluate
+from tasks.gate import gate
+from tasks.prepare import prepare
+from tasks.register import conclude, decline, note_failure, register
+from tasks.train import fit
+from tasks.trigger import admit, plan_follow_up
+from tasks.tune import tune
+
+
+@flow(
+    name="train", flow_run_name="{project}: {reason}", persist_result=True, result_serializer="json",
+    on_failure=[note_failure], on_crashed=[note_failure], on_cancellation=[note_failure],
+)  # fmt: skip
+def train(project: str, reason: str = "by hand", snapshot: str | None = None, event: bool = False, again: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 -- a form's fields
+    """Trains a challenger on a snapshot, judges it by every gate, and releases it when all passed.
+
+    Args:
+        project: The project to train.
+        reason: Why; stands in the run's name, in MLflow and in the journal.
+        snapshot: The rows to train on, like v12-3f9c2a7b; the newest when empty.
+        event: Started by an event: the cool-down between trainings holds.
+        again: Train even when this snapshot was trained on with this code and configuration.
+    """
+    training = admit(project, snapshot, reason, event=event, again=again)
+    if training.wait:
+        plan_follow_up(project, training.wait, training.rows.name)
+    if training.refused:
+        return decline(training, training.refused)
+    prepared = prepare(project, training.rows, training.run)
+    if prepared.refused:
+        return decline(training, prepared.refused)
+    best = tune(project, training.rows, training.run)
+    candidate = fit(project, training.rows, best.family, training.run)
+    scores = evaluate(project, training.rows, candidate)
+    verdicts = gate(project, scores, training.run)
+    decision = register(training, prepared, best, candidate, scores, verdicts)
+    if decision.version is None or decision.state != "registered":
+        return decision.model_dump(mode="json")
+    released = release(project, decision.version, reason=decision.reason, actor=f"train: {reason}")
+    return conclude(training, decision, released)

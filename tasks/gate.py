@@ -1,0 +1,39 @@
+"""Gate: every configured question put to the challenger; the verdicts go on record."""
+
+from pathlib import Path
+
+import pandas as pd
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.gates import Evidence, Verdict, judge
+from tasks.stores.references import Scores
+from tasks.stores.registry import Registry, as_json
+
+
+@task(name="gate", cache_policy=NO_CACHE)
+def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
+    """Judges from the file of answers; may be repeated with the same result."""
+    settings = Settings()
+    use = Project.named(project, settings)
+    verdicts = judge(use.gates, evidence(use, Path(scores.answers)))
+    registry = Registry(project, settings.mlflow(), settings.artifacts)
+    registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
+    registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
+    for verdict in verdicts:
+        get_run_logger().info("%s %s: %s", "passed" if verdict.passed else "REFUSED", verdict.gate, verdict.reason)
+    return verdicts
+
+
+def evidence(use: Project, path: Path) -> Evidence:
+    """What the gates look at, from the file of answers."""
+    answers = pd.read_parquet(path)
+    naive = [name for name in answers if name.startswith("baseline ")]
+    return Evidence(
+        y=answers["truth"].to_numpy(), challenger=answers["challenger"].to_numpy(), metric=use.goal, seed=use.search.seed,
+        baselines={name.removeprefix("baseline "): answers[name].to_numpy() for name in naive},
+        champion=answers["champion"].to_numpy() if "champion" in answers else None,
+        unseen_by_champion=answers["unseen"].to_numpy(),
+    )  # fmt: skip

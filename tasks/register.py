@@ -1,0 +1,176 @@
+"""Register: a challenger that passed becomes a version with lineage, card and verdicts; one that did not leaves its reasons."""
+
+import base64
+import datetime as dt
+import shutil
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
+from prefect.events import emit_event
+from prefect.states import State
+
+from tasks.config.project import Project
+from tasks.config.provenance import commit, lock, pinned
+from tasks.config.settings import Settings
+from tasks.ml import card, pages, pictures
+from tasks.ml.features import matrix
+from tasks.ml.gates import Verdict
+from tasks.stores import bundles
+from tasks.stores.journal import Journal
+from tasks.stores.lake import parts
+from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
+from tasks.stores.registry import Registry
+
+
+@task(name="register", cache_policy=NO_CACHE)
+def register(training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> Decision:
+    """Puts the outcome on record in MLflow, in the journal and before the eyes of people."""
+    settings = Settings()
+    use = Project.named(training.project, settings)
+    registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
+    passed = all(verdict.passed for verdict in verdicts)
+    facts = _facts(use, training, prepared, best, candidate, scores, verdicts)
+    detail: dict[str, Any] = {
+        "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
+        "family": best.family.model_dump(), "until": prepared.windows["holdout"][1],
+        "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
+    }  # fmt: skip
+    version = None
+    if passed:
+        version, detail["digest"] = _version(use, training, candidate, registry, settings, card.card(facts))
+        registry.point("challenger", version)
+    state, reason = ("registered", "passed every gate") if passed else ("refused", "; ".join(v.reason for v in verdicts if not v.passed))
+    decision = Decision(
+        project=use.project, state=state, reason=_headline(verdicts) if passed else reason, trigger=training.reason, version=version,
+        snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
+        resumed_trials=best.resumed, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
+    )  # fmt: skip
+    _end(journal, training, decision, detail)
+    _show(use, journal, registry, scores, candidate, facts.model_copy(update={"version": version}), decision, best)
+    _announce(decision)
+    shutil.rmtree(candidate.folder, ignore_errors=True)
+    Path(scores.answers).unlink(missing_ok=True)
+    get_run_logger().info("%s: %s", decision.state, decision.reason)
+    return decision
+
+
+@task(name="decline", cache_policy=NO_CACHE)
+def decline(training: Training, reason: str) -> dict[str, Any]:
+    """Records that nothing was trained, and why; a refusal ends a run well."""
+    settings = Settings()
+    decision = Decision(project=training.project, state="refused", reason=reason, trigger=training.reason, snapshot=training.snapshot.name if training.snapshot else None)
+    if training.id:
+        _end(Journal(settings.journal()), training, decision, {"run": training.run})
+        registry = Registry(training.project, settings.mlflow(), settings.artifacts)
+        registry.log(training.run, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
+        registry.end(training.run)
+        _announce(decision)
+    create_markdown_artifact(pages.decision(decision.state, reason, []), key=f"{_key(training.project)}-decision", description=f"**{training.project}** {reason}")
+    get_run_logger().info("refused: %s", reason)
+    return decision.model_dump(mode="json")
+
+
+@task(name="conclude", cache_policy=NO_CACHE)
+def conclude(training: Training, decision: Decision, released: dict[str, Any]) -> dict[str, Any]:
+    """Records that the version went live, or why it did not."""
+    settings = Settings()
+    state = released["state"] if released["state"] == "released" else "registered"
+    final = decision.model_copy(update={"state": state, "reason": decision.reason if state == "released" else f"not released: {released['reason']}"})
+    Journal(settings.journal()).end_training(training.id, state=state, reason=final.reason, at=dt.datetime.now(dt.UTC))
+    Registry(training.project, settings.mlflow(), settings.artifacts).log(training.run, tags={"keepfit.decision": state})
+    return final.model_dump(mode="json")
+
+
+def note_failure(_flow: object, run: FlowRun, state: State[Any]) -> None:
+    """Hook: a training whose run failed or was cancelled is not under way any more."""
+    journal, now = Journal(Settings().journal()), dt.datetime.now(dt.UTC)
+    running = [row for row in journal.trainings(str(run.parameters["project"])) if row["state"] == "running"]
+    for row in running[-1:]:
+        journal.end_training(row["id"], state="failed", reason=(state.message or state.name or "failed")[:2000], at=now)
+
+
+def _end(journal: Journal, training: Training, decision: Decision, detail: dict[str, Any]) -> None:
+    journal.end_training(training.id, state=decision.state, reason=decision.reason, at=dt.datetime.now(dt.UTC), version=decision.version, detail=detail)
+
+
+def _version(use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, text: str) -> tuple[int, str]:
+    """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
+    manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
+    sample = matrix(parts(use, training.rows, settings.lake(use.project)).train.head(5), {feature["name"]: feature["type"] for feature in manifest["features"]})
+    logged = registry.log_model(training.run, model, sample, bundles.REVIEWED, pinned("scikit-learn", "pandas", "numpy", "skops"))
+    tags = {"keepfit.snapshot": training.rows.name, "keepfit.threshold": f"{candidate.threshold:.6f}", "keepfit.trigger": training.reason}
+    version = registry.register(training.run, logged, candidate.digest, tags, text)
+    own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
+    return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
+
+
+def _facts(use: Project, training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> "card.CardFacts":
+    return card.CardFacts(
+        project=use.project, about=use.about, labels=use.labels, target=use.contract.target, metric=use.metric, metric_label=use.goal.label, version=None,
+        snapshot=training.rows.name, snapshot_sha256=training.rows.digest, rows=prepared.rows, windows=prepared.windows, family=best.family.kind,
+        params=best.family.model_dump(exclude={"kind"}), seed=use.search.seed, value=scores.metric, every=scores.every, verdicts=tuple(verdicts),
+        baselines=scores.baselines, champion_version=scores.champion_version, champion=scores.champion, threshold=candidate.threshold,
+        confusion=scores.confusion, code_commit=commit(), lock_sha256=lock(), trigger=training.reason, created_at=training.started,
+    )  # fmt: skip
+
+
+def _show(
+    use: Project, journal: Journal, registry: Registry, scores: Scores, candidate: Candidate, facts: "card.CardFacts", decision: Decision, best: Best
+) -> None:
+    """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
+    points = curve_points(journal.trainings(use.project))
+    title = f"{use.project} {decision.snapshot}: {decision.state}"
+    report = pictures.report(
+        points, scores.calibration, scores.confusion, use.labels, candidate.threshold, use.goal.label, use.floor, title
+    )
+    link = f"\n\n[The run in MLflow]({decision.link})" if decision.link else ""
+    create_markdown_artifact(
+        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()}){link}\n", key=f"{_key(use.project)}-report",
+        description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
+    )  # fmt: skip
+    page = pages.decision(decision.state, decision.reason, list(facts.verdicts))
+    create_markdown_artifact(page, key=f"{_key(use.project)}-decision", description=f"**{use.project}** {decision.state}: {decision.reason[:300]}")
+    registry.log_files(candidate.run, {
+        "report.png": report, "search.png": pictures.search(best.history), "card/README.md": card.card(facts), "decision.md": page,
+    })  # fmt: skip
+    registry.log(candidate.run, tags={"keepfit.decision": decision.state, "keepfit.reason": decision.reason[:4000], "mlflow.note.content": page})
+    registry.end(candidate.run)
+
+
+def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":
+    """The measured line: what the champion of the time was worth at each training, and what was decided there."""
+    points = []
+    for row in trainings:
+        detail = row["detail"]
+        if "value" not in detail:
+            continue
+        won = row["state"] in {"released", "registered"}
+        shown = detail if won or not detail.get("champion") else detail["champion"]
+        points.append(
+            pictures.Point(
+                at=dt.datetime.fromisoformat(detail["until"]), value=shown["value"], low=shown["low"], high=shown["high"],
+                version=row["version"] if won else (detail.get("champion") or {}).get("version") or 0, event="released" if won else "refused",
+            )
+        )  # fmt: skip
+    return points
+
+
+def _headline(verdicts: list[Verdict]) -> str:
+    """The sentence of the gate that mattered most: the champion's when there was one, else the baselines'."""
+    spoken = {verdict.gate: verdict.reason for verdict in verdicts}
+    return spoken["champion"] if "champion" in spoken and "no champion" not in spoken["champion"] else spoken.get("baselines", "passed every gate")
+
+
+def _announce(decision: Decision) -> None:
+    emit_event(
+        event=f"keepfit.model.{decision.state}", payload=decision.model_dump(mode="json"),
+        resource={"prefect.resource.id": f"keepfit.project.{decision.project}", "prefect.resource.name": decision.project},
+    )  # fmt: skip
+
+
+def _key(project: str) -> str:
+    return project.replace("_", "-")

@@ -1,0 +1,393 @@
+"""The champion answers rows; the succession follows the journal and puts the next one in its place, loaded and warm."""
+
+import asyncio
+import datetime as dt
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
+
+import msgspec
+import pandas as pd
+
+from tasks.config.errors import ArtifactError, KeepfitError
+from tasks.stores import bundles
+from tasks.stores.journal import Journal, Release
+
+LOG = logging.getLogger("keepfit.serving")
+
+Value = str | int | float | bool | None
+EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
+WARM_SECONDS = 5.0
+RETRY_SECONDS = (0.5, 30.0)
+
+
+class RowError(ValueError):
+    """A row cannot be scored; the message names its place and the feature, and never repeats what was sent."""
+
+
+class Feature(msgspec.Struct, frozen=True):
+    """One column that the model reads."""
+
+    name: str
+    type: Literal["int", "float", "text", "category", "bool", "datetime"]
+    nullable: bool
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What the serving process needs to know of a model."""
+
+    project: str
+    version: int
+    kind: Literal["binary"]
+    classes: tuple[Value, Value]
+    positive: Value
+    target: str
+    features: tuple[Feature, ...]
+    ignored: tuple[str, ...]
+    threshold: float
+
+
+# -- rows -------------------------------------------------------------------------------------------------------------
+# These raise what they wanted; `Champion` puts the place and the feature in front.
+def _whole(value: object) -> Value:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError("a whole number")
+    if abs(value) > EXACT:
+        raise ValueError("a whole number between -2^53 and 2^53")
+    return value
+
+
+def _number(value: object) -> Value:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError("a finite number")
+    return number
+
+
+def _text(value: object) -> Value:
+    if not isinstance(value, str):
+        raise TypeError("a text")
+    return value
+
+
+def _truth(value: object) -> Value:
+    if not isinstance(value, bool):
+        raise TypeError("true or false")
+    return value
+
+
+def _moment(value: object) -> Value:
+    try:
+        moment = dt.datetime.fromisoformat(_text(value))  # ty: ignore[invalid-argument-type]
+        (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("a time as ISO 8601 text, such as 2026-01-31T12:00:00Z") from None
+    return str(value)
+
+
+READERS: dict[str, Callable[[object], Value]] = {
+    "int": _whole, "float": _number, "text": _text, "category": _text, "bool": _truth, "datetime": _moment,
+}  # fmt: skip
+BLANK: dict[str, Value] = {
+    "int": 0,
+    "float": 0.0,
+    "text": "",
+    "category": "",
+    "bool": False,
+    "datetime": "2000-01-01T00:00:00Z",
+}
+KINDS: dict[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    dict: "an object",
+    list: "a list",
+}
+
+
+def frame(rows: Iterable[dict[str, Any]], features: Iterable[Feature]) -> pd.DataFrame:
+    """Checked rows as the model met them in training, one column a feature.
+
+    int, float and bool → float64 with NaN for missing; text and category → pandas' `str` with NaN for missing;
+    datetime → UTC, microseconds.
+    """
+    rows = list(rows)
+    return pd.DataFrame(
+        {feature.name: _column([row[feature.name] for row in rows], feature.type) for feature in features}
+    )
+
+
+def _column(values: list[Any], kind: str) -> pd.Series:
+    if kind == "datetime":
+        return pd.to_datetime(pd.Series(values, dtype="str"), utc=True, format="ISO8601").astype("datetime64[us, UTC]")
+    return pd.Series(values, dtype="str" if kind in {"text", "category"} else "float64")
+
+
+# -- one champion -----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Champion:
+    """One released model, verified and warm. It never changes, so that whoever holds it gets answers of one version."""
+
+    release: Release
+    manifest: Manifest
+    model: Any
+
+    @classmethod
+    def load(cls, folder: Path, release: Release) -> Self:
+        """The champion of a release, after its bundle has been verified and a row has been scored with it.
+
+        Raises:
+            ArtifactError: the bundle is not the released one, or the model does not answer as it should.
+        """
+        written, model = bundles.read(folder, release.digest)
+        try:
+            manifest = msgspec.convert(written, Manifest)
+        except msgspec.ValidationError as error:
+            raise ArtifactError(
+                f"{folder}: the manifest is not one of a model that can be served: {error}. Register the model again."
+            ) from error
+        champion = cls(release, manifest, model)
+        champion._fits(folder)
+        champion._warm(folder)
+        return champion
+
+    def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """For each row the label that the threshold chooses, and the probability of each label.
+
+        Raises:
+            RowError: a row cannot be scored; then none is.
+        """
+        return self.score(self.check(rows))
+
+    def check(self, rows: list[dict[str, Any]]) -> list[dict[str, Value]]:
+        """The rows with exactly the features of the model, in its types; a missing nullable feature is None.
+
+        Raises:
+            RowError: a row has unknown fields, or lacks a feature, or has a value of another type.
+        """
+        known = {feature.name for feature in self.manifest.features} | set(self.manifest.ignored)
+        for place, row in enumerate(rows):
+            if strange := len(row.keys() - known):
+                raise RowError(
+                    f"rows[{place}] has {strange} unknown field{'s' * (strange > 1)}; wanted only what GET "
+                    f"/projects/{self.manifest.project} lists. "
+                    "Leave the others out."
+                )
+        return [
+            {feature.name: self._value(place, row, feature) for feature in self.manifest.features}
+            for place, row in enumerate(rows)
+        ]
+
+    def score(self, checked: list[dict[str, Value]]) -> list[dict[str, Any]]:
+        """As `predict`, for rows that `check` gave."""
+        if not checked:
+            return []
+        try:
+            table = self.model.predict_proba(frame(checked, self.manifest.features))
+        except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
+            raise RowError(
+                f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
+                "like those that it was "
+                "trained on. Compare them with the contract."
+            ) from error
+        if table.shape != (len(checked), len(self.manifest.classes)) or not math.isfinite(float(table.sum())):
+            raise ArithmeticError("the model gave probabilities that are none")
+        return [self._answer(chances) for chances in table.tolist()]
+
+    def _answer(self, chances: list[float]) -> dict[str, Any]:
+        classes, positive = self.manifest.classes, self.manifest.positive
+        yes, no = (0, 1) if label_of(classes[0]) == label_of(positive) else (1, 0)
+        chosen = classes[yes if chances[yes] >= self.manifest.threshold else no]
+        return {
+            "prediction": chosen,
+            "probabilities": {label_of(label): chance for label, chance in zip(classes, chances, strict=True)},
+        }
+
+    def _value(self, place: int, row: dict[str, Any], feature: Feature) -> Value:
+        value = row.get(feature.name)
+        if value is None:
+            if feature.nullable:
+                return None
+            met = "empty" if feature.name in row else "missing"
+            raise RowError(
+                f"rows[{place}]: '{feature.name}' is {met}; wanted a value of type {feature.type}. Send one: it may "
+                "not be empty."
+            )
+        try:
+            return READERS[feature.type](value)
+        except (TypeError, ValueError) as error:
+            met = KINDS.get(type(value), "something else")
+            raise RowError(
+                f"rows[{place}]: '{feature.name}' is {met} that does not fit; wanted {error}. Correct it and send it "
+                "again."
+            ) from None
+
+    def _fits(self, folder: Path) -> None:
+        """The manifest speaks of this release and of this model: names, order-independent, and classes."""
+        release, manifest = self.release, self.manifest
+        if (manifest.project, manifest.version) != (release.project, release.version):
+            raise ArtifactError(
+                f"{folder} holds version {manifest.version} of {manifest.project}; the journal wants version "
+                f"{release.version} of {release.project}. "
+                "Release the version again."
+            )
+        names = {feature.name for feature in manifest.features}
+        learned = {str(name) for name in getattr(self.model, "feature_names_in_", [])}
+        if names != learned or len(names) != len(manifest.features):
+            odd = ", ".join(sorted(names ^ learned)) or "a name that stands twice"
+            raise ArtifactError(
+                f"{folder}: manifest and model do not agree about the features: {odd}. Register the model again."
+            )
+        classes = getattr(self.model, "classes_", None)
+        classes = [] if classes is None else classes.tolist()
+        labels = [label_of(label) for label in manifest.classes]
+        if labels != [label_of(label) for label in classes] or label_of(manifest.positive) not in labels:
+            raise ArtifactError(
+                f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
+                "the model again."
+            )
+        if not 0 <= manifest.threshold <= 1:
+            raise ArtifactError(
+                f"{folder}: the threshold is {manifest.threshold}; wanted a probability. Register the model again."
+            )
+
+    def _warm(self, folder: Path) -> None:
+        """Scores an empty row: no request shall meet a slow first answer or a model that gives none (V-03)."""
+        row = {feature.name: None if feature.nullable else BLANK[feature.type] for feature in self.manifest.features}
+        started = time.monotonic()
+        try:
+            self.predict([row, row])
+        except Exception as error:  # whatever a model raises, it is not fit to answer
+            raise ArtifactError(
+                f"{folder}: the model does not answer a warm-up row ({type(error).__name__}: {error}). Train it again."
+            ) from error
+        if (took := time.monotonic() - started) > WARM_SECONDS:
+            raise ArtifactError(
+                f"{folder}: the model took {took:.1f} s for a warm-up row; wanted at most {WARM_SECONDS:g} s. Train a "
+                "smaller one."
+            )
+
+
+def label_of(value: Value) -> str:
+    """A class as a key of a JSON object."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+# -- who comes next ---------------------------------------------------------------------------------------------------
+class Refused(NamedTuple):
+    """A release that this process could not load; what was there before goes on answering."""
+
+    release: Release
+    reason: str
+    delay: float
+    again: float
+
+    def describe(self) -> dict[str, Any]:
+        """What is shown of it."""
+        return {"version": self.release.version, "generation": self.release.generation, "reason": self.reason}
+
+
+class Succession:
+    """The champions that answer now, kept equal to the journal.
+
+    Attributes:
+        champions: by project; replaced as a whole, never edited.
+        refused: releases that do not load, by project; tried again with growing pauses.
+        wanted: what the journal said last, or None before the first word of it.
+        trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
+        swaps: champions that were put in place since the start.
+    """
+
+    def __init__(
+        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url = journal
+        self._folder = folder
+        self._clock = clock
+        self._journal: Journal | None = None
+        self.champions: dict[str, Champion] = {}
+        self.refused: dict[str, Refused] = {}
+        self.wanted: dict[str, Release] | None = None
+        self.trouble: str | None = "not read yet"
+        self.swaps = 0
+
+    async def follow(self, every: float = 0.1) -> None:
+        """Looks into the journal for ever, in a thread, so that answers go on while a model loads."""
+        while True:
+            await asyncio.to_thread(self.look)
+            await asyncio.sleep(every)
+
+    def look(self) -> None:
+        """Reads the journal once and puts in place what is new; never raises."""
+        try:
+            self._journal = self._journal or Journal(self._url)
+            wanted = self._journal.champions()
+        except Exception as error:  # noqa: BLE001 – a journal that is away in whatever manner must not end the answering
+            self._note(f"{type(error).__name__}")
+            return
+        self._note(None)
+        self.wanted = wanted
+        for project, release in wanted.items():
+            if self._is_due(project, release):
+                self._enthrone(project, release)
+
+    def missing(self) -> list[str]:
+        """Released projects that nobody answers for."""
+        return sorted(set(self.wanted or {}) - set(self.champions))
+
+    def _note(self, trouble: str | None) -> None:
+        if trouble is not None and trouble != self.trouble:
+            LOG.error("the journal is unreadable (%s); %d champions go on answering", trouble, len(self.champions))
+        self.trouble = trouble
+
+    def _is_due(self, project: str, release: Release) -> bool:
+        champion, refused = self.champions.get(project), self.refused.get(project)
+        if champion and champion.release == release:
+            if refused:
+                self.refused = {name: value for name, value in self.refused.items() if name != project}
+            return False
+        return refused is None or refused.release != release or self._clock() >= refused.again
+
+    def _enthrone(self, project: str, release: Release) -> None:
+        started = time.monotonic()
+        try:
+            if Path(project).name != project or project.startswith("."):
+                raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
+            champion = Champion.load(self._folder(project) / str(release.version), release)
+        except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
+            self._refuse(project, release, error)
+            return
+        self.champions = {**self.champions, project: champion}
+        self.refused = {name: value for name, value in self.refused.items() if name != project}
+        self.swaps += 1
+        LOG.info(
+            "%s: version %d answers (generation %d, loaded in %.2f s)",
+            project,
+            release.version,
+            release.generation,
+            time.monotonic() - started,
+        )
+
+    def _refuse(self, project: str, release: Release, error: Exception) -> None:
+        reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"
+        before = self.refused.get(project)
+        same = before is not None and before.release == release
+        delay = min(before.delay * 2, RETRY_SECONDS[1]) if before and same else RETRY_SECONDS[0]
+        self.refused = {**self.refused, project: Refused(release, reason, delay, self._clock() + delay)}
+        if not same:
+            champion = self.champions.get(project)
+            keeps = f"version {champion.release.version} goes on answering" if champion else "nobody answers"
+            LOG.error("%s: version %d is refused and %s: %s", project, release.version, keeps, reason)

@@ -1,0 +1,337 @@
+"""Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names.
+
+Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
+bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
+"""
+
+import hashlib
+import io
+import json
+import math
+import os
+import re
+import secrets
+import shutil
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks.config.errors import ArtifactError
+
+MODEL, MANIFEST = "model.skops", "manifest.json"
+
+# What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
+# arrays). Seen by dumping fitted pipelines of every family; a test does so again. Whoever adds a name looks at what its
+# loading can do and says so here.
+REVIEWED: tuple[str, ...] = (
+    # The kind of numbers in an array, as an encoder's `dtype` parameter holds it: a description without code.
+    "numpy.dtype",
+    # One tree of HistGradientBoosting: three arrays. Compiled code follows their indices without looking at the bounds,
+    # so that `_bounded` looks at them before a model is given out.
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+)
+
+MANIFEST_BYTES = 4 << 20
+MODEL_BYTES = 512 << 20
+DIRECTORY_BYTES = 8 << 20  # an archive's list of members is parsed at once: below a second at this size
+MEMBERS = 65_535
+MEMBER = re.compile(r"schema\.json|\d+\.(?:npy|bin)")
+PINNED = ("scikit-learn", "skops", "numpy")
+
+
+def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
+    """Puts a fitted model and its manifest into a new folder, wholly or not at all, and gives the bundle's digest.
+
+    The manifest gains `files` (SHA-256 by name) and `versions`. The same model written again has the same bytes, and
+    so a repeated step changes nothing.
+
+    Raises:
+        ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
+            changed.
+    """
+    import skops.io
+
+    content = _canonical(skops.io.dumps(model))
+    _refuse_unreviewed(content, folder)
+    whole = {
+        **manifest,
+        "files": {MODEL: hashlib.sha256(content).hexdigest()},
+        "versions": {name: version(name) for name in PINNED},
+    }
+    text = json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    digest = hashlib.sha256(text).hexdigest()
+    if not folder.exists():
+        _publish(folder, {MODEL: content, MANIFEST: text})
+    found = hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest()
+    if found != digest:
+        raise ArtifactError(
+            f"{folder} already holds the bundle {found[:12]}; this one is {digest[:12]}. A version never changes: "
+            "register a new version, "
+            "or remove the folder if it was never released."
+        )
+    _same(folder / MODEL, _bytes(folder / MODEL, MODEL_BYTES), whole["files"][MODEL])
+    return digest
+
+
+def read(folder: Path, digest: str) -> tuple[dict[str, Any], Any]:
+    """The manifest and the model of a bundle, after every byte has proved to be the one that was written.
+
+    Args:
+        folder: where the bundle lies; files that the manifest does not name are not read.
+        digest: SHA-256 of the manifest, from the journal.
+
+    Raises:
+        ArtifactError: something is missing, altered, too big, written by another scikit-learn, or holds types that were
+            not reviewed.
+    """
+    manifest = _manifest(folder, digest)
+    content = _bytes(folder / MODEL, MODEL_BYTES)
+    _same(folder / MODEL, content, manifest["files"][MODEL])
+    _same_library(folder, manifest["versions"])
+    _refuse_bomb(content, folder)
+    _refuse_unreviewed(content, folder)
+    return manifest, _construct(content, folder)
+
+
+# -- the way in -------------------------------------------------------------------------------------------------------
+def _manifest(folder: Path, digest: str) -> dict[str, Any]:
+    text = _bytes(folder / MANIFEST, MANIFEST_BYTES)
+    _same(folder / MANIFEST, text, digest)
+    try:
+        manifest = json.loads(text)
+        names, versions = set(manifest["files"]), manifest["versions"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ArtifactError(
+            f"{folder / MANIFEST} is no manifest of a bundle ({type(error).__name__}). Register the model again."
+        ) from error
+    if names != {MODEL} or not isinstance(versions, dict):
+        raise ArtifactError(
+            f"{folder / MANIFEST} names {len(names)} files; wanted exactly {MODEL}. Register the model again."
+        )
+    return manifest
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    """A file's content, read once: what was hashed is what is loaded, whatever happens to the file meanwhile."""
+    try:
+        met = path.stat()
+        if not stat.S_ISREG(met.st_mode) or met.st_size > most:
+            raise ArtifactError(
+                f"{path} has {met.st_size:,} bytes; wanted a plain file of at most {most:,}. Restore it or release "
+                "another version."
+            )
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path} cannot be read: {error.strerror}. Restore the folder from a copy or release another version."
+        ) from error
+    if len(content) > most:
+        raise ArtifactError(
+            f"{path} grew beyond {most:,} bytes while it was read. Restore it or release another version."
+        )
+    return content
+
+
+def _same(path: Path, content: bytes, digest: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise ArtifactError(
+            f"{path} has the SHA-256 {found[:12]}…; wanted {str(digest)[:12]}…. The file was altered or damaged: "
+            "restore it from a copy, or release another version."
+        )
+
+
+def _same_library(folder: Path, versions: dict[str, str]) -> None:
+    wrote, reads = str(versions.get("scikit-learn")), version("scikit-learn")
+    if wrote.split(".")[:2] != reads.split(".")[:2]:
+        raise ArtifactError(
+            f"{folder} was written by scikit-learn {wrote}; this process has {reads}. Train again, or install {wrote}."
+        )
+
+
+def _refuse_bomb(content: bytes, folder: Path) -> None:
+    """Refuses an archive that would grow beyond its own size when it is read (faults: R-08)."""
+    try:
+        reason = _swollen(content)
+    except (
+        ValueError,
+        KeyError,
+        OSError,
+        struct.error,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
+        raise ArtifactError(
+            f"{folder / MODEL} is no skops file ({type(error).__name__}). Train and register the model again."
+        ) from error
+    if reason is not None:
+        raise ArtifactError(
+            f"{folder / MODEL} {reason}; skops writes no such file. Train and register the model again."
+        )
+
+
+def _swollen(content: bytes) -> str | None:
+    end = len(content) - 22
+    if end < 0 or content[end : end + 4] != b"PK\5\6" or content[max(end - 20, 0) : max(end - 16, 0)] == b"PK\6\7":
+        return "does not end as a plain archive"
+    (listing,) = struct.unpack_from("<I", content, end + 12)
+    if listing > DIRECTORY_BYTES:
+        return f"lists its members in {listing:,} bytes"
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        if len(members) > MEMBERS or len({member.filename for member in members}) != len(members):
+            return f"has {len(members):,} members, too many or of one name"
+        if not all(
+            MEMBER.fullmatch(member.filename) and member.compress_type == zipfile.ZIP_STORED for member in members
+        ):
+            return "has members that are compressed or have strange names"
+        if sum(member.file_size for member in members) > len(content):
+            return "has members that are bigger than itself"
+        if not all(_honest(archive, member) for member in members if member.filename.endswith(".npy")):
+            return "holds an array whose header does not fit its size"
+    return None
+
+
+def _honest(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    """Whether an array's header claims as many bytes as there are."""
+    from numpy.lib import format as npy
+
+    with archive.open(member) as file:
+        headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+        shape, _, dtype = headers[npy.read_magic(file)](file)
+        return not dtype.hasobject and math.prod(shape) * dtype.itemsize == member.file_size - file.tell()
+
+
+def _refuse_unreviewed(content: bytes, folder: Path) -> None:
+    import skops.io
+
+    try:
+        strange = set(skops.io.get_untrusted_types(data=content)) - set(REVIEWED)
+    except Exception as error:  # the schema comes from outside, and skops raises whatever its shape provokes
+        raise ArtifactError(
+            f"{folder / MODEL} has no readable schema ({type(error).__name__}). Train and register the model again."
+        ) from error
+    if strange:
+        raise ArtifactError(
+            f"{folder / MODEL} holds types that nobody has reviewed: {', '.join(sorted(strange))}. Use reviewed "
+            "estimators, "
+            "or look at what these can do and add them to REVIEWED in tasks/stores/bundles.py."
+        )
+
+
+def _construct(content: bytes, folder: Path) -> Any:
+    import skops.io
+
+    try:
+        model = skops.io.loads(content, trusted=REVIEWED)
+        _bounded(model)
+    except Exception as error:  # as above: the content decides what is raised
+        raise ArtifactError(
+            f"{folder / MODEL} does not load ({type(error).__name__}: {error}). Train and register the model again."
+        ) from error
+    return model
+
+
+def _bounded(model: Any) -> None:
+    """Checks what compiled code follows blindly: every tree's links lead forward and its features exist."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    for part in _parts(model):
+        if isinstance(part, HistGradientBoostingClassifier):
+            for tree in (tree for row in part._predictors for tree in row):
+                _check_tree(tree, part.n_features_in_)
+
+
+def _check_tree(tree: Any, features: int) -> None:
+    import numpy as np
+    from sklearn.ensemble._hist_gradient_boosting.predictor import PREDICTOR_RECORD_DTYPE
+
+    nodes, size = tree.nodes, len(tree.nodes)
+    if nodes.dtype != PREDICTOR_RECORD_DTYPE or nodes.ndim != 1 or size == 0:
+        raise ValueError("a tree has no nodes or nodes of another kind")
+    at = np.flatnonzero(nodes["is_leaf"] == 0)
+    inner = nodes[at]
+    forward = all(((inner[side] > at) & (inner[side] < size)).all() for side in ("left", "right"))
+    known = ((inner["feature_idx"] >= 0) & (inner["feature_idx"] < features)).all()
+    sets = (inner["bitset_idx"][inner["is_categorical"] != 0] < len(tree.raw_left_cat_bitsets)).all()
+    if not (forward and known and sets):
+        raise ValueError("a tree points outside of itself")
+
+
+def _parts(thing: Any, seen: set[int] | None = None) -> Iterator[Any]:
+    """A model and everything that it is made of, each once."""
+    seen = set() if seen is None else seen
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    yield thing
+    if isinstance(thing, type):
+        return
+    inside = (
+        thing
+        if isinstance(thing, list | tuple | set)
+        else [*thing.values()]
+        if isinstance(thing, dict)
+        else getattr(thing, "__dict__", {}).values()
+    )
+    for part in inside:
+        yield from _parts(part, seen)
+
+
+# -- the way out ------------------------------------------------------------------------------------------------------
+def _canonical(dumped: bytes) -> bytes:
+    """The same skops file without memory addresses, random names and the time of day: equal models, equal bytes."""
+    ids: dict[int, int] = {}
+    names: dict[str, str] = {}
+
+    def renumber(node: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(node.get("__id__"), int):
+            node["__id__"] = ids.setdefault(node["__id__"], len(ids) + 1)
+        if "__loader__" in node and isinstance(node.get("file"), str):
+            node["file"] = names.setdefault(node["file"], f"{len(names) + 1}{Path(node['file']).suffix}")
+        return node
+
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(dumped)) as old, zipfile.ZipFile(buffer, "w") as new:
+        schema = json.loads(old.read("schema.json"), object_hook=renumber)
+        for before, after in names.items():
+            new.writestr(zipfile.ZipInfo(after), old.read(before))
+        new.writestr(zipfile.ZipInfo("schema.json"), json.dumps(schema, separators=(",", ":")))
+    return buffer.getvalue()
+
+
+def _publish(folder: Path, files: dict[str, bytes]) -> None:
+    """Writes beside the place and renames: a reader sees the whole folder or none; of two writers the first wins."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = folder.parent / f".{folder.name}.{secrets.token_hex(8)}.tmp"
+    draft.mkdir()
+    try:
+        for name, content in files.items():
+            with (draft / name).open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _sync(draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Makes names durable: a file's own fsync does not cover its entry in the folder."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,109 @@
+"""The prediction log: one JSON line a prediction, in the file before the answer is out; a killed server loses none."""
+
+import datetime as dt
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+LOG = logging.getLogger("keepfit.predictions")
+
+
+@dataclass
+class _Day:
+    """An open file of one project and one UTC day."""
+
+    date: str
+    handle: int
+    torn: bool
+
+
+class Predictions:
+    """Append-only files `<home>/predictions/<project>/<UTC date>.jsonl`; many threads and processes may append."""
+
+    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.folder = home / "predictions"
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[str, _Day] = {}
+        self._quiet_until = float("-inf")
+
+    def append(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> int:
+        """Writes the records with one system call; gives the number that did not reach the file, 0 on a healthy disk.
+
+        Disk trouble is logged once a minute and never raised: an answer is worth more than its log line, and the count
+        says what is missing.
+        """
+        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        try:
+            with self._lock:
+                self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
+        except OSError as error:
+            self._complain(project, error)
+            return len(records)
+        return 0
+
+    def read(
+        self, project: str, since: dt.date | None = None, until: dt.date | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Every record of a project in order of writing, from the UTC day `since` to `until`, both included.
+
+        Lines that a crash has torn are skipped.
+        """
+        for path in sorted((self.folder / project).glob("????-??-??.jsonl")):
+            day = dt.date.fromisoformat(path.stem)
+            if (since is None or day >= since) and (until is None or day <= until):
+                yield from _records(path)
+
+    def close(self) -> None:
+        """Closes the files; a later append opens them again."""
+        with self._lock:
+            for day in self._open.values():
+                os.close(day.handle)
+            self._open.clear()
+
+    def _append(self, project: str, date: str, lines: bytes) -> None:
+        day = self._day(project, date)
+        content = b"\n" + lines if day.torn else lines
+        day.torn = True  # until the write has come through
+        if os.write(day.handle, content) != len(content):
+            raise OSError("the disk took only a part of it")
+        day.torn = False
+
+    def _day(self, project: str, date: str) -> _Day:
+        """The open file of that day; opened anew when the day has changed or somebody removed the file."""
+        day = self._open.get(project)
+        if day and day.date == date and os.fstat(day.handle).st_nlink:
+            return day
+        if day:
+            os.close(self._open.pop(project).handle)
+        path = self.folder / project / f"{date}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        size = os.fstat(handle).st_size
+        self._open[project] = day = _Day(date, handle, torn=size > 0 and os.pread(handle, 1, size - 1) != b"\n")
+        return day
+
+    def _complain(self, project: str, error: OSError) -> None:
+        now = self._clock()
+        if now >= self._quiet_until:
+            self._quiet_until = now + 60
+            LOG.error("%s: predictions are answered but not logged: %s", project, error.strerror or error)
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(record, dict):
+                yield record

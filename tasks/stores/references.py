@@ -1,0 +1,174 @@
+"""References: what steps hand to each other – names, digests and numbers, never rows or models."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.ml.metrics import Estimate
+from tasks.ml.models import Family
+
+
+class Snapshot(BaseModel, frozen=True):
+    """An exact set of landed rows.
+
+    Attributes:
+        version: version of the Delta table.
+        rows: number of rows.
+        digest: SHA-256 over the content of all rows, whatever their order.
+        since, until: time of the oldest and the newest row.
+    """
+
+    project: str
+    version: int
+    rows: int
+    digest: str
+    since: str
+    until: str
+
+    @property
+    def name(self) -> str:
+        """`v12-3f9c2a7b`: table version and the first digits of the digest."""
+        return f"v{self.version}-{self.digest[:8]}"
+
+
+class Landing(BaseModel, frozen=True):
+    """What became of a batch: arrived = landed + quarantined + known, always.
+
+    Attributes:
+        batch: SHA-256 of the file's content.
+        state: landed, known (nothing new), or held (nothing may land).
+        rules: quarantined rows by the rule that they break.
+        snapshot: name of the snapshot after it.
+    """
+
+    project: str
+    batch: str
+    name: str
+    state: str
+    reason: str
+    arrived: int
+    landed: int
+    quarantined: int
+    known: int
+    rules: dict[str, int] = {}
+    extra: tuple[str, ...] = ()
+    snapshot: str | None = None
+
+
+class Training(BaseModel, frozen=True):
+    """One training that was admitted, or the reason why none was.
+
+    Attributes:
+        id: number in the journal; 0 when none was admitted.
+        run: id of the parent run in MLflow.
+        refused: why there is no training; empty when there is one.
+        wait: seconds until an event may start one, when that is the reason.
+    """
+
+    project: str
+    reason: str
+    id: int = 0
+    snapshot: Snapshot | None = None
+    run: str = ""
+    refused: str = ""
+    wait: float = 0.0
+    started: str = ""
+
+    @property
+    def rows(self) -> Snapshot:
+        """The snapshot; only a training that was admitted has one."""
+        if self.snapshot is None:
+            raise ValueError(f"the training of {self.project} was not admitted: {self.refused}")
+        return self.snapshot
+
+
+class Prepared(BaseModel, frozen=True):
+    """How a snapshot was split.
+
+    Attributes:
+        rows: number of rows by part.
+        windows: (oldest, newest) time by part.
+        refused: why nothing can be learned; empty when it can.
+    """
+
+    rows: dict[str, int]
+    windows: dict[str, tuple[str, str]]
+    rates: dict[str, float]
+    refused: str = ""
+
+
+class Best(BaseModel, frozen=True):
+    """What the search found.
+
+    Attributes:
+        family: the model and its parameters.
+        value: the project's metric, mean over the folds.
+        trials, pruned, resumed: finished trials in all, those ended early, those of an earlier run.
+        seconds: wall time; cpu_seconds: of this process.
+    """
+
+    family: Family
+    value: float
+    trials: int
+    pruned: int
+    resumed: int
+    seconds: float
+    cpu_seconds: float
+    history: list[dict[str, Any]]
+
+
+class Candidate(BaseModel, frozen=True):
+    """A fitted model on disk: `folder` holds its bundle, `digest` names the bundle's bytes."""
+
+    run: str
+    folder: str
+    digest: str
+    threshold: float
+
+
+class Scores(BaseModel, frozen=True):
+    """What came out on the holdout.
+
+    Attributes:
+        metric: the challenger's, with interval; champion: the champion's on the same rows, if there is one.
+        every: every known metric of the challenger; baselines: the project's metric of each.
+        answers: file with the truth and everybody's answer for every row of the holdout.
+    """
+
+    metric: Estimate
+    champion: Estimate | None
+    champion_version: int | None
+    every: dict[str, float]
+    baselines: dict[str, float]
+    confusion: dict[str, int]
+    calibration: list[dict[str, float]]
+    answers: str
+
+
+class Decision(BaseModel, frozen=True):
+    """How a training ended.
+
+    Attributes:
+        state: released, registered (waits for a person), refused, or failed.
+        version: the registered version; None when refused.
+        metric, value, low, high: the challenger on the holdout.
+        champion: version and value of the champion that it was compared with.
+        link: the run's page in MLflow.
+    """
+
+    project: str
+    state: str
+    reason: str
+    trigger: str
+    version: int | None = None
+    snapshot: str | None = None
+    metric: str | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    champion: dict[str, Any] | None = None
+    trials: int | None = None
+    resumed_trials: int | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    link: str | None = None

@@ -1,0 +1,127 @@
+"""The registry: what MLflow remembers of trainings and versions. Its aliases mirror the journal, nothing more."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from mlflow import MlflowClient
+
+UI = "?workflowType=machine_learning"  # without it the pages open in another mode
+
+
+class Registry:
+    """One project's experiment and registered model, both called like the project."""
+
+    def __init__(self, project: str, uri: str, artifacts: Path) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        import mlflow
+
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        self.project, self.uri, self.artifacts = project, uri, artifacts
+        self.client: MlflowClient = mlflow.MlflowClient()
+
+    def experiment(self) -> str:
+        """The experiment's id; made when it is not there. Files go straight to the artifact folder, past the server."""
+        found = self.client.get_experiment_by_name(self.project)
+        if found is not None:
+            return found.experiment_id
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        return self.client.create_experiment(self.project, artifact_location=(self.artifacts / self.project).as_uri())
+
+    def start(self, name: str, tags: Mapping[str, str]) -> str:
+        """A new parent run; gives its id."""
+        return self.client.create_run(self.experiment(), run_name=name, tags=dict(tags)).info.run_id
+
+    def log(self, run: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None) -> None:
+        """Logs all of it in one call."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        self.client.log_batch(
+            run,
+            metrics=[Metric(name, float(value), 0, 0) for name, value in (metrics or {}).items()],
+            params=[Param(name, str(value)) for name, value in (params or {}).items()],
+            tags=[RunTag(name, str(value)) for name, value in (tags or {}).items()],
+        )
+
+    def log_series(self, run: str, name: str, values: list[tuple[int, int, float]]) -> None:
+        """Logs (milliseconds, step, value) of one metric in one call."""
+        from mlflow.entities import Metric
+
+        self.client.log_batch(run, metrics=[Metric(name, value, at, step) for at, step, value in values])
+
+    def log_rows(self, run: str, snapshot: str, digest: str, sample: "pd.DataFrame", context: str, rows: int) -> None:
+        """Names the dataset of a run by our own digest (MLflow's looks at 10,000 rows only)."""
+        import mlflow.data
+        from mlflow.entities import DatasetInput, InputTag
+
+        data = mlflow.data.from_pandas(sample, name=f"{self.project} {snapshot}", digest=digest[:32])  # ty: ignore[unresolved-attribute]
+        entity = data._to_mlflow_entity()  # noqa: SLF001 -- the only way to an input without an active run
+        tags = [InputTag("mlflow.data.context", context), InputTag("rows", str(rows)), InputTag("sha256", digest)]
+        self.client.log_inputs(run, [DatasetInput(entity, tags)])
+
+    def log_files(self, run: str, files: Mapping[str, bytes | str]) -> None:
+        """Puts files beside the run; a name with a slash makes a folder."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content.encode() if isinstance(content, str) else content)
+            self.client.log_artifacts(run, folder)
+
+    def log_model(self, run: str, model: Any, sample: "pd.DataFrame", trusted: tuple[str, ...], requirements: list[str]) -> str:
+        """Logs a fitted pipeline with signature, as skops, never as a pickle; gives the logged model's id."""
+        import mlflow
+        import mlflow.sklearn
+
+        signature = mlflow.models.infer_signature(sample, model.predict_proba(sample)[:, 1])
+        with mlflow.start_run(run_id=run, experiment_id=self.experiment()):
+            logged = mlflow.sklearn.log_model(
+                model, name="model", serialization_format="skops", skops_trusted_types=list(trusted), pip_requirements=requirements, signature=signature
+            )
+        return str(logged.model_id)
+
+    def register(self, run: str, model: str, digest: str, tags: Mapping[str, str], description: str) -> int:
+        """A version for a logged model; the same digest again gives the version that it has."""
+        from mlflow.exceptions import MlflowException
+
+        for version in self.client.search_model_versions(f"name='{self.project}'"):
+            if version.tags.get("keepfit.model_digest") == digest:
+                return int(version.version)
+        try:
+            self.client.create_registered_model(self.project, tags={"keepfit": "project"})
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        made = self.client.create_model_version(
+            self.project, source=f"models:/{model}", run_id=run, model_id=model, tags={"keepfit.model_digest": digest, **tags}, description=description
+        )
+        return int(made.version)
+
+    def point(self, alias: str, version: int) -> None:
+        """Moves an alias; it follows the journal."""
+        self.client.set_registered_model_alias(self.project, alias, str(version))
+
+    def end(self, run: str, *, failed: bool = False) -> None:
+        """Closes a run."""
+        self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
+
+    def link(self, run: str) -> str | None:
+        """The run's page, when a server runs."""
+        return f"{self.uri}/#/experiments/{self.experiment()}/runs/{run}{UI}" if self.uri.startswith("http") else None
+
+    def read_text(self, run: str, name: str) -> str:
+        """A text file of a run."""
+        with tempfile.TemporaryDirectory() as folder:
+            return Path(self.client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+
+
+def as_json(value: Any) -> str:
+    """Readable JSON for files beside a run."""
+    return json.dumps(value, indent=1, default=str)

@@ -1,0 +1,344 @@
+"""The champion answers rows by name and by threshold; the succession changes champions without a gap."""
+
+import asyncio
+import math
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import OrdinalEncoder
+
+from tasks.config.errors import ArtifactError
+from tasks.serving.champion import Champion, Feature, RowError, Succession, frame
+from tasks.stores import bundles
+from tasks.stores.journal import Journal, Release
+
+FEATURES = [
+    {"name": "age", "type": "float", "nullable": True},
+    {"name": "visits", "type": "int", "nullable": False},
+    {"name": "sex", "type": "category", "nullable": True},
+    {"name": "new", "type": "bool", "nullable": False},
+]
+GOOD = {"age": 30.5, "visits": 2, "sex": "f", "new": True}
+
+
+def table(count=200):
+    """Training rows as the model meets them, and a target that follows age and sex."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {
+            "age": rng.normal(40, 20, count),
+            "visits": rng.integers(0, 9, count).astype("float64"),
+            "sex": pd.Series(rng.choice(["f", "m", None], count), dtype="str"),
+            "new": rng.integers(0, 2, count).astype("float64"),
+        }
+    )
+    target = ((rows["age"] > 40) & (rows["sex"] != "f")).to_numpy()
+    rows.loc[::9, "age"] = np.nan
+    return rows, target
+
+
+def fitted(learner=None):
+    """A pipeline fitted on the table."""
+    rows, target = table()
+    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2)
+    prepare = ColumnTransformer([("n", "passthrough", ["age", "visits", "new"]), ("t", encoder, ["sex"])])
+    learner = learner or HistGradientBoostingClassifier(max_iter=20, min_samples_leaf=5, random_state=0)
+    return Pipeline([("prepare", prepare), ("model", learner)]).fit(rows, target)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """One fitted pipeline for all tests."""
+    return fitted()
+
+
+def manifest(version=1, **changes):
+    """A manifest as training writes it."""
+    return {
+        "project": "flights",
+        "version": version,
+        "kind": "binary",
+        "classes": [False, True],
+        "positive": True,
+        "target": "late",
+        "features": FEATURES,
+        "ignored": ["id", "late"],
+        "threshold": 0.3,
+        "metric": "roc_auc",
+        "snapshot": "s" * 64,
+        "seen_until": "2026-01-01T00:00:00Z",
+    } | changes
+
+
+def release(generation, version, digest):
+    """A row of the journal."""
+    at = "2026-01-01T00:00:00+00:00"
+    return Release("flights", generation, version, digest, "test", "test", at, "roc_auc", value=0.9, low=0.8, high=0.95)
+
+
+def loaded(folder, model, **changes):
+    """The champion of a bundle written a moment ago."""
+    return Champion.load(folder, release(1, 1, bundles.write(folder, model, manifest(**changes))))
+
+
+@pytest.fixture(scope="module")
+def champion(model, tmp_path_factory):
+    """One loaded champion for all tests that only ask it."""
+    return loaded(tmp_path_factory.mktemp("bundles") / "1", model)
+
+
+def test_answers_are_the_models_own(champion, model):
+    """Probabilities are the pipeline's, bit by bit, and the threshold chooses the label."""
+    rows, _ = table()
+    sent = [
+        {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+        | {"new": bool(row["new"])}
+        for row in rows.to_dict("records")
+    ]
+    answers = champion.predict(sent)
+    chances = model.predict_proba(rows)
+    assert [list(answer["probabilities"].values()) for answer in answers] == chances.tolist()
+    assert [answer["prediction"] for answer in answers] == (chances[:, 1] >= 0.3).tolist()
+    assert list(answers[0]["probabilities"]) == ["false", "true"]
+    assert champion.predict([]) == []
+
+
+def test_r_10_rows_are_read_by_name(champion):
+    """The order of a row's fields plays no part, and ignored columns may be there (R-10)."""
+    turned = dict(reversed(GOOD.items())) | {"id": 7, "late": None}
+    assert champion.predict([turned]) == champion.predict([GOOD])
+
+
+def test_a_missing_nullable_feature_is_an_empty_one(champion):
+    """Left out and null mean the same for a feature that may be empty."""
+    without = {name: value for name, value in GOOD.items() if name not in {"age", "sex"}}
+    assert champion.predict([without]) == champion.predict([without | {"age": None, "sex": None}])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"age": "SECRET"}, "'age' is a text that does not fit; wanted a number"),
+        ({"age": "30"}, "'age' is a text that does not fit; wanted a number"),
+        ({"age": True}, "'age' is true or false that does not fit; wanted a number"),
+        ({"age": math.nan}, "'age' is a number that does not fit; wanted a finite number"),
+        ({"age": -math.inf}, "wanted a finite number"),
+        ({"age": 10**400}, "wanted a finite number"),
+        ({"visits": 1.5}, "'visits' is a number that does not fit; wanted a whole number"),
+        ({"visits": 2**53 + 1}, r"wanted a whole number between -2\^53 and 2\^53"),
+        ({"visits": math.inf}, "wanted a whole number"),
+        ({"visits": None}, "'visits' is empty; wanted a value of type int"),
+        ({"sex": 1}, "'sex' is a number that does not fit; wanted a text"),
+        ({"new": 1}, "'new' is a number that does not fit; wanted true or false"),
+        ({"SECRET": 1, "x": 2}, "has 2 unknown fields"),
+        ({"sex": ["SECRET"]}, "'sex' is a list that does not fit"),
+    ],
+)
+def test_v_04_a_row_that_does_not_fit_is_named_and_not_repeated(champion, change, message):
+    """The error names the row and the feature, and never what was sent (V-04)."""
+    with pytest.raises(RowError, match=message) as met:
+        champion.predict([GOOD, GOOD | change])
+    assert "rows[1]" in str(met.value)
+    assert "SECRET" not in str(met.value)
+    missing = {name: value for name, value in GOOD.items() if name != "visits"}
+    with pytest.raises(RowError, match=r"rows\[0\]: 'visits' is missing"):
+        champion.predict([missing])
+
+
+def test_frames_have_the_types_of_training():
+    """Numbers and truths are float64, texts pandas' own type with NaN for missing, times UTC."""
+    features = [Feature("a", "int", True), Feature("b", "bool", True), Feature("c", "text", True)]
+    features.append(Feature("d", "datetime", nullable=True))
+    rows = [{"a": 1, "b": True, "c": "x", "d": "2026-01-31T12:00:00+02:00"}, dict.fromkeys("abcd")]
+    built = frame(rows, features)
+    assert built.dtypes.astype(str).to_dict() == {
+        "a": "float64",
+        "b": "float64",
+        "c": "str",
+        "d": "datetime64[us, UTC]",
+    }
+    assert built.iloc[1].isna().all()
+    assert built["d"][0] == pd.Timestamp("2026-01-31T10:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 2}, "the journal wants version 1"),
+        ({"project": "thyroid"}, "the journal wants version 1 of flights"),
+        ({"features": FEATURES[:-1]}, "do not agree about the features: new"),
+        ({"features": [*FEATURES, FEATURES[0]]}, "stands twice"),
+        ({"classes": [0, 1]}, "not the model's"),
+        ({"positive": "yes"}, "lack the positive one"),
+        ({"threshold": 1.5}, "wanted a probability"),
+        ({"kind": "regression"}, "not one of a model that can be served"),
+        ({"features": [FEATURES[0] | {"type": "blob"}]}, "not one of a model that can be served"),
+    ],
+)
+def test_a_manifest_that_is_not_the_models_is_refused(tmp_path, model, changes, message):
+    """Project, version, features, classes and threshold must be those of the release and of the model."""
+    with pytest.raises(ArtifactError, match=message):
+        loaded(tmp_path / "1", model, **changes)
+
+
+def test_v_03_a_model_that_fails_its_warm_up_is_refused(tmp_path):
+    """Models that raise at an empty row, or give no probability, do not become champion (V-03)."""
+    rows, target = table()
+    rows = rows.fillna({"age": 40, "sex": "f"})
+    strict = Pipeline(
+        [
+            (
+                "p",
+                ColumnTransformer([("n", "passthrough", ["age", "visits", "new"]), ("t", OrdinalEncoder(), ["sex"])]),
+            ),
+            ("m", LogisticRegression(max_iter=1000)),
+        ]
+    ).fit(rows, target)
+    with pytest.raises(ArtifactError, match="does not answer a warm-up row"):
+        loaded(tmp_path / "strict", strict)
+    empty = fitted()
+    empty[-1]._baseline_prediction = np.full_like(empty[-1]._baseline_prediction, np.nan)
+    with pytest.raises(ArtifactError, match="does not answer a warm-up row"):
+        loaded(tmp_path / "nan", empty)
+
+
+# -- succession --------------------------------------------------------------------------------------------------------
+class Town:
+    """A journal, a folder of bundles, a clock that tests set, and the succession that follows them."""
+
+    def __init__(self, home, model):
+        self.home, self.model, self.now, self.generation = home, model, 0.0, 0
+        self.url = f"sqlite:///{home / 'keepfit.db'}"
+        self.journal = Journal(self.url)
+        self.succession = Succession(self.url, lambda project: home / project, clock=lambda: self.now)
+
+    def release(self, version, digest=None):
+        """Writes the bundle, journals it, and gives the release."""
+        folder = self.home / "flights" / str(version)
+        digest = digest or bundles.write(folder, self.model, manifest(version))
+        self.generation += 1
+        return self.journal.release(release(self.generation, version, digest))
+
+    @property
+    def answering(self):
+        """The version that answers for flights."""
+        return self.succession.champions["flights"].release.version
+
+
+@pytest.fixture
+def town(tmp_path, model):
+    """A town without releases."""
+    return Town(tmp_path, model)
+
+
+def test_the_succession_follows_the_journal(town):
+    """First release, next release and a rollback are taken over, each by one swap."""
+    town.succession.look()
+    assert (town.succession.champions, town.succession.wanted, town.succession.missing()) == ({}, {}, [])
+    for version in (1, 2, 1):
+        town.release(version)
+        town.succession.look()
+        assert town.answering == version
+    town.succession.look()
+    assert town.succession.swaps == 3
+
+
+def test_r_02_a_bundle_that_does_not_verify_keeps_the_old_champion(town, caplog):
+    """A refused release is named, logged once, tried again with growing pauses, and taken when it is whole (R-02)."""
+    town.release(1)
+    town.succession.look()
+    town.release(2)
+    path = town.home / "flights" / "2" / bundles.MODEL
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + b"x")
+    for _ in range(3):
+        town.succession.look()
+    assert town.answering == 1
+    refused = town.succession.refused["flights"]
+    assert refused.describe().items() >= {"version": 2, "generation": 2}.items()
+    assert "altered or damaged" in refused.reason
+    pauses = []
+    for _ in range(9):
+        town.now = town.succession.refused["flights"].again
+        town.succession.look()
+        pauses.append(town.succession.refused["flights"].delay)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert sum("is refused" in record.message for record in caplog.records) == 1
+    path.write_bytes(good)
+    town.succession.look()
+    assert town.answering == 1
+    town.now += 30
+    town.succession.look()
+    assert (town.answering, town.succession.refused) == (2, {})
+
+
+def test_a_rollback_ends_a_refusal(town):
+    """When the journal goes back to what answers, or on to something whole, the refusal is forgotten."""
+    town.release(1)
+    town.succession.look()
+    town.release(2, digest="0" * 64)
+    town.succession.look()
+    assert set(town.succession.refused) == {"flights"}
+    town.release(1)
+    town.succession.look()
+    assert (town.answering, town.succession.refused) == (1, {})
+
+
+def test_r_05_a_deleted_bundle_does_not_end_the_answering(town):
+    """A champion in memory goes on when its folder is gone (R-05)."""
+    town.release(1)
+    town.succession.look()
+    shutil.rmtree(town.home / "flights")
+    town.succession.look()
+    assert town.succession.champions["flights"].predict([GOOD])
+
+
+def test_r_12_a_project_name_cannot_leave_the_folder(town):
+    """A journalled name that is no folder's name is refused (R-12)."""
+    town.journal.release(Release(**release(1, 1, "0" * 64).__dict__ | {"project": "../flights"}))
+    town.succession.look()
+    assert "no folder's name" in town.succession.refused["../flights"].reason
+    assert town.succession.missing() == ["../flights"]
+
+
+def test_an_unreadable_journal_is_noted_and_does_not_end_the_answering(town, caplog):
+    """While the journal is away the champions answer; when it is back it is followed again."""
+    town.release(1)
+    town.succession.look()
+    path = town.home / "keepfit.db"
+    for suffix in ("-wal", "-shm"):
+        (town.home / f"keepfit.db{suffix}").unlink(missing_ok=True)
+    good = path.read_bytes()
+    path.write_bytes(b"no database" * 1000)
+    for _ in range(3):
+        town.succession.look()
+    assert town.succession.trouble == "DatabaseError"
+    assert sum("unreadable" in record.message for record in caplog.records) == 1
+    assert town.succession.champions["flights"].predict([GOOD])
+    path.write_bytes(good)
+    town.release(2)
+    town.succession.look()
+    assert (town.answering, town.succession.trouble) == (2, None)
+
+
+def test_following_goes_on_until_it_is_cancelled(town):
+    """The follower takes over a release without being told, and ends when it is cancelled."""
+
+    async def scene():
+        follower = asyncio.create_task(town.succession.follow(every=0.01))
+        town.release(1)
+        async with asyncio.timeout(30):
+            while not town.succession.champions:
+                await asyncio.sleep(0)
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+
+    asyncio.run(scene())
+    assert town.answering == 1

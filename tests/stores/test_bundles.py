@@ -1,0 +1,290 @@
+"""Bundles: what was written is what is read, and nothing else is."""
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import skops.io
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
+
+from tasks.config.errors import ArtifactError
+from tasks.stores import bundles
+
+MANIFEST = {"project": "flights", "version": 1, "threshold": 0.5}
+ENCODERS = {
+    "one-hot": OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=0.01, sparse_output=False),
+    "sparse": OneHotEncoder(handle_unknown="ignore"),
+    "ordinal": OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, encoded_missing_value=-2),
+    "imputed": make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")),
+}
+NUMBERS = {
+    "scaled": make_pipeline(SimpleImputer(strategy="median", add_indicator=True), StandardScaler()),
+    "raw": "passthrough",
+}
+LEARNERS = {
+    "logistic": LogisticRegression(),
+    "boosting": HistGradientBoostingClassifier(max_iter=5, min_samples_leaf=5, random_state=0, early_stopping=False),
+}
+
+
+def rows(count=120):
+    """A number and a text, both with gaps."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"age": rng.normal(size=count), "sex": pd.Series(rng.choice(["f", "m", None], count), dtype="str")}
+    )
+    if count > 50:
+        frame.loc[::9, "age"] = np.nan
+    return frame
+
+
+def fitted(numbers="scaled", encoder="one-hot", learner="logistic", labels=(False, True)):
+    """A fitted pipeline of the named parts."""
+    frame = rows()
+    prepare = ColumnTransformer([("n", NUMBERS[numbers], ["age"]), ("t", ENCODERS[encoder], ["sex"])])
+    pipeline = Pipeline([("prepare", prepare), ("model", LEARNERS[learner])])
+    return pipeline.fit(frame, np.where(frame["age"].fillna(0) > 0, *reversed(labels)))
+
+
+@pytest.fixture(scope="module")
+def boosting():
+    """A fitted boosting pipeline; whoever bends it straightens it again."""
+    return fitted("raw", "ordinal", "boosting")
+
+
+@pytest.fixture
+def bundle(tmp_path, boosting):
+    """The folder of a written bundle, and its digest."""
+    folder = tmp_path / "bundles" / "flights" / "1"
+    return folder, bundles.write(folder, boosting, MANIFEST)
+
+
+def resealed(folder, content, **changes):
+    """The digest of a bundle whose model bytes were replaced by somebody who may also write the manifest."""
+    (folder / bundles.MODEL).write_bytes(content)
+    manifest = (
+        json.loads((folder / bundles.MANIFEST).read_bytes())
+        | {"files": {bundles.MODEL: hashlib.sha256(content).hexdigest()}}
+        | changes
+    )
+    text = json.dumps(manifest).encode()
+    (folder / bundles.MANIFEST).write_bytes(text)
+    return hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize("labels", [(False, True), (0, 1), ("no", "yes")], ids=["bool", "int", "text"])
+@pytest.mark.parametrize(
+    ("numbers", "encoder", "learner"),
+    [
+        ("scaled", "one-hot", "logistic"),
+        ("scaled", "sparse", "logistic"),
+        ("scaled", "imputed", "logistic"),
+        ("raw", "ordinal", "boosting"),
+    ],
+)
+def test_every_offered_pipeline_comes_back_with_the_same_answers(tmp_path, numbers, encoder, learner, labels):
+    """A pipeline of every family is written, read, and gives bit-equal probabilities."""
+    model = fitted(numbers, encoder, learner, labels)
+    digest = bundles.write(tmp_path / "1", model, MANIFEST)
+    manifest, again = bundles.read(tmp_path / "1", digest)
+    assert np.array_equal(again.predict_proba(rows()), model.predict_proba(rows()))
+    assert manifest.items() >= MANIFEST.items()
+    assert set(manifest["versions"]) == {"scikit-learn", "skops", "numpy"}
+
+
+def test_the_reviewed_types_are_those_that_fitted_pipelines_hold():
+    """The list names what pipelines need beyond skops' own trust, and no more."""
+    dumps = [
+        skops.io.dumps(fitted(numbers, encoder, learner))
+        for numbers, encoder, learner in [("scaled", "one-hot", "logistic"), ("raw", "ordinal", "boosting")]
+    ]
+    assert {name for dump in dumps for name in skops.io.get_untrusted_types(data=dump)} == set(bundles.REVIEWED)
+
+
+def test_the_same_training_gives_the_same_bytes(tmp_path):
+    """Two fits of the same rows have one digest, and writing a bundle twice changes nothing."""
+    first = bundles.write(tmp_path / "1", fitted("raw", "ordinal", "boosting"), MANIFEST)
+    assert bundles.write(tmp_path / "2", fitted("raw", "ordinal", "boosting"), MANIFEST) == first
+    before = (tmp_path / "1" / bundles.MODEL).stat().st_ino
+    assert bundles.write(tmp_path / "1", fitted("raw", "ordinal", "boosting"), MANIFEST) == first
+    assert (tmp_path / "1" / bundles.MODEL).stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_another_bundle_never_replaces_a_version(tmp_path, bundle):
+    """A folder that holds another bundle is refused and left alone."""
+    folder, digest = bundle
+    with pytest.raises(ArtifactError, match="A version never changes"):
+        bundles.write(folder, fitted(), MANIFEST)
+    assert bundles.read(folder, digest)[0]["project"] == "flights"
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch, boosting):
+    """When the disk fails half-way, neither a version nor a draft remains."""
+
+    def full(_handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        bundles.write(tmp_path / "flights" / "1", boosting, MANIFEST)
+    assert list((tmp_path / "flights").iterdir()) == []
+
+
+def test_r_02_every_altered_byte_is_refused(bundle):
+    """Bytes that were swapped, cut or flipped in the model or the manifest are refused by digest (R-02)."""
+    folder, digest = bundle
+    rng = np.random.default_rng(1)
+    for name in (bundles.MODEL, bundles.MANIFEST):
+        good = (folder / name).read_bytes()
+        for place in rng.integers(0, len(good), 100):
+            bad = bytearray(good)
+            bad[place] ^= 1 << int(rng.integers(8))
+            (folder / name).write_bytes(bad)
+            with pytest.raises(ArtifactError, match="altered or damaged"):
+                bundles.read(folder, digest)
+        (folder / name).write_bytes(good[: len(good) // 2])
+        with pytest.raises(ArtifactError, match="altered or damaged"):
+            bundles.read(folder, digest)
+        (folder / name).write_bytes(good)
+    bundles.read(folder, digest)
+
+
+def call(mark):
+    """A pickle that makes a folder when it is loaded."""
+    return f"cos\nmkdir\n(V{mark}\ntR.".encode()
+
+
+def test_r_01_a_pickle_is_never_executed(tmp_path, bundle):
+    """A pickle under the model's name is refused without being run, though its digest is the released one (R-01)."""
+    folder, _ = bundle
+    mark = tmp_path / "executed"
+    with pytest.raises(ArtifactError, match="plain archive"):
+        bundles.read(folder, resealed(folder, call(mark)))
+    assert not mark.exists()
+    pickle.loads(call(mark))  # noqa: S301 – shows that it would have worked
+    assert mark.exists()
+
+
+def archive(schema, members=(), compression=zipfile.ZIP_STORED):
+    """A skops file with a schema and members of our choice."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, content in members:
+            file.writestr(name, content)
+        file.writestr("schema.json", json.dumps(schema))
+    return buffer.getvalue()
+
+
+def test_r_01_a_model_that_trusts_itself_is_not_trusted(tmp_path, bundle):
+    """Types that were not reviewed stay out, whatever file and manifest say about trusting them (R-01)."""
+    folder, _ = bundle
+    mark = tmp_path / "executed"
+    schema = {
+        "__class__": "mkdir",
+        "__module__": "os",
+        "__loader__": "TypeNode",
+        "protocol": 2,
+        "trusted": ["os.mkdir", "posix.mkdir"],
+    }
+    digest = resealed(folder, archive(schema), trusted=["os.mkdir"], REVIEWED=["os.mkdir"])
+    with pytest.raises(ArtifactError, match=r"skops|schema|reviewed"):
+        bundles.read(folder, digest)
+    strange = skops.io.dumps(make_pipeline(FunctionTransformer(os.path.basename), fitted()))
+    with pytest.raises(ArtifactError, match=r"nobody has reviewed: .*basename"):
+        bundles.read(folder, resealed(folder, bundles._canonical(strange), trusted=["posixpath.basename"]))
+    with pytest.raises(ArtifactError, match="nobody has reviewed"):
+        bundles.write(tmp_path / "2", make_pipeline(FunctionTransformer(os.path.basename), fitted()), MANIFEST)
+    assert not mark.exists()
+    assert not (tmp_path / "2").exists()
+
+
+def test_a_tree_that_points_outside_of_itself_is_refused(bundle, boosting):
+    """A crafted tree, whose indices compiled code would follow into foreign memory or in a circle, does not load."""
+    folder, _ = bundle
+    nodes = boosting[-1]._predictors[0][0].nodes
+    good = nodes.copy()
+    for field, value in {"left": 10**6, "right": 0, "feature_idx": 999}.items():
+        nodes[field][0] = value
+        with pytest.raises(ArtifactError, match="points outside"):
+            bundles.read(folder, resealed(folder, bundles._canonical(skops.io.dumps(boosting))))
+        nodes[:] = good
+
+
+def array(shape):
+    """Eight bytes under a header that claims a shape."""
+    header = f"{{'descr': '<f8', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(8)
+
+
+BOMBS = {
+    "compressed": archive({}, [("1.npy", bytes(1 << 22))], zipfile.ZIP_DEFLATED),
+    "too many members": archive({}, [(f"{n}.npy", b"") for n in range(bundles.MEMBERS + 1)]),
+    "a 5 GB array of 8 bytes": archive({}, [("1.npy", array((625_000_000,)))]),
+    "a path": archive({}, [("../../evil.npy", b"")]),
+    "an archive in an archive": archive({}, [("1.npz", archive({}))]),
+    "not an archive": b"no archive at all, only text",
+    "empty": b"",
+    "deep": archive({}).replace(b"{}", b"[]"),
+}
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS.keys())
+def test_r_08_an_archive_that_would_swell_is_refused(bundle, content):
+    """Bombs are refused by their headers, before anything is unpacked (R-08)."""
+    folder, _ = bundle
+    with pytest.raises(ArtifactError, match="again"):
+        bundles.read(folder, resealed(folder, content))
+
+
+def test_r_08_a_file_beyond_the_limit_is_not_read(bundle, monkeypatch):
+    """A model bigger than the limit, or that is no plain file, is refused by its size alone (R-08)."""
+    folder, digest = bundle
+    with (folder / bundles.MODEL).open("r+b") as file:
+        file.truncate(bundles.MODEL_BYTES + 1)
+    with pytest.raises(ArtifactError, match="at most"):
+        bundles.read(folder, digest)
+    (folder / bundles.MODEL).unlink()
+    os.mkfifo(folder / bundles.MODEL)
+    with pytest.raises(ArtifactError, match="plain file"):
+        bundles.read(folder, digest)
+
+
+def test_r_05_a_missing_bundle_says_what_to_do(bundle):
+    """A deleted bundle is an error that names the next move (R-05)."""
+    folder, digest = bundle
+    shutil.rmtree(folder)
+    with pytest.raises(ArtifactError, match="Restore the folder from a copy or release another version"):
+        bundles.read(folder, digest)
+
+
+def test_r_07_files_beside_the_model_are_not_read(bundle):
+    """What lies beside the model plays no part; a manifest that names more files is refused (R-07)."""
+    folder, digest = bundle
+    (folder / "__init__.py").write_text("raise SystemExit")
+    (folder / "model.pkl").write_bytes(b"\x80")
+    bundles.read(folder, digest)
+    content = (folder / bundles.MODEL).read_bytes()
+    files = {bundles.MODEL: hashlib.sha256(content).hexdigest(), "../other": ""}
+    with pytest.raises(ArtifactError, match="names 2 files"):
+        bundles.read(folder, resealed(folder, content, files=files))
+
+
+def test_r_09_another_scikit_learn_is_refused(bundle):
+    """A model that another minor version of scikit-learn wrote is refused by name (R-09)."""
+    folder, _ = bundle
+    content = (folder / bundles.MODEL).read_bytes()
+    with pytest.raises(ArtifactError, match=r"written by scikit-learn 1\.2\.3"):
+        bundles.read(folder, resealed(folder, content, versions={"scikit-learn": "1.2.3"}))

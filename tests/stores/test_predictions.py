@@ -1,0 +1,76 @@
+"""The prediction log: what was answered is on record, whatever happens to the server."""
+
+import datetime as dt
+import logging
+import os
+
+from tasks.stores.predictions import Predictions
+
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+
+
+def records(*names):
+    """One record a name."""
+    return [{"id": name, "prediction": True} for name in names]
+
+
+def ids(log, project="flights", **days):
+    """The names of the records that are on file."""
+    return [record["id"] for record in log.read(project, **days)]
+
+
+def test_records_come_back_in_order_of_writing(tmp_path):
+    """Records of several days and projects are read by project, in order, within the asked days."""
+    log = Predictions(tmp_path)
+    assert log.append("flights", NOON, records("a", "b")) == 0
+    assert log.append("flights", NOON + dt.timedelta(days=1), records("c")) == 0
+    assert log.append("thyroid", NOON, records("x")) == 0
+    assert ids(log) == ["a", "b", "c"]
+    assert ids(log, since=dt.date(2026, 3, 2)) == ["c"]
+    assert ids(log, until=dt.date(2026, 3, 1)) == ["a", "b"]
+    assert ids(log, "basket") == []
+    log.close()
+
+
+def test_v_11_a_torn_line_takes_no_other_with_it(tmp_path):
+    """A line that a crash has torn is skipped; the next record stands on a line of its own (V-11)."""
+    log = Predictions(tmp_path)
+    log.append("flights", NOON, records("a", "b"))
+    log.close()
+    path = tmp_path / "predictions" / "flights" / "2026-03-01.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    Predictions(tmp_path).append("flights", NOON, records("c"))
+    assert ids(log) == ["a", "c"]
+
+
+def test_v_10_disk_trouble_is_counted_and_logged_once_a_minute(tmp_path, monkeypatch, caplog):
+    """A failing disk costs log lines, not answers; the next line survives a torn one (V-10)."""
+    now = 0.0
+    log = Predictions(tmp_path, clock=lambda: now)
+    real = os.write
+
+    def full(_handle, _content):
+        raise OSError(28, "No space left on device")
+
+    with caplog.at_level(logging.ERROR), monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        assert log.append("flights", NOON, records("a", "b")) == 2
+        broken.setattr(os, "write", lambda handle, content: real(handle, content[:9]))
+        assert log.append("flights", NOON, records("c")) == 1
+        assert len(caplog.records) == 1
+        now = 61.0
+        assert log.append("flights", NOON, records("d")) == 1
+        assert len(caplog.records) == 2
+    assert log.append("flights", NOON, records("e")) == 0
+    assert ids(log) == ["e"]
+    log.close()
+
+
+def test_a_removed_file_is_begun_anew(tmp_path):
+    """Records go to a visible file even after somebody has removed the open one."""
+    log = Predictions(tmp_path)
+    log.append("flights", NOON, records("a"))
+    (tmp_path / "predictions" / "flights" / "2026-03-01.jsonl").unlink()
+    log.append("flights", NOON, records("b"))
+    assert ids(log) == ["b"]
+    log.close()
