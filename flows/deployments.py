@@ -4,14 +4,13 @@ from typing import Any
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.schedules import Cron, Schedule
 
 from flows.land import land
 from flows.release import release
 from flows.train import train
-from tasks.config import project as projects
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.policy import OnSchedule
@@ -35,7 +34,8 @@ def deploy(settings: Settings | None = None) -> list[str]:
     Raises:
         ProjectError: a folder does not load; then nothing is deployed.
     """
-    found = [Project.named(name, settings) for name in projects.names(settings)]
+    settings = settings or Settings()
+    found = [Project.named(name, settings) for name in settings.project_names()]
     deployments = [deployment for use in found for deployment in declared(use)]
     for deployment in deployments:
         deployment.apply(work_pool_name=POOL)
@@ -49,13 +49,9 @@ def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: An
     )  # fmt: skip
 
 
-def _schedules(use: Project) -> list[dict[str, Any]]:
+def _schedules(use: Project) -> list[Schedule]:
     return [
-        {
-            "schedule": CronSchedule(cron=policy.cron, timezone=policy.timezone),
-            "slug": f"schedule-{number}",
-            "parameters": {"reason": f"schedule {policy.cron} {policy.timezone}"},
-        }
+        Cron(policy.cron, timezone=policy.timezone, slug=f"schedule-{number}", parameters={"reason": f"schedule {policy.cron} {policy.timezone}"})
         for number, policy in enumerate(policy for policy in use.retrain if isinstance(policy, OnSchedule))
     ]
 

@@ -13,7 +13,6 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from tasks.config import project
 from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, SUFFIXES, fingerprint, original_name
@@ -32,7 +31,7 @@ class Inbox:
 
     def look(self, now: float) -> None:
         """Claims complete files and sees to it that each claimed file has a run."""
-        for name in project.names(self.settings):
+        for name in self.settings.project_names():
             self.settings.inbox(name).mkdir(parents=True, exist_ok=True)
             for file in self.complete(name, now):
                 self.claim(name, file)

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import fcntl
 import hashlib
+import http
 import http.client
 import importlib.metadata
 import json
@@ -32,7 +33,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 from tasks.config.errors import StackError
@@ -173,8 +173,8 @@ def _supervised(settings: Settings, record: Record) -> dict[str, str]:
         "KEEPFIT_HOST": settings.host,
         "KEEPFIT_PYTHON": sys.executable,
         "KEEPFIT_SOCKET": record["socket"],
-        "KEEPFIT_MLFLOW_HOSTS": ",".join(sorted(f"{host}:{port}" for host in hosts)),
-        "KEEPFIT_MLFLOW_ORIGINS": ",".join(_origins(urls["mlflow"])),
+        "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(f"{host}:{port}" for host in hosts)),
+        "MLFLOW_SERVER_CORS_ALLOWED_ORIGINS": ",".join(_origins(urls["mlflow"])),
         "PREFECT_LOGGING_COLORS": "false",
         "PREFECT_CLI_COLORS": "false",
         "PYTHONUNBUFFERED": "1",
@@ -560,55 +560,72 @@ def _fault(settings: Settings, record: Record, name: str, info: dict[str, Any] |
         return f"{info['statename'].lower()}: {info['spawnerr'] or info['description']}"
     try:
         return PROBES[name](settings, record, info)
-    except (httpx.HTTPError, ValueError, KeyError, OSError) as error:
+    except (http.client.HTTPException, ValueError, KeyError, OSError) as error:
         return f"does not answer yet ({type(error).__name__}: {error})"
 
 
-def _client(url: str) -> httpx.Client:
-    """A client for one call to a service of this machine, never through a proxy."""
-    return httpx.Client(base_url=url, timeout=3, trust_env=False)
+def _call(url: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+    """What a service answers in JSON (a POST when there is a body), within 3 s and never through a proxy.
+
+    The standard library's client: a hundred calls while the stack starts must not take the processor from it.
+    """
+    place = urlsplit(url)
+    link = http.client.HTTPConnection(place.hostname or "", place.port, timeout=3)
+    with contextlib.closing(link):
+        sent = None if body is None else json.dumps(body)
+        kind = {} if sent is None else {"Content-Type": "application/json"}
+        link.request("GET" if sent is None else "POST", path, sent, kind | (headers or {}))
+        answer = link.getresponse()
+        text = answer.read()
+    if answer.status >= 400:
+        raise _RefusedError(answer.status, path)
+    return json.loads(text or "null")
 
 
-def _prefect_client(settings: Settings, record: Record) -> httpx.Client:
-    """A client that knows the Prefect server's password."""
-    client = _client(record["urls"]["prefect"])
-    client.headers["Authorization"] = "Basic " + base64.b64encode(_secret(settings).encode()).decode()
-    return client
+class _RefusedError(OSError):
+    """A service answered with an error status."""
+
+    def __init__(self, status: int, path: str) -> None:
+        super().__init__(f"{path} answered {status}")
+        self.status = status
+
+
+def _credentials(settings: Settings) -> dict[str, str]:
+    """The header that opens the Prefect server."""
+    return {"Authorization": "Basic " + base64.b64encode(_secret(settings).encode()).decode()}
 
 
 def _probe_prefect(settings: Settings, record: Record, _info: dict[str, Any]) -> str | None:
     """Asks whether the server is well, and then something that only the right password opens."""
-    with _prefect_client(settings, record) as client:
-        client.get("/api/health").raise_for_status()
-        client.get("/api/admin/version").raise_for_status()
+    _call(record["urls"]["prefect"], "/api/health")
+    _call(record["urls"]["prefect"], "/api/admin/version", headers=_credentials(settings))
     return None
 
 
 def _probe_mlflow(_settings: Settings, record: Record, _info: dict[str, Any]) -> str | None:
     """Searches experiments over REST, which reads the database."""
-    with _client(record["urls"]["mlflow"]) as client:
-        client.post("/api/2.0/mlflow/experiments/search", json={"max_results": 1}).raise_for_status()
+    _call(record["urls"]["mlflow"], "/api/2.0/mlflow/experiments/search", {"max_results": 1})
     return None
 
 
 def _probe_worker(settings: Settings, record: Record, info: dict[str, Any]) -> str | None:
     """Asks Prefect for a heartbeat that is fresh and younger than the worker's process."""
-    with _prefect_client(settings, record) as client:
-        caller = str(uuid.uuid4())
-        token = client.get("/api/csrf-token", params={"client": caller}).raise_for_status().json()["token"]
-        headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": caller}
-        answer = client.post(f"/api/work_pools/{POOL}/workers/filter", json={}, headers=headers)
-    if answer.status_code == httpx.codes.NOT_FOUND:
-        return f"has not made the work pool '{POOL}' yet"
-    found = answer.raise_for_status().json()
+    url, caller = record["urls"]["prefect"], str(uuid.uuid4())
+    headers = _credentials(settings) | {"Prefect-Csrf-Client": caller}
+    headers["Prefect-Csrf-Token"] = _call(url, f"/api/csrf-token?client={caller}", headers=headers)["token"]
+    try:
+        found = _call(url, f"/api/work_pools/{POOL}/workers/filter", {}, headers)
+    except _RefusedError as refusal:
+        if refusal.status == http.HTTPStatus.NOT_FOUND:
+            return f"has not made the work pool '{POOL}' yet"
+        raise
     beats = [datetime.fromisoformat(one["last_heartbeat_time"]) for one in found if one["status"] == "ONLINE"]
     return None if any(beat.timestamp() >= info["start"] for beat in beats) else "has sent no heartbeat yet"
 
 
 def _probe_serving(_settings: Settings, record: Record, _info: dict[str, Any]) -> str | None:
     """Asks the serving process whether it is well."""
-    with _client(record["urls"]["serving"]) as client:
-        client.get("/healthz").raise_for_status()
+    _call(record["urls"]["serving"], "/healthz")
     return None
 
 
@@ -798,7 +815,7 @@ def _lock(settings: Settings) -> Generator[None]:
         yield
 
 
-def _ask(record: Record, method: str, *arguments: object) -> Any:
+def _ask(record: Record, method: str, *arguments: str | bool) -> Any:
     """Calls one method of supervisord's XML-RPC interface over its Unix socket, with a time limit."""
     with socket.socket(socket.AF_UNIX) as wire:
         wire.settimeout(5)
@@ -820,32 +837,54 @@ def _states(record: Record) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-# -- the worker's entry -----------------------------------------------------------------------------------------------
-def work(arguments: list[str]) -> None:
-    """Runs `prefect` in this process once the server answers.
+# -- the entries of the programs -----------------------------------------------------------------------------------------
+def work() -> None:
+    """Runs the worker in this process once the Prefect server answers.
 
     The worker's imports take as long as the server's, so both load at the same time; started too early, the worker
     would give up and pay for its imports again.
     """
     import prefect.workers.process  # noqa: F401 - loaded while the server starts
 
-    with httpx.Client(timeout=3, trust_env=False) as client:
-        _until(
-            lambda: _answers(client, f"{os.environ['PREFECT_API_URL']}/health"),
-            PATIENCE,
-            "The Prefect server does not answer.",
-        )
-    sys.argv = ["prefect", *arguments]
+    url = os.environ["PREFECT_API_URL"].removesuffix("/api")
+    _until(lambda: _answers(url, "/api/health"), PATIENCE, "The Prefect server does not answer.")
+    sys.argv = ["prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", "local", "--limit", "2"]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 
-def _answers(client: httpx.Client, url: str) -> bool:
+def track() -> None:
+    """Runs MLflow's server in this process, as `mlflow server --workers 1 --no-serve-artifacts` does in two.
+
+    The command imports MLflow twice, once to start the process that serves: 4 s of the start and 250 MB for nothing.
+    Its own names of the two variables are compared below, so that a release that renames them is noticed at the start.
+    """
+    home = Path(os.environ["KEEPFIT_HOME"])
+    stores = {"_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{home / 'mlflow.db'}", "_MLFLOW_SERVER_ARTIFACT_ROOT": str(home / "artifacts")}
+    os.environ.update(stores)
+    import mlflow.server
+    import uvicorn
+    from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
+    from mlflow.server.handlers import initialize_backend_stores
+
+    if {BACKEND_STORE_URI_ENV_VAR, ARTIFACT_ROOT_ENV_VAR} != set(stores):
+        raise StackError(f"This release of MLflow names its stores {BACKEND_STORE_URI_ENV_VAR} and {ARTIFACT_ROOT_ENV_VAR}.")
+    initialize_backend_stores(*stores.values())
+    uvicorn.run(
+        "mlflow.server.fastapi_app:app",
+        host=os.environ["KEEPFIT_HOST"],
+        port=int(os.environ["KEEPFIT_MLFLOW_PORT"]),
+        log_level="warning",
+    )
+
+
+def _answers(url: str, path: str) -> bool:
     """Whether a server answers well."""
     try:
-        return client.get(url).is_success
-    except httpx.HTTPError:
+        _call(url, path)
+    except (OSError, http.client.HTTPException, ValueError):
         return False
+    return True
 
 
 if __name__ == "__main__":
-    work(sys.argv[1:])
+    {"worker": work, "mlflow": track}[sys.argv[1]]()

@@ -3,7 +3,6 @@
 import datetime as dt
 import hashlib
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -236,14 +235,3 @@ def _account(landing: Landing) -> list[dict[str, Any]]:
     """Rows arrived = landed + quarantined + known, a line each, and the broken rules."""
     counts = [("arrived", landing.arrived), ("landed", landing.landed), ("quarantined", landing.quarantined), ("known", landing.known)]
     return [{"rows": name, "count": count} for name, count in counts] + [{"rows": f"quarantined: {rule}", "count": n} for rule, n in landing.rules.items()]
-
-
-def totals(batches: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Sums over a project's batches, for `status`."""
-    listed = list(batches)
-    return {
-        "landed": sum(batch["state"] == "landed" for batch in listed),
-        "held": sum(batch["state"] == "held" for batch in listed),
-        "rows": sum(batch["landed"] for batch in listed),
-        "quarantined": sum(batch["quarantined"] for batch in listed),
-    }  # fmt: skip

@@ -83,9 +83,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         Raises:
             ProjectError: there is none, or it does not load; the message names file and key.
         """
-        folder = (settings or Settings()).projects
+        settings = settings or Settings()
+        folder = settings.projects
         if not (folder / name / "project.yaml").is_file():
-            known = names(settings)
+            known = settings.project_names()
             raise ProjectError(
                 f"There is no project '{name}': {folder / name / 'project.yaml'} is not there. Projects: {', '.join(known) or 'none'}.{suggestion(name, known)}"
             )
@@ -119,12 +120,6 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """The function of that name in the project's `hooks.py`, or None."""
         path = (settings or Settings()).projects / self.project / "hooks.py"
         return getattr(_module(path), name, None) if path.is_file() else None
-
-
-def names(settings: Settings | None = None) -> list[str]:
-    """Every folder under `deployments/` that holds a `project.yaml`."""
-    folder = (settings or Settings()).projects
-    return sorted(path.parent.name for path in folder.glob("*/project.yaml")) if folder.is_dir() else []
 
 
 def load(folder: Path) -> Project:

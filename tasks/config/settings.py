@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         """Folder of a project's releasable models, one folder a version."""
         return self.home / "bundles" / project
 
+    def project_names(self) -> list[str]:
+        """Every folder under `deployments/` that holds a `project.yaml`."""
+        return sorted(path.parent.name for path in self.projects.glob("*/project.yaml")) if self.projects.is_dir() else []
+
     # -- URLs ---------------------------------------------------------------------------------------------------------
     def journal(self) -> str:
         """SQLAlchemy URL of the journal."""

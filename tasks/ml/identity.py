@@ -26,8 +26,8 @@ def row_ids(rows: pd.DataFrame) -> np.ndarray:
     if rows.empty:
         return np.array([], dtype=object)
     names = sorted(rows.columns)
-    texts = [pc.fill_null(_canonical(rows[name]), NOTHING) for name in names]
-    joined = pc.binary_join_element_wise(*texts, FIELD)
+    texts = [pc.fill_null(_canonical(rows[name]), pa.scalar(NOTHING, pa.large_string())) for name in names]
+    joined = pc.binary_join_element_wise(*texts, pa.scalar(FIELD, pa.large_string()))
     head = hashlib.sha256(FIELD.join(names).encode())
 
     def name_of(content: bytes) -> str:

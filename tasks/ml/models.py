@@ -3,7 +3,8 @@
 scikit-learn is imported where it is used: reading a project must stay light.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
@@ -15,6 +16,24 @@ if TYPE_CHECKING:
 
     from tasks.ml.contract import Column
 
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where Optuna may look for one parameter."""
+
+    low: float
+    high: float
+    log: bool = True
+    whole: bool = False
+
+    def suggest(self, trial: "Trial", name: str) -> float:
+        """A try from this range."""
+        if self.whole:
+            return trial.suggest_int(name, int(self.low), int(self.high), log=self.log)
+        return trial.suggest_float(name, self.low, self.high, log=self.log)
+
+
 RARE = 0.002  # categories rarer than this share of the training rows are one
 
 
@@ -24,10 +43,7 @@ class Logistic(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["logistic"] = "logistic"
     C: float = Field(default=1.0, gt=0, description="inverse strength of the L2 penalty")
 
-    @classmethod
-    def suggest(cls, trial: "Trial") -> "Logistic":
-        """A try of this family."""
-        return cls(C=trial.suggest_float("logistic.C", 1e-3, 1e2, log=True))
+    space: ClassVar[dict[str, Range]] = {"C": Range(1e-3, 1e2)}
 
     def estimator(self, seed: int) -> Any:
         """The unfitted scikit-learn estimator."""
@@ -44,19 +60,12 @@ class HistGradientBoosting(BaseModel, frozen=True, extra="forbid"):
     max_iter: int = Field(default=150, ge=1, le=5000)
     max_leaf_nodes: int = Field(default=31, ge=2)
     min_samples_leaf: int = Field(default=20, ge=1)
-    l2_regularization: float = Field(default=0.0, ge=0)
+    l2_regularization: float = Field(default=1e-3, ge=0)
 
-    @classmethod
-    def suggest(cls, trial: "Trial") -> "HistGradientBoosting":
-        """A try of this family."""
-        name = cls.model_fields["kind"].default
-        return cls(
-            learning_rate=trial.suggest_float(f"{name}.learning_rate", 0.02, 0.3, log=True),
-            max_iter=trial.suggest_int(f"{name}.max_iter", 50, 400, log=True),
-            max_leaf_nodes=trial.suggest_int(f"{name}.max_leaf_nodes", 4, 63, log=True),
-            min_samples_leaf=trial.suggest_int(f"{name}.min_samples_leaf", 5, 100, log=True),
-            l2_regularization=trial.suggest_float(f"{name}.l2_regularization", 1e-3, 10.0, log=True),
-        )
+    space: ClassVar[dict[str, Range]] = {
+        "learning_rate": Range(0.02, 0.3), "max_iter": Range(50, 400, whole=True), "max_leaf_nodes": Range(4, 63, whole=True),
+        "min_samples_leaf": Range(5, 100, whole=True), "l2_regularization": Range(1e-3, 10.0),
+    }  # fmt: skip
 
     def estimator(self, seed: int) -> Any:
         """The unfitted scikit-learn estimator; early stopping is off because it would validate on a random tenth."""
@@ -74,12 +83,19 @@ FAMILIES: dict[str, type[Logistic | HistGradientBoosting]] = {
 
 def suggest(trial: "Trial", families: tuple[str, ...]) -> Logistic | HistGradientBoosting:
     """A try: first the family, then its parameters (a conditional space; sample it with `TPESampler(group=True)`)."""
-    return FAMILIES[trial.suggest_categorical("family", list(families))].suggest(trial)
+    family = FAMILIES[trial.suggest_categorical("family", list(families))]
+    kind = family.model_fields["kind"].default
+    return family.model_validate({name: where.suggest(trial, f"{kind}.{name}") for name, where in family.space.items()})
 
 
 def trial_params(family: Logistic | HistGradientBoosting) -> dict[str, Any]:
-    """The parameters of a model as Optuna names them, to enqueue it as a trial."""
-    return {"family": family.kind, **{f"{family.kind}.{name}": value for name, value in family.model_dump(exclude={"kind"}).items()}}
+    """The parameters of a model as Optuna names them, moved into their ranges: Optuna takes any enqueued value and fails later.
+
+    >>> trial_params(Logistic(C=1000))
+    {'family': 'logistic', 'logistic.C': 100.0}
+    """
+    inside = {name: min(max(getattr(family, name), where.low), where.high) for name, where in family.space.items()}
+    return {"family": family.kind, **{f"{family.kind}.{name}": value for name, value in inside.items()}}
 
 
 def pipeline(family: Logistic | HistGradientBoosting, columns: "dict[str, Column]", seed: int) -> "Pipeline":

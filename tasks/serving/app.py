@@ -158,7 +158,7 @@ class Guard:
                 "The Host header names another machine; wanted a name of this one. Whoever runs it adds a name with "
                 "KEEPFIT_SERVING_URL.",
             )
-        origins = {urlsplit(origin).netloc.lower() for origin in headers.getlist("origin")}
+        origins = {origin.lower().partition("://")[2] for origin in headers.getlist("origin")}
         if not origins <= {hosts[0].lower(), self._own} - {""}:
             raise Refusal(
                 403,
@@ -174,7 +174,7 @@ class Guard:
             _ = urlsplit(f"//{host}").port
         except ValueError:
             return False
-        return name in self._names or (self._wide and _is_address(name))
+        return name != "" and (name in self._names or (self._wide and _is_address(name)))
 
 
 def _is_address(name: str) -> bool:

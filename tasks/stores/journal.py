@@ -160,6 +160,16 @@ class Journal:
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def totals(self, project: str) -> dict[str, int]:
+        """Batches landed and held, rows landed and quarantined, of a project."""
+        listed = self.batches(project)
+        return {
+            "landed": sum(batch["state"] == "landed" for batch in listed),
+            "held": sum(batch["state"] == "held" for batch in listed),
+            "rows": sum(batch["landed"] for batch in listed),
+            "quarantined": sum(batch["quarantined"] for batch in listed),
+        }
+
     # -- trainings ----------------------------------------------------------------------------------------------------
     def start_training(self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime) -> int:
         """Records that a training began; gives its number."""

@@ -274,7 +274,7 @@ def test_v_05_a_big_body_is_refused_without_being_read(stage):
     assert status == 413
     assert taken < BODY_BYTES + (16 << 20)
     assert raw(stage, "Content-Length: 2\r\nContent-Encoding: gzip", [b"{}"])[0] == 415
-    assert raw(stage, "Content-Length: 2", [b"{}" + b"x" * 1000])[0] == 422
+    assert raw(stage, "Content-Length: 2", [b"{}" + b"x" * 1000])[0] in {400, 422}
     assert stage.predict().status_code == 200
 
 
@@ -285,7 +285,8 @@ def test_a_page_of_another_site_is_refused(stage):
         assert raw(stage, "Content-Length: 2", [b"{}"], host=host)[0] == 400, host
     for host in (own, f"localhost:{stage.port}", f"[::1]:{stage.port}", "LOCALHOST"):
         assert raw(stage, "Content-Length: 2", [b"{}"], host=host)[0] == 422, host
-    for origin in ("http://evil.example", "null", "http://127.0.0.1:4200", f"http://{own}.evil.example"):
+    others = ("http://evil.example", "null", "", "http://[", "http://127.0.0.1:4200", f"http://{own}.evil.example")
+    for origin in others:
         assert stage.predict(headers={"Origin": origin}).status_code == 403, origin
         assert httpx.get(f"{stage.url}/projects", headers={"Origin": origin}).status_code == 403, origin
     assert stage.predict(headers={"Origin": f"http://{own}"}).status_code == 200
@@ -365,16 +366,22 @@ def test_v_02_a_killed_server_answers_again_with_the_same_champion(stage):
     """After SIGKILL amid requests a new process answers with the last champion, and no answered prediction is lost."""
     version = stage.version()
     known = []
-    crowd = threading.Thread(target=lambda: known.extend(stage.predict().json()["predictions"] for _ in range(20)))
+
+    def ask():
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                known.extend(stage.predict().json()["predictions"])
+
+    crowd = threading.Thread(target=ask)
     crowd.start()
-    until(lambda: known)
-    crowd.join()
+    until(lambda: len(known) > 10)
     stage.stop(signal.SIGKILL)
+    crowd.join()
     stage.start()
     assert until(stage.version) == version
     assert stage.predict().json()["version"] == version
     logged = {record["id"] for record in Predictions(stage.home).read("flights")}
-    assert {prediction["id"] for predictions in known for prediction in predictions} <= logged
+    assert {prediction["id"] for prediction in known} <= logged
 
 
 def test_v_08_a_stopped_server_finishes_what_it_has_begun(stage):
@@ -393,7 +400,7 @@ def test_v_08_a_stopped_server_finishes_what_it_has_begun(stage):
     assert str(GOOD["age"]) not in stage.log()
 
 
-# -- in this process ----------------------------------------------------------------------------------------------------
+# -- in this process --------------------------------------------------------------------------------------------------
 def door(home, **limits):
     """A door over a home, and a client that reaches it without a network."""
     door = Door(Settings(home=home), **limits)

@@ -200,7 +200,7 @@ def test_r_01_a_model_that_trusts_itself_is_not_trusted(tmp_path, bundle):
         "trusted": ["os.mkdir", "posix.mkdir"],
     }
     digest = resealed(folder, archive(schema), trusted=["os.mkdir"], REVIEWED=["os.mkdir"])
-    with pytest.raises(ArtifactError, match=r"skops|schema|reviewed"):
+    with pytest.raises(ArtifactError, match=r"nobody has reviewed: os\.mkdir"):
         bundles.read(folder, digest)
     strange = skops.io.dumps(make_pipeline(FunctionTransformer(os.path.basename), fitted()))
     with pytest.raises(ArtifactError, match=r"nobody has reviewed: .*basename"):

@@ -1,0 +1,295 @@
+"""The `keepfit` command: parsing and printing only."""
+
+import errno
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Group, Parameter
+from rich.console import Console
+from rich.table import Table
+
+from flows import stack
+from tasks.config.errors import KeepfitError, suggestion
+from tasks.config.settings import Settings
+
+DONE, REFUSED, MISUSE = 0, 1, 2
+STATUS = {"released", "registered", "landed", "known", "up", "down"}
+
+app = App(
+    name="keepfit", help="Keeps models fit: lands new data, retrains, proves that the new model is better, releases it, serves it.",
+    version_flags=["--version"],
+)  # fmt: skip
+STACK, PROJECTS, LOOP, MODELS = (Group.create_ordered(name) for name in ("Stack", "Projects", "The loop", "Models"))
+Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")]
+logs = Console(stderr=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """One line for a person, on stderr."""
+    logs.print(line, markup=False, soft_wrap=True)
+
+
+def show(result: dict[str, Any], *, as_json: bool, page: Table | str | None = None) -> int:
+    """Prints a result and gives the exit code that it deserves."""
+    if as_json:
+        print(json.dumps(result, default=str))
+    else:
+        Console(highlight=False).print(page if page is not None else _lines(result), markup=False, soft_wrap=not isinstance(page, Table))
+    return REFUSED if result.get("state") in {"refused", "held", "failed"} or result.get("ok") is False else DONE
+
+
+def _lines(result: dict[str, Any]) -> str:
+    return "\n".join(f"{name:>12}  {value}" for name, value in result.items() if value not in (None, {}, []))
+
+
+def connect() -> Settings:
+    """Settings, with the environment of the stack (or of a temporary server) set before Prefect is imported."""
+    settings = Settings()
+    os.environ.update(stack.environment(settings))
+    return settings
+
+
+@app.command(group=STACK)
+def up(*, as_json: Json = False) -> int:
+    """Start the local stack (Prefect, MLflow, worker, serving, inbox) and deploy every project. Harmless when it runs."""
+    settings = Settings()
+    started = stack.up(settings, say)
+    return show({"state": "up", **started, "deployments": _deploy()}, as_json=as_json)
+
+
+@app.command(group=STACK)
+def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int:
+    """Stop every process of the local stack.
+
+    Args:
+        wipe: Also delete all state: rows, models, runs, journal. Asks first.
+        yes: Do not ask.
+    """
+    settings = Settings()
+    if wipe and not yes and input(f"Delete everything under {settings.home}? Type yes: ") != "yes":
+        return show({"state": "refused", "reason": "nothing was stopped or deleted"}, as_json=as_json)
+    return show({"state": "down", **stack.down(settings, wipe=wipe, say=say)}, as_json=as_json)
+
+
+@app.command(group=STACK)
+def status(*, as_json: Json = False) -> int:
+    """Services, champions, batches and the last training of every project."""
+    result = _status(Settings())
+    if as_json:
+        return show(result, as_json=True)
+    console = Console(highlight=False)
+    console.print(_service_table(result["services"]))
+    console.print(_project_table(result["projects"]))
+    return DONE
+
+
+@app.command(group=STACK)
+def doctor(*, as_json: Json = False) -> int:
+    """Look the installation over; every finding comes with the next move."""
+    checks = stack.diagnose(Settings())
+    table = Table("", "check", "finding", "next move", box=None)
+    for check in checks:
+        table.add_row("ok" if check["ok"] else "NO", check["check"], str(check["detail"]), "" if check["ok"] else str(check["next"]))
+    return show({"ok": all(check["ok"] for check in checks), "checks": checks}, as_json=as_json, page=table)
+
+
+@app.command(group=PROJECTS)
+def check(project: str | None = None, *, as_json: Json = False) -> int:
+    """Load one project, or all, and say what is wrong with it: file, line, key."""
+    from tasks.config.project import Project
+
+    settings = Settings()
+    found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
+    rows = [{"project": use.project, "columns": len(use.contract.columns), "features": len(use.contract.features), "gates": [gate.kind for gate in use.gates], "digest": use.digest} for use in found]
+    page = "\n".join(f"{row['project']}: {row['columns']} columns, {row['features']} features, gates {', '.join(row['gates'])}" for row in rows)
+    return show({"ok": True, "projects": rows}, as_json=as_json, page=page)
+
+
+@app.command(group=PROJECTS)
+def deploy(*, as_json: Json = False) -> int:
+    """Bring the Prefect deployments of the running stack to what the project files say."""
+    return show({"deployments": _deploy()}, as_json=as_json)
+
+
+@app.command(group=LOOP)
+def land(project: str, files: Annotated[list[Path], Parameter(negative="")], /, *, as_json: Json = False) -> int:
+    """Land files under the project's contract, each exactly once.
+
+    Args:
+        project: The project whose contract holds.
+        files: CSV, Parquet or JSON lines.
+    """
+    settings = connect()
+    from flows import inbox
+    from flows.runs import run, wait
+    from tasks.config.project import Project
+    from tasks.ingest import keep
+
+    Project.named(project, settings)
+    landings = []
+    for file in files:
+        kept = keep(project, file, settings)
+        parameters = {"project": project, "path": str(kept), "name": file.name}
+        landings.append(wait(inbox.submit(project, kept), say) if settings.prefect() else run("land", parameters, settings, say))
+    page = "\n".join(landing["reason"] for landing in landings)
+    worst = "held" if any(landing["state"] == "held" for landing in landings) else "landed"
+    return show(landings[0] if len(landings) == 1 else {"state": worst, "batches": landings}, as_json=as_json, page=page)
+
+
+@app.command(group=LOOP)
+def train(project: str, *, snapshot: str | None = None, reason: str = "by hand", again: bool = False, as_json: Json = False) -> int:
+    """Train a challenger on a snapshot, judge it, and release it when every gate passed.
+
+    Args:
+        project: The project.
+        snapshot: Rows to train on, like v12-3f9c2a7b; the newest by default.
+        reason: Why; goes on record.
+        again: Also when this snapshot was trained on with this code and configuration.
+    """
+    settings = connect()
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    parameters = {"project": project, "snapshot": snapshot, "reason": f"{reason} ({settings.actor})", "again": again}
+    return show(run("train", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=MODELS)
+def release(project: str, version: int, *, reason: str = "by hand", as_json: Json = False) -> int:
+    """Make a registered version champion, if every configured gate passed it."""
+    settings = connect()
+    from flows.runs import run
+
+    parameters = {"project": project, "version": version, "reason": reason, "actor": settings.actor}
+    return show(run("release", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=MODELS)
+def predict(project: str, *, row: str, as_json: Json = False) -> int:
+    """Ask the champion about one row.
+
+    Args:
+        project: The project.
+        row: The features as a JSON object; a dash reads it from stdin.
+    """
+    from flows.asking import ask
+
+    text = sys.stdin.read() if row == "-" else row
+    return show(ask(project, text, Settings(), say), as_json=as_json)
+
+
+@app.command(group=LOOP)
+def demo(*, as_json: Json = False) -> int:
+    """Thyroid from nothing to a champion that was replaced because the data moved; about two minutes."""
+    from flows import demo as story
+
+    result = story.play(Settings(), say)
+    return show(result, as_json=as_json, page=story.page(result))
+
+
+def _deploy() -> list[str]:
+    settings = connect()
+    if not settings.prefect():
+        raise KeepfitError("No stack is running, so there is nowhere to deploy to. Say `keepfit up`.")
+    from flows.deployments import deploy as deploy_all
+
+    return deploy_all(settings)
+
+
+def _status(settings: Settings) -> dict[str, Any]:
+    from flows.asking import served
+    from tasks.stores.journal import Journal
+
+    if not (settings.database_url or (settings.home / "keepfit.db").is_file()):
+        empty = {"champion": None, "serving": None, "batches": {"landed": 0, "held": 0, "rows": 0, "quarantined": 0}, "last_train": None}
+        return {"services": stack.services(settings), "projects": [{"project": name, **empty} for name in settings.project_names()]}
+    journal, live = Journal(settings.journal()), served(settings)
+    champions = journal.champions()
+    return {
+        "services": stack.services(settings),
+        "projects": [
+            {
+                "project": name,
+                "champion": _champion(champions.get(name)),
+                "serving": {"version": live[name]} if name in live else None,
+                "batches": journal.totals(name),
+                "last_train": _last(journal.trainings(name)),
+            }
+            for name in sorted({*settings.project_names(), *champions})
+        ],
+    }  # fmt: skip
+
+
+def _champion(release: Any) -> dict[str, Any] | None:
+    if release is None:
+        return None
+    return {"version": release.version, "since": release.at, "metric": release.metric, "value": release.value, "low": release.low, "high": release.high}
+
+
+def _last(trainings: list[dict[str, Any]]) -> dict[str, Any] | None:
+    return {name: trainings[-1][name] for name in ("state", "reason", "trigger", "at")} if trainings else None
+
+
+def _service_table(services: list[dict[str, Any]]) -> Table:
+    table = Table("service", "", "address", "restarts", "", box=None)
+    for service in services:
+        table.add_row(service["name"], "healthy" if service["healthy"] else "DOWN", service["url"] or "", str(service["restarts"]), str(service["detail"] or ""))
+    return table
+
+
+def _project_table(projects: list[dict[str, Any]]) -> Table:
+    table = Table("project", "champion", "metric", "answers", "batches", "rows", "quarantined", "last training", box=None)
+    for row in projects:
+        champion, last, batches = row["champion"], row["last_train"], row["batches"]
+        table.add_row(
+            row["project"], f"version {champion['version']}" if champion else "none",
+            f"{champion['metric']} {champion['value']:.4f} [{champion['low']:.4f}, {champion['high']:.4f}]" if champion else "",
+            f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), f"{batches['rows']:,}", str(batches["quarantined"]),
+            f"{last['state']}: {last['reason']}" if last else "never",
+        )  # fmt: skip
+    return table
+
+
+def explained(error: BaseException) -> str:
+    """One sentence for what went wrong, in the user's words where the library's differ."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "database or disk is full" in text:
+        return f"The disk is full: {text}. Nothing was changed; free some space under {Settings().home} and say it again."
+    if "Failed to reach API" in text or "ConnectError" in type(error).__name__ or "Connection refused" in text:
+        return f"A server of the stack does not answer: {text[:200]}. Look at `keepfit status`, then say `keepfit up`."
+    return f"{type(error).__name__}: {text[:500]}"
+
+
+def main() -> None:
+    """Entry point: exit code 0 done, 1 refused or failed, 2 misuse."""
+    words = sys.argv[1:]
+    try:
+        code = app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        known = [name for name in app if not name.startswith("-")]
+        hint = suggestion(words[0], known) if words and words[0] not in known else ""
+        _fail(f"{' '.join(str(error).split())}{hint} See `keepfit --help`.", words, MISUSE)
+    except KeepfitError as error:
+        _fail(str(error), words, REFUSED)
+    except KeyboardInterrupt:
+        _fail("Stopped by hand; what was landed or released stands. Say it again to go on.", words, 130)
+    except Exception as error:  # noqa: BLE001 -- the last line of defence: a person gets a sentence; KEEPFIT_DEBUG gives the trace
+        if os.environ.get("KEEPFIT_DEBUG"):
+            raise
+        _fail(explained(error), words, REFUSED)
+    sys.exit(code or DONE)
+
+
+def _fail(message: str, words: list[str], code: int) -> None:
+    say(message)
+    if "--json" in words:
+        print(json.dumps({"error": message}))
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

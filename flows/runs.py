@@ -1,0 +1,62 @@
+"""Runs of flows: on the stack when there is one, else in this process with the same flows."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from tasks.config.errors import KeepfitError, StackError
+from tasks.config.settings import Settings
+
+Say = Callable[[str], None]
+
+
+def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
+    """Runs `land`, `train` or `release` of a project to its end and gives its result.
+
+    Raises:
+        KeepfitError: the run failed; the message says with what.
+    """
+    if settings.prefect():
+        return wait(start(name, parameters), say)
+    say("no stack is running: the work is done in this process (a temporary Prefect server starts, which takes a while)")
+    return _here(name)(**parameters)
+
+
+def start(name: str, parameters: dict[str, Any]) -> UUID:
+    """Starts a deployment's run on the stack; gives the run's id."""
+    from prefect.deployments import run_deployment
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        return run_deployment(f"{name}/{parameters['project']}", parameters=parameters, timeout=0, as_subflow=False).id  # ty: ignore[unresolved-attribute]
+    except ObjectNotFound as error:
+        raise StackError(f"'{name}/{parameters['project']}' is not deployed on the running stack. Say `keepfit deploy`.") from error
+
+
+def wait(run: UUID, say: Say, patience: float = 24 * 3600) -> dict[str, Any]:
+    """Waits until a run has ended and gives its result, saying each state that it goes through."""
+    from prefect.client.orchestration import get_client
+
+    begun, last = time.monotonic(), ""
+    with get_client(sync_client=True) as client:
+        while time.monotonic() - begun < patience:
+            found = client.read_flow_run(run)
+            state = found.state
+            if state and state.name != last:
+                last = state.name
+                say(f"{found.name}: {last.lower()}")
+            if state and state.is_completed():
+                return state.result()  # ty: ignore[invalid-return-type]
+            if state and state.is_final():
+                raise KeepfitError(f"The run '{found.name}' ended as {state.name}: {(state.message or 'no message').strip()}. Its log is in Prefect.")
+            time.sleep(0.2)
+    raise StackError(f"The run {run} has not ended within {patience:g} s. Look at it in Prefect; nothing was lost.")
+
+
+def _here(name: str) -> Callable[..., dict[str, Any]]:
+    from flows.land import land
+    from flows.release import release
+    from flows.train import train
+
+    return {"land": land, "train": train, "release": release}[name]

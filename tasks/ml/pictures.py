@@ -1,0 +1,543 @@
+"""Pictures: PNG bytes of what was measured, for artifacts, cards and the README.
+
+matplotlib is imported where it is used, through its object API: no pyplot, no state shared between threads.
+The ground is opaque white and the colours are Okabe and Ito's, so that dark pages and colour-blind readers see the same.
+"""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from math import isfinite, nan, sqrt
+from statistics import median
+from textwrap import shorten, wrap
+from typing import TYPE_CHECKING, Any, Literal
+
+from tasks.ml.metrics import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+INK, GREY, FAINT, WHITE = "#1f2328", "#5b636d", "#d5d9de", "#ffffff"
+BLUE, VERMILION, ORANGE, GREEN, PINK, SKY = "#0072b2", "#c44e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"
+FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"))
+DPI = 120
+CALIBRATED = 0.05  # mean distance of prediction and outcome up to which the title calls a model calibrated
+Z90 = 1.6449  # a 90 % interval, as everywhere in the project
+
+
+@dataclass(frozen=True)
+class Point:
+    """The champion at one moment.
+
+    Attributes:
+        at: when it was measured, with a time zone.
+        value: the metric; low, high: its interval. NaN where there is none.
+        version: the champion after the event.
+        event: `released` when it is new, `refused` when a challenger was refused and it stays, else `measured`.
+    """
+
+    at: datetime
+    value: float
+    low: float
+    high: float
+    version: int
+    event: Literal["released", "refused", "measured"] = "measured"
+
+
+def curve(points: Sequence[Point], metric_label: str, floor: float | None) -> bytes:
+    """The champion's performance over time, with interval, floor, releases and refusals: PNG, 1080 × 504 pixels."""
+    figure = _figure(9, 4.2)
+    _draw_curve(figure.add_subplot(), points, metric_label, floor, width=78)
+    return _png(figure)
+
+
+def calibration(table: Sequence[Mapping[str, float]]) -> bytes:
+    """What was predicted against what came true, from `metrics.calibration_table`: PNG, 624 × 600 pixels."""
+    figure = _figure(5.2, 5)
+    _draw_calibration(figure.add_subplot(), table, width=44)
+    return _png(figure)
+
+
+def confusion(counts: Mapping[str, int], labels: tuple[str, str], threshold: float) -> bytes:
+    """Decisions at the threshold against the truth, from `metrics.confusion`: PNG, 624 × 552 pixels.
+
+    Args:
+        counts: rows by `true positive`, `false positive`, `false negative`, `true negative`.
+        labels: how a person calls the negative and the positive class.
+        threshold: at or above it a decision is positive.
+    """
+    figure = _figure(5.2, 4.6)
+    _draw_confusion(figure.add_subplot(), counts, labels, threshold, width=44)
+    return _png(figure)
+
+
+def report(
+    points: Sequence[Point],
+    table: Sequence[Mapping[str, float]],
+    counts: Mapping[str, int],
+    labels: tuple[str, str],
+    threshold: float,
+    metric_label: str,
+    floor: float | None,
+    title: str,
+) -> bytes:
+    """Curve, calibration and confusion side by side under one title: PNG, 1620 × 540 pixels."""
+    figure = _figure(13.5, 4.5)
+    figure.suptitle(
+        _line(title, 110), x=0.008, ha="left", fontsize=14, fontweight="bold", color=INK, parse_math=False
+    )
+    over_time, predicted, decided = figure.subplots(1, 3, width_ratios=(1.75, 1, 1))
+    _draw_curve(over_time, points, metric_label, floor, width=60)
+    _draw_calibration(predicted, table, width=33)
+    _draw_confusion(decided, counts, labels, threshold, width=33)
+    return _png(figure)
+
+
+def search(trials: Sequence[Mapping[str, Any]], label: str = "loss", *, greater_is_better: bool = False) -> bytes:
+    """Every trial of a study and the best so far: PNG, 1080 × 504 pixels.
+
+    Args:
+        trials: each with `number`, `value` (None when it has none), `state` (Optuna's names in lower case: `complete`,
+            `pruned`, `fail`, `running`) and `family`.
+        label: what the value is.
+        greater_is_better: the study's direction.
+    """
+    figure = _figure(9, 4.2)
+    _draw_search(figure.add_subplot(), trials, label, sign=1 if greater_is_better else -1)
+    return _png(figure)
+
+
+def months(rows: Sequence[Mapping[str, Any]], metric_label: str = "metric", floor: float | None = None) -> bytes:
+    """The champion beside the first model, which never learned again: PNG, 1080 × 528 pixels.
+
+    Args:
+        rows: one a period, oldest first: `period` (text), `frozen` and `champion` (the metric, or None), `event`
+            (`released`, `refused` or None) and, where known, `version`.
+        metric_label: what the two lines are.
+        floor: drawn as a dashed line.
+    """
+    figure = _figure(9, 4.4)
+    _draw_months(figure.add_subplot(), rows, metric_label, floor)
+    return _png(figure)
+
+
+def _draw_curve(axes: "Axes", points: Sequence[Point], metric_label: str, floor: float | None, width: int) -> None:
+    """Line, interval, floor and retrain marks, oldest first."""
+    known = sorted((point for point in points if isfinite(point.value)), key=lambda point: point.at)
+    _headline(axes, _curve_finding(known, metric_label, floor), _curve_key(known), width)
+    if not known:
+        _nothing(axes, "nothing measured yet")
+        return
+    at = [point.at.astimezone(UTC).replace(tzinfo=None) for point in known]
+    low = [point.low if isfinite(point.low) else point.value for point in known]
+    high = [point.high if isfinite(point.high) else point.value for point in known]
+    if len(known) == 1:
+        axes.vlines(at, low, high, color=BLUE, alpha=0.35, lw=3)
+    axes.fill_between(at, low, high, color=BLUE, alpha=0.15, lw=0)
+    axes.plot(at, [point.value for point in known], color=BLUE, lw=1.8, zorder=3)
+    _frame_time(axes, at)
+    _frame_values(axes, [*low, *high], floor, metric_label)
+    shown = _spaced(at, [point.event != "measured" for point in known])
+    for position, point, named in zip(at, known, shown, strict=True):
+        _mark(axes, position, point.value, point.event)
+        if named:
+            text = f"v{point.version}" if point.event == "released" else f"v{point.version} stays"
+            _label_mark(axes, text, position, point.value, strong=point.event == "released")
+
+
+def _curve_finding(known: Sequence[Point], metric_label: str, floor: float | None) -> str:
+    if not known:
+        return f"No {metric_label} yet"
+    last, sign = known[-1], _sign(metric_label)
+    number = f"{metric_label} {last.value:.3f}"
+    if floor is None:
+        return f"Champion v{last.version}: {number}" + (f" [{last.low:.3f}, {last.high:.3f}]" if isfinite(last.low) else "")
+    if sign * (last.value - floor) >= 0:
+        return f"Champion v{last.version} is above the floor: {number}" if sign > 0 else f"Champion v{last.version} is within its bound: {number}"
+    return f"Champion v{last.version} is {'below the floor' if sign > 0 else 'out of its bound'}: {number}"
+
+
+def _curve_key(known: Sequence[Point]) -> str:
+    """Names the marks that stand in the picture, and no other."""
+    events = {point.event for point in known}
+    parts = ["● released"] if "released" in events else []
+    parts += ["○ challenger refused, champion stays"] if "refused" in events else []
+    parts += ["band: 90 % interval"] if any(isfinite(point.low) for point in known) else []
+    return "   ".join(parts)
+
+
+def _draw_calibration(axes: "Axes", table: Sequence[Mapping[str, float]], width: int) -> None:
+    """Bins on the diagonal mean what they say; whiskers are Wilson's 90 % intervals (JASA 22, 1927)."""
+    bins = [row for row in table if row["rows"] > 0 and isfinite(row["predicted"]) and isfinite(row["observed"])]
+    _headline(axes, _calibration_finding(bins), _bin_sizes(bins), width)
+    if not bins:
+        _nothing(axes, "nothing predicted yet")
+        return
+    predicted, observed = [row["predicted"] for row in bins], [row["observed"] for row in bins]
+    bounds = [_wilson(row["observed"], row["rows"]) for row in bins]
+    largest = max(row["rows"] for row in bins)
+    end = min(1.0, 1.06 * max(*predicted, *(high for _, high in bounds)))
+    axes.plot([0, end], [0, end], color=GREY, lw=1, ls=(0, (4, 3)))
+    axes.vlines(predicted, [low for low, _ in bounds], [high for _, high in bounds], color=BLUE, alpha=0.45, lw=2)
+    axes.plot(predicted, observed, color=BLUE, lw=1.2, alpha=0.6)
+    sizes = [14 + 36 * row["rows"] / largest for row in bins]
+    axes.scatter(predicted, observed, s=sizes, color=BLUE, edgecolors=WHITE, linewidths=0.8, zorder=4, clip_on=False)
+    axes.set(xlim=(0, end), ylim=(0, end), xlabel="mean predicted probability", ylabel="rate that came true", aspect="equal")
+    axes.annotate(
+        "as predicted", (0.97 * end, 0.97 * end), (-16, -16), textcoords="offset points", rotation=45,
+        rotation_mode="anchor", ha="right", va="top", fontsize=8.5, color=GREY,
+    )  # fmt: skip
+    _thin(axes)
+
+
+def _calibration_finding(bins: Sequence[Mapping[str, float]]) -> str:
+    rows = sum(row["rows"] for row in bins)
+    if not rows:
+        return "No calibration yet"
+    error = sum(row["rows"] * abs(row["predicted"] - row["observed"]) for row in bins) / rows
+    bias = sum(row["rows"] * (row["predicted"] - row["observed"]) for row in bins) / rows
+    if error <= CALIBRATED:
+        return f"Calibrated: off by {error:.3f} on average"
+    if abs(bias) < error / 2:
+        return f"Off by {error:.3f} on average, to both sides"
+    return f"Predictions are {'too high' if bias > 0 else 'too low'}: off by {error:.3f}"
+
+
+def _bin_sizes(bins: Sequence[Mapping[str, float]]) -> str:
+    sizes = [int(row["rows"]) for row in bins]
+    if not sizes:
+        return ""
+    noun = "bin" if len(sizes) == 1 else "bins"
+    if max(sizes) - min(sizes) <= 1:
+        return f"{len(sizes)} {noun} of {max(sizes):,} rows   bars: 90 % interval"
+    return f"{len(sizes)} {noun} of {min(sizes):,} to {max(sizes):,} rows   bars: 90 % interval"
+
+
+def _wilson(rate: float, rows: float) -> tuple[float, float]:
+    """Wilson's score interval of a rate, inside 0…1."""
+    middle = rate + Z90**2 / (2 * rows)
+    spread = Z90 * sqrt(max(0.0, rate * (1 - rate)) / rows + Z90**2 / (4 * rows**2))
+    scale = 1 + Z90**2 / rows
+    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
+
+
+def _draw_confusion(axes: "Axes", counts: Mapping[str, int], labels: tuple[str, str], threshold: float, width: int) -> None:
+    """Truth in rows, decisions in columns; blue is right, orange is wrong, stronger is a larger share of its row."""
+    negative, positive = (_line(label, 18) for label in labels)
+    cells = {(0, 0): "true positive", (0, 1): "false negative", (1, 0): "false positive", (1, 1): "true negative"}
+    _headline(axes, _confusion_finding(counts, positive), f"at threshold {threshold:.3g}", width)
+    for (row, column), name in cells.items():
+        total = sum(counts.get(cells[row, other], 0) for other in (0, 1))
+        _draw_cell(axes, (column, row), counts.get(name, 0), total, right=row == column)
+    axes.set(xlim=(0, 2), ylim=(2, 0), xlabel="decided", ylabel="true")
+    axes.set_xticks([0.5, 1.5], [positive, negative], parse_math=False)
+    axes.set_yticks([0.5, 1.5], [positive, negative], rotation=90, va="center", parse_math=False)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    axes.xaxis.label.set_color(GREY)
+    axes.yaxis.label.set_color(GREY)
+    axes.spines[:].set_visible(False)
+
+
+def _draw_cell(axes: "Axes", corner: tuple[int, int], count: int, total: int, *, right: bool) -> None:
+    from matplotlib.patches import Rectangle
+
+    share = count / total if total else 0.0
+    fill = _tint(BLUE if right else VERMILION, 0.06 + 0.44 * share)
+    axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill, edgecolor=WHITE, lw=4))
+    x, y = corner[0] + 0.5, corner[1] + 0.5
+    axes.text(x, y - 0.04, f"{count:,}", ha="center", va="center", fontsize=17, fontweight="bold", color=INK)
+    note = f"{share:.1%} of the row" if total else "no such rows"
+    axes.text(x, y + 0.2, note, ha="center", va="center", fontsize=8.5, color=INK)
+
+
+def _confusion_finding(counts: Mapping[str, int], positive: str) -> str:
+    found, missed, false = (counts.get(name, 0) for name in ("true positive", "false negative", "false positive"))
+    if not found + missed:
+        return f"No “{positive}” among the rows"
+    recall = f"Finds {_share(found, found + missed)} of “{positive}”"
+    if not found + false:
+        return f"{recall}: it never says so"
+    return f"{recall}; {_share(found, found + false)} of its alarms are right"
+
+
+def _draw_search(axes: "Axes", trials: Sequence[Mapping[str, Any]], label: str, sign: int) -> None:
+    """Trials by family, pruned ones as crosses, and the best so far as a step line."""
+    known = sorted((trial for trial in trials if _known(trial.get("value"))), key=lambda trial: trial["number"])
+    finished = [trial for trial in known if trial.get("state") == "complete"]
+    families = sorted({str(trial.get("family", "")) for trial in known})
+    looks = {family: FAMILY_LOOKS[i % len(FAMILY_LOOKS)] for i, family in enumerate(families)}
+    _headline(axes, _search_finding(trials, finished, label, sign), " ", 78)
+    if not known:
+        _nothing(axes, "no trial has ended yet")
+        return
+    values = [float(trial["value"]) for trial in known]
+    low, high = _range_of_interest(values, sign)
+    _plot_trials(axes, known, looks, (low, high))
+    if finished:
+        _plot_best(axes, finished, known[-1]["number"], sign)
+    outside = sum(not low <= value <= high for value in values)
+    _search_key(axes, looks, pruned=len(known) - len(finished), outside=outside)
+    pad = 0.06 * (high - low)
+    axes.set(ylim=(low - pad, high + pad), xlabel="trial", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _thin(axes, grid=True)
+
+
+def _search_finding(trials: Sequence[Mapping[str, Any]], finished: Sequence[Mapping[str, Any]], label: str, sign: int) -> str:
+    if not finished:
+        return f"No finished trial among {len(trials)}" if trials else "No trial yet"
+    best = max(finished, key=lambda trial: sign * trial["value"])
+    pruned = sum(trial.get("state") == "pruned" for trial in trials)
+    saved = f", {pruned} pruned early" if pruned else ""
+    return f"Best {label} {best['value']:.4f} by trial {best['number']} of {len(trials)}{saved}"
+
+
+def _range_of_interest(values: Sequence[float], sign: int) -> tuple[float, float]:
+    """The best value and some five times the usual distance from it, so that one hopeless trial hides nothing."""
+    best = max(values, key=lambda value: sign * value)
+    usual = median(abs(value - best) for value in values)
+    reach = 5 * usual if usual else max(abs(value - best) for value in values)
+    reach = reach or 0.01 * abs(best) or 0.01
+    worst = min(values, key=lambda value: sign * value)
+    edge = best - sign * min(reach, abs(best - worst) or reach)
+    return min(best, edge), max(best, edge)
+
+
+def _plot_trials(axes: "Axes", known: Sequence[Mapping[str, Any]], looks: Mapping[str, tuple[str, str]], span: tuple[float, float]) -> None:
+    low, high = span
+    for family, (colour, shape) in looks.items():
+        for state in ("complete", "pruned"):
+            mine = [t for t in known if str(t.get("family", "")) == family and (t.get("state") == "complete") == (state == "complete")]
+            numbers = [trial["number"] for trial in mine]
+            values = [min(max(float(trial["value"]), low), high) for trial in mine]
+            if state == "complete":
+                axes.scatter(numbers, values, s=36, color=colour, marker=shape, edgecolors=WHITE, linewidths=0.7, zorder=3)
+            else:
+                axes.scatter(numbers, values, s=26, color=colour, marker="x", linewidths=1.1, alpha=0.75, zorder=2)
+
+
+def _plot_best(axes: "Axes", finished: Sequence[Mapping[str, Any]], last: int, sign: int) -> None:
+    """The best value so far, carried on to the last trial."""
+    numbers, best = [], []
+    for trial in finished:
+        numbers.append(trial["number"])
+        best.append(sign * max(sign * float(trial["value"]), sign * best[-1] if best else -float("inf")))
+    axes.step([*numbers, last], [*best, best[-1]], where="post", color=INK, lw=1.4, zorder=1)
+    axes.annotate("best so far", (last, best[-1]), (8, 0), textcoords="offset points", va="center", fontsize=9, color=INK, annotation_clip=False)
+
+
+def _search_key(axes: "Axes", looks: Mapping[str, tuple[str, str]], *, pruned: int, outside: int) -> None:
+    """Names each family in its own colour, on the line under the title."""
+    symbols = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼"}
+    parts = [(f"{symbols[shape]} {_line(family, 30)}", colour) for family, (colour, shape) in looks.items() if family]
+    parts += [("× pruned", GREY)] if pruned else []
+    parts += [(f"{outside} far worse, drawn at the edge", GREY)] if outside else []
+    before: Text | None = None
+    for text, colour in parts:
+        place = {"xy": (0, 1), "xytext": (0, 7), "xycoords": "axes fraction"} if before is None else {"xy": (1, 0), "xytext": (12, 0), "xycoords": before}
+        before = axes.annotate(
+            text, **place, textcoords="offset points", va="bottom", fontsize=9, color=colour, parse_math=False, annotation_clip=False
+        )
+
+
+def _draw_months(axes: "Axes", rows: Sequence[Mapping[str, Any]], metric_label: str, floor: float | None) -> None:
+    """Two lines over periods, the gap between them tinted, releases and refusals marked on the champion's."""
+    frozen, champion = ([_number(row.get(name)) for row in rows] for name in ("frozen", "champion"))
+    known = [value for value in (*frozen, *champion) if isfinite(value)]
+    _headline(axes, _months_finding(frozen, champion, metric_label), _months_key(rows), 78)
+    if not known:
+        _nothing(axes, "no period measured yet")
+        return
+    places = list(range(len(rows)))
+    axes.fill_between(places, frozen, champion, color=BLUE, alpha=0.1, lw=0)
+    axes.plot(places, frozen, color=VERMILION, lw=1.8, ls=(0, (5, 1.5)), marker="." if len(rows) == 1 else "", zorder=2)
+    axes.plot(places, champion, color=BLUE, lw=2, zorder=3)
+    axes.set_xlim(-0.4, len(rows) - 0.6)
+    _frame_values(axes, known, floor, metric_label)
+    for place, row, value in zip(places, rows, champion, strict=True):
+        _mark_period(axes, place, row, value)
+    _name_lines(axes, {"champion": (champion, BLUE), "frozen first model": (frozen, VERMILION)})
+    every = max(1, -(-len(rows) // 14))
+    axes.set_xticks(places[::every], [_line(str(row.get("period", "")), 14) for row in rows[::every]], parse_math=False)
+
+
+def _mark_period(axes: "Axes", place: int, row: Mapping[str, Any], value: float) -> None:
+    event = row.get("event") or "measured"
+    if not isfinite(value):
+        return
+    _mark(axes, place, value, event)
+    if event == "released" and row.get("version") is not None:
+        _label_mark(axes, f"v{row['version']}", place, value, strong=True)
+
+
+def _months_finding(frozen: Sequence[float], champion: Sequence[float], metric_label: str) -> str:
+    pairs = [(a, b) for a, b in zip(frozen, champion, strict=True) if isfinite(a) and isfinite(b)]
+    if not pairs:
+        return f"No {metric_label} of both models yet"
+    gain = _sign(metric_label) * sum(b - a for a, b in pairs) / len(pairs)
+    periods = "1 period" if len(pairs) == 1 else f"{len(pairs)} periods"
+    if gain > 0.0005:
+        return f"Retraining gained {gain:.3f} {metric_label} on average over {periods}"
+    if gain < -0.0005:
+        return f"Retraining lost {-gain:.3f} {metric_label} on average over {periods}"
+    return f"Retraining changed nothing in {metric_label} over {periods}"
+
+
+def _months_key(rows: Sequence[Mapping[str, Any]]) -> str:
+    events = {row.get("event") for row in rows}
+    parts = ["● challenger released"] if "released" in events else []
+    return "   ".join(parts + (["○ challenger refused"] if "refused" in events else []))
+
+
+def _name_lines(axes: "Axes", lines: Mapping[str, tuple[Sequence[float], str]]) -> None:
+    """Each line's name and last value beside its end, moved apart where the ends meet."""
+    ends = []
+    for name, (values, colour) in lines.items():
+        last = max((i for i, value in enumerate(values) if isfinite(value)), default=None)
+        if last is not None:
+            ends.append((values[last], last, name, colour))
+    ends.sort()
+    low, high = axes.get_ylim()
+    near = len(ends) == 2 and ends[1][0] - ends[0][0] < 0.09 * (high - low)
+    for (value, last, name, colour), shift in zip(ends, (-9, 9) if near else (0, 0), strict=False):
+        axes.annotate(
+            f"{name} {value:.3f}", (last, value), (10, shift), textcoords="offset points", va="center",
+            fontsize=9.5, fontweight="bold", color=colour, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _mark(axes: "Axes", x: Any, y: float, event: str) -> None:
+    """Filled: released. Hollow: refused. Small: only measured."""
+    face, size = {"released": (BLUE, 8), "refused": (WHITE, 8)}.get(event, (BLUE, 3.5))
+    axes.plot([x], [y], marker="o", ms=size, mfc=face, mec=BLUE, mew=1.6 if event == "refused" else 0, zorder=5)
+
+
+def _label_mark(axes: "Axes", text: str, x: Any, y: float, *, strong: bool) -> None:
+    from matplotlib.patheffects import withStroke
+
+    axes.annotate(
+        text, (x, y), (0, 9), textcoords="offset points", ha="center", fontsize=9 if strong else 8.5,
+        fontweight="bold" if strong else "normal", color=INK if strong else GREY, zorder=6,
+        path_effects=[withStroke(linewidth=2.5, foreground=WHITE)],
+    )  # fmt: skip
+
+
+def _spaced(at: Sequence[datetime], wanted: Sequence[bool], share: float = 0.065) -> list[bool]:
+    """Which wanted labels have room, from the newest back: each at least `share` of the axis from the next."""
+    room, chosen, edge = (at[-1] - at[0]) * share, [], None
+    for moment, wish in zip(reversed(at), reversed(wanted), strict=True):
+        fits = wish and (edge is None or edge - moment >= room)
+        edge = moment if fits else edge
+        chosen.append(fits)
+    return chosen[::-1]
+
+
+def _frame_time(axes: "Axes", at: Sequence[datetime]) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+
+    pad = max((at[-1] - at[0]) * 0.04, timedelta(hours=1)) if at[-1] > at[0] else timedelta(days=1)
+    axes.set_xlim(float(date2num(at[0] - pad)), float(date2num(at[-1] + pad)))
+    locator = AutoDateLocator(minticks=2, maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _frame_values(axes: "Axes", values: Iterable[float], floor: float | None, metric_label: str) -> None:
+    """The range of what is drawn, with room for labels above; the floor as a dashed line."""
+    drawn = [*values, *([] if floor is None else [floor])]
+    low, high = min(drawn), max(drawn)
+    span = high - low or 0.1 * abs(high) or 0.1
+    axes.set_ylim(low - 0.12 * span, high + 0.16 * span)
+    axes.set_ylabel(metric_label, parse_math=False)
+    if floor is not None:
+        axes.axhline(floor, color=VERMILION, lw=1.3, ls=(0, (5, 3)), zorder=1)
+        name = "floor" if _sign(metric_label) > 0 else "upper bound"
+        axes.annotate(
+            f"{name} {floor:g}", (0.006, floor), (0, 3), xycoords=axes.get_yaxis_transform(),
+            textcoords="offset points", va="bottom", fontsize=9, color=VERMILION,
+        )  # fmt: skip
+    _thin(axes, grid=True)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, facecolor=WHITE, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12, wspace=0.03)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    """The bytes; without the writer's name and version, so that the same numbers give the same bytes."""
+    target = io.BytesIO()
+    options: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
+    figure.savefig(target, format="png", dpi=DPI, facecolor=WHITE, **options)
+    return target.getvalue()
+
+
+def _headline(axes: "Axes", finding: str, key: str, width: int) -> None:
+    """The finding as a title, and under it in grey what the marks mean."""
+    text = "\n".join(wrap(finding, width)[:2])
+    axes.set_title(text, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=24 if key else 10, parse_math=False)
+    if key.strip():
+        axes.annotate(
+            key, (0, 1), (0, 7), xycoords="axes fraction", textcoords="offset points", va="bottom", fontsize=9,
+            color=GREY, parse_math=False, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _nothing(axes: "Axes", text: str) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color(FAINT)
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", fontsize=11, color=GREY)
+
+
+def _thin(axes: "Axes", *, grid: bool = False) -> None:
+    """Light spines and ticks; only what is needed to read a value."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=GREY, labelsize=9)
+    axes.xaxis.label.set(color=GREY, fontsize=9.5)
+    axes.yaxis.label.set(color=GREY, fontsize=9.5)
+    axes.set_axisbelow(True)
+    if grid:
+        axes.grid(axis="y", color=FAINT, lw=0.6)
+
+
+def _tint(colour: str, strength: float) -> tuple[float, float, float]:
+    """The colour mixed with white."""
+    from matplotlib.colors import to_rgb
+
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour))
+    return red, green, blue
+
+
+def _sign(metric_label: str) -> int:
+    """1 when more of the metric is better, else -1; a label that is no metric's counts as more is better."""
+    known = {metric.label: metric for metric in METRICS.values()}
+    return -1 if metric_label in known and not known[metric_label].greater_is_better else 1
+
+
+def _share(part: int, whole: int) -> str:
+    """A share that is 100 % or 0 % only when it is exactly that."""
+    digits = 0 if part in {0, whole} or 0.01 <= part / whole < 0.99 else 1
+    return f"{100 * part / whole:.{digits}f} %"
+
+
+def _known(value: Any) -> bool:
+    return value is not None and isfinite(value)
+
+
+def _number(value: Any) -> float:
+    return float(value) if _known(value) else nan
+
+
+def _line(text: str, width: int) -> str:
+    """One line of at most `width` characters."""
+    words = " ".join(text.split())
+    return words if len(words) <= width else (shorten(words, width, placeholder="…") if " " in words else words[: width - 1] + "…")
