@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
 
 from flows import stack
@@ -32,12 +32,14 @@ def say(line: str) -> None:
     logs.print(line, markup=False, soft_wrap=True)
 
 
-def show(result: dict[str, Any], *, as_json: bool, page: Table | str | None = None) -> int:
+def show(result: dict[str, Any], *, as_json: bool, page: RenderableType | None = None) -> int:
     """Prints a result and gives the exit code that it deserves."""
     if as_json:
         print(json.dumps(result, default=str))
     else:
-        Console(highlight=False).print(page if page is not None else _lines(result), markup=False, soft_wrap=not isinstance(page, Table))
+        shown = page if page is not None else _lines(result)
+        console = Console(highlight=False)
+        console.print(shown, markup=False, soft_wrap=isinstance(shown, str))
     return REFUSED if result.get("state") in {"refused", "held", "failed"} or result.get("ok") is False else DONE
 
 

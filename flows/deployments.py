@@ -1,5 +1,6 @@
 """Declared projects become Prefect deployments: schedules, event triggers, forms."""
 
+import sys
 from typing import Any
 
 from prefect import Flow
@@ -16,6 +17,7 @@ from tasks.config.settings import Settings
 from tasks.ml.policy import OnSchedule
 
 POOL = "keepfit"
+WARM = f"{sys.executable} -P -m flows.warm"  # forks a run from a process that has imported everything; starts cold without it
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
@@ -45,7 +47,7 @@ def deploy(settings: Settings | None = None) -> list[str]:
 def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: Any) -> RunnerDeployment:
     return flow.to_deployment(
         name=use.project, parameters={"project": use.project}, tags=[f"project:{use.project}"], description=description, work_pool_name=POOL,
-        concurrency_limit=ONE, entrypoint_type=EntrypointType.MODULE_PATH, **when,
+        concurrency_limit=ONE, entrypoint_type=EntrypointType.MODULE_PATH, job_variables={"command": WARM}, **when,
     )  # fmt: skip
 
 

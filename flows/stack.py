@@ -65,12 +65,13 @@ def environment(settings: Settings, urls: dict[str, str] | None = None) -> dict[
         urls: addresses of the services by name; by default those of the running stack.
 
     Returns:
-        Variables for the stack when there is one, else for a temporary Prefect server in this process.
+        Variables for the stack when there is one, else for a temporary Prefect server of this process, whose folder
+        is made, because that server dies without it and Prefect then tries again for two minutes.
 
     Raises:
-        StackError: the file with the server's password can be read by others.
+        StackError: the file with the server's password can be read by others, or the recorded stack is gone.
     """
-    local = settings.stack() if urls is None else urls
+    local = _living(settings) if urls is None else urls
     prefect = local.get("prefect") if urls is not None else settings.prefect()
     tracking = local.get("mlflow") if urls is not None else settings.mlflow()
     return {
@@ -83,9 +84,20 @@ def environment(settings: Settings, urls: dict[str, str] | None = None) -> dict[
         **(
             _prefect_server(settings, prefect, local=prefect == local.get("prefect"))
             if prefect is not None
-            else _prefect_temporary()
+            else _prefect_temporary(settings)
         ),
     }
+
+
+def _living(settings: Settings) -> dict[str, str]:
+    """The addresses of the local stack; raises when it is recorded but gone, since every call to it would only wait."""
+    record = _record(settings)
+    if record and _states(record) is None:
+        raise StackError(
+            f"{settings.stack_file} names a stack that no longer runs.\n"
+            "Run `keepfit up` to start it again, or `keepfit down` to work without it."
+        )
+    return settings.stack()
 
 
 def _prefect_common(settings: Settings) -> dict[str, str]:
@@ -129,8 +141,9 @@ def _prefect_server(settings: Settings, url: str, *, local: bool) -> dict[str, s
     return found | _password(_secret(settings)) if local and settings.secret_file.exists() else found
 
 
-def _prefect_temporary() -> dict[str, str]:
+def _prefect_temporary(settings: Settings) -> dict[str, str]:
     """Settings for a Prefect server that lives as long as this process and answers to it alone."""
+    (settings.home / "prefect").mkdir(parents=True, exist_ok=True)
     return {
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -535,9 +548,8 @@ def _span(info: dict[str, Any]) -> str:
 def _restarts(settings: Settings) -> dict[str, int]:
     """How often supervisord has started each program again since its own start, from its log and the last rotation."""
     log = settings.logs / "supervisord.log"
-    lines = [
-        line for path in (log.with_name(f"{log.name}.1"), log) if path.exists() for line in path.open(errors="replace")
-    ]
+    parts = [path for path in (log.with_name(f"{log.name}.1"), log) if path.exists()]
+    lines = "".join(part.read_text(errors="replace") for part in parts).splitlines()
     begin = max((at for at, line in enumerate(lines) if "supervisord started with pid" in line), default=0)
     spawned = "".join(line for line in lines[begin:] if "INFO spawned: " in line)
     return {name: max(spawned.count(f"spawned: '{name}'") - 1, 0) for name in SERVICES}
@@ -837,7 +849,7 @@ def _states(record: Record) -> dict[str, dict[str, Any]] | None:
         return None
 
 
-# -- the entries of the programs -----------------------------------------------------------------------------------------
+# -- the entries of the programs ---------------------------------------------------------------------------------------
 def work() -> None:
     """Runs the worker in this process once the Prefect server answers.
 
@@ -856,25 +868,43 @@ def track() -> None:
     """Runs MLflow's server in this process, as `mlflow server --workers 1 --no-serve-artifacts` does in two.
 
     The command imports MLflow twice, once to start the process that serves: 4 s of the start and 250 MB for nothing.
-    Its own names of the two variables are compared below, so that a release that renames them is noticed at the start.
+    MLflow's own names of the two variables are compared below, so that a release that renames them is noticed.
     """
     home = Path(os.environ["KEEPFIT_HOME"])
-    stores = {"_MLFLOW_SERVER_FILE_STORE": f"sqlite:///{home / 'mlflow.db'}", "_MLFLOW_SERVER_ARTIFACT_ROOT": str(home / "artifacts")}
-    os.environ.update(stores)
-    import mlflow.server
+    database, artifacts = f"sqlite:///{home / 'mlflow.db'}", str(home / "artifacts")
+    # MLflow reads them while it is imported: without a database in sight it leaves its security middleware out.
+    os.environ.update({"_MLFLOW_SERVER_FILE_STORE": database, "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts})
     import uvicorn
     from mlflow.server.constants import ARTIFACT_ROOT_ENV_VAR, BACKEND_STORE_URI_ENV_VAR
     from mlflow.server.handlers import initialize_backend_stores
 
-    if {BACKEND_STORE_URI_ENV_VAR, ARTIFACT_ROOT_ENV_VAR} != set(stores):
-        raise StackError(f"This release of MLflow names its stores {BACKEND_STORE_URI_ENV_VAR} and {ARTIFACT_ROOT_ENV_VAR}.")
-    initialize_backend_stores(*stores.values())
+    if os.environ.get(BACKEND_STORE_URI_ENV_VAR) != database or os.environ.get(ARTIFACT_ROOT_ENV_VAR) != artifacts:
+        raise StackError(f"This MLflow reads its places from {BACKEND_STORE_URI_ENV_VAR} and {ARTIFACT_ROOT_ENV_VAR}.")
+    initialize_backend_stores(database, default_artifact_root=artifacts)
+    from mlflow.server.fastapi_app import app
+
     uvicorn.run(
-        "mlflow.server.fastapi_app:app",
+        _without_uploads(app),
         host=os.environ["KEEPFIT_HOST"],
         port=int(os.environ["KEEPFIT_MLFLOW_PORT"]),
         log_level="warning",
     )
+
+
+def _without_uploads(app: Any) -> Any:
+    """MLflow's application with its last anonymous way to overwrite an artifact shut.
+
+    Without --serve-artifacts the proxy answers 503, but this call of the UI (for tables of prompts) still wrote files.
+    """
+
+    async def guarded(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"].rstrip("/").endswith("/mlflow/upload-artifact"):
+            await send({"type": "http.response.start", "status": http.HTTPStatus.FORBIDDEN, "headers": []})
+            await send({"type": "http.response.body", "body": b"Artifacts are written by runs, not over HTTP."})
+        else:
+            await app(scope, receive, send)
+
+    return guarded
 
 
 def _answers(url: str, path: str) -> bool:

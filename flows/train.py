@@ -41,7 +41,7 @@ def train(project: str, reason: str = "by hand", snapshot: str | None = None, ev
     scores = evaluate(project, training.rows, candidate)
     verdicts = gate(project, scores, training.run)
     decision = register(training, prepared, best, candidate, scores, verdicts)
-    if decision.version is None or decision.state != "registered":
+    if decision.version is None or decision.state != "releasing":
         return decision.model_dump(mode="json")
     released = release(project, decision.version, reason=decision.reason, actor=f"train: {reason}")
     return conclude(training, decision, released)

@@ -23,7 +23,7 @@ from tasks.stores import bundles
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
-from tasks.stores.registry import Registry
+from tasks.stores.registry import Registry, as_json
 
 
 @task(name="register", cache_policy=NO_CACHE)
@@ -43,14 +43,15 @@ def register(training: Training, prepared: Prepared, best: Best, candidate: Cand
     if passed:
         version, detail["digest"] = _version(use, training, candidate, registry, settings, card.card(facts))
         registry.point("challenger", version)
-    state, reason = ("registered", "passed every gate") if passed else ("refused", "; ".join(v.reason for v in verdicts if not v.passed))
+    going = "releasing" if use.release.by == "itself" else "registered"
+    reason = _headline(verdicts) if passed else "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
     decision = Decision(
-        project=use.project, state=state, reason=_headline(verdicts) if passed else reason, trigger=training.reason, version=version,
+        project=use.project, state=going if passed else "refused", reason=reason, trigger=training.reason, version=version,
         snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
         resumed_trials=best.resumed, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
     )  # fmt: skip
     _end(journal, training, decision, detail)
-    _show(use, journal, registry, scores, candidate, facts.model_copy(update={"version": version}), decision, best)
+    _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
     _announce(decision)
     shutil.rmtree(candidate.folder, ignore_errors=True)
     Path(scores.answers).unlink(missing_ok=True)
@@ -69,7 +70,7 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
         registry.log(training.run, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
         registry.end(training.run)
         _announce(decision)
-    create_markdown_artifact(pages.decision(decision.state, reason, []), key=f"{_key(training.project)}-decision", description=f"**{training.project}** {reason}")
+    create_markdown_artifact(pages.decision(decision.state, reason, [], project=training.project), key=f"{_key(training.project)}-decision", description=f"**{training.project}** {reason}")
     get_run_logger().info("refused: %s", reason)
     return decision.model_dump(mode="json")
 
@@ -88,7 +89,7 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
 def note_failure(_flow: object, run: FlowRun, state: State[Any]) -> None:
     """Hook: a training whose run failed or was cancelled is not under way any more."""
     journal, now = Journal(Settings().journal()), dt.datetime.now(dt.UTC)
-    running = [row for row in journal.trainings(str(run.parameters["project"])) if row["state"] == "running"]
+    running = [row for row in journal.trainings(str(run.parameters["project"])) if row["state"] in {"running", "releasing"}]
     for row in running[-1:]:
         journal.end_training(row["id"], state="failed", reason=(state.message or state.name or "failed")[:2000], at=now)
 
@@ -108,37 +109,38 @@ def _version(use: Project, training: Training, candidate: Candidate, registry: R
     return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
 
 
-def _facts(use: Project, training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> "card.CardFacts":
+def _facts(use: Project, training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> card.CardFacts:
+    windows = {name: card.Window(rows=prepared.rows[name], start=dt.datetime.fromisoformat(since), end=dt.datetime.fromisoformat(until)) for name, (since, until) in prepared.windows.items()}
+    before = card.Before(version=scores.champion_version, value=scores.champion.value) if scores.champion_version and scores.champion else None
     return card.CardFacts(
-        project=use.project, about=use.about, labels=use.labels, target=use.contract.target, metric=use.metric, metric_label=use.goal.label, version=None,
-        snapshot=training.rows.name, snapshot_sha256=training.rows.digest, rows=prepared.rows, windows=prepared.windows, family=best.family.kind,
-        params=best.family.model_dump(exclude={"kind"}), seed=use.search.seed, value=scores.metric, every=scores.every, verdicts=tuple(verdicts),
-        baselines=scores.baselines, champion_version=scores.champion_version, champion=scores.champion, threshold=candidate.threshold,
-        confusion=scores.confusion, code_commit=commit(), lock_sha256=lock(), trigger=training.reason, created_at=training.started,
+        project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
+        delta_version=training.rows.version, parts=windows, family=best.family.kind, params=best.family.model_dump(exclude={"kind"}),  # ty: ignore[invalid-argument-type]
+        seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, threshold=candidate.threshold,
+        cost=use.cost, confusion=scores.confusion, calibration=tuple(scores.calibration), commit=commit(), lock=lock(), trigger=training.reason,
+        created_at=dt.datetime.fromisoformat(training.started),
     )  # fmt: skip
 
 
-def _show(
-    use: Project, journal: Journal, registry: Registry, scores: Scores, candidate: Candidate, facts: "card.CardFacts", decision: Decision, best: Best
-) -> None:
+def _show(use: Project, journal: Journal, registry: Registry, scores: Scores, facts: card.CardFacts, decision: Decision, best: Best, run: str) -> None:
     """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
     points = curve_points(journal.trainings(use.project))
     title = f"{use.project} {decision.snapshot}: {decision.state}"
     report = pictures.report(
-        points, scores.calibration, scores.confusion, use.labels, candidate.threshold, use.goal.label, use.floor, title
+        points, scores.calibration, scores.confusion, use.labels, threshold=facts.threshold, metric_label=use.goal.label, floor=use.floor, title=title
     )
-    link = f"\n\n[The run in MLflow]({decision.link})" if decision.link else ""
+    links = {"the run in MLflow": decision.link} if decision.link else {}
     create_markdown_artifact(
-        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()}){link}\n", key=f"{_key(use.project)}-report",
+        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()})\n\n{card.summary(facts)}\n", key=f"{_key(use.project)}-report",
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
-    page = pages.decision(decision.state, decision.reason, list(facts.verdicts))
+    page = pages.decision(decision.state, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links)
     create_markdown_artifact(page, key=f"{_key(use.project)}-decision", description=f"**{use.project}** {decision.state}: {decision.reason[:300]}")
-    registry.log_files(candidate.run, {
-        "report.png": report, "search.png": pictures.search(best.history), "card/README.md": card.card(facts), "decision.md": page,
+    search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
+    registry.log_files(run, {
+        "report.png": report, "search.png": search, "card/README.md": card.card(facts), "decision.md": page, "calibration.json": as_json(scores.calibration),
     })  # fmt: skip
-    registry.log(candidate.run, tags={"keepfit.decision": decision.state, "keepfit.reason": decision.reason[:4000], "mlflow.note.content": page})
-    registry.end(candidate.run)
+    registry.log(run, tags={"keepfit.decision": decision.state, "keepfit.reason": decision.reason[:4000], "mlflow.note.content": page})
+    registry.end(run)
 
 
 def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":
@@ -148,7 +150,7 @@ def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":
         detail = row["detail"]
         if "value" not in detail:
             continue
-        won = row["state"] in {"released", "registered"}
+        won = row["state"] in {"released", "releasing"}
         shown = detail if won or not detail.get("champion") else detail["champion"]
         points.append(
             pictures.Point(
@@ -167,7 +169,7 @@ def _headline(verdicts: list[Verdict]) -> str:
 
 def _announce(decision: Decision) -> None:
     emit_event(
-        event=f"keepfit.model.{decision.state}", payload=decision.model_dump(mode="json"),
+        event=f"keepfit.model.{'refused' if decision.version is None else 'registered'}", payload=decision.model_dump(mode="json"),
         resource={"prefect.resource.id": f"keepfit.project.{decision.project}", "prefect.resource.name": decision.project},
     )  # fmt: skip
 

@@ -102,7 +102,10 @@ class Progress:
     def close(self, study: "Study") -> None:
         """Redraws now."""
         self.drawn = time.monotonic()
-        page = progress(_history(study, self.use), budget_seconds=self.use.search.seconds, elapsed=self.drawn - self.start, total=self.use.search.trials)
+        page = progress(
+            _history(study, self.use), self.use.search.seconds, self.drawn - self.start, self.use.search.trials, self.use.goal.label,
+            greater_is_better=self.use.goal.greater_is_better,
+        )  # fmt: skip
         with get_client(sync_client=True) as client:
             client.update_artifact(self.artifact, ArtifactUpdate(data=page))
 

@@ -10,6 +10,7 @@ from tasks.config.errors import suggestion
 Type = Literal["int", "float", "text", "category", "bool", "datetime"]
 
 NUMERIC: frozenset[str] = frozenset({"int", "float", "bool"})
+EXACT = 2**53  # from here on float64 skips whole numbers
 TRUE, FALSE = ("true", "t", "yes", "1"), ("false", "f", "no", "0")
 
 
@@ -44,7 +45,7 @@ class Column(BaseModel, frozen=True, extra="forbid"):
         if self.type in NUMERIC:
             numbers = pd.to_numeric(values, errors="coerce").astype("Float64").astype("float64")
             finite = numbers.where(numbers.abs() != float("inf"))
-            return finite if self.type == "float" else finite.where(finite % 1 == 0).astype("Int64")
+            return finite if self.type == "float" else _whole(values, finite)
         return values.astype("string")
 
     def broken_rules(self, raw: pd.Series, parsed: pd.Series) -> dict[str, pd.Series]:
@@ -94,6 +95,9 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
                 raise ValueError(
                     f"{role} is '{name}', which is not among the columns.{suggestion(name, self.columns)}"
                 )
+        for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
+            if self.columns[name].nullable:
+                raise ValueError(f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor learned from: take `nullable` away")
         if self.columns[self.time].type != "datetime":
             times = [name for name, column in self.columns.items() if column.type == "datetime"]
             raise ValueError(f"time is '{self.time}', which is of type {self.columns[self.time].type}. Columns of type datetime: {times}")
@@ -145,7 +149,19 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         return [{"column": name, "role": roles.get(name, "feature"), **column.model_dump(exclude_none=True)} for name, column in self.columns.items()]
 
 
+def _whole(values: pd.Series, numbers: pd.Series) -> pd.Series:
+    """Int64 from texts or numbers and their float64 reading; what float64 cannot hold exactly is read digit by digit, or missing."""
+    whole = numbers.where((numbers % 1 == 0) & (numbers.abs() < EXACT)).astype("Int64")
+    large = numbers.abs() >= EXACT
+    if large.any():
+        texts = values[large].astype("string").str.strip()
+        whole[large] = texts.where(texts.str.fullmatch(r"[+-]?\d{1,18}")).astype("Int64")  # 18 digits always fit in 64 bits
+    return whole
+
+
 def _conflicting(rows: pd.DataFrame, key: list[str]) -> pd.Series:
-    """Rows whose key stands twice in the batch with different content; exact repeats are no conflict."""
-    repeated = rows.duplicated(key, keep="first") & ~rows.duplicated(keep="first")
-    return repeated & rows[key].notna().all(axis=1)
+    """Rows with other content than the first row of their key; exact repeats of that first row are no conflict."""
+    shared = rows[rows.duplicated(key, keep=False) & rows[key].notna().all(axis=1)]
+    content = shared.groupby(list(rows.columns), dropna=False, sort=False).ngroup()
+    first = content.groupby([shared[name] for name in key]).transform("first")
+    return (content != first).reindex(rows.index, fill_value=False)

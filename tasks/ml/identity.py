@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-FIELD, NOTHING = "\x1f", "\x00"
+FIELD, NOTHING = "\x1f", "-"
 
 
 def row_ids(rows: pd.DataFrame) -> np.ndarray:
@@ -26,7 +26,7 @@ def row_ids(rows: pd.DataFrame) -> np.ndarray:
     if rows.empty:
         return np.array([], dtype=object)
     names = sorted(rows.columns)
-    texts = [pc.fill_null(_canonical(rows[name]), pa.scalar(NOTHING, pa.large_string())) for name in names]
+    texts = [_framed(_canonical(rows[name])) for name in names]
     joined = pc.binary_join_element_wise(*texts, pa.scalar(FIELD, pa.large_string()))
     head = hashlib.sha256(FIELD.join(names).encode())
 
@@ -38,8 +38,17 @@ def row_ids(rows: pd.DataFrame) -> np.ndarray:
     return np.array([name_of(text.encode()) for text in joined.to_pylist()], dtype=object)
 
 
+def _framed(texts: pa.Array) -> pa.Array:
+    """Each text behind its length, so that no content can pass for the border of two fields or for a missing value."""
+    lengths = pc.binary_length(texts).cast(pa.large_string())
+    framed = pc.binary_join_element_wise(lengths, texts, pa.scalar(":", pa.large_string()))
+    return pc.fill_null(framed, pa.scalar(NOTHING, pa.large_string()))
+
+
 def _canonical(values: pd.Series) -> pa.Array:
     """One column as text that is the same for equal values in whatever width they are stored."""
+    if isinstance(values.dtype, pd.DatetimeTZDtype):
+        values = values.dt.tz_convert(None)  # UTC without its zone: pandas 4 will not hand pyarrow the other kind
     array = pa.Array.from_pandas(values)
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()

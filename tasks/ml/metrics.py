@@ -144,8 +144,14 @@ def _summary(value: float, samples: np.ndarray) -> Estimate:
 
 
 def calibration_table(y: np.ndarray, p: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
-    """Mean prediction, observed rate and rows in bins of equal size, ascending by prediction."""
-    groups = [group for group in np.array_split(np.argsort(p, kind="stable"), bins) if len(group)]
+    """Mean prediction, observed rate and rows in bins of about equal size, ascending by prediction.
+
+    Equal predictions share a bin: cut apart, they would be told apart by nothing but the order of the rows.
+    """
+    order = np.argsort(p, kind="stable")
+    cuts = np.linspace(0, len(p), bins + 1).round().astype(int)[1:-1]
+    starts = np.unique(np.searchsorted(p[order], p[order][cuts[cuts < len(p)]]))
+    groups = [group for group in np.split(order, starts) if len(group)]
     return [{"predicted": float(p[group].mean()), "observed": float(y[group].mean()), "rows": float(len(group))} for group in groups]
 
 
@@ -175,7 +181,7 @@ class Cost(BaseModel, frozen=True, extra="forbid"):
     false_negative: float = 1.0
 
     def threshold(self, y: np.ndarray, p: np.ndarray) -> float:
-        """The threshold with the least total cost on these rows, half-way between two neighbouring probabilities.
+        """The threshold from 0 to 1 with the least total cost on these rows, half-way between two neighbouring probabilities.
 
         >>> Cost().threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9]))
         0.4
@@ -184,7 +190,9 @@ class Cost(BaseModel, frozen=True, extra="forbid"):
         ranked, labels = p[order], y[order]
         missed = np.r_[0, np.cumsum(labels)]  # positives below the cut after k rows
         flagged = (1 - labels).sum() - np.r_[0, np.cumsum(1 - labels)]
-        edges = np.r_[0.0, (ranked[:-1] + ranked[1:]) / 2, 1.0]
-        allowed = np.r_[True, np.diff(ranked) > 0, True]  # a cut between equal probabilities does not exist
+        middle = (ranked[:-1] + ranked[1:]) / 2
+        edges = np.r_[0.0, np.where(middle > ranked[:-1], middle, ranked[1:]), 1.0]  # between nearest floats there is no middle
+        # A cut between equal probabilities does not exist, nor one above a probability of 1.
+        allowed = np.r_[True, np.diff(ranked) > 0, (ranked < 1).all()]
         costs = np.where(allowed, missed * self.false_negative + flagged * self.false_positive, np.inf)
         return float(edges[int(np.argmin(costs))])

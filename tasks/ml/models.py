@@ -75,9 +75,9 @@ class HistGradientBoosting(BaseModel, frozen=True, extra="forbid"):
 
 
 Family = Annotated[Logistic | HistGradientBoosting, Field(discriminator="kind")]
-FAMILIES: dict[str, type[Logistic | HistGradientBoosting]] = {
-    "logistic": Logistic,
+FAMILIES: dict[str, type[Logistic | HistGradientBoosting]] = {  # the order in which defaults are tried
     "hist_gradient_boosting": HistGradientBoosting,
+    "logistic": Logistic,
 }
 
 

@@ -149,7 +149,7 @@ class Decision(BaseModel, frozen=True):
     """How a training ended.
 
     Attributes:
-        state: released, registered (waits for a person), refused, or failed.
+        state: released, releasing (on its way), registered (waits for a person), refused, or failed.
         version: the registered version; None when refused.
         metric, value, low, high: the challenger on the holdout.
         champion: version and value of the champion that it was compared with.

@@ -1,0 +1,194 @@
+"""Projects: what loads, and what a folder that does not load says."""
+
+import textwrap
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks.config.errors import ProjectError
+from tasks.config.project import Project, load
+from tasks.config.settings import Settings
+
+GOOD = textwrap.dedent(
+    """\
+    project: demo
+    contract:
+      key: [id]
+      time: happened_at
+      target: failed
+      columns:
+        id: {type: int}
+        happened_at: {type: datetime}
+        amount: {type: float, min: 0}
+        failed: {type: bool}
+    split: {kind: time, column: happened_at}
+    search: {seconds: 5, trials: 3}
+    gates:
+      - {kind: sound}
+      - {kind: champion, margin: 0.01}
+    """
+)
+SHIPPED = Settings(projects=Path(__file__).parents[2] / "deployments")
+
+
+@pytest.fixture
+def projects(tmp_path: Path) -> Settings:
+    """A folder of projects with one good project in it."""
+    write(tmp_path, GOOD)
+    return Settings(projects=tmp_path, home=tmp_path / "home")
+
+
+def write(folder: Path, text: str, name: str = "demo") -> Path:
+    """Writes a project folder."""
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "project.yaml").write_text(text, encoding="utf-8")
+    return folder / name
+
+
+def refusal(folder: Path, text: str) -> str:
+    """What loading the text as a project says."""
+    with pytest.raises(ProjectError) as error:
+        load(write(folder, text))
+    return str(error.value)
+
+
+def test_a_good_project_loads(projects):
+    """A project that says the least has defaults for all else."""
+    use = Project.named("demo", projects)
+    assert use.contract.features == ("amount",)
+    assert use.metric == "roc_auc"
+    assert [gate.kind for gate in use.gates] == ["sound", "champion"]
+    assert use.on_batch is not None
+
+
+@pytest.mark.parametrize("name", SHIPPED.project_names())
+def test_every_shipped_project_loads(name):
+    """Every folder under deployments/ loads, hooks included, and says something about itself."""
+    use = Project.named(name, SHIPPED)
+    assert use.about
+    assert use.hook("no_such_hook", SHIPPED) is None
+    assert (SHIPPED.projects / name / "README.md").is_file()
+
+
+def test_shipped_projects_are_found():
+    """The folders with a project.yaml are the projects."""
+    assert {"flights", "thyroid"} <= set(SHIPPED.project_names())
+
+
+CASES = {
+    "a split column that is not in the contract": (
+        ("column: happened_at}", "column: happend_at}"),
+        ["split.column is 'happend_at'", "Columns of type datetime: ['happened_at']", "Did you mean 'happened_at'?"],
+    ),
+    "a split column that is no datetime": (
+        ("column: happened_at}", "column: amount}"),
+        ["split.column is 'amount'", "Columns of type datetime: ['happened_at']"],
+    ),
+    "an unknown key": (("search: {seconds: 5,", "serch: {seconds: 5,"), [":12", "serch is no key here", "Did you mean 'search'?"]),
+    "an unknown key of a section": (("trials: 3}", "trails: 3}"), [":12", "search.trails is no key here", "Did you mean 'trials'?"]),
+    "an unknown key of a column": (("min: 0}", "mni: 0}"), [":9", "contract.columns.amount.mni", "Did you mean 'min'?"]),
+    "a word where a number belongs": (("seconds: 5", "seconds: soon"), [":12", "search.seconds", "valid number"]),
+    "a number out of its range": (("trials: 3", "trials: 0"), [":12", "search.trials", "greater than or equal to 1"]),
+    "an unknown type of column": (("amount: {type: float", "amount: {type: money"), [":9", "contract.columns.amount.type", "'float'"]),
+    "an unknown gate": (("kind: champion", "kind: champ"), [":15", "gates.1", "'champion'"]),
+    "a gate twice": (("{kind: champion, margin: 0.01}", "{kind: sound}"), [":13", "gates", "once", "['sound', 'sound']"]),
+    "a missing section": (("split: {kind: time, column: happened_at}\n", ""), ["split is missing"]),
+    "a missing key of a section": (("  target: failed\n", ""), [":2", "contract.target is missing"]),
+    "a key column that is not there": (("key: [id]", "key: [idd]"), [":2", "key is 'idd'", "Did you mean 'id'?"]),
+    "a time that is no datetime": (("time: happened_at", "time: amount"), [":2", "time is 'amount'", "['happened_at']"]),
+    "a target that may be empty": (("failed: {type: bool}", "failed: {type: bool, nullable: true}"), [":2", "target is 'failed'", "nullable"]),
+    "bounds on a text": (("amount: {type: float, min: 0}", "amount: {type: text, min: 0}"), [":9", "contract.columns.amount", "for numbers"]),
+    "categories of a number": (("min: 0}", "categories: [a]}"), [":9", "contract.columns.amount", "for texts"]),
+    "no feature": (("    amount: {type: float, min: 0}\n", ""), ["has no feature"]),
+    "a datetime feature": (
+        ("    amount:", "    loaded_at: {type: datetime}\n    amount:"),
+        ["features of type datetime", "['loaded_at']", "hooks.py"],
+    ),
+    "broken YAML": (("search: {seconds: 5", "search: {seconds: 5]"), ["no readable YAML", "line 12", "Mend that line"]),
+    "a key twice": (("search: {", "project: other\nsearch: {"), ["no readable YAML", "line 12"]),
+    "another name than the folder's": (("project: demo", "project: other"), ["'other'", "'demo'", "Give both the same name"]),
+    "a name that no URL takes": (("project: demo", "project: De mo"), [":1", "project", "pattern"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), CASES.values(), ids=CASES)
+def test_a_refusal_names_file_line_and_key(tmp_path, change, words):
+    """What does not load says which file, which line and key, what was met, and what was wanted."""
+    assert GOOD.count(change[0]) >= 1
+    said = refusal(tmp_path, GOOD.replace(*change, 1))
+    assert said.startswith(str(tmp_path / "demo" / "project.yaml"))
+    assert [word for word in words if word not in said] == []
+    assert said.endswith((".", "?"))
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "just words\n"])
+def test_a_file_without_keys_says_what_is_needed(tmp_path, text):
+    """An empty file, a list and a word are no project."""
+    assert "A project needs at least: project, contract, split." in refusal(tmp_path, text)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    """Bytes that are no UTF-8 are named as such."""
+    folder = write(tmp_path, "")
+    (folder / "project.yaml").write_bytes(b"project: \xff\xfe\n")
+    with pytest.raises(ProjectError, match="no readable YAML"):
+        load(folder)
+
+
+def test_an_unknown_project_name_lists_the_known_ones(projects):
+    """A mistyped name is answered with the projects that exist, and the nearest."""
+    with pytest.raises(ProjectError) as error:
+        Project.named("dmeo", projects)
+    assert "There is no project 'dmeo'" in str(error.value)
+    assert "Projects: demo." in str(error.value)
+    assert str(error.value).endswith("Did you mean 'demo'?")
+
+
+def test_an_empty_folder_of_projects_says_none(tmp_path):
+    """Where there is no project, the answer says so."""
+    with pytest.raises(ProjectError, match=r"Projects: none\."):
+        Project.named("demo", Settings(projects=tmp_path / "nowhere"))
+
+
+def test_hooks_that_do_not_import_are_named(projects):
+    """A broken hooks.py is reported with file and reason, and nothing of the project runs before."""
+    (projects.projects / "demo" / "hooks.py").write_text("import no_such_library_at_all\n")
+    with pytest.raises(ProjectError, match=r"hooks\.py: does not import: ModuleNotFoundError: .*no_such_library_at_all"):
+        Project.named("demo", projects).hook("derive", projects)
+
+
+def test_hooks_are_found_by_name(projects):
+    """A function of hooks.py is given by its name, a name that is not there gives nothing."""
+    (projects.projects / "demo" / "hooks.py").write_text("def derive(rows):\n    return rows.assign(amount=1.0)\n")
+    use = Project.named("demo", projects)
+    derive = use.hook("derive", projects)
+    assert derive is not None
+    assert derive(pd.DataFrame({"id": [1]}))["amount"].tolist() == [1.0]
+    assert use.hook("label", projects) is None
+
+
+def test_a_project_without_hooks_has_none(projects):
+    """hooks.py may be absent."""
+    assert Project.named("demo", projects).hook("derive", projects) is None
+
+
+def test_the_digest_tells_what_decides(projects):
+    """What decides about a model changes the digest; the sentence about it and the time to retrain do not."""
+    use = Project.named("demo", projects)
+    assert use.digest == use.model_copy(update={"about": "other", "retrain": (), "floor": 0.5}).digest
+    assert use.digest != load(write(projects.projects, GOOD.replace("margin: 0.01", "margin: 0.02"))).digest
+
+
+@pytest.mark.parametrize(
+    ("positive", "target", "expected"),
+    [
+        ("true", pd.array([True, False, True], dtype="boolean"), [1, 0, 1]),
+        ("ill", pd.array(["ill", "well", "ill"], dtype="string"), [1, 0, 1]),
+        ("2", pd.array([2, 1, 0], dtype="Int64"), [1, 0, 0]),
+    ],
+)
+def test_the_truth_is_one_where_the_target_is_positive(tmp_path, positive, target, expected):
+    """The positive value, whatever its type, becomes 1, every other 0."""
+    use = load(write(tmp_path, f"positive: {positive}\n{GOOD}"))
+    assert use.truth(pd.DataFrame({"failed": target})).tolist() == expected

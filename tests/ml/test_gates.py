@@ -1,0 +1,199 @@
+"""Gates: what a challenger must show, and that nothing worse ever passes."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tasks.ml.baselines import naive
+from tasks.ml.gates import ALL, Baselines, Calibration, Champion, Evidence, Sound, Verdict, judge
+from tasks.ml.metrics import METRICS
+
+N = 1500
+RNG = np.random.default_rng(0)
+TRUE = RNG.beta(1, 2, N)  # what a perfect model would say
+Y = (RNG.random(N) < TRUE).astype(int)
+GOOD = TRUE
+WORSE = np.clip(0.6 * TRUE + 0.4 * RNG.beta(1, 2, N), 0, 1)  # two fifths noise
+EARLIER = (RNG.random(N) < TRUE).astype(int)
+
+
+def evidence(challenger: np.ndarray, champion: np.ndarray | None = None, metric: str = "roc_auc", seen: int = 0) -> Evidence:
+    """The evidence on the common holdout; the champion has seen the first `seen` rows."""
+    return Evidence(
+        y=Y, challenger=challenger, baselines=naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
+        champion=champion, unseen_by_champion=np.arange(N) >= seen,
+    )  # fmt: skip
+
+
+def verdicts(shown: Evidence) -> dict[str, Verdict]:
+    """Every gate's verdict by name."""
+    return {verdict.gate: verdict for verdict in judge(ALL, shown)}
+
+
+def promoted(shown: Evidence) -> bool:
+    """Whether every gate lets the challenger through."""
+    return all(verdict.passed for verdict in judge(ALL, shown))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_better_challenger_is_promoted(metric):
+    """A challenger that is surely better than champion and baselines passes every gate, whatever the metric."""
+    assert promoted(evidence(GOOD, WORSE, metric))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_first_model_that_beats_the_baselines_is_promoted(metric):
+    """Without a champion the naive baselines decide."""
+    shown = evidence(GOOD, metric=metric)
+    assert promoted(shown)
+    assert "no champion yet" in verdicts(shown)["champion"].reason
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_worse_challenger_is_never_promoted(metric):
+    """Whatever the metric, the champion stays when the challenger is worse."""
+    verdict = verdicts(evidence(WORSE, GOOD, metric))["champion"]
+    assert not verdict.passed
+    assert verdict.high is not None
+    assert verdict.high < 0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_added_to_the_champion_is_never_promoted(metric, seed):
+    """The champion's own answers with a little noise do not replace it."""
+    noise = np.random.default_rng(seed).normal(scale=0.05, size=N)
+    assert not verdicts(evidence(np.clip(GOOD + noise, 0, 1), GOOD, metric))["champion"].passed
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_tie_keeps_the_champion(metric):
+    """Equal answers are no reason to change, and the verdict says so."""
+    verdict = verdicts(evidence(GOOD, GOOD, metric))["champion"]
+    assert not verdict.passed
+    assert verdict.value == 0
+    assert verdict.reason.startswith("a tie keeps the champion")
+
+
+def test_a_gain_within_the_margin_keeps_the_champion():
+    """A gain that is sure but smaller than the margin is not enough."""
+    gain = Champion().judge(evidence(GOOD, WORSE)).value
+    assert gain is not None
+    assert gain > 0
+    assert not Champion(margin=gain).judge(evidence(GOOD, WORSE)).passed
+
+
+def test_a_better_rank_with_a_worse_log_loss_is_refused():
+    """Answers that rank better but mean less do not pass: their log loss gets worse."""
+    sharp = np.clip(GOOD**6, 0, 1)  # same ranking as the perfect model, far too low
+    verdict = verdicts(evidence(sharp, WORSE))["champion"]
+    assert verdict.value is not None
+    assert verdict.value > 0
+    assert not verdict.passed
+    assert "log loss may get worse" in verdict.reason
+
+
+def test_rows_that_the_champion_has_seen_do_not_count():
+    """A champion that knows some rows by heart is compared on the others only."""
+    champion = np.where(np.arange(N) < 1000, Y, WORSE)
+    assert not verdicts(evidence(GOOD, champion))["champion"].passed
+    assert verdicts(evidence(GOOD, champion, seen=1000))["champion"].passed
+    assert "500 rows that neither model has seen" in verdicts(evidence(GOOD, champion, seen=1000))["champion"].reason
+
+
+def test_too_few_unseen_rows_prove_nothing():
+    """Below the least number of rows the champion stays, and the verdict names both numbers."""
+    verdict = verdicts(evidence(GOOD, WORSE, seen=N - 99))["champion"]
+    assert not verdict.passed
+    assert (verdict.value, verdict.bar) == (99, 100)
+    assert "only 99 rows" in verdict.reason
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, -0.1, 1.1], ids=repr)
+def test_one_answer_that_is_no_probability_is_refused(wrong):
+    """A single NaN, infinity or number out of range refuses the challenger; the verdict counts them."""
+    answers = GOOD.copy()
+    answers[7] = wrong
+    shown = evidence(answers, WORSE)
+    assert not promoted(shown)
+    assert "1 of 1500 answers are no probability" in verdicts(shown)["sound"].reason
+
+
+def test_every_gate_has_a_verdict_even_when_nothing_can_be_judged():
+    """With answers that no metric is defined on, each gate still stands on record, refused."""
+    found = judge(ALL, evidence(np.full(N, np.nan), WORSE))
+    assert sorted(verdict.gate for verdict in found) == sorted(gate.kind for gate in ALL)
+    assert not any(verdict.passed for verdict in found)
+
+
+def test_a_constant_answer_is_refused():
+    """A model that says the same to everybody is no model, even at the right rate."""
+    shown = evidence(np.full(N, Y.mean()))
+    assert not verdicts(shown)["sound"].passed
+    assert not verdicts(shown)["baselines"].passed
+
+
+def test_a_model_no_better_than_a_baseline_is_refused():
+    """Random answers do not beat what needs no learning; the verdict names the baseline."""
+    verdict = verdicts(evidence(np.random.default_rng(3).random(N)))["baselines"]
+    assert not verdict.passed
+    assert "not surely better than '" in verdict.reason
+
+
+def test_the_strongest_baseline_counts():
+    """On a stream where the last label says nearly all, a fair model that ignores it is refused."""
+    y = np.repeat(np.random.default_rng(0).integers(0, 2, N // 50), 50)
+    shown = replace(evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=naive(y, y))
+    verdict = Baselines().judge(shown)
+    assert not verdict.passed
+    assert "'last label'" in verdict.reason
+
+
+def test_a_margin_over_the_baselines_is_kept():
+    """The gain over the baselines must exceed the margin with its lower bound."""
+    low = Baselines().judge(evidence(GOOD)).low
+    assert low is not None
+    assert Baselines(margin=low - 0.001).judge(evidence(GOOD)).passed
+    assert not Baselines(margin=low).judge(evidence(GOOD)).passed
+
+
+@pytest.mark.parametrize("squeezed", [GOOD * 0.5, 0.5 + GOOD / 2, GOOD**3], ids=["too low", "too high", "too sharp"])
+def test_a_miscalibrated_challenger_is_refused(squeezed):
+    """A perfect ranking does not help when the probabilities do not mean what they say."""
+    shown = evidence(squeezed)
+    assert verdicts(shown)["baselines"].passed
+    assert not verdicts(shown)["calibration"].passed
+    assert not promoted(shown)
+
+
+def test_errors_that_cancel_out_are_still_miscalibration():
+    """Too low for one half and too high for the other has no bias, but an error."""
+    answers = 0.5 + (GOOD - 0.5) * 0.1
+    shown = replace(evidence(answers), y=(RNG.random(N) < np.where(GOOD > np.median(GOOD), 0.9, 0.1)).astype(int))
+    verdict = Calibration(error=0.05, bias=0.2).judge(shown)
+    assert not verdict.passed
+
+
+def test_a_leaked_perfect_model_passes_the_gates():
+    """Answers equal to the truth beat everybody: no gate here can tell a leak from a miracle."""
+    assert promoted(evidence(Y.astype(float), WORSE))
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision"])
+def test_a_holdout_of_one_class_proves_nothing(metric):
+    """Where the metric does not exist, neither baselines nor champion can be beaten."""
+    shown = replace(evidence(GOOD, WORSE, metric), y=np.zeros(N, dtype=int))
+    assert not verdicts(shown)["baselines"].passed
+    assert not verdicts(shown)["champion"].passed
+
+
+def test_verdicts_come_in_the_order_of_the_gates():
+    """The record reads like the project file."""
+    gates = (Calibration(), Sound(), Champion())
+    assert [verdict.gate for verdict in judge(gates, evidence(GOOD, WORSE))] == ["calibration", "sound", "champion"]
+
+
+def test_the_same_evidence_gives_the_same_verdicts():
+    """A judgement can be repeated to the last digit."""
+    assert judge(ALL, evidence(GOOD, WORSE)) == judge(ALL, evidence(GOOD, WORSE))

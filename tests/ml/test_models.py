@@ -1,0 +1,142 @@
+"""Model families: whatever the rows look like, a pipeline fits, answers, and answers the same again."""
+
+import numpy as np
+import optuna
+import pandas as pd
+import pytest
+
+from tasks.ml.contract import Column
+from tasks.ml.features import matrix
+from tasks.ml.metrics import METRICS
+from tasks.ml.models import FAMILIES, HistGradientBoosting, Logistic, pipeline, probabilities, suggest, trial_params
+
+COLUMNS = {
+    "amount": Column(type="float", nullable=True),
+    "count": Column(type="int"),
+    "flag": Column(type="bool"),
+    "empty": Column(type="float", nullable=True),
+    "kind": Column(type="category", nullable=True),
+    "note": Column(type="text", nullable=True),
+}
+TYPES = {name: column.type for name, column in COLUMNS.items()}
+N = 400
+
+
+def rows(seed: int, kinds: tuple[str | None, ...] = ("a", "b", None)) -> tuple[pd.DataFrame, np.ndarray]:
+    """Rows with missing numbers and texts and a column that is always missing, and labels that follow from them."""
+    rng = np.random.default_rng(seed)
+    amount, flag = rng.normal(size=N), rng.random(N) < 0.5
+    kind = rng.choice(np.array(kinds, dtype=object), size=N)
+    y = (amount + flag + (kind == "a") + rng.normal(scale=0.5, size=N) > 1).astype(int)
+    frame = pd.DataFrame(
+        {
+            "amount": np.where(rng.random(N) < 0.1, np.nan, amount),
+            "count": pd.array(rng.integers(0, 9, N), dtype="Int64"),
+            "flag": pd.array(flag, dtype="boolean"),
+            "empty": np.full(N, np.nan),
+            "kind": pd.array(kind, dtype="string"),
+            "note": pd.array([None] * N, dtype="string"),
+        }
+    )
+    return matrix(frame, TYPES), y
+
+
+@pytest.fixture(params=list(FAMILIES))
+def family(request):
+    """Each family with its defaults."""
+    return FAMILIES[request.param]()
+
+
+def test_a_pipeline_learns_in_spite_of_holes(family):
+    """Missing texts, missing numbers and columns without any value neither stop a fit nor spoil it."""
+    x, y = rows(0)
+    later, truth = rows(1)
+    answers = pipeline(family, COLUMNS, seed=0).fit(x, y).predict_proba(later)[:, 1]
+    assert METRICS["roc_auc"].of(truth, answers) > 0.85
+
+
+def test_unseen_categories_are_answered(family):
+    """A category that training never met gets a finite probability."""
+    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    answers = model.predict_proba(rows(1, kinds=("never seen", "neither", None))[0])[:, 1]
+    assert np.isfinite(answers).all()
+    assert ((answers >= 0) & (answers <= 1)).all()
+
+
+def test_a_missing_category_is_answered_where_training_had_none(family):
+    """Training without a hole does not stop an answer to a row with one."""
+    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0, kinds=("a", "b")))
+    assert np.isfinite(model.predict_proba(rows(1)[0])).all()
+
+
+def test_a_column_may_be_filled_for_the_first_time(family):
+    """A column that was empty in training may carry values later."""
+    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    later = rows(1)[0].assign(empty=1.0, note="hello")
+    assert np.isfinite(model.predict_proba(later)).all()
+
+
+def test_a_row_is_answered_alone_as_among_others(family):
+    """An answer depends on its row only."""
+    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    later = rows(1)[0].head(20)
+    alone = [model.predict_proba(later.iloc[[place]])[0, 1] for place in range(len(later))]
+    assert alone == pytest.approx(model.predict_proba(later)[:, 1], abs=1e-12)
+
+
+def test_the_same_seed_gives_the_same_model(family):
+    """Two fits on the same rows with the same seed answer alike to the last bit."""
+    x, y = rows(0)
+    first, second = (pipeline(family, COLUMNS, seed=3).fit(x, y).predict_proba(x) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_preparation_is_fitted_on_the_rows_of_the_fit_only(family):
+    """What is imputed and scaled comes from training: later rows do not move it."""
+    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    later = rows(1)[0]
+    before = model.predict_proba(later.head(5))
+    model.predict_proba(later.assign(amount=1e6))
+    assert model.predict_proba(later.head(5)).tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("kept", [["amount", "count"], ["kind"]], ids=["numbers only", "texts only"])
+def test_projects_with_one_sort_of_column_work(family, kept):
+    """A project may have only numbers or only texts."""
+    columns = {name: COLUMNS[name] for name in kept}
+    x, y = rows(0)
+    assert np.isfinite(pipeline(family, columns, seed=0).fit(x[kept], y).predict_proba(x[kept])).all()
+
+
+@pytest.mark.parametrize("positive", ["finding", "healthy"])
+def test_the_positive_class_is_found_by_name(family, positive):
+    """A pipeline fitted on labels as texts gives the probability of the class that was asked for."""
+    x, y = rows(0)
+    model = pipeline(family, COLUMNS, seed=0).fit(x, np.where(y == 1, "finding", "healthy"))
+    truth = y if positive == "finding" else 1 - y
+    assert METRICS["roc_auc"].of(truth, probabilities(model, x, positive)) > 0.85
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_suggestion_can_be_enqueued_again(seed):
+    """The parameters of a tried model, given back to Optuna, make the same model."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    tried = suggest(study.ask(), tuple(FAMILIES))
+    study.enqueue_trial(trial_params(tried))
+    assert suggest(study.ask(), tuple(FAMILIES)) == tried
+
+
+def test_a_search_keeps_to_its_families():
+    """A project that allows one family gets no other."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    assert {suggest(study.ask(), ("logistic",)).kind for _ in range(5)} == {"logistic"}
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "moved"),
+    [(Logistic(C=1e9), "logistic.C", 100.0), (HistGradientBoosting(max_iter=5000), "hist_gradient_boosting.max_iter", 400)],
+    ids=["C", "max_iter"],
+)
+def test_parameters_out_of_range_are_moved_in(given, name, moved):
+    """A champion made by hand with wild parameters is enqueued at the border of the search."""
+    assert trial_params(given)[name] == moved
