@@ -251,15 +251,20 @@ def up(settings: Settings, say: Say = _quiet) -> Record:
 
 def _mend(settings: Settings, record: Record, say: Say) -> Record:
     """Starts again what has stopped in a running stack, and waits for what is not healthy."""
-    for name, info in (_states(record) or {}).items():
-        if info["statename"] in {"FATAL", "EXITED", "STOPPED"}:
-            say(f"{name}: was {info['statename'].lower()}, starts again")
-            _ask(record, "startProcess", f"{info['group']}:{name}", False)
+    _awake(record, say)
     if all(service["healthy"] for service in services(settings)):
         say("The stack runs already.")
     else:
         _wait(settings, record, say)
     return record
+
+
+def _awake(record: Record, say: Say) -> None:
+    """Starts every program that supervisord knows and that does not run."""
+    for name, info in (_states(record) or {}).items():
+        if info["statename"] in {"FATAL", "EXITED", "STOPPED"}:
+            say(f"{name}: {info['statename'].lower()}, is started")
+            _ask(record, "startProcess", f"{info['group']}:{name}", False)
 
 
 def _start(settings: Settings, stale: Record, say: Say) -> Record:
@@ -280,6 +285,8 @@ def _start(settings: Settings, stale: Record, say: Say) -> Record:
         record["pid"] = _ask(record, "getPID")
         _write(settings, record)
         _wait(settings, record, say)
+        # What has autostart = false only makes runs quicker; it must not hold up those that are waited for.
+        _awake(record, _quiet)
     except BaseException:
         # An interrupted or failed start leaves nothing behind, except the logs.
         say("Stopping what was started.")
@@ -430,6 +437,7 @@ def down(settings: Settings, wipe: bool = False, say: Say = _quiet) -> dict[str,
         if wipe and settings.home.exists():
             shutil.rmtree(settings.home)
             say(f"Removed {settings.home}.")
+        shutil.rmtree(_control(settings))
     return {"stopped": stopped, "wiped": wipe, "seconds": round(time.monotonic() - begun, 1)}
 
 
@@ -822,9 +830,14 @@ def _control(settings: Settings) -> Path:
 @contextlib.contextmanager
 def _lock(settings: Settings) -> Generator[None]:
     """Holds back a second `up` or `down` until the first has ended; a killed holder lets go by itself."""
-    with (_control(settings) / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    while True:
+        path = _control(settings) / "lock"
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # The `down` that was waited for has removed this lock and its folder; then the next one counts.
+            if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                yield
+                return
 
 
 def _ask(record: Record, method: str, *arguments: str | bool) -> Any:

@@ -41,7 +41,7 @@ def register(training: Training, prepared: Prepared, best: Best, candidate: Cand
     }  # fmt: skip
     version = None
     if passed:
-        version, detail["digest"] = _version(use, training, candidate, registry, settings, card.card(facts))
+        version, detail["digest"] = _version(use, training, candidate, registry, settings, card.summary(facts))
         registry.point("challenger", version)
     going = "releasing" if use.release.by == "itself" else "registered"
     reason = _headline(verdicts) if passed else "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
@@ -98,13 +98,13 @@ def _end(journal: Journal, training: Training, decision: Decision, detail: dict[
     journal.end_training(training.id, state=decision.state, reason=decision.reason, at=dt.datetime.now(dt.UTC), version=decision.version, detail=detail)
 
 
-def _version(use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, text: str) -> tuple[int, str]:
+def _version(use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, about: str) -> tuple[int, str]:
     """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
     manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
     sample = matrix(parts(use, training.rows, settings.lake(use.project)).train.head(5), {feature["name"]: feature["type"] for feature in manifest["features"]})
     logged = registry.log_model(training.run, model, sample, bundles.REVIEWED, pinned("scikit-learn", "pandas", "numpy", "skops"))
     tags = {"keepfit.snapshot": training.rows.name, "keepfit.threshold": f"{candidate.threshold:.6f}", "keepfit.trigger": training.reason}
-    version = registry.register(training.run, logged, candidate.digest, tags, text)
+    version = registry.register(training.run, logged, candidate.digest, tags, about)
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
     return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
 

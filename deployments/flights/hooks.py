@@ -14,10 +14,17 @@ def derive(rows: pd.DataFrame) -> pd.DataFrame:
         KeyError: the batch lacks a raw column; keepfit says so.
     """
     date = _day(rows)
-    delay, arrival, minute = (pd.to_numeric(rows[name], errors="coerce") for name in ("arr_delay", "sched_arr_time", "minute"))
+    delay, arrival, minute = (
+        pd.to_numeric(rows[name], errors="coerce") for name in ("arr_delay", "sched_arr_time", "minute")
+    )
     hour = pd.to_datetime(rows["time_hour"], utc=True, errors="coerce", format="ISO8601")
     return rows.assign(
-        flight_id=date.dt.strftime("%Y-%m-%d") + " " + rows["origin"] + " " + rows["carrier"] + rows["flight"].astype("string"),
+        flight_id=date.dt.strftime("%Y-%m-%d")
+        + " "
+        + rows["origin"]
+        + " "
+        + rows["carrier"]
+        + rows["flight"].astype("string"),
         departure=hour + pd.to_timedelta(minute, unit="min"),
         weekday=date.dt.day_of_week,
         minute_of_day=pd.to_numeric(rows["hour"], errors="coerce") * 60 + minute,

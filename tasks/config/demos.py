@@ -24,10 +24,14 @@ def source(package: str, file: str, sha256: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise KeepfitError(f"The package '{package}' is not installed. Install the extra `demos`: uv pip install -e '.[demos]'.")
+        raise KeepfitError(
+            f"The package '{package}' is not installed. Install the extra `demos`: uv pip install -e '.[demos]'."
+        )
     path = Path(spec.submodule_search_locations[0]) / file
     if not path.is_file():
-        raise KeepfitError(f"{path}: is not there. Install the extra `demos` again: its pin of '{package}' has this file.")
+        raise KeepfitError(
+            f"{path}: is not there. Install the extra `demos` again: its pin of '{package}' has this file."
+        )
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise KeepfitError(
@@ -68,7 +72,9 @@ def main(batches: Callable[[Path, str], list[Path]], about: str) -> None:
     """Reads folder and period from the command line, writes the batches, and says what was written."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the files go; made when it is not there")
-    parser.add_argument("--every", choices=sorted(PERIODS), default="month", help="how long a batch is (default: month)")
+    parser.add_argument(
+        "--every", choices=sorted(PERIODS), default="month", help="how long a batch is (default: month)"
+    )
     asked = parser.parse_args()
     try:
         written = batches(asked.folder, asked.every)

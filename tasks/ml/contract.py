@@ -86,21 +86,25 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
     key: tuple[str, ...] = Field(min_length=1, description="the columns that name a row")
     time: str = Field(description="the column that says when a row happened")
     target: str = Field(description="the column to predict")
-    hold_above: float = Field(default=0.2, gt=0, le=1, description="share of quarantined rows above which nothing lands")
+    hold_above: float = Field(
+        default=0.2, gt=0, le=1, description="share of quarantined rows above which nothing lands"
+    )
 
     @model_validator(mode="after")
     def _roles_name_columns(self) -> Self:
         for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
             if name not in self.columns:
-                raise ValueError(
-                    f"{role} is '{name}', which is not among the columns.{suggestion(name, self.columns)}"
-                )
+                raise ValueError(f"{role} is '{name}', which is not among the columns.{suggestion(name, self.columns)}")
         for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
             if self.columns[name].nullable:
-                raise ValueError(f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor learned from: take `nullable` away")
+                raise ValueError(
+                    f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor learned from: take `nullable` away"
+                )
         if self.columns[self.time].type != "datetime":
             times = [name for name, column in self.columns.items() if column.type == "datetime"]
-            raise ValueError(f"time is '{self.time}', which is of type {self.columns[self.time].type}. Columns of type datetime: {times}")
+            raise ValueError(
+                f"time is '{self.time}', which is of type {self.columns[self.time].type}. Columns of type datetime: {times}"
+            )
         return self
 
     @property
@@ -141,12 +145,20 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         quarantined = raw[bad].astype("string").assign(_rule=rule[bad], _column=culprit[bad], _value=value[bad])
         counts = {str(text): int(n) for text, n in rule[bad].value_counts(sort=False).items()}
         extra = tuple(str(name) for name in raw.columns if name not in self.columns)
-        return Checked(rows=parsed[~bad].reset_index(drop=True), quarantined=quarantined.reset_index(drop=True), extra=extra, counts=counts)
+        return Checked(
+            rows=parsed[~bad].reset_index(drop=True),
+            quarantined=quarantined.reset_index(drop=True),
+            extra=extra,
+            counts=counts,
+        )
 
     def describe(self) -> list[dict[str, Any]]:
         """One row a column: name, type, role and rules, for tables."""
         roles = {**dict.fromkeys(self.key, "key"), self.time: "time", self.target: "target"}
-        return [{"column": name, "role": roles.get(name, "feature"), **column.model_dump(exclude_none=True)} for name, column in self.columns.items()]
+        return [
+            {"column": name, "role": roles.get(name, "feature"), **column.model_dump(exclude_none=True)}
+            for name, column in self.columns.items()
+        ]
 
 
 def _whole(values: pd.Series, numbers: pd.Series) -> pd.Series:
@@ -155,7 +167,9 @@ def _whole(values: pd.Series, numbers: pd.Series) -> pd.Series:
     large = numbers.abs() >= EXACT
     if large.any():
         texts = values[large].astype("string").str.strip()
-        whole[large] = texts.where(texts.str.fullmatch(r"[+-]?\d{1,18}")).astype("Int64")  # 18 digits always fit in 64 bits
+        whole[large] = texts.where(texts.str.fullmatch(r"[+-]?\d{1,18}")).astype(
+            "Int64"
+        )  # 18 digits always fit in 64 bits
     return whole
 
 

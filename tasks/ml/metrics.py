@@ -128,7 +128,9 @@ def estimate(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int, se
     return _summary(metric.of(y, p), resampled(metric, y, p, resamples, seed))
 
 
-def paired_gain(metric: Metric, y: np.ndarray, after: np.ndarray, before: np.ndarray, *, resamples: int, seed: int) -> Estimate:
+def paired_gain(
+    metric: Metric, y: np.ndarray, after: np.ndarray, before: np.ndarray, *, resamples: int, seed: int
+) -> Estimate:
     """How much better probabilities `after` are than `before` on the same rows, with interval; positive is better."""
     gains = metric.gain(resampled(metric, y, after, resamples, seed), resampled(metric, y, before, resamples, seed))
     return _summary(float(metric.gain(metric.of(y, after), metric.of(y, before))), gains)
@@ -152,7 +154,10 @@ def calibration_table(y: np.ndarray, p: np.ndarray, bins: int = 10) -> list[dict
     cuts = np.linspace(0, len(p), bins + 1).round().astype(int)[1:-1]
     starts = np.unique(np.searchsorted(p[order], p[order][cuts[cuts < len(p)]]))
     groups = [group for group in np.split(order, starts) if len(group)]
-    return [{"predicted": float(p[group].mean()), "observed": float(y[group].mean()), "rows": float(len(group))} for group in groups]
+    return [
+        {"predicted": float(p[group].mean()), "observed": float(y[group].mean()), "rows": float(len(group))}
+        for group in groups
+    ]
 
 
 def calibration_error(y: np.ndarray, p: np.ndarray, bins: int = 10) -> float:
@@ -191,7 +196,9 @@ class Cost(BaseModel, frozen=True, extra="forbid"):
         missed = np.r_[0, np.cumsum(labels)]  # positives below the cut after k rows
         flagged = (1 - labels).sum() - np.r_[0, np.cumsum(1 - labels)]
         middle = (ranked[:-1] + ranked[1:]) / 2
-        edges = np.r_[0.0, np.where(middle > ranked[:-1], middle, ranked[1:]), 1.0]  # between nearest floats there is no middle
+        edges = np.r_[
+            0.0, np.where(middle > ranked[:-1], middle, ranked[1:]), 1.0
+        ]  # between nearest floats there is no middle
         # A cut between equal probabilities does not exist, nor one above a probability of 1.
         allowed = np.r_[True, np.diff(ranked) > 0, (ranked < 1).all()]
         costs = np.where(allowed, missed * self.false_negative + flagged * self.false_positive, np.inf)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tasks.ml.contract import Column
 
 
-
 @dataclass(frozen=True)
 class Range:
     """Where Optuna may look for one parameter."""
@@ -71,7 +70,9 @@ class HistGradientBoosting(BaseModel, frozen=True, extra="forbid"):
         """The unfitted scikit-learn estimator; early stopping is off because it would validate on a random tenth."""
         from sklearn.ensemble import HistGradientBoostingClassifier
 
-        return HistGradientBoostingClassifier(early_stopping=False, random_state=seed, **self.model_dump(exclude={"kind"}))
+        return HistGradientBoostingClassifier(
+            early_stopping=False, random_state=seed, **self.model_dump(exclude={"kind"})
+        )
 
 
 Family = Annotated[Logistic | HistGradientBoosting, Field(discriminator="kind")]
@@ -107,10 +108,18 @@ def pipeline(family: Logistic | HistGradientBoosting, columns: "dict[str, Column
     numbers = [name for name in columns if name not in texts]
     linear = family.kind == "logistic"
     prepare = ColumnTransformer(
-        [("numbers", _linear_numbers() if linear else "passthrough", numbers), ("texts", _one_hot() if linear else _ordinal(), texts)],
+        [
+            ("numbers", _linear_numbers() if linear else "passthrough", numbers),
+            ("texts", _one_hot() if linear else _ordinal(), texts),
+        ],
         verbose_feature_names_out=False,
     )
     return Pipeline([("prepare", prepare), ("model", family.estimator(seed))])
+
+
+def observed(columns: "dict[str, Column]", features: "pd.DataFrame") -> "dict[str, Column]":
+    """The columns that hold any value in these rows: one without teaches nothing, and boosting (scikit-learn 1.9) does not fit on it."""
+    return {name: column for name, column in columns.items() if features[name].notna().any()}
 
 
 def probabilities(model: Any, features: "pd.DataFrame", positive: str) -> "np.ndarray":
@@ -123,7 +132,12 @@ def _linear_numbers() -> "Pipeline":
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return Pipeline([("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)), ("scale", StandardScaler())])
+    return Pipeline(
+        [
+            ("impute", SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True)),
+            ("scale", StandardScaler()),
+        ]
+    )
 
 
 def _one_hot() -> Any:

@@ -37,7 +37,7 @@ class Point:
     Attributes:
         at: when it was measured, with a time zone.
         value: the metric; low, high: its interval. NaN where there is none.
-        version: the champion after the event.
+        version: the champion after the event; 0 while there is none, and the value is the challenger's.
         event: `released` when it is new, `refused` when a challenger was refused and it stays, else `measured`.
     """
 
@@ -145,7 +145,8 @@ def _draw_curve(axes: "Axes", points: Sequence[Point], metric_label: str, floor:
     for position, point, named in zip(at, known, shown, strict=True):
         _mark(axes, position, point.value, point.event)
         if named:
-            text = f"v{point.version}" if point.event == "released" else f"v{point.version} stays"
+            kept = f"v{point.version} stays" if point.version else "refused"
+            text = f"v{point.version}" if point.event == "released" else kept
             _label_mark(axes, text, position, point.value, strong=point.event == "released")
 
 
@@ -154,18 +155,19 @@ def _curve_finding(known: Sequence[Point], metric_label: str, floor: float | Non
         return f"No {metric_label} yet"
     last, sign = known[-1], _sign(metric_label)
     number = f"{metric_label} {last.value:.3f}"
+    who = f"Champion v{last.version}" if last.version else "No champion yet; the last challenger"
     if floor is None:
         interval = f" [{last.low:.3f}, {last.high:.3f}]" if isfinite(last.low) else ""
-        return f"Champion v{last.version}: {number}{interval}"
+        return f"{who}: {number}{interval}"
     good, bad = ("above the floor", "below the floor") if sign > 0 else ("within its bound", "out of its bound")
-    return f"Champion v{last.version} is {good if sign * (last.value - floor) >= 0 else bad}: {number}"
+    return f"{who} is {good if sign * (last.value - floor) >= 0 else bad}: {number}"
 
 
 def _curve_key(known: Sequence[Point]) -> str:
     """Names the marks that stand in the picture, and no other."""
     events = {point.event for point in known}
     parts = ["● released"] if "released" in events else []
-    parts += ["○ challenger refused, champion stays"] if "refused" in events else []
+    parts += ["○ challenger refused"] if "refused" in events else []
     parts += ["band: 90 % interval"] if any(isfinite(point.low) for point in known) else []
     return "   ".join(parts)
 

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+from deltalake.exceptions import DeltaError
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.identity import row_ids, set_digest
@@ -72,13 +73,17 @@ class Lake:
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed.
         """
-        rows = self._frame("rows", snapshot.version, None)
-        content = rows.drop(columns=[ROW, BATCH])
-        if set_digest(row_ids(content)) != snapshot.digest or not (row_ids(content) == rows[ROW].to_numpy()).all():
-            raise ArtifactError(
-                f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: a file was altered or damaged. "
-                "Restore the table from a back-up; nothing is trained on it."
-            )
+        damaged = ArtifactError(
+            f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: a file was altered or damaged. "
+            "Restore the table from a back-up; nothing is trained on it."
+        )
+        try:
+            rows = self._frame("rows", snapshot.version, None)
+        except (pa.ArrowException, DeltaError, OSError) as error:
+            raise damaged from error
+        ids = row_ids(rows.drop(columns=[ROW, BATCH]))
+        if set_digest(ids) != snapshot.digest or not (ids == rows[ROW].to_numpy()).all():
+            raise damaged
         return rows.sort_values(ROW, kind="stable").reset_index(drop=True)
 
     # -- the engine ---------------------------------------------------------------------------------------------------

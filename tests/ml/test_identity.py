@@ -15,7 +15,11 @@ def frame(rows: list[tuple[str | None, str | None, int | None]]) -> pd.DataFrame
     """Rows of two texts and a number."""
     first, second, number = zip(*rows, strict=True)
     return pd.DataFrame(
-        {"a": pd.array(first, dtype="string"), "b": pd.array(second, dtype="string"), "n": pd.array(number, dtype="Int64")}
+        {
+            "a": pd.array(first, dtype="string"),
+            "b": pd.array(second, dtype="string"),
+            "n": pd.array(number, dtype="Int64"),
+        }
     )
 
 
@@ -46,9 +50,19 @@ def test_names_of_columns_matter():
 
 def test_the_width_of_storage_does_not_matter():
     """A whole number, a flag, a text and an instant keep their name in any width."""
-    wide = pd.DataFrame({"n": np.array([1], dtype="int64"), "t": ["x"], "at": pd.to_datetime(["2020-01-01"], utc=True).astype("datetime64[ns, UTC]")})
+    wide = pd.DataFrame(
+        {
+            "n": np.array([1], dtype="int64"),
+            "t": ["x"],
+            "at": pd.to_datetime(["2020-01-01"], utc=True).astype("datetime64[ns, UTC]"),
+        }
+    )
     narrow = pd.DataFrame(
-        {"n": pd.array([1], dtype="Int8"), "t": pd.array(["x"], dtype="string"), "at": wide["at"].dt.tz_convert("Asia/Tokyo").astype("datetime64[us, Asia/Tokyo]")}
+        {
+            "n": pd.array([1], dtype="Int8"),
+            "t": pd.array(["x"], dtype="string"),
+            "at": wide["at"].dt.tz_convert("Asia/Tokyo").astype("datetime64[us, Asia/Tokyo]"),
+        }
     )
     assert row_ids(wide)[0] == row_ids(narrow)[0]
 

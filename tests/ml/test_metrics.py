@@ -20,11 +20,17 @@ from tasks.ml.metrics import (
 REFERENCES = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
-    "log_loss": lambda y, p, sample_weight: log_loss(y, np.clip(p, 1e-7, 1 - 1e-7), sample_weight=sample_weight, labels=[0, 1]),
+    "log_loss": lambda y, p, sample_weight: log_loss(
+        y, np.clip(p, 1e-7, 1 - 1e-7), sample_weight=sample_weight, labels=[0, 1]
+    ),
     "brier": brier_score_loss,
 }
 # Few distinct probabilities, so that ties are the rule, and the ends of the range among them.
-ANSWERS = st.lists(st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), st.integers(1, 5)), min_size=2, max_size=40)
+ANSWERS = st.lists(
+    st.tuples(st.integers(0, 1), st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.9, 1.0]), st.integers(1, 5)),
+    min_size=2,
+    max_size=40,
+)
 
 
 def both_classes(rng: np.random.Generator, n: int, skill: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +145,13 @@ def paid(cost: Cost, y: np.ndarray, p: np.ndarray, threshold: float) -> float:
 
 @settings(deadline=None, max_examples=300)
 @given(
-    st.lists(st.tuples(st.integers(0, 1), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, np.nextafter(0.5, 1), 1.0]))), min_size=1, max_size=30),
+    st.lists(
+        st.tuples(
+            st.integers(0, 1), st.one_of(st.floats(0, 1), st.sampled_from([0.0, 0.5, np.nextafter(0.5, 1), 1.0]))
+        ),
+        min_size=1,
+        max_size=30,
+    ),
     st.sampled_from([(1, 1), (1, 5), (3, 0.5), (0, 1)]),
 )
 def test_the_threshold_is_the_cheapest(answers, prices):

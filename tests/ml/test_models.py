@@ -8,7 +8,16 @@ import pytest
 from tasks.ml.contract import Column
 from tasks.ml.features import matrix
 from tasks.ml.metrics import METRICS
-from tasks.ml.models import FAMILIES, HistGradientBoosting, Logistic, pipeline, probabilities, suggest, trial_params
+from tasks.ml.models import (
+    FAMILIES,
+    HistGradientBoosting,
+    Logistic,
+    observed,
+    pipeline,
+    probabilities,
+    suggest,
+    trial_params,
+)
 
 COLUMNS = {
     "amount": Column(type="float", nullable=True),
@@ -41,6 +50,11 @@ def rows(seed: int, kinds: tuple[str | None, ...] = ("a", "b", None)) -> tuple[p
     return matrix(frame, TYPES), y
 
 
+def fitted(family, x, y):
+    """A pipeline as training makes it: over the columns that hold any value."""
+    return pipeline(family, observed(COLUMNS, x), seed=0).fit(x, y)
+
+
 @pytest.fixture(params=list(FAMILIES))
 def family(request):
     """Each family with its defaults."""
@@ -51,13 +65,18 @@ def test_a_pipeline_learns_in_spite_of_holes(family):
     """Missing texts, missing numbers and columns without any value neither stop a fit nor spoil it."""
     x, y = rows(0)
     later, truth = rows(1)
-    answers = pipeline(family, COLUMNS, seed=0).fit(x, y).predict_proba(later)[:, 1]
+    answers = fitted(family, x, y).predict_proba(later)[:, 1]
     assert METRICS["roc_auc"].of(truth, answers) > 0.85
+
+
+def test_columns_without_any_value_are_left_out():
+    """A column that is empty in these rows is not learned from; the order of the others stays."""
+    assert list(observed(COLUMNS, rows(0)[0])) == ["amount", "count", "flag", "kind"]
 
 
 def test_unseen_categories_are_answered(family):
     """A category that training never met gets a finite probability."""
-    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    model = fitted(family, *rows(0))
     answers = model.predict_proba(rows(1, kinds=("never seen", "neither", None))[0])[:, 1]
     assert np.isfinite(answers).all()
     assert ((answers >= 0) & (answers <= 1)).all()
@@ -65,20 +84,20 @@ def test_unseen_categories_are_answered(family):
 
 def test_a_missing_category_is_answered_where_training_had_none(family):
     """Training without a hole does not stop an answer to a row with one."""
-    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0, kinds=("a", "b")))
+    model = fitted(family, *rows(0, kinds=("a", "b")))
     assert np.isfinite(model.predict_proba(rows(1)[0])).all()
 
 
 def test_a_column_may_be_filled_for_the_first_time(family):
     """A column that was empty in training may carry values later."""
-    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    model = fitted(family, *rows(0))
     later = rows(1)[0].assign(empty=1.0, note="hello")
     assert np.isfinite(model.predict_proba(later)).all()
 
 
 def test_a_row_is_answered_alone_as_among_others(family):
     """An answer depends on its row only."""
-    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    model = fitted(family, *rows(0))
     later = rows(1)[0].head(20)
     alone = [model.predict_proba(later.iloc[[place]])[0, 1] for place in range(len(later))]
     assert alone == pytest.approx(model.predict_proba(later)[:, 1], abs=1e-12)
@@ -87,13 +106,13 @@ def test_a_row_is_answered_alone_as_among_others(family):
 def test_the_same_seed_gives_the_same_model(family):
     """Two fits on the same rows with the same seed answer alike to the last bit."""
     x, y = rows(0)
-    first, second = (pipeline(family, COLUMNS, seed=3).fit(x, y).predict_proba(x) for _ in range(2))
+    first, second = (fitted(family, x, y).predict_proba(x) for _ in range(2))
     assert first.tobytes() == second.tobytes()
 
 
 def test_preparation_is_fitted_on_the_rows_of_the_fit_only(family):
     """What is imputed and scaled comes from training: later rows do not move it."""
-    model = pipeline(family, COLUMNS, seed=0).fit(*rows(0))
+    model = fitted(family, *rows(0))
     later = rows(1)[0]
     before = model.predict_proba(later.head(5))
     model.predict_proba(later.assign(amount=1e6))
@@ -112,7 +131,7 @@ def test_projects_with_one_sort_of_column_work(family, kept):
 def test_the_positive_class_is_found_by_name(family, positive):
     """A pipeline fitted on labels as texts gives the probability of the class that was asked for."""
     x, y = rows(0)
-    model = pipeline(family, COLUMNS, seed=0).fit(x, np.where(y == 1, "finding", "healthy"))
+    model = fitted(family, x, np.where(y == 1, "finding", "healthy"))
     truth = y if positive == "finding" else 1 - y
     assert METRICS["roc_auc"].of(truth, probabilities(model, x, positive)) > 0.85
 
@@ -134,7 +153,10 @@ def test_a_search_keeps_to_its_families():
 
 @pytest.mark.parametrize(
     ("given", "name", "moved"),
-    [(Logistic(C=1e9), "logistic.C", 100.0), (HistGradientBoosting(max_iter=5000), "hist_gradient_boosting.max_iter", 400)],
+    [
+        (Logistic(C=1e9), "logistic.C", 100.0),
+        (HistGradientBoosting(max_iter=5000), "hist_gradient_boosting.max_iter", 400),
+    ],
     ids=["C", "max_iter"],
 )
 def test_parameters_out_of_range_are_moved_in(given, name, moved):

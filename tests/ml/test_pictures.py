@@ -178,6 +178,15 @@ def test_curve_title_knows_the_metrics_direction(value, label, floor, words):
     assert "v3" in title
 
 
+def test_curve_without_a_champion_names_none():
+    """As long as every challenger was refused, no version is said to answer."""
+    refused = Point(START, 0.6, 0.5, 0.7, 0, "refused")
+    assert pictures._curve_finding([refused], "ROC AUC", 0.7).startswith(
+        "No champion yet; the last challenger is below"
+    )
+    opened(pictures.curve([refused], "ROC AUC", 0.7))
+
+
 @pytest.mark.parametrize(
     ("shift", "words"), [(0.0, "Calibrated"), (0.2, "Predictions are too high"), (-0.2, "Predictions are too low")]
 )

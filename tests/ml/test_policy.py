@@ -48,7 +48,9 @@ def test_a_policy_is_told_by_its_kind():
     """`kind` chooses the policy; a key of the other kind is refused."""
     policies = TypeAdapter(Policy)
     assert policies.validate_python({"kind": "batch"}) == OnBatch(cooldown=60)
-    assert policies.validate_python({"kind": "cron", "cron": "0 3 * * 1"}) == OnSchedule(cron="0 3 * * 1", timezone="UTC")
+    assert policies.validate_python({"kind": "cron", "cron": "0 3 * * 1"}) == OnSchedule(
+        cron="0 3 * * 1", timezone="UTC"
+    )
     with pytest.raises(ValidationError, match="cron"):
         policies.validate_python({"kind": "batch", "cron": "0 3 * * 1"})
 

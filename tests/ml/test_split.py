@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from tasks.ml.split import TimeSplit
 
 ROWS = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(
-    lambda hours: pd.DataFrame({"at": pd.Timestamp("2020", tz="UTC") + pd.to_timedelta(hours, unit="h"), "id": range(len(hours))})
+    lambda hours: pd.DataFrame(
+        {"at": pd.Timestamp("2020", tz="UTC") + pd.to_timedelta(hours, unit="h"), "id": range(len(hours))}
+    )
 )
 SHARES = st.floats(0.05, 0.6)
 
@@ -26,7 +28,11 @@ def test_a_split_loses_no_row_and_doubles_none(rows, holdout, validation):
 def test_every_part_is_newer_than_the_one_before(rows, holdout, validation):
     """No instant stands in two parts, and the holdout is the newest."""
     parts = TimeSplit(column="at", holdout=holdout, validation=validation).apply(rows)
-    for older, newer in [(parts.train, parts.validation), (parts.validation, parts.holdout), (parts.train, parts.holdout)]:
+    for older, newer in [
+        (parts.train, parts.validation),
+        (parts.validation, parts.holdout),
+        (parts.train, parts.holdout),
+    ]:
         assert older.empty or newer.empty or older["at"].max() < newer["at"].min()
     assert len(parts.holdout)
 

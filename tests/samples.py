@@ -1,0 +1,49 @@
+"""What tests share: rows as files, a light project, a free port, and waiting for a thing to happen."""
+
+import csv
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tasks.config.settings import REPOSITORY
+
+LIGHT = "search: {seconds: 60, trials: 2, folds: 2, seed: 7}"
+Answer = TypeVar("Answer")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def until(ask: Callable[[], Answer | None], seconds: float = 120, what: str = "it") -> Answer:
+    """Polls until there is an answer."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        answer = ask()
+        if answer:
+            return answer
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not happen within {seconds:g} s")
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """A CSV file of rows."""
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def light_projects(folder: Path) -> Path:
+    """A copy of the thyroid project with a search of two trials, in a folder of its own."""
+    shutil.copytree(REPOSITORY / "deployments" / "thyroid", folder / "thyroid", ignore=shutil.ignore_patterns("__pycache__"))
+    text = (folder / "thyroid" / "project.yaml").read_text()
+    lines = [LIGHT if line.startswith("search:") else line for line in text.splitlines()]
+    (folder / "thyroid" / "project.yaml").write_text("\n".join(lines) + "\n")
+    return folder

@@ -1,0 +1,70 @@
+import dataclasses
+import datetime as dt
+import threading
+from pathlib import Path
+
+import pytest
+
+from tasks.config.errors import ConflictError
+from tasks.stores.journal import Journal, Release
+
+FIRST = Release(
+    project="p", generation=1, version=1, digest="d", actor="a", reason="r", at="2026-01-01T00:00:00+00:00", metric="roc_auc", value=0.9, low=0.8, high=1.0
+)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(f"sqlite:///{tmp_path / 'k' / 'keepfit.db'}")
+
+
+def test_the_newest_generation_is_champion(journal: Journal):
+    """Before a release there is no champion; after two the second is."""
+    assert journal.champion("p") is None
+    journal.release(FIRST)
+    second = journal.release(dataclasses.replace(FIRST, generation=2, version=4))
+    assert journal.champion("p") == second
+    assert journal.champions() == {"p": second}
+    assert [release.version for release in journal.releases("p")] == [1, 4]
+
+
+def test_of_two_releases_at_once_one_wins_and_one_gets_a_conflict(journal: Journal):
+    """O-08: twenty threads release the same generation; exactly one succeeds and is champion."""
+    outcomes: list[object] = []
+    gate = threading.Barrier(20)
+
+    def release(version: int) -> None:
+        gate.wait()
+        try:
+            outcomes.append(journal.release(dataclasses.replace(FIRST, version=version)))
+        except ConflictError as error:
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=release, args=(version,)) for version in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = [outcome for outcome in outcomes if isinstance(outcome, Release)]
+    assert (len(won), len(outcomes)) == (1, 20)
+    assert journal.champion("p") == won[0]
+
+
+def test_batches_are_summed_for_status(journal: Journal):
+    """A batch recorded again replaces its record, and the totals count rows and held batches."""
+    counts = {"arrived": 3, "landed": 2, "quarantined": 1, "known": 0, "at": "2026-01-01", "reason": "", "name": "f.csv", "project": "p"}
+    journal.record_batch(batch="a", state="held", **counts)
+    journal.record_batch(batch="a", state="landed", **counts)
+    assert journal.totals("p") == {"landed": 1, "held": 0, "rows": 2, "quarantined": 1}
+
+
+def test_a_training_is_recorded_from_start_to_end(journal: Journal):
+    """Its row says running, then how it ended, with the details as they were given."""
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    number = journal.start_training(project="p", trigger="t", event=True, snapshot="s", config="c", at=now)
+    assert journal.trainings("p")[0]["state"] == "running"
+    journal.end_training(number, state="released", reason="better", at=now, version=3, detail={"value": 0.9})
+    row = journal.trainings("p")[0]
+    assert (row["state"], row["version"], row["detail"]) == ("released", 3, {"value": 0.9})
+    journal.end_training(number, state="failed", reason="x", at=now)
+    assert journal.trainings("p")[0]["detail"] == {"value": 0.9}
