@@ -19,7 +19,9 @@ def ask(project: str, row: str, settings: Settings, say: Callable[[str], None]) 
     try:
         fields = json.loads(row)
     except json.JSONDecodeError as error:
-        raise KeepfitError(f"--row is no JSON: {error}. Wanted an object of features, like '{{\"age\": 41}}'.") from error
+        raise KeepfitError(
+            f"--row is no JSON: {error}. Wanted an object of features, like '{{\"age\": 41}}'."
+        ) from error
     if not isinstance(fields, dict):
         raise KeepfitError(f"--row is a {type(fields).__name__}; wanted an object of features, like '{{\"age\": 41}}'.")
     address = settings.serving()
@@ -61,4 +63,8 @@ def _here(project: str, fields: dict[str, Any], settings: Settings) -> dict[str,
         answers = champion.predict([fields])
     except RowError as error:
         raise KeepfitError(str(error)) from error
-    return {"project": project, "version": release.version, "predictions": [{"id": None, **answer} for answer in answers]}
+    return {
+        "project": project,
+        "version": release.version,
+        "predictions": [{"id": None, **answer} for answer in answers],
+    }

@@ -23,7 +23,9 @@ app = App(
     version_flags=["--version"],
 )  # fmt: skip
 STACK, PROJECTS, LOOP, MODELS = (Group.create_ordered(name) for name in ("Stack", "Projects", "The loop", "Models"))
-Json = Annotated[bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Json = Annotated[
+    bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")
+]
 logs = Console(stderr=True, highlight=False)
 
 
@@ -94,7 +96,12 @@ def doctor(*, as_json: Json = False) -> int:
     checks = stack.diagnose(Settings())
     table = Table("", "check", "finding", "next move", box=None)
     for check in checks:
-        table.add_row("ok" if check["ok"] else "NO", check["check"], str(check["detail"]), "" if check["ok"] else str(check["next"]))
+        table.add_row(
+            "ok" if check["ok"] else "NO",
+            check["check"],
+            str(check["detail"]),
+            "" if check["ok"] else str(check["next"]),
+        )
     return show({"ok": all(check["ok"] for check in checks), "checks": checks}, as_json=as_json, page=table)
 
 
@@ -105,8 +112,20 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
     settings = Settings()
     found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
-    rows = [{"project": use.project, "columns": len(use.contract.columns), "features": len(use.contract.features), "gates": [gate.kind for gate in use.gates], "digest": use.digest} for use in found]
-    page = "\n".join(f"{row['project']}: {row['columns']} columns, {row['features']} features, gates {', '.join(row['gates'])}" for row in rows)
+    rows = [
+        {
+            "project": use.project,
+            "columns": len(use.contract.columns),
+            "features": len(use.contract.features),
+            "gates": [gate.kind for gate in use.gates],
+            "digest": use.digest,
+        }
+        for use in found
+    ]
+    page = "\n".join(
+        f"{row['project']}: {row['columns']} columns, {row['features']} features, gates {', '.join(gate.kind for gate in use.gates)}"
+        for use, row in zip(found, rows, strict=True)
+    )
     return show({"ok": True, "projects": rows}, as_json=as_json, page=page)
 
 
@@ -135,14 +154,20 @@ def land(project: str, files: Annotated[list[Path], Parameter(negative="")], /, 
     for file in files:
         kept = keep(project, file, settings)
         parameters = {"project": project, "path": str(kept), "name": file.name}
-        landings.append(wait(inbox.submit(project, kept), say) if settings.prefect() else run("land", parameters, settings, say))
+        landings.append(
+            wait(inbox.submit(project, kept), say) if settings.prefect() else run("land", parameters, settings, say)
+        )
     page = "\n".join(landing["reason"] for landing in landings)
     worst = "held" if any(landing["state"] == "held" for landing in landings) else "landed"
-    return show(landings[0] if len(landings) == 1 else {"state": worst, "batches": landings}, as_json=as_json, page=page)
+    return show(
+        landings[0] if len(landings) == 1 else {"state": worst, "batches": landings}, as_json=as_json, page=page
+    )
 
 
 @app.command(group=LOOP)
-def train(project: str, *, snapshot: str | None = None, reason: str = "by hand", again: bool = False, as_json: Json = False) -> int:
+def train(
+    project: str, *, snapshot: str | None = None, reason: str = "by hand", again: bool = False, as_json: Json = False
+) -> int:
     """Train a challenger on a snapshot, judge it, and release it when every gate passed.
 
     Args:
@@ -207,8 +232,16 @@ def _status(settings: Settings) -> dict[str, Any]:
     from tasks.stores.journal import Journal
 
     if not (settings.database_url or (settings.home / "keepfit.db").is_file()):
-        empty = {"champion": None, "serving": None, "batches": {"landed": 0, "held": 0, "rows": 0, "quarantined": 0}, "last_train": None}
-        return {"services": stack.services(settings), "projects": [{"project": name, **empty} for name in settings.project_names()]}
+        empty = {
+            "champion": None,
+            "serving": None,
+            "batches": {"landed": 0, "held": 0, "rows": 0, "quarantined": 0},
+            "last_train": None,
+        }
+        return {
+            "services": stack.services(settings),
+            "projects": [{"project": name, **empty} for name in settings.project_names()],
+        }
     journal, live = Journal(settings.journal()), served(settings)
     champions = journal.champions()
     return {
@@ -229,7 +262,14 @@ def _status(settings: Settings) -> dict[str, Any]:
 def _champion(release: Any) -> dict[str, Any] | None:
     if release is None:
         return None
-    return {"version": release.version, "since": release.at, "metric": release.metric, "value": release.value, "low": release.low, "high": release.high}
+    return {
+        "version": release.version,
+        "since": release.at,
+        "metric": release.metric,
+        "value": release.value,
+        "low": release.low,
+        "high": release.high,
+    }
 
 
 def _last(trainings: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -239,12 +279,20 @@ def _last(trainings: list[dict[str, Any]]) -> dict[str, Any] | None:
 def _service_table(services: list[dict[str, Any]]) -> Table:
     table = Table("service", "", "address", "restarts", "", box=None)
     for service in services:
-        table.add_row(service["name"], "healthy" if service["healthy"] else "DOWN", service["url"] or "", str(service["restarts"]), str(service["detail"] or ""))
+        table.add_row(
+            service["name"],
+            "healthy" if service["healthy"] else "DOWN",
+            service["url"] or "",
+            str(service["restarts"]),
+            str(service["detail"] or ""),
+        )
     return table
 
 
 def _project_table(projects: list[dict[str, Any]]) -> Table:
-    table = Table("project", "champion", "metric", "answers", "batches", "rows", "quarantined", "last training", box=None)
+    table = Table(
+        "project", "champion", "metric", "answers", "batches", "rows", "quarantined", "last training", box=None
+    )
     for row in projects:
         champion, last, batches = row["champion"], row["last_train"], row["batches"]
         table.add_row(
@@ -259,8 +307,10 @@ def _project_table(projects: list[dict[str, Any]]) -> Table:
 def explained(error: BaseException) -> str:
     """One sentence for what went wrong, in the user's words where the library's differ."""
     text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC or "database or disk is full" in text:
-        return f"The disk is full: {text}. Nothing was changed; free some space under {Settings().home} and say it again."
+    if (isinstance(error, OSError) and error.errno == errno.ENOSPC) or "database or disk is full" in text:
+        return (
+            f"The disk is full: {text}. Nothing was changed; free some space under {Settings().home} and say it again."
+        )
     if "Failed to reach API" in text or "ConnectError" in type(error).__name__ or "Connection refused" in text:
         return f"A server of the stack does not answer: {text[:200]}. Look at `keepfit status`, then say `keepfit up`."
     return f"{type(error).__name__}: {text[:500]}"
@@ -279,7 +329,7 @@ def main() -> None:
         _fail(str(error), words, REFUSED)
     except KeyboardInterrupt:
         _fail("Stopped by hand; what was landed or released stands. Say it again to go on.", words, 130)
-    except Exception as error:  # noqa: BLE001 -- the last line of defence: a person gets a sentence; KEEPFIT_DEBUG gives the trace
+    except Exception as error:
         if os.environ.get("KEEPFIT_DEBUG"):
             raise
         _fail(explained(error), words, REFUSED)

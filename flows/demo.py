@@ -22,7 +22,13 @@ from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
 
 PROJECT = "thyroid"
-DROPS = (("1984-08", "1984-12"), ("1985-01", "1985-06"), ("1985-07", "1985-12"), ("1986-01", "1986-06"), ("1986-07", "1987-01"))
+DROPS = (
+    ("1984-08", "1984-12"),
+    ("1985-01", "1985-06"),
+    ("1985-07", "1985-12"),
+    ("1986-01", "1986-06"),
+    ("1986-07", "1987-01"),
+)
 FEWEST = 30  # rows of a month that an AUC is given for
 PATIENCE = 240.0
 ENDED = {"released", "registered", "refused", "failed"}
@@ -76,7 +82,9 @@ def drops(folder: Path) -> Iterator[Drop]:
     path = Settings().projects / PROJECT / "data.py"
     spec = importlib.util.spec_from_file_location("thyroid_data", path)
     if spec is None or spec.loader is None:
-        raise StackError(f"{path} is not there; the demo takes its data from it. Restore the folder from the repository.")
+        raise StackError(
+            f"{path} is not there; the demo takes its data from it. Restore the folder from the repository."
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     written = module.batches(folder / "months")
@@ -138,7 +146,9 @@ def _until(ask: Callable[[], dict[str, Any] | None], complaint: str, settings: S
         if answer is not None:
             return answer
         time.sleep(0.1)
-    raise StackError(f"{complaint} after {PATIENCE:g} s. Look at `keepfit status` and at {settings.logs}; saying `make demo` again goes on from here.")
+    raise StackError(
+        f"{complaint} after {PATIENCE:g} s. Look at `keepfit status` and at {settings.logs}; saying `make demo` again goes on from here."
+    )
 
 
 def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
@@ -156,12 +166,18 @@ def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
     use, releases = Project.named(PROJECT, settings), journal.releases(PROJECT)
     rows = Lake(PROJECT, settings.lake(PROJECT)).rows()
     types = {name: use.contract.columns[name].type for name in use.contract.features}
-    models = {release.version: bundles.read(settings.bundles(PROJECT) / str(release.version), release.digest)[1] for release in releases}
+    models = {
+        release.version: bundles.read(settings.bundles(PROJECT) / str(release.version), release.digest)[1]
+        for release in releases
+    }
     told = []
     for batch in journal.batches(PROJECT):
         came = rows[rows[BATCH] == batch["batch"]]
         live = [release.version for release in releases if release.at <= batch["at"]]
-        decided = next((row for row in journal.trainings(PROJECT) if batch["name"] in row["trigger"] and row["state"] in ENDED), None)
+        decided = next(
+            (row for row in journal.trainings(PROJECT) if batch["name"] in row["trigger"] and row["state"] in ENDED),
+            None,
+        )
         periods = sorted(set(came[use.contract.time].dt.strftime("%Y-%m")))
         for period in periods:
             of_month = came[came[use.contract.time].dt.strftime("%Y-%m") == period]
@@ -169,7 +185,10 @@ def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
             auc = {}
             if live and len(of_month) >= FEWEST and 0 < truth.sum() < len(truth):
                 features = matrix(of_month, types)
-                auc = {version: METRICS["roc_auc"].of(truth, probabilities(models[version], features, use.labels[1])) for version in {live[0], live[-1]}}
+                auc = {
+                    version: METRICS["roc_auc"].of(truth, probabilities(models[version], features, use.labels[1]))
+                    for version in {live[0], live[-1]}
+                }
             last = period == periods[-1]
             told.append(
                 {
@@ -190,9 +209,15 @@ def _predict(settings: Settings, journal: Journal, say: Say) -> dict[str, Any]:
     rows = Lake(PROJECT, settings.lake(PROJECT)).rows()
     newest = rows.sort_values(use.contract.time).tail(1)[list(use.contract.features)]
     row = json.loads(newest.to_json(orient="records"))[0]
-    answer = httpx.post(f"{settings.serving()}/projects/{PROJECT}/predict", json={"rows": [row]}, timeout=30).raise_for_status().json()
+    answer = (
+        httpx.post(f"{settings.serving()}/projects/{PROJECT}/predict", json={"rows": [row]}, timeout=30)
+        .raise_for_status()
+        .json()
+    )
     champion = journal.champion(PROJECT)
-    say(f"POST /projects/{PROJECT}/predict answers with version {answer['version']} (champion: {champion.version if champion else 'none'})")
+    say(
+        f"POST /projects/{PROJECT}/predict answers with version {answer['version']} (champion: {champion.version if champion else 'none'})"
+    )
     return {"row": row, "answer": answer}
 
 
@@ -219,14 +244,31 @@ def _picture(settings: Settings, rows: list[dict[str, Any]]) -> str:
 
 def page(result: dict[str, Any]) -> Group:
     """The story for a terminal."""
-    table = Table("month", "rows", "frozen first model", "champion", "", "decided", box=None, title="ROC AUC on each month before it was learned from")
+    table = Table(
+        "month",
+        "rows",
+        "frozen first model",
+        "champion",
+        "",
+        "decided",
+        box=None,
+        title="ROC AUC on each month before it was learned from",
+    )
     for row in result["months"]:
         decided = f"{row['decision']}: {row['reason']}" if row["decision"] else ""
         version = f"v{row['version']}" if row["version"] else ""
-        table.add_row(row["month"], str(row["rows"]), _number(row["frozen"]), _number(row["champion"]), version, decided)
+        table.add_row(
+            row["month"], str(row["rows"]), _number(row["frozen"]), _number(row["champion"]), version, decided
+        )
     answer = result["prediction"]["answer"]
-    lines = [f"\nOne prediction over HTTP: {json.dumps(answer)}\n", *(f"{name:>22}  {place}" for name, place in result["links"].items())]
-    lines += [f"{'picture':>22}  {result['picture']}", f"\n{result['seconds']} s in all; `keepfit status` shows it, `keepfit down` stops it."]
+    lines = [
+        f"\nOne prediction over HTTP: {json.dumps(answer)}\n",
+        *(f"{name:>22}  {place}" for name, place in result["links"].items()),
+    ]
+    lines += [
+        f"{'picture':>22}  {result['picture']}",
+        f"\n{result['seconds']} s in all; `keepfit status` shows it, `keepfit down` stops it.",
+    ]
     return Group(table, Text("\n".join(lines)))
 
 

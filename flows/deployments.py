@@ -1,7 +1,7 @@
 """Declared projects become Prefect deployments: schedules, event triggers, forms."""
 
 import sys
-from typing import Any
+from typing import Any, cast
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
@@ -45,15 +45,21 @@ def deploy(settings: Settings | None = None) -> list[str]:
 
 
 def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: Any) -> RunnerDeployment:
-    return flow.to_deployment(
+    made = flow.to_deployment(
         name=use.project, parameters={"project": use.project}, tags=[f"project:{use.project}"], description=description, work_pool_name=POOL,
         concurrency_limit=ONE, entrypoint_type=EntrypointType.MODULE_PATH, job_variables={"command": WARM}, **when,
     )  # fmt: skip
+    return cast("RunnerDeployment", made)  # outside of an event loop it is never a coroutine
 
 
 def _schedules(use: Project) -> list[Schedule]:
     return [
-        Cron(policy.cron, timezone=policy.timezone, slug=f"schedule-{number}", parameters={"reason": f"schedule {policy.cron} {policy.timezone}"})
+        Cron(
+            policy.cron,
+            timezone=policy.timezone,
+            slug=f"schedule-{number}",
+            parameters={"reason": f"schedule {policy.cron} {policy.timezone}"},
+        )
         for number, policy in enumerate(policy for policy in use.retrain if isinstance(policy, OnSchedule))
     ]
 
@@ -72,5 +78,8 @@ def _triggers(use: Project) -> list[DeploymentEventTrigger]:
 
 
 def _when(use: Project) -> str:
-    words = [f"at {policy.cron} {policy.timezone}" if isinstance(policy, OnSchedule) else "when a batch has landed" for policy in use.retrain]
+    words = [
+        f"at {policy.cron} {policy.timezone}" if isinstance(policy, OnSchedule) else "when a batch has landed"
+        for policy in use.retrain
+    ]
     return " and ".join(words) or "by hand only"

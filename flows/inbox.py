@@ -68,7 +68,7 @@ class Inbox:
         """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
         folder = self.settings.inbox(name) / ARRIVED
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-        return sorted((path for path in found if path not in self.seen), key=lambda path: original_name(path))
+        return sorted((path for path in found if path not in self.seen), key=original_name)
 
 
 def submit(name: str, kept: Path) -> UUID:
@@ -86,7 +86,9 @@ def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path) -> 
     content = fingerprint(kept)
     parameters = {"project": name, "path": str(kept), "name": original_name(kept)}
     for attempt in range(1000):
-        run = client.create_flow_run_from_deployment(deployment, parameters=parameters, idempotency_key=f"{name} {content} {attempt}")
+        run = client.create_flow_run_from_deployment(
+            deployment, parameters=parameters, idempotency_key=f"{name} {content} {attempt}"
+        )
         if run.state is None or not run.state.is_final():
             return run.id
     raise KeepfitError(f"{original_name(kept)} was landed 1000 times already. Look at its runs in Prefect.")
@@ -103,7 +105,7 @@ def main() -> None:
     while not stop.wait(LOOK):
         try:
             inbox.look(time.monotonic())
-        except Exception:  # noqa: BLE001 -- an unmounted folder or a server that is away must not end the watch
+        except Exception:
             LOG.exception("a look at the inbox failed; it goes on in a second")
             stop.wait(1)
         heartbeat.touch()

@@ -8,7 +8,7 @@ from tasks.ingest import hand_on, ingest
 
 
 @flow(name="land", flow_run_name="{project}: {name} arrived", persist_result=True, result_serializer="json")
-def land(project: str, path: str, name: str = "a file") -> dict[str, Any]:
+def land(project: str, path: str, name: str = "a file") -> dict[str, Any]:  # noqa: ARG001 -- in the run's name
     """Lands the rows of one file exactly once; rows that break the contract go to quarantine.
 
     Args:

@@ -7,8 +7,15 @@ from prefect import flow
 from tasks.deploy import commit, follow, proclaim, rehearse
 
 
-@flow(name="release", flow_run_name="{project}: version {version} to champion", persist_result=True, result_serializer="json")
-def release(project: str, version: int, reason: str = "by hand", actor: str = "somebody in the Prefect UI") -> dict[str, Any]:
+@flow(
+    name="release",
+    flow_run_name="{project}: version {version} to champion",
+    persist_result=True,
+    result_serializer="json",
+)
+def release(
+    project: str, version: int, reason: str = "by hand", actor: str = "somebody in the Prefect UI"
+) -> dict[str, Any]:
     """Makes a registered version champion, if every configured gate has passed it.
 
     Args:

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
 from tasks.config.errors import KeepfitError, StackError
 from tasks.config.settings import Settings
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
 
 Say = Callable[[str], None]
 
@@ -19,7 +22,9 @@ def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> 
     """
     if settings.prefect():
         return wait(start(name, parameters), say)
-    say("no stack is running: the work is done in this process (a temporary Prefect server starts, which takes a while)")
+    say(
+        "no stack is running: the work is done in this process (a temporary Prefect server starts, which takes a while)"
+    )
     return _here(name)(**parameters)
 
 
@@ -29,9 +34,12 @@ def start(name: str, parameters: dict[str, Any]) -> UUID:
     from prefect.exceptions import ObjectNotFound
 
     try:
-        return run_deployment(f"{name}/{parameters['project']}", parameters=parameters, timeout=0, as_subflow=False).id  # ty: ignore[unresolved-attribute]
+        started = run_deployment(f"{name}/{parameters['project']}", parameters=parameters, timeout=0, as_subflow=False)
+        return cast("FlowRun", started).id  # outside of an event loop it is never a coroutine
     except ObjectNotFound as error:
-        raise StackError(f"'{name}/{parameters['project']}' is not deployed on the running stack. Say `keepfit deploy`.") from error
+        raise StackError(
+            f"'{name}/{parameters['project']}' is not deployed on the running stack. Say `keepfit deploy`."
+        ) from error
 
 
 def wait(run: UUID, say: Say, patience: float = 24 * 3600) -> dict[str, Any]:
@@ -43,13 +51,15 @@ def wait(run: UUID, say: Say, patience: float = 24 * 3600) -> dict[str, Any]:
         while time.monotonic() - begun < patience:
             found = client.read_flow_run(run)
             state = found.state
-            if state and state.name != last:
+            if state and state.name and state.name != last:
                 last = state.name
                 say(f"{found.name}: {last.lower()}")
             if state and state.is_completed():
-                return state.result()  # ty: ignore[invalid-return-type]
+                return cast("dict[str, Any]", state.result())
             if state and state.is_final():
-                raise KeepfitError(f"The run '{found.name}' ended as {state.name}: {(state.message or 'no message').strip()}. Its log is in Prefect.")
+                raise KeepfitError(
+                    f"The run '{found.name}' ended as {state.name}: {(state.message or 'no message').strip()}. Its log is in Prefect."
+                )
             time.sleep(0.2)
     raise StackError(f"The run {run} has not ended within {patience:g} s. Look at it in Prefect; nothing was lost.")
 

@@ -18,7 +18,9 @@ from tasks.tune import tune
     name="train", flow_run_name="{project}: {reason}", persist_result=True, result_serializer="json",
     on_failure=[note_failure], on_crashed=[note_failure], on_cancellation=[note_failure],
 )  # fmt: skip
-def train(project: str, reason: str = "by hand", snapshot: str | None = None, event: bool = False, again: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 -- a form's fields
+def train(
+    project: str, reason: str = "by hand", snapshot: str | None = None, event: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Trains a challenger on a snapshot, judges it by every gate, and releases it when all passed.
 
     Args:

@@ -16,8 +16,10 @@ import selectors
 import signal
 import socket
 import sys
+import traceback
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 ENGINE = "prefect.engine"  # what Prefect itself would start
 ROOMS = ("flows", "tasks")
@@ -88,7 +90,16 @@ def serve() -> None:
 
 def _load() -> None:
     """Imports what a run needs, and moves it out of the garbage collector's sight so that children share the memory."""
-    for module in ("mlflow.sklearn", "optuna", "prefect.engine", "skops.io", "sklearn.ensemble", "sklearn.linear_model", "flows.land", "flows.train"):
+    for module in (
+        "mlflow.sklearn",
+        "optuna",
+        "prefect.engine",
+        "skops.io",
+        "sklearn.ensemble",
+        "sklearn.linear_model",
+        "flows.land",
+        "flows.train",
+    ):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()
@@ -123,7 +134,7 @@ class Nursery:
         for output in outputs:
             os.close(output)
 
-    def _bear(self, wanted: dict[str, object], outputs: list[int], link: socket.socket) -> None:
+    def _bear(self, wanted: dict[str, Any], outputs: list[int], link: socket.socket) -> None:
         child = os.fork()
         if child == 0:
             self.listener.close()
@@ -173,7 +184,7 @@ def _exactly(link: socket.socket, size: int) -> bytes:
     return bytes(parts)
 
 
-def _become(wanted: dict[str, object], outputs: list[int]) -> None:
+def _become(wanted: dict[str, Any], outputs: list[int]) -> None:
     """In the child: takes over environment, folder and output of the request and runs Prefect's engine."""
     code = 1
     try:
@@ -182,7 +193,7 @@ def _become(wanted: dict[str, object], outputs: list[int]) -> None:
         for target, output in zip((1, 2), outputs, strict=True):
             os.dup2(output, target)
         os.environ.clear()
-        os.environ.update(wanted["env"])  # ty: ignore[invalid-argument-type, no-matching-overload]
+        os.environ.update(wanted["env"])
         os.chdir(str(wanted["cwd"]))
         sys.argv = [ENGINE]
         sys.modules.pop(ENGINE, None)
@@ -190,8 +201,8 @@ def _become(wanted: dict[str, object], outputs: list[int]) -> None:
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:  # noqa: BLE001 -- a forked child must never go on in its parent's loop
-        sys.excepthook(*sys.exc_info())
+    except BaseException as error:  # noqa: BLE001 -- a forked child must never go on in its parent's loop
+        traceback.print_exception(error)
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

@@ -44,7 +44,9 @@ def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
         at=dt.datetime.now(dt.UTC).isoformat(), metric=use.metric, value=detail["value"], low=detail["low"], high=detail["high"],
     )  # fmt: skip
     Champion.load(settings.bundles(project) / str(version), release)
-    get_run_logger().info("version %s of %s: bundle %s verified, loaded and asked", version, project, release.digest[:12])
+    get_run_logger().info(
+        "version %s of %s: bundle %s verified, loaded and asked", version, project, release.digest[:12]
+    )
     return Plan(project=project, release=release, previous=champion.version if champion else None)
 
 
@@ -83,7 +85,9 @@ def follow(project: str) -> str:
     if len(releases) > 1:
         registry.point("previous", releases[-2].version)
     address = settings.serving()
-    said = _wait_for_server(address, champion) if address else "no server runs; it will load the champion when it starts"
+    said = (
+        _wait_for_server(address, champion) if address else "no server runs; it will load the champion when it starts"
+    )
     get_run_logger().info("version %s of %s is champion: %s", champion.version, project, said)
     return said
 
@@ -115,7 +119,13 @@ def proclaim(plan: Plan, said: str) -> dict[str, object]:
     """Tells the world: an event, and the outcome as the run's result."""
     state = "refused" if plan.release is None else "released"
     version = plan.release.version if plan.release else None
-    result: dict[str, object] = {"project": plan.project, "state": state, "reason": plan.refused or said, "version": version, "from": plan.previous}
+    result: dict[str, object] = {
+        "project": plan.project,
+        "state": state,
+        "reason": plan.refused or said,
+        "version": version,
+        "from": plan.previous,
+    }
     if plan.release:
         emit_event(
             event="keepfit.model.released", payload=result,

@@ -29,19 +29,37 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
-    answers = _answers(use, split.holdout, use.truth(pd.concat([split.train, split.validation])).to_numpy(), candidate, champion, settings)
+    answers = _answers(
+        use,
+        split.holdout,
+        use.truth(pd.concat([split.train, split.validation])).to_numpy(),
+        candidate,
+        champion,
+        settings,
+    )
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     scores = summarise(use, answers, candidate.threshold, champion.version if champion else None, str(path))
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
     Registry(project, settings.mlflow(), settings.artifacts).log(
-        candidate.run, metrics=every | {f"holdout.{use.metric}.low": scores.metric.low, f"holdout.{use.metric}.high": scores.metric.high}
+        candidate.run,
+        metrics=every
+        | {f"holdout.{use.metric}.low": scores.metric.low, f"holdout.{use.metric}.high": scores.metric.high},
     )
-    get_run_logger().info("%s on %s holdout rows: %s; champion %s", use.goal.label, len(answers), scores.metric, scores.champion or "none")
+    get_run_logger().info(
+        "%s on %s holdout rows: %s; champion %s", use.goal.label, len(answers), scores.metric, scores.champion or "none"
+    )
     return scores
 
 
-def _answers(use: Project, holdout: pd.DataFrame, before: np.ndarray, candidate: Candidate, champion: Release | None, settings: Settings) -> pd.DataFrame:
+def _answers(
+    use: Project,
+    holdout: pd.DataFrame,
+    before: np.ndarray,
+    candidate: Candidate,
+    champion: Release | None,
+    settings: Settings,
+) -> pd.DataFrame:
     """One row a holdout row, in order of time: id, truth, and everybody's probability."""
     truth = use.truth(holdout).to_numpy()
     answers = pd.DataFrame({ROW: holdout[ROW], "truth": truth})
@@ -50,7 +68,9 @@ def _answers(use: Project, holdout: pd.DataFrame, before: np.ndarray, candidate:
     answers["challenger"], _ = _ask(use, holdout, Path(candidate.folder), candidate.digest)
     answers["unseen"] = True
     if champion:
-        answers["champion"], seen_until = _ask(use, holdout, settings.bundles(use.project) / str(champion.version), champion.digest)
+        answers["champion"], seen_until = _ask(
+            use, holdout, settings.bundles(use.project) / str(champion.version), champion.digest
+        )
         answers["unseen"] = (holdout[use.split.column] > pd.Timestamp(seen_until)).to_numpy()
     return answers
 

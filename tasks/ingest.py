@@ -65,13 +65,19 @@ def read(path: Path) -> pd.DataFrame:
         BatchError: the file is empty, broken, or of another kind.
     """
     if path.suffix not in SUFFIXES:
-        raise BatchError(f"{path.name}: is of kind '{path.suffix}'. Wanted: {', '.join(SUFFIXES)}.{suggestion(path.suffix, SUFFIXES)}")
+        raise BatchError(
+            f"{path.name}: is of kind '{path.suffix}'. Wanted: {', '.join(SUFFIXES)}.{suggestion(path.suffix, SUFFIXES)}"
+        )
     if path.stat().st_size == 0:
-        raise BatchError(f"{path.name}: is empty (0 bytes). Wanted: a header and rows. Send it again; nothing was changed.")
+        raise BatchError(
+            f"{path.name}: is empty (0 bytes). Wanted: a header and rows. Send it again; nothing was changed."
+        )
     try:
         rows = _table(path).to_pandas()
     except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError) as error:
-        raise BatchError(f"{path.name}: does not read as {path.suffix[1:]}: {_first_line(error)}. Send it again, complete; nothing was changed.") from error
+        raise BatchError(
+            f"{path.name}: does not read as {path.suffix[1:]}: {_first_line(error)}. Send it again, complete; nothing was changed."
+        ) from error
     if rows.empty:
         raise BatchError(f"{path.name}: has a header but no row. Wanted: rows. Nothing was changed.")
     return rows
@@ -84,7 +90,9 @@ def _table(path: Path) -> pa.Table:
         return pa.json.read_json(path)
     with pa.csv.open_csv(path) as start:
         names = start.schema.names
-    options = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), null_values=list(NOTHING), strings_can_be_null=True)
+    options = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=list(NOTHING), strings_can_be_null=True
+    )
     return pa.csv.read_csv(path, convert_options=options, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
 
 
@@ -108,10 +116,16 @@ def part(contract: Contract, rows: pd.DataFrame, landed: pd.DataFrame) -> tuple[
     fresh = checked.rows[~known]
     clash = _clashing(fresh, landed, list(contract.key))
     rule = f"{', '.join(contract.key)} names a row that landed before with other values"
-    refused = fresh[clash].astype("string").assign(_rule=rule, _column=contract.key[0], _value=fresh[clash][contract.key[0]].astype("string"))
+    refused = (
+        fresh[clash]
+        .astype("string")
+        .assign(_rule=rule, _column=contract.key[0], _value=fresh[clash][contract.key[0]].astype("string"))
+    )
     counts = checked.counts | ({rule: int(clash.sum())} if clash.any() else {})
     quarantined = pd.concat([checked.quarantined, refused], ignore_index=True)
-    return Checked(rows=fresh[~clash].reset_index(drop=True), quarantined=quarantined, extra=checked.extra, counts=counts), int(known.sum())
+    return Checked(
+        rows=fresh[~clash].reset_index(drop=True), quarantined=quarantined, extra=checked.extra, counts=counts
+    ), int(known.sum())
 
 
 def _clashing(rows: pd.DataFrame, landed: pd.DataFrame, key: list[str]) -> pd.Series:
@@ -142,7 +156,17 @@ def _landing(use: Project, batch: str, file: Path, lake: Lake, *, recorded: bool
     try:
         rows = read(file)
     except BatchError as error:
-        return Landing(project=use.project, batch=batch, name=name, state="held", reason=str(error), arrived=0, landed=0, quarantined=0, known=0)
+        return Landing(
+            project=use.project,
+            batch=batch,
+            name=name,
+            state="held",
+            reason=str(error),
+            arrived=0,
+            landed=0,
+            quarantined=0,
+            known=0,
+        )
     if lake.holds(batch):
         return _again(use, batch, name, len(rows), lake) if recorded else _recovered(use, batch, name, len(rows), lake)
     shaped, problem = _shaped(use, rows)
@@ -193,14 +217,28 @@ def _shaped(use: Project, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     try:
         shaped = derive(rows) if derive else rows
     except KeyError as error:
-        return rows, f"column {error} is missing, which hooks.py derives from. Columns that came: {', '.join(map(str, rows.columns))}"
+        return (
+            rows,
+            f"column {error} is missing, which hooks.py derives from. Columns that came: {', '.join(map(str, rows.columns))}",
+        )
     missing = use.contract.missing(shaped)
     if missing:
-        return rows, f"column '{missing[0]}' is missing{f' (and {len(missing) - 1} more)' if missing[1:] else ''}.{suggestion(missing[0], map(str, rows.columns))} Nothing landed"
+        return (
+            rows,
+            f"column '{missing[0]}' is missing{f' (and {len(missing) - 1} more)' if missing[1:] else ''}.{suggestion(missing[0], map(str, rows.columns))} Nothing landed",
+        )
     return shaped, ""
 
 
-def _held(use: Project, batch: str, name: str, rows: pd.DataFrame, reason: str, lake: Lake, rules: dict[str, int] | None = None) -> Landing:
+def _held(
+    use: Project,
+    batch: str,
+    name: str,
+    rows: pd.DataFrame,
+    reason: str,
+    lake: Lake,
+    rules: dict[str, int] | None = None,
+) -> Landing:
     """Keeps every row of a batch that may not land in quarantine, so that none is lost."""
     lake.quarantine(batch, rows.assign(_rule=reason, _column="", _value=""))
     return Landing(
@@ -217,7 +255,11 @@ def _snapshot(use: Project, lake: Lake) -> str | None:
 @task(name="hand on", cache_policy=NO_CACHE)
 def hand_on(landing: Landing, path: str) -> None:
     """Shows what became of every row, announces it, and moves the kept file out of the way. May be repeated."""
-    create_table_artifact(_account(landing), key=f"{landing.project.replace('_', '-')}-batch", description=f"**{landing.project}** {landing.reason}")
+    create_table_artifact(
+        _account(landing),
+        key=f"{landing.project.replace('_', '-')}-batch",
+        description=f"**{landing.project}** {landing.reason}",
+    )
     landed, held = landing.landed > 0, landing.state == "held"
     if landed or held:
         emit_event(
@@ -233,5 +275,12 @@ def hand_on(landing: Landing, path: str) -> None:
 
 def _account(landing: Landing) -> list[dict[str, Any]]:
     """Rows arrived = landed + quarantined + known, a line each, and the broken rules."""
-    counts = [("arrived", landing.arrived), ("landed", landing.landed), ("quarantined", landing.quarantined), ("known", landing.known)]
-    return [{"rows": name, "count": count} for name, count in counts] + [{"rows": f"quarantined: {rule}", "count": n} for rule, n in landing.rules.items()]
+    counts = [
+        ("arrived", landing.arrived),
+        ("landed", landing.landed),
+        ("quarantined", landing.quarantined),
+        ("known", landing.known),
+    ]
+    return [{"rows": name, "count": count} for name, count in counts] + [
+        {"rows": f"quarantined: {rule}", "count": n} for rule, n in landing.rules.items()
+    ]

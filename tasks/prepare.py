@@ -32,7 +32,9 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(run, snapshot.name, snapshot.digest, everything.head(100), "training", snapshot.rows)
-    registry.log(run, params={f"rows.{part}": rows for part, rows in prepared.rows.items()}, tags={"keepfit.code": commit()})
+    registry.log(
+        run, params={f"rows.{part}": rows for part, rows in prepared.rows.items()}, tags={"keepfit.code": commit()}
+    )
     get_run_logger().info("%s", prepared.refused or f"train, validation, holdout: {prepared.rows}")
     return prepared
 
@@ -41,7 +43,9 @@ def describe(use: Project, split: Parts) -> Prepared:
     """Sizes, windows and class shares of the parts, and whether they can be learned from."""
     frames = {"train": split.train, "validation": split.validation, "holdout": split.holdout}
     truths = {name: use.truth(frame) for name, frame in frames.items()}
-    windows = {name: (str(frame[use.split.column].min()), str(frame[use.split.column].max())) for name, frame in frames.items()}
+    windows = {
+        name: (str(frame[use.split.column].min()), str(frame[use.split.column].max())) for name, frame in frames.items()
+    }
     return Prepared(
         rows={name: len(frame) for name, frame in frames.items()},
         windows=windows,

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import Flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
@@ -27,7 +27,9 @@ from tasks.stores.registry import Registry, as_json
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> Decision:
+def register(
+    training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]
+) -> Decision:
     """Puts the outcome on record in MLflow, in the journal and before the eyes of people."""
     settings = Settings()
     use = Project.named(training.project, settings)
@@ -63,14 +65,24 @@ def register(training: Training, prepared: Prepared, best: Best, candidate: Cand
 def decline(training: Training, reason: str) -> dict[str, Any]:
     """Records that nothing was trained, and why; a refusal ends a run well."""
     settings = Settings()
-    decision = Decision(project=training.project, state="refused", reason=reason, trigger=training.reason, snapshot=training.snapshot.name if training.snapshot else None)
+    decision = Decision(
+        project=training.project,
+        state="refused",
+        reason=reason,
+        trigger=training.reason,
+        snapshot=training.snapshot.name if training.snapshot else None,
+    )
     if training.id:
         _end(Journal(settings.journal()), training, decision, {"run": training.run})
         registry = Registry(training.project, settings.mlflow(), settings.artifacts)
         registry.log(training.run, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
         registry.end(training.run)
         _announce(decision)
-    create_markdown_artifact(pages.decision(decision.state, reason, [], project=training.project), key=f"{_key(training.project)}-decision", description=f"**{training.project}** {reason}")
+    create_markdown_artifact(
+        pages.decision(decision.state, reason, [], project=training.project),
+        key=f"{_key(training.project)}-decision",
+        description=f"**{training.project}** {reason}",
+    )
     get_run_logger().info("refused: %s", reason)
     return decision.model_dump(mode="json")
 
@@ -80,38 +92,84 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
     """Records that the version went live, or why it did not."""
     settings = Settings()
     state = released["state"] if released["state"] == "released" else "registered"
-    final = decision.model_copy(update={"state": state, "reason": decision.reason if state == "released" else f"not released: {released['reason']}"})
+    final = decision.model_copy(
+        update={
+            "state": state,
+            "reason": decision.reason if state == "released" else f"not released: {released['reason']}",
+        }
+    )
     Journal(settings.journal()).end_training(training.id, state=state, reason=final.reason, at=dt.datetime.now(dt.UTC))
-    Registry(training.project, settings.mlflow(), settings.artifacts).log(training.run, tags={"keepfit.decision": state})
+    Registry(training.project, settings.mlflow(), settings.artifacts).log(
+        training.run, tags={"keepfit.decision": state}
+    )
     return final.model_dump(mode="json")
 
 
-def note_failure(_flow: object, run: FlowRun, state: State[Any]) -> None:
+def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 -- Prefect calls it by these names
     """Hook: a training whose run failed or was cancelled is not under way any more."""
     journal, now = Journal(Settings().journal()), dt.datetime.now(dt.UTC)
-    running = [row for row in journal.trainings(str(run.parameters["project"])) if row["state"] in {"running", "releasing"}]
+    running = [
+        row
+        for row in journal.trainings(str(flow_run.parameters["project"]))
+        if row["state"] in {"running", "releasing"}
+    ]
     for row in running[-1:]:
         journal.end_training(row["id"], state="failed", reason=(state.message or state.name or "failed")[:2000], at=now)
 
 
 def _end(journal: Journal, training: Training, decision: Decision, detail: dict[str, Any]) -> None:
-    journal.end_training(training.id, state=decision.state, reason=decision.reason, at=dt.datetime.now(dt.UTC), version=decision.version, detail=detail)
+    journal.end_training(
+        training.id,
+        state=decision.state,
+        reason=decision.reason,
+        at=dt.datetime.now(dt.UTC),
+        version=decision.version,
+        detail=detail,
+    )
 
 
-def _version(use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, about: str) -> tuple[int, str]:
+def _version(
+    use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, about: str
+) -> tuple[int, str]:
     """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
     manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
-    sample = matrix(parts(use, training.rows, settings.lake(use.project)).train.head(5), {feature["name"]: feature["type"] for feature in manifest["features"]})
-    logged = registry.log_model(training.run, model, sample, bundles.REVIEWED, pinned("scikit-learn", "pandas", "numpy", "skops"))
-    tags = {"keepfit.snapshot": training.rows.name, "keepfit.threshold": f"{candidate.threshold:.6f}", "keepfit.trigger": training.reason}
+    sample = matrix(
+        parts(use, training.rows, settings.lake(use.project)).train.head(5),
+        {feature["name"]: feature["type"] for feature in manifest["features"]},
+    )
+    logged = registry.log_model(
+        training.run, model, sample, bundles.REVIEWED, pinned("scikit-learn", "pandas", "numpy", "skops")
+    )
+    tags = {
+        "keepfit.snapshot": training.rows.name,
+        "keepfit.threshold": f"{candidate.threshold:.6f}",
+        "keepfit.trigger": training.reason,
+    }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
     return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
 
 
-def _facts(use: Project, training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]) -> card.CardFacts:
-    windows = {name: card.Window(rows=prepared.rows[name], start=dt.datetime.fromisoformat(since), end=dt.datetime.fromisoformat(until)) for name, (since, until) in prepared.windows.items()}
-    before = card.Before(version=scores.champion_version, value=scores.champion.value) if scores.champion_version and scores.champion else None
+def _facts(
+    use: Project,
+    training: Training,
+    prepared: Prepared,
+    best: Best,
+    candidate: Candidate,
+    scores: Scores,
+    verdicts: list[Verdict],
+) -> card.CardFacts:
+    windows = {
+        name: card.Window(
+            rows=prepared.rows[name], start=dt.datetime.fromisoformat(since), end=dt.datetime.fromisoformat(until)
+        )
+        for name, (since, until) in prepared.windows.items()
+    }
+    before = (
+        card.Before(version=scores.champion_version, value=scores.champion.value)
+        if scores.champion_version and scores.champion
+        else None
+    )
     return card.CardFacts(
         project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
         delta_version=training.rows.version, parts=windows, family=best.family.kind, params=best.family.model_dump(exclude={"kind"}),  # ty: ignore[invalid-argument-type]
@@ -121,25 +179,54 @@ def _facts(use: Project, training: Training, prepared: Prepared, best: Best, can
     )  # fmt: skip
 
 
-def _show(use: Project, journal: Journal, registry: Registry, scores: Scores, facts: card.CardFacts, decision: Decision, best: Best, run: str) -> None:
+def _show(
+    use: Project,
+    journal: Journal,
+    registry: Registry,
+    scores: Scores,
+    facts: card.CardFacts,
+    decision: Decision,
+    best: Best,
+    run: str,
+) -> None:
     """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
     points = curve_points(journal.trainings(use.project))
     title = f"{use.project} {decision.snapshot}: {decision.state}"
     report = pictures.report(
-        points, scores.calibration, scores.confusion, use.labels, threshold=facts.threshold, metric_label=use.goal.label, floor=use.floor, title=title
+        points,
+        scores.calibration,
+        scores.confusion,
+        use.labels,
+        threshold=facts.threshold,
+        metric_label=use.goal.label,
+        floor=use.floor,
+        title=title,
     )
     links = {"the run in MLflow": decision.link} if decision.link else {}
     create_markdown_artifact(
         f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()})\n\n{card.summary(facts)}\n", key=f"{_key(use.project)}-report",
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
-    page = pages.decision(decision.state, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links)
-    create_markdown_artifact(page, key=f"{_key(use.project)}-decision", description=f"**{use.project}** {decision.state}: {decision.reason[:300]}")
+    page = pages.decision(
+        decision.state, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
+    )
+    create_markdown_artifact(
+        page,
+        key=f"{_key(use.project)}-decision",
+        description=f"**{use.project}** {decision.state}: {decision.reason[:300]}",
+    )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {
         "report.png": report, "search.png": search, "card/README.md": card.card(facts), "decision.md": page, "calibration.json": as_json(scores.calibration),
     })  # fmt: skip
-    registry.log(run, tags={"keepfit.decision": decision.state, "keepfit.reason": decision.reason[:4000], "mlflow.note.content": page})
+    registry.log(
+        run,
+        tags={
+            "keepfit.decision": decision.state,
+            "keepfit.reason": decision.reason[:4000],
+            "mlflow.note.content": page,
+        },
+    )
     registry.end(run)
 
 
@@ -164,7 +251,11 @@ def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":
 def _headline(verdicts: list[Verdict]) -> str:
     """The sentence of the gate that mattered most: the champion's when there was one, else the baselines'."""
     spoken = {verdict.gate: verdict.reason for verdict in verdicts}
-    return spoken["champion"] if "champion" in spoken and "no champion" not in spoken["champion"] else spoken.get("baselines", "passed every gate")
+    return (
+        spoken["champion"]
+        if "champion" in spoken and "no champion" not in spoken["champion"]
+        else spoken.get("baselines", "passed every gate")
+    )
 
 
 def _announce(decision: Decision) -> None:

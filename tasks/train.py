@@ -25,7 +25,9 @@ def fit(project: str, snapshot: Snapshot, family: models.Family, run: str) -> Ca
     chances = models.probabilities(model, matrix(split.validation, types), use.labels[1])
     threshold = use.cost.threshold(use.truth(split.validation).to_numpy(), chances)
     folder = settings.home / "candidates" / project / run
-    digest = bundles.write(folder, model, manifest(use, snapshot, threshold, str(split.validation[use.split.column].max())))
+    digest = bundles.write(
+        folder, model, manifest(use, snapshot, threshold, str(split.validation[use.split.column].max()))
+    )
     get_run_logger().info("%s fitted on %s rows; positive from %.3f on", family.kind, len(split.train), threshold)
     return Candidate(run=run, folder=str(folder), digest=digest, threshold=threshold)
 

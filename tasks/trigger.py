@@ -2,9 +2,11 @@
 
 import datetime as dt
 import os
+from typing import cast
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
 
 from tasks.config.project import Project
 from tasks.config.provenance import code, commit, lock
@@ -25,22 +27,52 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
     use, journal = Project.named(project, settings), Journal(settings.journal())
     rows = snapshot_named(Lake(project, settings.lake(project)), use.contract.time, snapshot)
     if rows is None:
-        return Training(project=project, reason=reason, refused=f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}")
+        return Training(
+            project=project,
+            reason=reason,
+            refused=f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}",
+        )
     past, recipe = journal.trainings(project), digest([use.digest, code(), lock()])
-    done = next((row for row in reversed(past) if row["snapshot"] == rows.digest and row["config"] == recipe and row["state"] in DONE), None)
+    done = next(
+        (
+            row
+            for row in reversed(past)
+            if row["snapshot"] == rows.digest and row["config"] == recipe and row["state"] in DONE
+        ),
+        None,
+    )
     if done and not again:
-        return Training(project=project, reason=reason, snapshot=rows, refused=f"snapshot {rows.name} was trained on already with this code and configuration: {done['state']}, {done['reason']}")
-    wait = use.on_batch.wait(dt.datetime.fromisoformat(past[-1]["started"]), now) if event and use.on_batch and past else 0.0
+        return Training(
+            project=project,
+            reason=reason,
+            snapshot=rows,
+            refused=f"snapshot {rows.name} was trained on already with this code and configuration: {done['state']}, {done['reason']}",
+        )
+    wait = (
+        use.on_batch.wait(dt.datetime.fromisoformat(past[-1]["started"]), now)
+        if event and use.on_batch and past
+        else 0.0
+    )
     if wait:
-        return Training(project=project, reason=reason, snapshot=rows, wait=wait, refused=f"cooling down: the last training began less than {use.on_batch.cooldown if use.on_batch else 0:g} s ago; a follow-up is planned in {wait:.0f} s")
-    number = journal.start_training(project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now)
+        return Training(
+            project=project,
+            reason=reason,
+            snapshot=rows,
+            wait=wait,
+            refused=f"cooling down: the last training began less than {use.on_batch.cooldown if use.on_batch else 0:g} s ago; a follow-up is planned in {wait:.0f} s",
+        )
+    number = journal.start_training(
+        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now
+    )
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     run = registry.start(f"{project} {rows.name}", {
         "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
         "keepfit.lock_sha256": lock(), "keepfit.config_sha256": use.digest, "mlflow.source.git.commit": commit(), "mlflow.user": settings.actor,
         "keepfit.omp_threads": os.environ.get("OMP_NUM_THREADS", "all"), "keepfit.seed": str(use.search.seed),
     })  # fmt: skip
-    get_run_logger().info("training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason)
+    get_run_logger().info(
+        "training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason
+    )
     return Training(project=project, reason=reason, id=number, snapshot=rows, run=run, started=now.isoformat())
 
 
@@ -58,4 +90,4 @@ def plan_follow_up(project: str, wait: float, snapshot: str) -> str:
         )  # fmt: skip
     except ObjectNotFound:
         return "no deployment runs here: start the training again by hand after the cool-down"
-    return f"follow-up '{run.name}' is planned for {at:%H:%M:%S} UTC"  # ty: ignore[unresolved-attribute]
+    return f"follow-up '{cast('FlowRun', run).name}' is planned for {at:%H:%M:%S} UTC"

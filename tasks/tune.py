@@ -1,7 +1,8 @@
 """Tune: an Optuna search over families and parameters on time-ordered folds, inside a time budget, resumable."""
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -48,7 +49,16 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     best = _best(study, use, resumed, time.monotonic() - start, time.process_time() - cpu)
     shown.close(study)
     _remember(best, use, Registry(project, settings.mlflow(), settings.artifacts), run)
-    get_run_logger().info("%s trials in %.1f s (%s pruned, %s resumed): %s, %s %.4f", best.trials, best.seconds, best.pruned, best.resumed, best.family.kind, use.metric, best.value)
+    get_run_logger().info(
+        "%s trials in %.1f s (%s pruned, %s resumed): %s, %s %.4f",
+        best.trials,
+        best.seconds,
+        best.pruned,
+        best.resumed,
+        best.family.kind,
+        use.metric,
+        best.value,
+    )
     return best
 
 
@@ -92,7 +102,10 @@ class Progress:
 
     def __init__(self, project: str, use: Project, start: float) -> None:
         self.use, self.start, self.drawn = use, start, 0.0
-        self.artifact = create_markdown_artifact("The search begins.", key=f"{project.replace('_', '-')}-tuning", description=f"**{project}** tuning, live")
+        made = create_markdown_artifact(
+            "The search begins.", key=f"{project.replace('_', '-')}-tuning", description=f"**{project}** tuning, live"
+        )
+        self.artifact = cast("UUID", made)  # outside of an event loop it is never a coroutine
 
     def update(self, study: "Study", _trial: "FrozenTrial") -> None:
         """Redraws, at most once a second."""
@@ -114,7 +127,11 @@ def _start_points(study: "Study", use: Project, settings: Settings) -> None:
     """Each family's defaults and what the champion was made with are tried first."""
     for name in use.search.families:
         study.enqueue_trial(models.trial_params(models.FAMILIES[name]()), skip_if_exists=True)
-    made = [row for row in Journal(settings.journal()).trainings(use.project) if row["state"] == "released" and "family" in row["detail"]]
+    made = [
+        row
+        for row in Journal(settings.journal()).trainings(use.project)
+        if row["state"] == "released" and "family" in row["detail"]
+    ]
     if made:
         family = TypeAdapter(models.Family).validate_python(made[-1]["detail"]["family"])
         if family.kind in use.search.families:
@@ -122,7 +139,9 @@ def _start_points(study: "Study", use: Project, settings: Settings) -> None:
 
 
 def _finished(study: "Study") -> list["FrozenTrial"]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.state.name != "FAIL"]
+    return [
+        trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished() and trial.state.name != "FAIL"
+    ]
 
 
 def _history(study: "Study", use: Project) -> list[dict[str, Any]]:
@@ -144,12 +163,23 @@ def _best(study: "Study", use: Project, resumed: int, seconds: float, cpu: float
     history = _history(study, use)
     complete = [trial for trial in history if trial["state"] == "complete"]
     if not complete:
-        raise RuntimeError(f"No trial of {use.project} finished in {use.search.seconds:g} s. Give search.seconds more, or search.rows fewer.")
+        raise RuntimeError(
+            f"No trial of {use.project} finished in {use.search.seconds:g} s. Give search.seconds more, or search.rows fewer."
+        )
     first = max if use.goal.greater_is_better else min
     best = first(complete, key=lambda trial: trial["value"])
     family = models.FAMILIES[best["family"]].model_validate(best["params"])
     pruned = sum(trial["state"] == "pruned" for trial in history)
-    return Best(family=family, value=best["value"], trials=len(history), pruned=pruned, resumed=resumed, seconds=seconds, cpu_seconds=cpu, history=history)
+    return Best(
+        family=family,
+        value=best["value"],
+        trials=len(history),
+        pruned=pruned,
+        resumed=resumed,
+        seconds=seconds,
+        cpu_seconds=cpu,
+        history=history,
+    )
 
 
 def _remember(best: Best, use: Project, registry: Registry, run: str) -> None:
@@ -158,5 +188,9 @@ def _remember(best: Best, use: Project, registry: Registry, run: str) -> None:
         run, params={"family": best.family.kind, **best.family.model_dump(exclude={"kind"})},
         metrics={"search.trials": best.trials, "search.seconds": best.seconds, "search.cpu_seconds": best.cpu_seconds, f"search.{use.metric}": best.value},
     )  # fmt: skip
-    registry.log_series(run, f"trial.{use.metric}", [(trial["at"], trial["number"], trial["value"]) for trial in best.history if trial["value"] is not None])
+    registry.log_series(
+        run,
+        f"trial.{use.metric}",
+        [(trial["at"], trial["number"], trial["value"]) for trial in best.history if trial["value"] is not None],
+    )
     registry.log_files(run, {"trials.json": as_json(best.history)})

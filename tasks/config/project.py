@@ -31,7 +31,9 @@ NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 class ReleasePolicy(BaseModel, frozen=True, extra="forbid"):
     """What happens to a challenger that passed every gate."""
 
-    by: Literal["itself", "person"] = Field(default="itself", description="'person': it is registered and waits for `keepfit release`")
+    by: Literal["itself", "person"] = Field(
+        default="itself", description="'person': it is registered and waits for `keepfit release`"
+    )
 
 
 class Project(BaseModel, frozen=True, extra="forbid"):
@@ -41,7 +43,9 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     about: str = Field(default="", description="one sentence for the model card")
     kind: Literal["binary"] = "binary"
     positive: str | bool | int = Field(default=True, description="the target's value that is predicted")
-    labels: tuple[str, str] = Field(default=("no", "yes"), description="how a person calls the two classes: negative, positive")
+    labels: tuple[str, str] = Field(
+        default=("no", "yes"), description="how a person calls the two classes: negative, positive"
+    )
     metric: Name = "roc_auc"
     floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
     contract: Contract
@@ -71,7 +75,9 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             )
         raw = [name for name in self.contract.features if columns[name].type == "datetime"]
         if raw:
-            raise ValueError(f"features of type datetime cannot be learned from: {raw}. Derive numbers from them in hooks.py, and leave them out")
+            raise ValueError(
+                f"features of type datetime cannot be learned from: {raw}. Derive numbers from them in hooks.py, and leave them out"
+            )
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
@@ -114,7 +120,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def truth(self, rows: "pd.DataFrame") -> "pd.Series":
         """1 where the target is the positive value, else 0: (n,) int8."""
         target = rows[self.contract.target]
-        return (target.astype("string") == str(self.positive)).astype("int8") if isinstance(self.positive, str) else (target == self.positive).astype("int8")
+        return (
+            (target.astype("string") == str(self.positive)).astype("int8")
+            if isinstance(self.positive, str)
+            else (target == self.positive).astype("int8")
+        )
 
     def hook(self, name: str, settings: Settings | None = None) -> Callable[..., Any] | None:
         """The function of that name in the project's `hooks.py`, or None."""
@@ -141,12 +151,14 @@ def load(folder: Path) -> Project:
     except ValidationError as error:
         raise ProjectError(_explained(path, text, error)) from error
     if project.project != folder.name:
-        raise ProjectError(f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name.")
+        raise ProjectError(
+            f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name."
+        )
     return project
 
 
 def _plain(node: Any) -> Any:
-    """ruamel's nodes as plain Python, so that pydantic sees what it knows."""
+    """Ruamel's nodes as plain Python, so that pydantic sees what it knows."""
     if isinstance(node, dict):
         return {str(key): _plain(value) for key, value in node.items()}
     return [_plain(item) for item in node] if isinstance(node, list) else node
@@ -219,6 +231,8 @@ def _module(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ProjectError(f"{path}: does not import: {type(error).__name__}: {error}. Mend it; nothing of this project runs before.") from error
+        raise ProjectError(
+            f"{path}: does not import: {type(error).__name__}: {error}. Mend it; nothing of this project runs before."
+        ) from error
     sys.modules[name] = module
     return module

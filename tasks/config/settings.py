@@ -77,7 +77,9 @@ class Settings(BaseSettings):
 
     def project_names(self) -> list[str]:
         """Every folder under `deployments/` that holds a `project.yaml`."""
-        return sorted(path.parent.name for path in self.projects.glob("*/project.yaml")) if self.projects.is_dir() else []
+        return (
+            sorted(path.parent.name for path in self.projects.glob("*/project.yaml")) if self.projects.is_dir() else []
+        )
 
     # -- URLs ---------------------------------------------------------------------------------------------------------
     def journal(self) -> str:

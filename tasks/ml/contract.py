@@ -98,12 +98,14 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
             if self.columns[name].nullable:
                 raise ValueError(
-                    f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor learned from: take `nullable` away"
+                    f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor "
+                    "learned from: take `nullable` away"
                 )
         if self.columns[self.time].type != "datetime":
             times = [name for name, column in self.columns.items() if column.type == "datetime"]
             raise ValueError(
-                f"time is '{self.time}', which is of type {self.columns[self.time].type}. Columns of type datetime: {times}"
+                f"time is '{self.time}', which is of type {self.columns[self.time].type}. "
+                f"Columns of type datetime: {times}"
             )
         return self
 
@@ -120,7 +122,9 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         """Parts a batch (all contract columns present) into rows that may land and rows that may not, losing none.
 
         >>> contract = Contract(
-        ...     columns={"id": Column(type="int"), "at": Column(type="datetime"), "age": Column(type="int", max=120), "y": Column(type="bool")},
+        ...     columns={
+        ...         "id": Column(type="int"), "at": Column(type="datetime"),
+        ...         "age": Column(type="int", max=120), "y": Column(type="bool")},
         ...     key=("id",), time="at", target="y")
         >>> batch = pd.DataFrame({"id": ["1", "2"], "at": ["2020-01-01"] * 2, "age": ["30", "455"], "y": ["t", "f"]})
         >>> checked = contract.check(batch)
@@ -162,7 +166,7 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
 
 
 def _whole(values: pd.Series, numbers: pd.Series) -> pd.Series:
-    """Int64 from texts or numbers and their float64 reading; what float64 cannot hold exactly is read digit by digit, or missing."""
+    """Int64 from values and their float64 reading; what float64 cannot hold is read digit by digit, or missing."""
     whole = numbers.where((numbers % 1 == 0) & (numbers.abs() < EXACT)).astype("Int64")
     large = numbers.abs() >= EXACT
     if large.any():

@@ -15,7 +15,9 @@ def matrix(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
     {'c': 'str', 'a': 'float64'}
     """
     columns = {
-        name: rows[name].astype("Float64").astype("float64") if kind in NUMERIC else rows[name].astype("string").astype("str")
+        name: rows[name].astype("Float64").astype("float64")
+        if kind in NUMERIC
+        else rows[name].astype("string").astype("str")
         for name, kind in types.items()
     }
     return pd.DataFrame(columns, index=rows.index)

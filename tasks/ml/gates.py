@@ -56,7 +56,12 @@ class Evidence:
         """How much better the challenger is than `other`, on all rows or those given."""
         chosen = np.ones(len(self.y), dtype=bool) if rows is None else rows
         return paired_gain(
-            metric or self.metric, self.y[chosen], self.challenger[chosen], other[chosen], resamples=self.resamples, seed=self.seed
+            metric or self.metric,
+            self.y[chosen],
+            self.challenger[chosen],
+            other[chosen],
+            resamples=self.resamples,
+            seed=self.seed,
         )
 
 
@@ -70,11 +75,25 @@ class Sound(BaseModel, frozen=True, extra="forbid"):
         answers = evidence.challenger
         wrong = int((~np.isfinite(answers) | (answers < 0) | (answers > 1)).sum())
         if wrong:
-            return Verdict(gate=self.kind, passed=False, value=wrong, bar=0, reason=f"{wrong} of {len(answers)} answers are no probability (NaN, inf, or outside 0…1)")
+            return Verdict(
+                gate=self.kind,
+                passed=False,
+                value=wrong,
+                bar=0,
+                reason=f"{wrong} of {len(answers)} answers are no probability (NaN, inf, or outside 0…1)",
+            )
         spread = float(np.ptp(answers)) if len(answers) else 0.0
         if spread == 0:
-            return Verdict(gate=self.kind, passed=False, value=0, bar=0, reason=f"all {len(answers)} answers are the same")
-        return Verdict(gate=self.kind, passed=True, value=0, bar=0, reason=f"all {len(answers)} answers are probabilities, and they differ")
+            return Verdict(
+                gate=self.kind, passed=False, value=0, bar=0, reason=f"all {len(answers)} answers are the same"
+            )
+        return Verdict(
+            gate=self.kind,
+            passed=True,
+            value=0,
+            bar=0,
+            reason=f"all {len(answers)} answers are probabilities, and they differ",
+        )
 
 
 class Baselines(BaseModel, frozen=True, extra="forbid"):
@@ -99,7 +118,9 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["champion"] = "champion"
     margin: float = Field(default=0.0, ge=0, description="how much better it must be, in units of the metric")
-    log_loss_slack: float = Field(default=0.02, ge=0, description="how much worse the log loss may surely not be, in nats")
+    log_loss_slack: float = Field(
+        default=0.02, ge=0, description="how much worse the log loss may surely not be, in nats"
+    )
     min_rows: int = Field(default=100, ge=2, description="fewer unseen rows than this prove nothing")
 
     def judge(self, evidence: Evidence) -> Verdict:
@@ -109,16 +130,34 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
         rows, metric = evidence.unseen_by_champion, evidence.metric
         seen = f"{int(rows.sum())} rows that neither model has seen"
         if rows.sum() < self.min_rows:
-            return Verdict(gate=self.kind, passed=False, value=int(rows.sum()), bar=self.min_rows, reason=f"only {seen}; {self.min_rows} are needed to compare")
+            return Verdict(
+                gate=self.kind,
+                passed=False,
+                value=int(rows.sum()),
+                bar=self.min_rows,
+                reason=f"only {seen}; {self.min_rows} are needed to compare",
+            )
         gain = evidence.gain_over(evidence.champion, rows)
         before, after = (metric.of(evidence.y[rows], p[rows]) for p in (evidence.champion, evidence.challenger))
         loss = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"])
         better, calm = gain.low > self.margin, loss.low > -self.log_loss_slack
         numbers = f"{metric.label} {before:.4f} → {after:.4f} on {seen}, gain {_signed(gain)}"
-        reason = f"{numbers}, must be above {self.margin:g}" if better else f"a tie keeps the champion: {numbers}, must be above {self.margin:g}"
+        reason = (
+            f"{numbers}, must be above {self.margin:g}"
+            if better
+            else f"a tie keeps the champion: {numbers}, must be above {self.margin:g}"
+        )
         if better and not calm:
             reason = f"{numbers}, but log loss may get worse by {-loss.low:.3f}, more than {self.log_loss_slack:g}"
-        return Verdict(gate=self.kind, passed=better and calm, value=gain.value, low=gain.low, high=gain.high, bar=self.margin, reason=reason)
+        return Verdict(
+            gate=self.kind,
+            passed=better and calm,
+            value=gain.value,
+            low=gain.low,
+            high=gain.high,
+            bar=self.margin,
+            reason=reason,
+        )
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid"):
@@ -147,7 +186,14 @@ def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
     """Every gate's verdict, in order. Answers that are no probabilities are judged by `sound` alone: no metric is defined on them."""
     soundness = Sound().judge(evidence)
     if not soundness.passed and not np.isfinite(evidence.challenger).all():
-        return [soundness, *(Verdict(gate=gate.kind, passed=False, reason="not judged: some answers are no probabilities") for gate in gates if gate.kind != "sound")]
+        return [
+            soundness,
+            *(
+                Verdict(gate=gate.kind, passed=False, reason="not judged: some answers are no probabilities")
+                for gate in gates
+                if gate.kind != "sound"
+            ),
+        ]
     return [gate.judge(evidence) for gate in gates]
 
 

@@ -27,7 +27,7 @@ def row_ids(rows: pd.DataFrame) -> np.ndarray:
         return np.array([], dtype=object)
     names = sorted(rows.columns)
     texts = [_framed(_canonical(rows[name])) for name in names]
-    joined = pc.binary_join_element_wise(*texts, pa.scalar(FIELD, pa.large_string()))
+    joined = pc.binary_join_element_wise(*texts, pa.scalar(FIELD, pa.large_string()))  # ty: ignore[missing-attribute]
     head = hashlib.sha256(FIELD.join(names).encode())
 
     def name_of(content: bytes) -> str:
@@ -40,8 +40,8 @@ def row_ids(rows: pd.DataFrame) -> np.ndarray:
 
 def _framed(texts: pa.Array) -> pa.Array:
     """Each text behind its length, so that no content can pass for the border of two fields or for a missing value."""
-    lengths = pc.binary_length(texts).cast(pa.large_string())
-    framed = pc.binary_join_element_wise(lengths, texts, pa.scalar(":", pa.large_string()))
+    lengths = pc.binary_length(texts).cast(pa.large_string())  # ty: ignore[missing-attribute]
+    framed = pc.binary_join_element_wise(lengths, texts, pa.scalar(":", pa.large_string()))  # ty: ignore[missing-attribute]
     return pc.fill_null(framed, pa.scalar(NOTHING, pa.large_string()))
 
 

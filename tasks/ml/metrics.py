@@ -186,7 +186,7 @@ class Cost(BaseModel, frozen=True, extra="forbid"):
     false_negative: float = 1.0
 
     def threshold(self, y: np.ndarray, p: np.ndarray) -> float:
-        """The threshold from 0 to 1 with the least total cost on these rows, half-way between two neighbouring probabilities.
+        """The threshold from 0 to 1 with the least cost on these rows, half-way between two neighbouring probabilities.
 
         >>> Cost().threshold(np.array([0, 0, 1, 1]), np.array([0.1, 0.2, 0.6, 0.9]))
         0.4

@@ -62,9 +62,12 @@ class HistGradientBoosting(BaseModel, frozen=True, extra="forbid"):
     l2_regularization: float = Field(default=1e-3, ge=0)
 
     space: ClassVar[dict[str, Range]] = {
-        "learning_rate": Range(0.02, 0.3), "max_iter": Range(50, 400, whole=True), "max_leaf_nodes": Range(4, 63, whole=True),
-        "min_samples_leaf": Range(5, 100, whole=True), "l2_regularization": Range(1e-3, 10.0),
-    }  # fmt: skip
+        "learning_rate": Range(0.02, 0.3),
+        "max_iter": Range(50, 400, whole=True),
+        "max_leaf_nodes": Range(4, 63, whole=True),
+        "min_samples_leaf": Range(5, 100, whole=True),
+        "l2_regularization": Range(1e-3, 10.0),
+    }
 
     def estimator(self, seed: int) -> Any:
         """The unfitted scikit-learn estimator; early stopping is off because it would validate on a random tenth."""
@@ -90,7 +93,7 @@ def suggest(trial: "Trial", families: tuple[str, ...]) -> Logistic | HistGradien
 
 
 def trial_params(family: Logistic | HistGradientBoosting) -> dict[str, Any]:
-    """The parameters of a model as Optuna names them, moved into their ranges: Optuna takes any enqueued value and fails later.
+    """The parameters of a model as Optuna names them, moved into their ranges: Optuna takes any and fails later.
 
     >>> trial_params(Logistic(C=1000))
     {'family': 'logistic', 'logistic.C': 100.0}
@@ -118,7 +121,7 @@ def pipeline(family: Logistic | HistGradientBoosting, columns: "dict[str, Column
 
 
 def observed(columns: "dict[str, Column]", features: "pd.DataFrame") -> "dict[str, Column]":
-    """The columns that hold any value in these rows: one without teaches nothing, and boosting (scikit-learn 1.9) does not fit on it."""
+    """The columns that hold any value in these rows: one without teaches nothing, and boosting does not fit on it."""
     return {name: column for name, column in columns.items() if features[name].notna().any()}
 
 

@@ -11,7 +11,9 @@ class OnBatch(BaseModel, frozen=True, extra="forbid"):
     """Retrain when a batch has landed."""
 
     kind: Literal["batch"] = "batch"
-    cooldown: float = Field(default=60, ge=0, description="seconds between the start of one training and the next one by an event")
+    cooldown: float = Field(
+        default=60, ge=0, description="seconds between the start of one training and the next one by an event"
+    )
 
     def wait(self, last_start: dt.datetime | None, now: dt.datetime) -> float:
         """Seconds until an event may start a training again; 0 when it may now.
@@ -30,13 +32,17 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["cron"] = "cron"
     cron: str = Field(description="five fields: minute hour day month weekday")
-    timezone: str = Field(default="UTC", description="IANA name; the clock on that wall decides, also on the days it is changed")
+    timezone: str = Field(
+        default="UTC", description="IANA name; the clock on that wall decides, also on the days it is changed"
+    )
 
     @field_validator("cron")
     @classmethod
     def _five_fields(cls, cron: str) -> str:
         if len(cron.split()) != 5:
-            raise ValueError(f"'{cron}' has {len(cron.split())} fields; a cron line has five: minute hour day month weekday")
+            raise ValueError(
+                f"'{cron}' has {len(cron.split())} fields; a cron line has five: minute hour day month weekday"
+            )
         return cron
 
     @field_validator("timezone")
@@ -45,7 +51,9 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
         try:
             ZoneInfo(name)
         except (ZoneInfoNotFoundError, ValueError) as error:
-            raise ValueError(f"'{name}' is no IANA time zone; for example: UTC, Europe/Berlin, America/New_York") from error
+            raise ValueError(
+                f"'{name}' is no IANA time zone; for example: UTC, Europe/Berlin, America/New_York"
+            ) from error
         return name
 
 

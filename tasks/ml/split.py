@@ -1,5 +1,6 @@
 """Splits: which rows a challenger learns from, which it is tuned on, and which it is judged by."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +23,9 @@ class TimeSplit(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["time"] = "time"
     column: str = Field(description="the column of type datetime that orders the rows")
     holdout: float = Field(default=0.2, gt=0, lt=1, description="share of the newest rows that judges")
-    validation: float = Field(default=0.15, gt=0, lt=1, description="share of the rows before them that stops and sets the threshold")
+    validation: float = Field(
+        default=0.15, gt=0, lt=1, description="share of the rows before them that stops and sets the threshold"
+    )
 
     def apply(self, rows: pd.DataFrame) -> Parts:
         """Splits by time; rows of one instant stay together, so every holdout row is newer than every other.
@@ -41,7 +44,7 @@ class TimeSplit(BaseModel, frozen=True, extra="forbid"):
         """Pairs (earlier rows, the rows right after them), each pair reaching further; the last one ends with the last row."""
         ordered = rows.sort_values(self.column, kind="stable").reset_index(drop=True)
         edges = [max(0, round(len(ordered) * (1 - self.validation * (count - i)))) for i in range(count + 1)]
-        pairs = [(ordered.iloc[:start], ordered.iloc[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
+        pairs = [(ordered.iloc[:start], ordered.iloc[start:stop]) for start, stop in itertools.pairwise(edges)]
         return [(before, after) for before, after in pairs if len(before) and len(after)]
 
 

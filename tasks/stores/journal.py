@@ -2,13 +2,15 @@
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError
 
 from tasks.config.errors import ConflictError
 
@@ -89,11 +91,11 @@ class Journal:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
         self.engine = sa.create_engine(url, poolclass=sa.NullPool)
         if parsed.get_backend_name() == "sqlite":
-            sa.event.listen(self.engine, "connect", _careful)
+            event.listen(self.engine, "connect", _careful)
         METADATA.create_all(self.engine)
 
     @contextmanager
-    def _write(self) -> Iterator[sa.Connection]:
+    def _write(self) -> Generator[sa.Connection]:
         with self.engine.begin() as connection:
             if self.engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for the write lock instead of failing at commit
@@ -102,14 +104,20 @@ class Journal:
     # -- releases -----------------------------------------------------------------------------------------------------
     def champion(self, project: str) -> Release | None:
         """The release that is in force, or None before the first one."""
-        newest = sa.select(RELEASES).where(RELEASES.c.project == project).order_by(RELEASES.c.generation.desc()).limit(1)
+        newest = (
+            sa.select(RELEASES).where(RELEASES.c.project == project).order_by(RELEASES.c.generation.desc()).limit(1)
+        )
         with self.engine.connect() as connection:
             row = connection.execute(newest).mappings().first()
         return Release(**row) if row else None
 
     def champions(self) -> dict[str, Release]:
         """The release in force of every project that has one."""
-        newest = sa.select(RELEASES.c.project, sa.func.max(RELEASES.c.generation).label("generation")).group_by(RELEASES.c.project).subquery()
+        newest = (
+            sa.select(RELEASES.c.project, sa.func.max(RELEASES.c.generation).label("generation"))
+            .group_by(RELEASES.c.project)
+            .subquery()
+        )
         query = sa.select(RELEASES).join(
             newest, (RELEASES.c.project == newest.c.project) & (RELEASES.c.generation == newest.c.generation)
         )
@@ -131,7 +139,7 @@ class Journal:
         try:
             with self._write() as connection:
                 connection.execute(RELEASES.insert().values(**release.__dict__))
-        except sa.exc.IntegrityError as error:
+        except IntegrityError as error:
             raise ConflictError(
                 f"{release.project}: generation {release.generation} was released by somebody else in between. "
                 "The champion is theirs; look at it and release again if it still should change."
@@ -171,19 +179,36 @@ class Journal:
         }
 
     # -- trainings ----------------------------------------------------------------------------------------------------
-    def start_training(self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime) -> int:
+    def start_training(
+        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime
+    ) -> int:
         """Records that a training began; gives its number."""
         with self._write() as connection:
             done = connection.execute(
                 TRAININGS.insert().values(
-                    project=project, trigger=trigger, event=event, snapshot=snapshot, config=config, state="running",
-                    reason="", started=at.isoformat(), at=at.isoformat(), detail="{}",
-                )  # fmt: skip
+                    project=project,
+                    trigger=trigger,
+                    event=event,
+                    snapshot=snapshot,
+                    config=config,
+                    state="running",
+                    reason="",
+                    started=at.isoformat(),
+                    at=at.isoformat(),
+                    detail="{}",
+                )
             )
-            return int(done.inserted_primary_key[0])  # ty: ignore[not-subscriptable]
+            return int((done.inserted_primary_key or (0,))[0])
 
     def end_training(
-        self, training: int, *, state: str, reason: str, at: dt.datetime, version: int | None = None, detail: dict[str, Any] | None = None
+        self,
+        training: int,
+        *,
+        state: str,
+        reason: str,
+        at: dt.datetime,
+        version: int | None = None,
+        detail: dict[str, Any] | None = None,
     ) -> None:
         """Records how a training ended."""
         values: dict[str, Any] = {"state": state, "reason": reason, "at": at.isoformat()}

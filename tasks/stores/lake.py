@@ -9,6 +9,7 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import DeltaError
+
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.identity import row_ids, set_digest
@@ -43,8 +44,12 @@ class Lake:
         The raw columns are kept in one JSON column: what breaks a contract has any shape.
         """
         reasons = ["_rule", "_column", "_value"]
-        kept = rows[reasons].astype("string").assign(
-            **{BATCH: batch, "_raw": [json.dumps(row, default=str) for row in _records(rows.drop(columns=reasons))]}
+        kept = (
+            rows[reasons]
+            .astype("string")
+            .assign(
+                **{BATCH: batch, "_raw": [json.dumps(row, default=str) for row in _records(rows.drop(columns=reasons))]}
+            )
         )
         return self._append("quarantine", batch, kept)
 
@@ -95,7 +100,9 @@ class Lake:
             )  # fmt: skip
         written = self._table(table, None)
         if written is None:
-            raise ArtifactError(f"{self._path(table)}: the table is gone right after a write. Look at the disk, then land the batch again.")
+            raise ArtifactError(
+                f"{self._path(table)}: the table is gone right after a write. Look at the disk, then land the batch again."
+            )
         return written.version()
 
     def _committed(self, table: str, batch: str) -> bool:
@@ -138,10 +145,14 @@ def snapshot_named(lake: Lake, time: str, name: str | None) -> Snapshot | None:
     newest = lake.snapshot(time)
     if not number.isdigit() or newest is None or int(number) > newest.version:
         known = [] if newest is None else [f"v{version}" for version in range(newest.version + 1)]
-        raise ArtifactError(f"There is no snapshot '{name}' of {lake.project}; the newest is {newest.name if newest else 'none'}.{suggestion(name, known)}")
+        raise ArtifactError(
+            f"There is no snapshot '{name}' of {lake.project}; the newest is {newest.name if newest else 'none'}.{suggestion(name, known)}"
+        )
     found = lake.snapshot(time, int(number))
     if found is None or not found.digest.startswith(digest):
-        raise ArtifactError(f"Snapshot '{name}' of {lake.project} is not what the table holds at that version ({found.name if found else 'nothing'}).")
+        raise ArtifactError(
+            f"Snapshot '{name}' of {lake.project} is not what the table holds at that version ({found.name if found else 'nothing'})."
+        )
     return found
 
 

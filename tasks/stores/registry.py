@@ -39,7 +39,14 @@ class Registry:
         """A new parent run; gives its id."""
         return self.client.create_run(self.experiment(), run_name=name, tags=dict(tags)).info.run_id
 
-    def log(self, run: str, *, params: Mapping[str, Any] | None = None, metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None) -> None:
+    def log(
+        self,
+        run: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        metrics: Mapping[str, float] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Logs all of it in one call."""
         from mlflow.entities import Metric, Param, RunTag
 
@@ -61,8 +68,8 @@ class Registry:
         import mlflow.data
         from mlflow.entities import DatasetInput, InputTag
 
-        data = mlflow.data.from_pandas(sample, name=f"{self.project} {snapshot}", digest=digest[:32])  # ty: ignore[unresolved-attribute]
-        entity = data._to_mlflow_entity()  # noqa: SLF001 -- the only way to an input without an active run
+        data = mlflow.data.from_pandas(sample, name=f"{self.project} {snapshot}", digest=digest[:32])  # ty: ignore[missing-attribute]
+        entity = data._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", context), InputTag("rows", str(rows)), InputTag("sha256", digest)]
         self.client.log_inputs(run, [DatasetInput(entity, tags)])
 
@@ -75,7 +82,9 @@ class Registry:
                 path.write_bytes(content.encode() if isinstance(content, str) else content)
             self.client.log_artifacts(run, folder)
 
-    def log_model(self, run: str, model: Any, sample: "pd.DataFrame", trusted: tuple[str, ...], requirements: list[str]) -> str:
+    def log_model(
+        self, run: str, model: Any, sample: "pd.DataFrame", trusted: tuple[str, ...], requirements: list[str]
+    ) -> str:
         """Logs a fitted pipeline with signature, as skops, never as a pickle; gives the logged model's id."""
         import mlflow
         import mlflow.sklearn
@@ -83,7 +92,12 @@ class Registry:
         signature = mlflow.models.infer_signature(sample, model.predict_proba(sample)[:, 1])
         with mlflow.start_run(run_id=run, experiment_id=self.experiment()):
             logged = mlflow.sklearn.log_model(
-                model, name="model", serialization_format="skops", skops_trusted_types=list(trusted), pip_requirements=requirements, signature=signature
+                model,
+                name="model",
+                serialization_format="skops",
+                skops_trusted_types=list(trusted),
+                pip_requirements=requirements,
+                signature=signature,
             )
         return str(logged.model_id)
 
@@ -100,7 +114,12 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         made = self.client.create_model_version(
-            self.project, source=f"models:/{model}", run_id=run, model_id=model, tags={"keepfit.model_digest": digest, **tags}, description=description
+            self.project,
+            source=f"models:/{model}",
+            run_id=run,
+            model_id=model,
+            tags={"keepfit.model_digest": digest, **tags},
+            description=description,
         )
         return int(made.version)
 

@@ -17,7 +17,9 @@ def study(url: str, name: str, seed: int) -> "Study":
     """
     import optuna
 
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 15}} if url.startswith("sqlite") else {})
+    storage = optuna.storages.RDBStorage(
+        url, engine_kwargs={"connect_args": {"timeout": 15}} if url.startswith("sqlite") else {}
+    )
     found = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
     for trial in found.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         found.tell(trial.number, state=optuna.trial.TrialState.FAIL)

@@ -85,20 +85,44 @@ CASES = {
         ("column: happened_at}", "column: amount}"),
         ["split.column is 'amount'", "Columns of type datetime: ['happened_at']"],
     ),
-    "an unknown key": (("search: {seconds: 5,", "serch: {seconds: 5,"), [":12", "serch is no key here", "Did you mean 'search'?"]),
-    "an unknown key of a section": (("trials: 3}", "trails: 3}"), [":12", "search.trails is no key here", "Did you mean 'trials'?"]),
-    "an unknown key of a column": (("min: 0}", "mni: 0}"), [":9", "contract.columns.amount.mni", "Did you mean 'min'?"]),
+    "an unknown key": (
+        ("search: {seconds: 5,", "searches: {seconds: 5,"),
+        [":12", "searches is no key here", "Did you mean 'search'?"],
+    ),
+    "an unknown key of a section": (
+        ("trials: 3}", "trails: 3}"),
+        [":12", "search.trails is no key here", "Did you mean 'trials'?"],
+    ),
+    "an unknown key of a column": (
+        ("min: 0}", "mni: 0}"),
+        [":9", "contract.columns.amount.mni", "Did you mean 'min'?"],
+    ),
     "a word where a number belongs": (("seconds: 5", "seconds: soon"), [":12", "search.seconds", "valid number"]),
     "a number out of its range": (("trials: 3", "trials: 0"), [":12", "search.trials", "greater than or equal to 1"]),
-    "an unknown type of column": (("amount: {type: float", "amount: {type: money"), [":9", "contract.columns.amount.type", "'float'"]),
+    "an unknown type of column": (
+        ("amount: {type: float", "amount: {type: money"),
+        [":9", "contract.columns.amount.type", "'float'"],
+    ),
     "an unknown gate": (("kind: champion", "kind: champ"), [":15", "gates.1", "'champion'"]),
-    "a gate twice": (("{kind: champion, margin: 0.01}", "{kind: sound}"), [":13", "gates", "once", "['sound', 'sound']"]),
+    "a gate twice": (
+        ("{kind: champion, margin: 0.01}", "{kind: sound}"),
+        [":13", "gates", "once", "['sound', 'sound']"],
+    ),
     "a missing section": (("split: {kind: time, column: happened_at}\n", ""), ["split is missing"]),
     "a missing key of a section": (("  target: failed\n", ""), [":2", "contract.target is missing"]),
     "a key column that is not there": (("key: [id]", "key: [idd]"), [":2", "key is 'idd'", "Did you mean 'id'?"]),
-    "a time that is no datetime": (("time: happened_at", "time: amount"), [":2", "time is 'amount'", "['happened_at']"]),
-    "a target that may be empty": (("failed: {type: bool}", "failed: {type: bool, nullable: true}"), [":2", "target is 'failed'", "nullable"]),
-    "bounds on a text": (("amount: {type: float, min: 0}", "amount: {type: text, min: 0}"), [":9", "contract.columns.amount", "for numbers"]),
+    "a time that is no datetime": (
+        ("time: happened_at", "time: amount"),
+        [":2", "time is 'amount'", "['happened_at']"],
+    ),
+    "a target that may be empty": (
+        ("failed: {type: bool}", "failed: {type: bool, nullable: true}"),
+        [":2", "target is 'failed'", "nullable"],
+    ),
+    "bounds on a text": (
+        ("amount: {type: float, min: 0}", "amount: {type: text, min: 0}"),
+        [":9", "contract.columns.amount", "for numbers"],
+    ),
     "categories of a number": (("min: 0}", "categories: [a]}"), [":9", "contract.columns.amount", "for texts"]),
     "no feature": (("    amount: {type: float, min: 0}\n", ""), ["has no feature"]),
     "a datetime feature": (
@@ -107,9 +131,12 @@ CASES = {
     ),
     "broken YAML": (("search: {seconds: 5", "search: {seconds: 5]"), ["no readable YAML", "line 12", "Mend that line"]),
     "a key twice": (("search: {", "project: other\nsearch: {"), ["no readable YAML", "line 12"]),
-    "another name than the folder's": (("project: demo", "project: other"), ["'other'", "'demo'", "Give both the same name"]),
+    "another name than the folder's": (
+        ("project: demo", "project: other"),
+        ["'other'", "'demo'", "Give both the same name"],
+    ),
     "a name that no URL takes": (("project: demo", "project: De mo"), [":1", "project", "pattern"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("change", "words"), CASES.values(), ids=CASES)

@@ -137,7 +137,7 @@ VALUES = {
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.fixed_dictionaries(VALUES), max_size=8))
 def test_no_row_is_lost(rows):
-    """Whatever arrives, every row lands or is quarantined, once; what lands keeps the contract when it is checked again."""
+    """Whatever arrives, every row lands or is quarantined, once; what lands keeps the contract when checked again."""
     checked = CONTRACT.check(pd.DataFrame(rows, columns=list(CONTRACT.columns), dtype="string"))
     assert len(checked.rows) + len(checked.quarantined) == len(rows)
     assert sum(checked.counts.values()) == len(checked.quarantined)

@@ -174,7 +174,7 @@ def test_a_miscalibrated_challenger_is_refused(squeezed):
 def test_errors_that_cancel_out_are_still_miscalibration():
     """Too low for one half and too high for the other has no bias, but an error."""
     answers = 0.5 + (GOOD - 0.5) * 0.1
-    shown = replace(evidence(answers), y=(RNG.random(N) < np.where(GOOD > np.median(GOOD), 0.9, 0.1)).astype(int))
+    shown = replace(evidence(answers), y=RNG.binomial(1, np.where(np.median(GOOD) < GOOD, 0.9, 0.1)))
     verdict = Calibration(error=0.05, bias=0.2).judge(shown)
     assert not verdict.passed
 

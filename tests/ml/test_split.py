@@ -70,7 +70,7 @@ def test_no_rows_split_into_no_rows():
 @settings(deadline=None)
 @given(ROWS, SHARES, st.integers(1, 5))
 def test_folds_look_forward_only(rows, validation, count):
-    """Each fold learns from rows before those it is scored on, each reaches further, and the last ends with the last row."""
+    """Each fold learns from rows before those it is scored on, each reaches further, the last to the last row."""
     folds = TimeSplit(column="at", validation=validation).folds(rows, count)
     for before, after in folds:
         assert before["at"].max() <= after["at"].min()

@@ -9,7 +9,17 @@ from tasks.config.errors import ConflictError
 from tasks.stores.journal import Journal, Release
 
 FIRST = Release(
-    project="p", generation=1, version=1, digest="d", actor="a", reason="r", at="2026-01-01T00:00:00+00:00", metric="roc_auc", value=0.9, low=0.8, high=1.0
+    project="p",
+    generation=1,
+    version=1,
+    digest="d",
+    actor="a",
+    reason="r",
+    at="2026-01-01T00:00:00+00:00",
+    metric="roc_auc",
+    value=0.9,
+    low=0.8,
+    high=1.0,
 )
 
 
@@ -52,7 +62,16 @@ def test_of_two_releases_at_once_one_wins_and_one_gets_a_conflict(journal: Journ
 
 def test_batches_are_summed_for_status(journal: Journal):
     """A batch recorded again replaces its record, and the totals count rows and held batches."""
-    counts = {"arrived": 3, "landed": 2, "quarantined": 1, "known": 0, "at": "2026-01-01", "reason": "", "name": "f.csv", "project": "p"}
+    counts = {
+        "arrived": 3,
+        "landed": 2,
+        "quarantined": 1,
+        "known": 0,
+        "at": "2026-01-01",
+        "reason": "",
+        "name": "f.csv",
+        "project": "p",
+    }
     journal.record_batch(batch="a", state="held", **counts)
     journal.record_batch(batch="a", state="landed", **counts)
     assert journal.totals("p") == {"landed": 1, "held": 0, "rows": 2, "quarantined": 1}

@@ -11,7 +11,9 @@ def rows(*numbers: int) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "id": pd.array(numbers, dtype="Int64"),
-            "at": pd.to_datetime([f"2026-01-{number:02d}" for number in numbers], utc=True).astype("datetime64[us, UTC]"),
+            "at": pd.to_datetime([f"2026-01-{number:02d}" for number in numbers], utc=True).astype(
+                "datetime64[us, UTC]"
+            ),
             "x": [number / 7 if number % 2 else None for number in numbers],
             "c": pd.array([None if number == 3 else f"c{number}" for number in numbers], dtype="string"),
             "b": pd.array([number % 2 == 0 for number in numbers], dtype="boolean"),
@@ -72,7 +74,9 @@ def test_an_altered_file_is_not_read(lake: Lake):
 
 def test_quarantined_rows_keep_rule_value_and_content(lake: Lake):
     """What broke the contract can be looked up and sent again."""
-    lake.quarantine("a", pd.DataFrame({"age": ["455"], "_rule": ["age is above 120"], "_column": ["age"], "_value": ["455"]}))
+    lake.quarantine(
+        "a", pd.DataFrame({"age": ["455"], "_rule": ["age is above 120"], "_column": ["age"], "_value": ["455"]})
+    )
     kept = lake.quarantined()
     assert kept[["_rule", "_value"]].iloc[0].tolist() == ["age is above 120", "455"]
     assert '"455"' in kept["_raw"].iloc[0]

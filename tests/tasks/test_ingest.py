@@ -23,7 +23,12 @@ ROWS = st.lists(st.tuples(TEXTS, TEXTS, st.sampled_from(["t", "f", "?", None])),
 
 
 def frame(rows: list[tuple[str | None, str | None, str | None]]) -> pd.DataFrame:
-    texts = {"id": [row[0] for row in rows], "at": ["2026-01-01"] * len(rows), "age": [row[1] for row in rows], "y": [row[2] for row in rows]}
+    texts = {
+        "id": [row[0] for row in rows],
+        "at": ["2026-01-01"] * len(rows),
+        "age": [row[1] for row in rows],
+        "y": [row[2] for row in rows],
+    }
     return pd.DataFrame(texts, dtype="string")
 
 
@@ -76,14 +81,19 @@ def test_a_run_that_died_after_the_commit_is_counted_from_the_tables(thyroid_row
     ("change", "said"),
     [
         (lambda row: {name: value for name, value in row.items() if name != "TSH"}, "column 'TSH' is missing"),
-        (lambda row: {name: value for name, value in row.items() if name != "patient_id"}, "column 'patient_id' is missing"),
+        (
+            lambda row: {name: value for name, value in row.items() if name != "patient_id"},
+            "column 'patient_id' is missing",
+        ),
         (lambda row: {**row, "age": "old"}, "60 of 60 rows break the contract"),
     ],
 )
 def test_a_batch_that_breaks_the_contract_is_held_whole(thyroid_rows, tmp_path: Path, change, said):
     """I-08: nothing of it lands, every row is kept in quarantine, and the reason names the column."""
     use, lake = Project.named("thyroid"), Lake("thyroid", str(tmp_path / "lake"))
-    landing = ingest._landing(use, "1", write_rows(tmp_path / "a.csv", [change(row) for row in thyroid_rows[:60]]), lake, recorded=False)
+    landing = ingest._landing(
+        use, "1", write_rows(tmp_path / "a.csv", [change(row) for row in thyroid_rows[:60]]), lake, recorded=False
+    )
     assert landing.state == "held"
     assert said in landing.reason
     assert (landing.arrived, landing.landed, landing.quarantined) == (60, 0, 60)
