@@ -97,6 +97,8 @@ def _load() -> None:
         "skops.io",
         "sklearn.ensemble",
         "sklearn.linear_model",
+        "matplotlib.backends.backend_agg",
+        "mlflow.data",
         "flows.land",
         "flows.train",
     ):

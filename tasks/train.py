@@ -21,7 +21,8 @@ def fit(project: str, snapshot: Snapshot, family: models.Family, run: str) -> Ca
     columns = {name: use.contract.columns[name] for name in use.contract.features}
     types = {name: column.type for name, column in columns.items()}
     labels = use.truth(split.train).map(dict(enumerate(use.labels))).to_numpy(dtype=str)
-    model = models.pipeline(family, columns, use.search.seed).fit(matrix(split.train, types), labels)
+    features = matrix(split.train, types)
+    model = models.pipeline(family, models.observed(columns, features), use.search.seed).fit(features, labels)
     chances = models.probabilities(model, matrix(split.validation, types), use.labels[1])
     threshold = use.cost.threshold(use.truth(split.validation).to_numpy(), chances)
     folder = settings.home / "candidates" / project / run
