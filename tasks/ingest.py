@@ -26,7 +26,12 @@ from tasks.stores.references import Landing
 
 NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 SUFFIXES = (".csv", ".parquet", ".jsonl")
-ARRIVED, LANDED, HELD = ".arrived", ".landed", ".held"  # folders of an inbox: kept until landed, done, refused
+ARRIVED, SENT, LANDED, HELD = (
+    ".arrived",
+    ".sent",
+    ".landed",
+    ".held",
+)  # folders of an inbox: the watcher's, the command's, done, refused
 
 
 def fingerprint(path: Path) -> str:
@@ -43,7 +48,7 @@ def keep(project: str, path: Path, settings: Settings) -> Path:
     """
     if not path.is_file():
         raise BatchError(f"{path}: is no file. Give CSV, Parquet or JSON lines ({', '.join(SUFFIXES)}).")
-    kept = settings.inbox(project) / ARRIVED / f"{fingerprint(path)[:16]}-{path.name}"
+    kept = settings.inbox(project) / SENT / f"{fingerprint(path)[:16]}-{path.name}"
     if path != kept and not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f".{kept.name}.part")
@@ -267,7 +272,7 @@ def hand_on(landing: Landing, path: str) -> None:
             resource={"prefect.resource.id": f"keepfit.project.{landing.project}", "prefect.resource.name": landing.project},
         )  # fmt: skip
     file = Path(path)
-    if file.parent.name == ARRIVED and file.exists():
+    if file.parent.name in {ARRIVED, SENT} and file.exists():
         folder = file.parent.with_name(HELD if held else LANDED)
         folder.mkdir(parents=True, exist_ok=True)
         file.replace(folder / file.name)

@@ -191,7 +191,8 @@ def _show(
 ) -> None:
     """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
     points = curve_points(journal.trainings(use.project))
-    title = f"{use.project} {decision.snapshot}: {decision.state}"
+    shown = "passed" if decision.version else "refused"
+    title = f"{use.project} {decision.snapshot}: {shown}"
     report = pictures.report(
         points,
         scores.calibration,
@@ -208,12 +209,12 @@ def _show(
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
     page = pages.decision(
-        decision.state, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
+        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
     )
     create_markdown_artifact(
         page,
         key=f"{_key(use.project)}-decision",
-        description=f"**{use.project}** {decision.state}: {decision.reason[:300]}",
+        description=f"**{use.project}** {shown}: {decision.reason[:300]}",
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {

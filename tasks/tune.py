@@ -86,7 +86,9 @@ class Search:
         for step, (before, learned, after, truth) in enumerate(self.folds):
             if len(set(learned)) < 2 or len(set(truth)) < 2:
                 continue
-            fitted = models.pipeline(model, models.observed(self.columns, before), self.use.search.seed).fit(before, learned)
+            fitted = models.pipeline(model, models.observed(self.columns, before), self.use.search.seed).fit(
+                before, learned
+            )
             losses.append(-float(self.use.goal.gain(self.use.goal.of(truth, fitted.predict_proba(after)[:, 1]), 0.0)))
             trial.report(sum(losses) / len(losses), step)
             late = time.monotonic() > self.deadline and trial.number > 0

@@ -1,0 +1,217 @@
+"""The command: light to start, one line for what went wrong, an exit code for each kind of end."""
+
+import errno
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flows import cli
+from tasks.config.settings import Settings
+from tasks.stores.journal import Journal
+from tests.samples import light_projects
+
+HEAVY = ["mlflow", "pandas", "prefect", "sklearn"]
+WATCHED = """
+import sys
+from flows import cli
+try:
+    cli.main()
+finally:
+    print("heavy:", *sorted({"mlflow", "pandas", "prefect", "sklearn"} & set(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> dict[str, str]:
+    """An environment with a home in which nothing is and nothing runs."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("KEEPFIT_", "PREFECT_", "MLFLOW_"))
+    }
+    return kept | {"KEEPFIT_HOME": str(tmp_path / "state"), "COLUMNS": "200"}
+
+
+def command(environment: dict[str, str], *words: str, before: tuple[str, ...] = ("-m", "flows.cli")):
+    """Runs the command as a person would."""
+    return subprocess.run(
+        [sys.executable, *before, *words], capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+
+
+def failure(done: subprocess.CompletedProcess[str]) -> str:
+    """The message of a command that failed with --json: one object on one line of stdout."""
+    assert done.stdout.count("\n") == 1, done.stdout + done.stderr
+    said = json.loads(done.stdout)
+    assert set(said) == {"error"}
+    return said["error"]
+
+
+# -- how light it is --------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["status", "--json"], ["train", "--help"]], ids=" ".join)
+def test_help_and_status_import_nothing_heavy(alone, words):
+    """Help and status answer without MLflow, pandas, Prefect and scikit-learn."""
+    done = command(alone, *words, before=("-c", WATCHED))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "heavy:"
+
+
+def test_status_imports_nothing_heavy_beside_a_journal(alone, tmp_path):
+    """Status that has something to tell is as light: it reads the journal, not the stores."""
+    Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}")
+    done = command(alone, "status", "--json", before=("-c", WATCHED))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "heavy:"
+
+
+def test_the_watch_would_notice(alone):
+    """What looks for heavy modules finds one that was imported: `check` reads projects with pandas."""
+    done = command(alone, "check", "--json", before=("-c", WATCHED))
+    assert "pandas" in done.stderr.splitlines()[-1].split()
+
+
+@pytest.mark.parametrize("with_journal", [False, True])
+def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_path, with_journal):
+    """An empty home and an empty journal give the same status, project by project."""
+    if with_journal:
+        Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}")
+    said = json.loads(command(alone, "status", "--json").stdout)
+    assert [service["healthy"] for service in said["services"]] == [False] * 5
+    nothing = {
+        "champion": None,
+        "serving": None,
+        "batches": {"landed": 0, "held": 0, "rows": 0, "quarantined": 0},
+        "last_train": None,
+    }
+    assert said["projects"] == [{"project": name, **nothing} for name in ("flights", "thyroid")]
+
+
+# -- misuse: exit code 2 ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["trian", "thyroid"], "Did you mean 'train'?"),
+        (["train"], "PROJECT"),
+        (["predict", "thyroid"], "--row"),
+        (["release", "thyroid", "newest"], "newest"),
+        (["status", "--loud"], "--loud"),
+    ],
+    ids=" ".join,
+)
+def test_misuse_ends_with_2_and_names_what_is_wrong(alone, words, named):
+    """An unknown word or option, a missing or unreadable argument: exit code 2, one line, the way to the help."""
+    done = command(alone, *words, "--json")
+    assert done.returncode == 2
+    message = failure(done)
+    assert named in message
+    assert message.endswith("See `keepfit --help`.")
+    assert "\n" not in message
+    assert done.stderr.strip() == message
+
+
+def test_misuse_for_a_person_leaves_stdout_empty(alone):
+    """Without --json the message goes to stderr only."""
+    done = command(alone, "trian")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Did you mean 'train'?" in done.stderr
+
+
+# -- refusals: exit code 1 --------------------------------------------------------------------------------------------
+def test_an_unknown_project_is_named_beside_the_known_ones(alone):
+    """Checking a project that is not there names those that are."""
+    done = command(alone, "check", "nope", "--json")
+    assert done.returncode == 1
+    message = failure(done)
+    assert "no project 'nope'" in message
+    assert "flights, thyroid" in message
+
+
+def test_a_nearly_right_project_is_suggested(alone):
+    """A slip of the finger is answered with the project that was meant."""
+    assert failure(command(alone, "check", "thyriod", "--json")).endswith("Did you mean 'thyroid'?")
+
+
+def test_a_broken_project_file_is_named_with_line_and_key(alone, tmp_path):
+    """A key that is no key: file, line, key and the one that was meant."""
+    folder = light_projects(tmp_path / "projects")
+    path = folder / "thyroid" / "project.yaml"
+    lines = path.read_text().splitlines()
+    at = lines.index("metric: roc_auc")
+    lines[at] = "metrik: roc_auc"
+    path.write_text("\n".join(lines) + "\n")
+    done = command(alone | {"KEEPFIT_PROJECTS": str(folder)}, "check", "thyroid", "--json")
+    assert done.returncode == 1
+    assert failure(done) == f"{path}:{at + 1}: metrik is no key here. Did you mean 'metric'?"
+
+
+@pytest.mark.parametrize(
+    ("row", "named"), [("{age: 41}", "--row is no JSON"), ("[41]", "--row is a list"), ('{"age": 41}', "no champion")]
+)
+def test_a_question_without_an_answer_is_refused(alone, row, named):
+    """No JSON, no object, or nobody to answer: exit code 1, one line with the next move."""
+    done = command(alone, "predict", "thyroid", "--row", row, "--json")
+    assert done.returncode == 1
+    message = failure(done)
+    assert named in message
+    assert "\n" not in message
+    assert "wanted" in message.lower() or "keepfit train thyroid" in message
+
+
+def test_deploying_without_a_stack_says_what_to_do(alone):
+    """Without a stack there is nowhere to deploy to, and the next move is `keepfit up`."""
+    done = command(alone, "deploy", "--json")
+    assert done.returncode == 1
+    assert failure(done) == "No stack is running, so there is nowhere to deploy to. Say `keepfit up`."
+
+
+# -- what goes well: exit code 0 --------------------------------------------------------------------------------------
+def test_every_project_of_the_repository_loads(alone):
+    """Every folder under deployments is a project that loads, with features, gates and a digest."""
+    done = command(alone, "check", "--json")
+    assert done.returncode == 0, done.stdout
+    said = json.loads(done.stdout)
+    assert said["ok"] is True
+    assert [row["project"] for row in said["projects"]] == ["flights", "thyroid"]
+    assert all(row["features"] and row["gates"] and len(row["digest"]) == 64 for row in said["projects"])
+
+
+def test_stopping_nothing_is_harmless(alone, tmp_path):
+    """`keepfit down` twice with nothing running stops nothing, deletes nothing and is content."""
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "keepfit.db").write_bytes(b"precious")
+    for _ in range(2):
+        done = command(alone, "down", "--json")
+        assert done.returncode == 0, done.stderr
+        said = json.loads(done.stdout)
+        assert (said["state"], said["stopped"], said["wiped"]) == ("down", 0, False)
+    assert (tmp_path / "state" / "keepfit.db").read_bytes() == b"precious"
+
+
+# -- other people's errors in the user's words ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "met", "move"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/x/rows"), "The disk is full: ", "free some space under {home}"),
+        (sqlite3.OperationalError("database or disk is full"), "The disk is full: ", "free some space under {home}"),
+        (httpx.ConnectError("[Errno 111] Connection refused"), "does not answer: ", "say `keepfit up`"),
+        (RuntimeError("Failed to reach API at http://127.0.0.1:4200/api/"), "does not answer: ", "say `keepfit up`"),
+    ],
+    ids=["disk", "database", "connection", "api"],
+)  # fmt: skip
+def test_a_foreign_error_becomes_one_line_with_the_next_move(settings: Settings, error, met, move):
+    """A full disk and a server that is away are told in one line: what was met, and what to do."""
+    said = cli.explained(error)
+    assert met in said
+    assert move.format(home=settings.home) in said
+    assert "\n" not in said
+
+
+def test_any_other_error_keeps_its_name_on_one_short_line():
+    """An error that nobody foresaw keeps its type; its text is one line of at most 500 characters."""
+    said = cli.explained(ValueError("first\n  second " + "x" * 1000))
+    assert said.startswith("ValueError: first second x")
+    assert len(said) == len("ValueError: ") + 500
