@@ -47,22 +47,29 @@ def request() -> int:
         if place is None:
             return _cold()
         link.connect(str(place))
+        message = json.dumps({"env": dict(os.environ), "cwd": str(Path.cwd()), "stamp": stamp()}).encode()
+        socket.send_fds(link, [len(message).to_bytes(4, "big")], [1, 2])
+        link.sendall(message)
     except OSError:
         return _cold()
-    message = json.dumps({"env": dict(os.environ), "cwd": str(Path.cwd()), "stamp": stamp()}).encode()
-    socket.send_fds(link, [len(message).to_bytes(4, "big")], [1, 2])
-    link.sendall(message)
 
     def forward(number: int, _frame: FrameType | None) -> None:
         link.sendall(bytes([number]))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
-    answer = link.recv(1)
-    if answer == b"c":
+    if _received(link, 1) != b"y":
         return _cold()
-    ended = link.recv(2) if answer == b"y" else b""
+    ended = _received(link, 2)
     return int.from_bytes(ended, "big", signed=True) if ended else 1
+
+
+def _received(link: socket.socket, size: int) -> bytes:
+    """What the other side sends; nothing when it is gone."""
+    try:
+        return link.recv(size)
+    except OSError:
+        return b""
 
 
 def _cold() -> int:
@@ -150,7 +157,7 @@ class Nursery:
 
     def _told(self, child: int, link: socket.socket) -> None:
         """Passes a signal on to the child; whoever asked being gone, the child goes too."""
-        number = link.recv(1)
+        number = _received(link, 1)
         with contextlib.suppress(ProcessLookupError):
             if number:
                 os.kill(child, number[0])

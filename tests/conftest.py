@@ -49,7 +49,11 @@ def stack() -> Iterator[Stack]:
     try:
         record = local.up(settings, lambda _line: None)
         os.environ.update(local.environment(settings))
+        from prefect.context import refresh_global_settings_context
+
         from flows.deployments import deploy
+
+        refresh_global_settings_context()  # an earlier test may have imported Prefect before the stack was there
 
         deploy(settings)
         yield Stack(settings, record["urls"])

@@ -23,7 +23,7 @@ def study(url: str, name: str, seed: int) -> "Study":
     found = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
     for trial in found.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
         found.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        found.enqueue_trial(trial.params, skip_if_exists=True)
+        found.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
     found.sampler = optuna.samplers.TPESampler(seed=seed + 1000 * len(found.trials), group=True, multivariate=True)
     found.pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     return found

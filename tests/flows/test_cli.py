@@ -95,12 +95,12 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
     ("words", "named"),
     [
         (["trian", "thyroid"], "Did you mean 'train'?"),
-        (["train"], "PROJECT"),
+        (["train"], "project"),
         (["predict", "thyroid"], "--row"),
         (["release", "thyroid", "newest"], "newest"),
         (["status", "--loud"], "--loud"),
     ],
-    ids=" ".join,
+    ids=["command", "argument", "option", "number", "flag"],
 )
 def test_misuse_ends_with_2_and_names_what_is_wrong(alone, words, named):
     """An unknown word or option, a missing or unreadable argument: exit code 2, one line, the way to the help."""

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
-from prefect.events import DeploymentEventTrigger
+from prefect.events import DeploymentEventTrigger, ResourceSpecification
 
 from flows.deployments import POOL, declared, deploy
 from tasks.config.errors import ProjectError
@@ -58,7 +59,7 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
     assert not land.schedules
     assert not release.schedules
     assert train.schedules is not None
-    assert [(entry.schedule.cron, entry.schedule.timezone) for entry in train.schedules] == [(cron, zone)]
+    assert [entry.schedule for entry in train.schedules] == [CronSchedule(cron=cron, timezone=zone)]
     assert train.schedules[0].parameters == {"reason": f"schedule {cron} {zone}"}
     assert train.schedules[0].slug == "schedule-0"
 
@@ -73,7 +74,7 @@ def test_a_landed_batch_starts_a_training(project):
     assert isinstance(trigger, DeploymentEventTrigger)
     assert trigger.name == f"{project}: a batch landed → train"
     assert trigger.expect == {"keepfit.batch.landed"}
-    assert trigger.match.model_dump() == {"prefect.resource.id": f"keepfit.project.{project}"}
+    assert trigger.match == ResourceSpecification({"prefect.resource.id": f"keepfit.project.{project}"})
     assert trigger.threshold == 1
     assert trigger.parameters == {"project": project, "event": True, "reason": "{{ event.payload.name }} landed"}
 
@@ -95,9 +96,10 @@ def test_the_description_says_when():
 def test_every_declared_parameter_is_one_of_the_flow():
     """What a schedule or a trigger gives is something that the flow takes."""
     train = declared(named("thyroid"))[1]
-    known = set(train._parameter_openapi_schema.properties)
-    given = set(train.parameters) | set(train.triggers[0].parameters or {}) | set(train.schedules[0].parameters)
-    assert given <= known
+    triggered = [trigger.parameters or {} for trigger in train.triggers if isinstance(trigger, DeploymentEventTrigger)]
+    scheduled = [entry.parameters for entry in train.schedules or []]
+    assert (len(triggered), len(scheduled)) == (1, 1)
+    assert set().union(train.parameters, *triggered, *scheduled) <= set(train._parameter_openapi_schema.properties)
 
 
 def test_deploying_applies_every_project(tmp_path: Path, applied):

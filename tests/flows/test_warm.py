@@ -62,17 +62,16 @@ class Bench:
     folder: Path
     environment: dict[str, str]
 
-    def start(self, what: str, **more: Any) -> subprocess.Popen[str]:
+    def start(self, what: str, cwd: Path | None = None, **env: str) -> subprocess.Popen[str]:
         """Starts the warm process (`serve`) or a run (`request`)."""
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": self.folder}
         return subprocess.Popen(
-            [sys.executable, self.folder / "driver.py", what],
-            **pipes | {"env": self.environment | more.pop("env", {})} | more,
-        )
+            [sys.executable, self.folder / "driver.py", what], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            cwd=cwd or self.folder, env=self.environment | env,
+        )  # fmt: skip
 
     def run(self, **env: str) -> tuple[int, dict[str, Any], str]:
         """A run to its end: exit code, the facts that its engine told, stderr."""
-        with self.start("request", env=env) as run:
+        with self.start("request", **env) as run:
             out, err = run.communicate(timeout=60)
         return run.returncode, json.loads(out.splitlines()[0]), err
 
@@ -104,7 +103,7 @@ def bench() -> Iterator[Bench]:
 @pytest.fixture
 def nursery(bench: Bench) -> Iterator[subprocess.Popen[str]]:
     """The warm process, listening; nothing of it is left afterwards."""
-    serving = bench.start("serve", env={"ONLY_SERVER": "yes"})
+    serving = bench.start("serve", ONLY_SERVER="yes")
     until(listening(bench.folder / "warm.sock", serving), 60, "the warm process")
     yield serving
     for child in psutil.Process(serving.pid).children(recursive=True) if serving.poll() is None else []:
@@ -138,7 +137,7 @@ def gone(*pids: int) -> Callable[[], bool]:
 
 def waiting(bench: Bench) -> tuple[subprocess.Popen[str], dict[str, Any]]:
     """A run whose engine waits to be told, and the facts that it gave."""
-    run = bench.start("request", env={"WAITS": "yes"})
+    run = bench.start("request", WAITS="yes")
     assert run.stdout is not None
     return run, json.loads(run.stdout.readline())
 
@@ -147,7 +146,7 @@ def waiting(bench: Bench) -> tuple[subprocess.Popen[str], dict[str, Any]]:
 def test_a_run_is_a_forked_child_in_the_requests_place(bench: Bench, nursery):
     """The engine runs forked, with environment, folder and output of the request, and nothing of the server's."""
     (bench.folder / "elsewhere").mkdir()
-    with bench.start("request", env={"WORD": "given"}, cwd=bench.folder / "elsewhere") as run:
+    with bench.start("request", bench.folder / "elsewhere", WORD="given") as run:
         out, err = run.communicate(timeout=60)
     facts = json.loads(out)
     assert (run.returncode, err) == (0, "to stderr\n")
@@ -251,7 +250,7 @@ def test_a_socket_that_nobody_listens_on_is_no_hindrance(bench: Bench):
 
 def test_without_a_stack_the_run_starts_cold(bench: Bench):
     """No socket is named at all: the run starts in the ordinary way."""
-    with bench.start("request", env={"CODE": "4", "KEEPFIT_SOCKET": ""}) as run:
+    with bench.start("request", CODE="4", KEEPFIT_SOCKET="") as run:
         run.communicate(timeout=60)
     assert run.returncode == 4
 
@@ -282,7 +281,7 @@ def test_a_warm_process_that_ends_before_it_answers_costs_only_time(bench: Bench
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(bench.folder / "warm.sock"))
         listener.listen()
-        with bench.start("request", env={"CODE": "7"}) as run:
+        with bench.start("request", CODE="7") as run:
             link, _ = listener.accept()
             link.close()
             out, err = run.communicate(timeout=60)

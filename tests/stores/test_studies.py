@@ -9,6 +9,8 @@ from optuna.trial import TrialState
 
 from tasks.stores import studies
 
+pytestmark = pytest.mark.filterwarnings("ignore:Argument ``(group|multivariate)`` is an experimental feature")
+
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:

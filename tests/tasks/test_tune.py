@@ -16,6 +16,7 @@ from tasks.config.settings import Settings
 from tasks.ml import models
 from tasks.stores.journal import Journal
 
+pytestmark = pytest.mark.filterwarnings("ignore:Argument ``(group|multivariate)`` is an experimental feature")
 FOREVER = 1e12
 
 
@@ -143,8 +144,8 @@ def test_each_familys_defaults_are_tried_first(settings: Settings):
         tune._start_points(found, use, settings)
     assert [trial.state for trial in found.trials] == [TrialState.WAITING] * 2
     found.optimize(tune.Search(use, rows(), time.monotonic() + FOREVER).score, n_trials=2)
-    made = [models.suggest(optuna.trial.FixedTrial(trial.params), use.search.families) for trial in found.trials]
-    assert made == [models.Logistic(), models.HistGradientBoosting()]
+    defaults = [models.Logistic(), models.HistGradientBoosting()]
+    assert [trial.params for trial in found.trials] == [models.trial_params(family) for family in defaults]
 
 
 def test_what_the_champion_was_made_with_is_tried_too(settings: Settings):
