@@ -99,7 +99,8 @@ def test_every_declared_parameter_is_one_of_the_flow():
     triggered = [trigger.parameters or {} for trigger in train.triggers if isinstance(trigger, DeploymentEventTrigger)]
     scheduled = [entry.parameters for entry in train.schedules or []]
     assert (len(triggered), len(scheduled)) == (1, 1)
-    assert set().union(train.parameters, *triggered, *scheduled) <= set(train._parameter_openapi_schema.properties)
+    given = {name for parameters in (train.parameters, *triggered, *scheduled) for name in parameters or {}}
+    assert given <= set(train._parameter_openapi_schema.properties)
 
 
 def test_deploying_applies_every_project(tmp_path: Path, applied):

@@ -71,7 +71,7 @@ class Bench:
 
     def run(self, **env: str) -> tuple[int, dict[str, Any], str]:
         """A run to its end: exit code, the facts that its engine told, stderr."""
-        with self.start("request", **env) as run:
+        with self.start("request", None, **env) as run:
             out, err = run.communicate(timeout=60)
         return run.returncode, json.loads(out.splitlines()[0]), err
 
