@@ -54,7 +54,8 @@ def request() -> int:
         return _cold()
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        link.sendall(bytes([number]))
+        with contextlib.suppress(OSError):  # the warm process is gone, and this one is about to notice
+            link.sendall(bytes([number]))
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, forward)
@@ -162,6 +163,7 @@ class Nursery:
             if number:
                 os.kill(child, number[0])
             else:
+                os.kill(child, signal.SIGKILL)  # it may not have a group of its own yet
                 os.killpg(child, signal.SIGKILL)
         if not number:
             self.selector.unregister(link)
