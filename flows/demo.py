@@ -116,13 +116,12 @@ def _trained(drop: Drop, settings: Settings, journal: Journal, say: Say) -> dict
         row = found()
         return row if row and row["state"] in ENDED else None
 
-    if ended() is None and found() is None:
-        begun = time.monotonic()
-        while found() is None and time.monotonic() - begun < 30:
-            time.sleep(0.1)
-        if found() is None:
-            say(f"  no training came of {drop.name} within 30 s; starting it by hand")
-            start("train", {"project": PROJECT, "reason": f"{drop.name} landed, its event was lost"})
+    begun = time.monotonic()
+    while found() is None and time.monotonic() - begun < 30:
+        time.sleep(0.1)
+    if found() is None:
+        say(f"  no training came of {drop.name} within 30 s; starting it by hand")
+        start("train", {"project": PROJECT, "reason": f"{drop.name} landed, its event was lost"})
     row = _until(found, f"no training of {drop.name} began", settings)
     say(f"  training began: {row['trigger']}")
     return _until(ended, f"the training of {drop.name} has not ended", settings)

@@ -12,6 +12,7 @@ from prefect.schedules import Cron, Schedule
 from flows.land import land
 from flows.release import release
 from flows.train import train
+from tasks.config.names import resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.policy import OnSchedule
@@ -71,7 +72,7 @@ def _triggers(use: Project) -> list[DeploymentEventTrigger]:
     return [
         DeploymentEventTrigger(
             name=f"{use.project}: a batch landed → train", expect={"keepfit.batch.landed"},
-            match={"prefect.resource.id": f"keepfit.project.{use.project}"},
+            match={"prefect.resource.id": resource(use.project)["prefect.resource.id"]},
             parameters={"project": use.project, "event": True, "reason": "{{ event.payload.name }} landed"},
         )
     ]  # fmt: skip

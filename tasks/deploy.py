@@ -10,6 +10,7 @@ from prefect.events import emit_event
 from pydantic import BaseModel
 
 from tasks.config.errors import KeepfitError
+from tasks.config.names import resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.serving.champion import Champion
@@ -129,7 +130,7 @@ def proclaim(plan: Plan, said: str) -> dict[str, object]:
     if plan.release:
         emit_event(
             event="keepfit.model.released", payload=result,
-            resource={"prefect.resource.id": f"keepfit.project.{plan.project}", "prefect.resource.name": plan.project},
+            resource=resource(plan.project),
         )  # fmt: skip
     get_run_logger().info("%s", result["reason"])
     return result

@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.config.errors import BatchError, suggestion
+from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.contract import Checked, Contract
@@ -262,14 +263,14 @@ def hand_on(landing: Landing, path: str) -> None:
     """Shows what became of every row, announces it, and moves the kept file out of the way. May be repeated."""
     create_table_artifact(
         _account(landing),
-        key=f"{landing.project.replace('_', '-')}-batch",
+        key=artifact_key(landing.project, "batch"),
         description=f"**{landing.project}** {landing.reason}",
     )
     landed, held = landing.landed > 0, landing.state == "held"
     if landed or held:
         emit_event(
             event=f"keepfit.batch.{'landed' if landed else 'refused'}", payload=landing.model_dump(mode="json"),
-            resource={"prefect.resource.id": f"keepfit.project.{landing.project}", "prefect.resource.name": landing.project},
+            resource=resource(landing.project),
         )  # fmt: skip
     file = Path(path)
     if file.parent.name in {ARRIVED, SENT} and file.exists():

@@ -5,6 +5,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.provenance import commit
 from tasks.config.settings import Settings
@@ -27,7 +28,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     prepared = describe(use, split)
     everything = pd.concat([split.train, split.validation, split.holdout]).drop(columns=[ROW, BATCH])
     create_table_artifact(
-        contract_table(use.contract, everything), key=f"{_key(project)}-contract",
+        contract_table(use.contract, everything), key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came.",
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
@@ -64,7 +65,3 @@ def _unlearnable(use: Project, name: str, truth: pd.Series) -> str:
         label = use.labels[int(positive <= len(truth) - positive)]
         return f"insufficient classes: the {name} part has {rare} rows of '{label}' in {use.contract.target}, {FEWEST_OF_A_CLASS} are needed"
     return ""
-
-
-def _key(project: str) -> str:
-    return project.replace("_", "-")

@@ -13,6 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 from prefect.states import State
 
+from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import commit, lock, pinned
 from tasks.config.settings import Settings
@@ -80,7 +81,7 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
         _announce(decision)
     create_markdown_artifact(
         pages.decision(decision.state, reason, [], project=training.project),
-        key=f"{_key(training.project)}-decision",
+        key=artifact_key(training.project, "decision"),
         description=f"**{training.project}** {reason}",
     )
     get_run_logger().info("refused: %s", reason)
@@ -205,7 +206,7 @@ def _show(
     )
     links = {"the run in MLflow": decision.link} if decision.link else {}
     create_markdown_artifact(
-        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()})\n\n{card.summary(facts)}\n", key=f"{_key(use.project)}-report",
+        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()})\n\n{card.summary(facts)}\n", key=artifact_key(use.project, "report"),
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
     page = pages.decision(
@@ -213,7 +214,7 @@ def _show(
     )
     create_markdown_artifact(
         page,
-        key=f"{_key(use.project)}-decision",
+        key=artifact_key(use.project, "decision"),
         description=f"**{use.project}** {shown}: {decision.reason[:300]}",
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
@@ -262,9 +263,5 @@ def _headline(verdicts: list[Verdict]) -> str:
 def _announce(decision: Decision) -> None:
     emit_event(
         event=f"keepfit.model.{'refused' if decision.version is None else 'registered'}", payload=decision.model_dump(mode="json"),
-        resource={"prefect.resource.id": f"keepfit.project.{decision.project}", "prefect.resource.name": decision.project},
+        resource=resource(decision.project),
     )  # fmt: skip
-
-
-def _key(project: str) -> str:
-    return project.replace("_", "-")

@@ -12,6 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from pydantic import TypeAdapter
 
+from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import models
@@ -105,7 +106,7 @@ class Progress:
     def __init__(self, project: str, use: Project, start: float) -> None:
         self.use, self.start, self.drawn = use, start, 0.0
         made = create_markdown_artifact(
-            "The search begins.", key=f"{project.replace('_', '-')}-tuning", description=f"**{project}** tuning, live"
+            "The search begins.", key=artifact_key(project, "tuning"), description=f"**{project}** tuning, live"
         )
         self.artifact = cast("UUID", made)  # outside of an event loop it is never a coroutine
 

@@ -1,0 +1,19 @@
+"""Names that outside systems see, and rely on: events' resources, artifacts' keys."""
+
+
+def resource(project: str) -> dict[str, str]:
+    """What an event of a project is about, for `emit_event`.
+
+    >>> resource("thyroid")["prefect.resource.id"]
+    'keepfit.project.thyroid'
+    """
+    return {"prefect.resource.id": f"keepfit.project.{project}", "prefect.resource.name": project}
+
+
+def artifact_key(project: str, what: str) -> str:
+    """The stable key of a project's artifact; Prefect allows no underscore in it.
+
+    >>> artifact_key("card_fraud", "report")
+    'card-fraud-report'
+    """
+    return f"{project.replace('_', '-')}-{what}"
