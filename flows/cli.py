@@ -1,5 +1,6 @@
 """The `keepfit` command: parsing and printing only."""
 
+import datetime as dt
 import errno
 import json
 import os
@@ -23,6 +24,11 @@ app = App(
     version_flags=["--version"],
 )  # fmt: skip
 STACK, PROJECTS, LOOP, MODELS = (Group.create_ordered(name) for name in ("Stack", "Projects", "The loop", "Models"))
+contract = App(name="contract", help="What a row may be, and how that has changed.", group=PROJECTS)
+data = App(name="data", help="The rows that have landed, version by version.", group=LOOP)
+quarantine = App(name="quarantine", help="Rows that broke the contract, and another try for them.", group=LOOP)
+for part in (contract, data, quarantine):
+    app.command(part)
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")
 ]
@@ -130,18 +136,139 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
 
 @app.command(group=PROJECTS)
+def new(
+    name: str, *, data: Path, target: str, time: str | None = None, key: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    as_json: Json = False,
+) -> int:  # fmt: skip
+    """Write a new project whose contract is inferred from a file.
+
+    Args:
+        name: Of the project, and of its folder.
+        data: CSV, Parquet or JSON lines.
+        target: The column to predict; it has two values.
+        time: The column that says when a row happened.
+        key: The columns that name a row.
+    """
+    from flows import newcomer
+
+    now = dt.datetime.now(dt.UTC)
+    made = newcomer.new(name, data, target, time=time, key=key, settings=Settings(), now=now)
+    return show(made, as_json=as_json, page=newcomer.page_of_new(made))
+
+
+@contract.command(name="diff")
+def contract_diff(project: str, old: str, new: str = "now", *, as_json: Json = False) -> int:
+    """Say what changed between two contracts: breaking, risky or benign, and which features and models it touches.
+
+    Args:
+        project: The project.
+        old: now, a path to a project.yaml, a git revision, or the beginning of a digest that landings recorded.
+        new: Likewise.
+    """
+    from flows import newcomer
+
+    found = newcomer.contract_diff(project, old, new, Settings())
+    return show(found, as_json=as_json, page=newcomer.page_of_diff(found))
+
+
+@data.command(name="list")
+def data_list(project: str, *, as_json: Json = False) -> int:
+    """List the versions of a project's rows, newest first, and what made each."""
+    from flows import looking
+
+    versions = looking.versions(project, Settings())
+    table = Table("version", "at", "why", "what", "rows", box=None)
+    for row in versions:
+        table.add_row(row["snapshot"], row["at"][:19], row["why"], row["name"], f"{row['rows']:,}")
+    return show({"project": project, "versions": versions}, as_json=as_json, page=table)
+
+
+@data.command(name="show")
+def data_show(project: str, snapshot: str | None = None, *, as_json: Json = False) -> int:
+    """Show one snapshot: its digest, its rows, its span of time, its columns.
+
+    Args:
+        project: The project.
+        snapshot: Like v12 or v12-3f9c2a7b; the newest by default.
+    """
+    from flows import looking
+
+    return show(looking.snapshot(project, snapshot, Settings()), as_json=as_json)
+
+
+@data.command(name="diff")
+def data_diff(project: str, a: str, b: str, *, as_json: Json = False) -> int:
+    """Compare two snapshots: rows added, removed, changed, and the columns whose distribution moved.
+
+    Args:
+        project: The project.
+        a: The older snapshot, like v11.
+        b: The newer one.
+    """
+    from flows import looking
+
+    found = looking.compare(project, a, b, Settings())
+    table = Table(
+        "column", "difference", "empty", "mean", title=f"{found['from']} → {found['to']}: {_changes(found)}", box=None
+    )
+    for line in found.get("columns", ()):
+        means = " → ".join(f"{mean:.4g}" for mean in line.get("mean") or () if mean is not None)
+        table.add_row(
+            line["column"], f"{line['size']:.3f}", " → ".join(f"{share:.1%}" for share in line["nulls"]), means
+        )
+    return show(found, as_json=as_json, page=table if "from" in found else None)
+
+
+def _changes(found: dict[str, Any]) -> str:
+    return ", ".join(f"{found.get(what, 0):,} {what}" for what in ("added", "removed", "changed"))
+
+
+@quarantine.command(name="list")
+def quarantine_list(project: str, *, as_json: Json = False) -> int:
+    """List the batches that have rows in quarantine, with the rules that they break."""
+    from flows import looking
+
+    batches = looking.quarantined(project, Settings())
+    table = Table("batch", "name", "rows", "state", "rules", box=None)
+    for row in batches:
+        rules = "; ".join(f"{count:,} × {rule}" for rule, count in row["rules"].items())
+        table.add_row(row["batch"][:12], row["name"], f"{row['quarantined']:,}", row["state"], rules or row["reason"])
+    return show({"project": project, "batches": batches}, as_json=as_json, page=table)
+
+
+@quarantine.command(name="replay")
+def quarantine_replay(project: str, batch: str, *, accept: str = "", as_json: Json = False) -> int:
+    """Try the quarantined rows of a batch again, after the contract or the hook was mended.
+
+    Args:
+        project: The project.
+        batch: Name, or the beginning of the digest.
+        accept: Why a batch that looks odd as a whole is right; your name goes on record with it.
+    """
+    settings = Settings()
+    from flows import looking
+
+    landing = looking.replay(project, batch, f"{accept} ({settings.actor})" if accept else "", settings)
+    return show(landing, as_json=as_json, page=landing["reason"])
+
+
+@app.command(group=PROJECTS)
 def deploy(*, as_json: Json = False) -> int:
     """Bring the Prefect deployments of the running stack to what the project files say."""
     return show({"deployments": _deploy()}, as_json=as_json)
 
 
 @app.command(group=LOOP)
-def land(project: str, files: Annotated[list[Path], Parameter(negative="")], /, *, as_json: Json = False) -> int:
+def land(
+    project: str, files: Annotated[list[Path], Parameter(negative="")], /, *, supersedes: str = "", accept: str = "", as_json: Json = False
+) -> int:  # fmt: skip
     """Land files under the project's contract, each exactly once.
 
     Args:
         project: The project whose contract holds.
         files: CSV, Parquet or JSON lines.
+        supersedes: A batch that these rows correct, by name or the beginning of its digest; a file of the same name corrects by itself.
+        accept: Why a batch that looks odd as a whole is right; your name goes on record with it.
     """
     settings = connect()
     from flows import inbox
@@ -153,15 +280,33 @@ def land(project: str, files: Annotated[list[Path], Parameter(negative="")], /, 
     landings = []
     for file in files:
         kept = keep(project, file, settings)
-        parameters = {"project": project, "path": str(kept), "name": file.name}
-        landings.append(
-            wait(inbox.submit(project, kept), say) if settings.prefect() else run("land", parameters, settings, say)
-        )
+        parameters = {
+            "project": project, "path": str(kept), "name": file.name, "supersedes": supersedes,
+            "accept": f"{accept} ({settings.actor})" if accept else "",
+        }  # fmt: skip
+        plain = settings.prefect() and not (supersedes or accept)
+        landings.append(wait(inbox.submit(project, kept), say) if plain else run("land", parameters, settings, say))
     page = "\n".join(landing["reason"] for landing in landings)
     worst = "held" if any(landing["state"] == "held" for landing in landings) else "landed"
     return show(
         landings[0] if len(landings) == 1 else {"state": worst, "batches": landings}, as_json=as_json, page=page
     )
+
+
+@app.command(group=LOOP)
+def fetch(project: str, source: str | None = None, *, as_json: Json = False) -> int:
+    """Fetch what is new from a project's sources into its inbox, from where it lands.
+
+    Args:
+        project: The project.
+        source: One of its sources by name; all by default.
+    """
+    settings = connect()
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    return show(run("fetch", {"project": project, "source": source}, settings, say), as_json=as_json)
 
 
 @app.command(group=LOOP)

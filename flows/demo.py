@@ -71,7 +71,7 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
 
 def drops(folder: Path) -> Iterator[Drop]:
     """The demo's files: the project's monthly batches, joined so that the story fits into two minutes."""
-    from tasks.ingest import fingerprint
+    from tasks.stores.files import fingerprint
 
     path = Settings().projects / PROJECT / "data.py"
     spec = importlib.util.spec_from_file_location("thyroid_data", path)

@@ -9,6 +9,7 @@ from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron, Schedule
 
+from flows.fetch import fetch
 from flows.land import land
 from flows.release import release
 from flows.train import train
@@ -23,11 +24,12 @@ ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrateg
 
 
 def declared(use: Project) -> list[RunnerDeployment]:
-    """The deployments of one project: `land/<p>`, `train/<p>`, `release/<p>`."""
+    """The deployments of one project: `land/<p>`, `train/<p>`, `release/<p>`, and `fetch/<p>` when it declares sources."""
     return [
         _deployment(land, use, f"Lands one file of {use.project} under its contract."),
         _deployment(train, use, f"Retrains {use.project}: {_when(use)}.", schedules=_schedules(use), triggers=_triggers(use)),
         _deployment(release, use, f"Makes a version of {use.project} champion."),
+        *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
     ]  # fmt: skip
 
 
@@ -62,6 +64,19 @@ def _schedules(use: Project) -> list[Schedule]:
             parameters={"reason": f"schedule {policy.cron} {policy.timezone}"},
         )
         for number, policy in enumerate(policy for policy in use.retrain if isinstance(policy, OnSchedule))
+    ]
+
+
+def _fetching(use: Project) -> list[Schedule]:
+    return [
+        Cron(
+            source.schedule.cron,
+            timezone=source.schedule.timezone,
+            slug=source.name,
+            parameters={"source": source.name},
+        )
+        for source in use.sources
+        if source.schedule
     ]
 
 

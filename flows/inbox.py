@@ -15,7 +15,8 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
-from tasks.ingest import ARRIVED, SUFFIXES, fingerprint, original_name
+from tasks.ingest import ARRIVED, kept_name, original_name
+from tasks.stores.files import SUFFIXES, fingerprint
 
 LOG = logging.getLogger("keepfit.inbox")
 SETTLED = 0.4  # seconds that size and time of a file must stand still before it counts as complete
@@ -57,7 +58,7 @@ class Inbox:
 
     def claim(self, name: str, file: Path) -> None:
         """Renames a file to the name of its content, out of the sender's reach; one rename, so a kill loses nothing."""
-        kept = self.settings.inbox(name) / ARRIVED / f"{fingerprint(file)[:16]}-{file.name}"
+        kept = self.settings.inbox(name) / ARRIVED / kept_name(fingerprint(file), file.name)
         kept.parent.mkdir(parents=True, exist_ok=True)
         file.replace(kept)
         self.seen.pop(file, None)

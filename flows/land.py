@@ -8,14 +8,22 @@ from tasks.ingest import hand_on, ingest
 
 
 @flow(name="land", flow_run_name="{project}: {name} arrived", persist_result=True, result_serializer="json")
-def land(project: str, path: str, name: str = "a file") -> dict[str, Any]:  # noqa: ARG001 -- in the run's name
-    """Lands the rows of one file exactly once; rows that break the contract go to quarantine.
+def land(
+    project: str,
+    path: str,
+    name: str = "a file",  # noqa: ARG001 -- in the run's name
+    supersedes: str = "",
+    accept: str = "",
+) -> dict[str, Any]:
+    """Lands the rows of a file, or of a folder of files, exactly once; rows that break the contract go to quarantine.
 
     Args:
         project: The project whose contract holds.
-        path: The file: CSV, Parquet or JSON lines, on a disk that the worker sees.
+        path: The file, CSV, Parquet or JSON lines, or a folder of them that land together, on a disk that the worker sees.
         name: What to call the file in lists.
+        supersedes: A batch that these rows correct, by name or the beginning of its digest; one of the same name is corrected anyway.
+        accept: Why a batch that looks odd as a whole may land all the same.
     """
-    landing = ingest(project, path)
+    landing = ingest(project, path, supersedes, accept)
     hand_on(landing, path)
     return landing.model_dump(mode="json")

@@ -65,8 +65,9 @@ def wait(run: UUID, say: Say, patience: float = 24 * 3600) -> dict[str, Any]:
 
 
 def _here(name: str) -> Callable[..., dict[str, Any]]:
+    from flows.fetch import fetch
     from flows.land import land
     from flows.release import release
     from flows.train import train
 
-    return {"land": land, "train": train, "release": release}[name]
+    return {"fetch": fetch, "land": land, "train": train, "release": release}[name]

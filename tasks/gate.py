@@ -1,6 +1,8 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
+from math import isfinite
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -9,6 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.gates import Evidence, Verdict, judge
+from tasks.ml.metrics import Estimate
+from tasks.stores.journal import Journal
 from tasks.stores.references import Scores
 from tasks.stores.registry import Registry, as_json
 
@@ -18,7 +22,8 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
     """Judges from the file of answers; may be repeated with the same result."""
     settings = Settings()
     use = Project.named(project, settings)
-    verdicts = judge(use.gates, evidence(use, Path(scores.answers)))
+    past = history(Journal(settings.journal()).trainings(project), use.metric)
+    verdicts = judge(use.gates, evidence(use, Path(scores.answers), past))
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -27,13 +32,24 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
     return verdicts
 
 
-def evidence(use: Project, path: Path) -> Evidence:
-    """What the gates look at, from the file of answers."""
+def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...]:
+    """The metric of every earlier challenger, oldest first; one that was too good to be true sets no standard."""
+    return tuple(
+        Estimate(value=detail["value"], low=detail["low"], high=detail["high"])
+        for detail in (training["detail"] for training in trainings)
+        if detail.get("metric") == metric
+        and all(isfinite(detail[name]) for name in ("value", "low", "high"))
+        and all(verdict["passed"] for verdict in detail["verdicts"] if verdict["gate"] == "plausible")
+    )
+
+
+def evidence(use: Project, path: Path, past: tuple[Estimate, ...] = ()) -> Evidence:
+    """What the gates look at, from the file of answers and the project's past."""
     answers = pd.read_parquet(path)
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=answers["truth"].to_numpy(), challenger=answers["challenger"].to_numpy(), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): answers[name].to_numpy() for name in naive},
         champion=answers["champion"].to_numpy() if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(),
+        unseen_by_champion=answers["unseen"].to_numpy(), history=past,
     )  # fmt: skip

@@ -1,16 +1,17 @@
-"""Ingest: a file becomes a batch; its rows land, go to quarantine, or are known already. None is lost in silence."""
+"""Ingest: files become batches; their rows land, go to quarantine, or are known already. None is lost in silence."""
 
 import datetime as dt
-import hashlib
+import json
 import shutil
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
+import pyarrow.compute as pc
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -20,42 +21,64 @@ from tasks.config.errors import BatchError, suggestion
 from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.contract import Checked, Contract
+from tasks.ml.identity import digest
+from tasks.ml.profile import Finding, Profile
+from tasks.stores import durable, files
+from tasks.stores.changes import Change, carry_out, settle
+from tasks.stores.intake import Account, Intake
 from tasks.stores.journal import Journal
+from tasks.stores.keys import Keys
 from tasks.stores.lake import BATCH, ROW, Lake
 from tasks.stores.references import Landing
+from tasks.stores.staging import Stage
+from tasks.stores.tables import DataFile, Table
 
-NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
-SUFFIXES = (".csv", ".parquet", ".jsonl")
 ARRIVED, SENT, LANDED, HELD = (
     ".arrived",
     ".sent",
     ".landed",
     ".held",
-)  # folders of an inbox: the watcher's, the command's, done, refused
+)  # in an inbox: the watcher's, the command's, done, refused
+LONGEST = 100  # characters of a name that are kept
 
 
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's content, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def utc() -> dt.datetime:
+    """The clock."""
+    return dt.datetime.now(dt.UTC)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+class Arrival(NamedTuple):
+    """A file whose content cannot change any more, under the name of that content."""
+
+    path: Path
+    batch: str
+    name: str
 
 
 def keep(project: str, path: Path, settings: Settings) -> Path:
     """A copy of a file under the name of its content, so that what arrived cannot change while it lands.
 
     Raises:
-        BatchError: there is no such file.
+        BatchError: there is no such file, or it is a link, pipe or device.
     """
-    if not path.is_file():
-        raise BatchError(f"{path}: is no file. Give CSV, Parquet or JSON lines ({', '.join(SUFFIXES)}).")
-    kept = settings.inbox(project) / SENT / f"{fingerprint(path)[:16]}-{path.name}"
+    if not path.exists() and not path.is_symlink():
+        raise BatchError(f"{path}: is no file. Give CSV, Parquet or JSON lines ({', '.join(files.SUFFIXES)}).")
+    kept = settings.inbox(project) / SENT / kept_name(files.fingerprint(path), path.name)
     if path != kept and not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f".{kept.name}.part")
-        shutil.copyfile(path, partial)
-        partial.rename(kept)
+        partial = kept.with_name(f".{kept.name}{durable.PARTIAL}")
+        with files.regular(path) as source, partial.open("wb") as copy:
+            shutil.copyfileobj(source, copy, 1 << 20)
+        durable.move(partial, kept)
     return kept
+
+
+def kept_name(content: str, name: str) -> str:
+    """A name that says the content, and that is harmless as a path, in a log and on a page."""
+    stem, dot, suffix = name.rpartition(".")
+    harmless = "".join(sign if sign.isprintable() and sign not in "/\\" else "_" for sign in (stem or name))
+    return f"{content[:16]}-{harmless[:LONGEST]}{dot}{suffix[:10]}"
 
 
 def original_name(path: Path) -> str:
@@ -64,198 +87,380 @@ def original_name(path: Path) -> str:
     return name if len(head) == 16 and name else path.name
 
 
-def read(path: Path) -> pd.DataFrame:
-    """The rows of a CSV (all columns as text), Parquet or JSON lines file.
+def _arrivals(path: Path) -> list[Arrival]:
+    """The file, or the files of a folder, whose rows land together.
 
     Raises:
-        BatchError: the file is empty, broken, or of another kind.
+        BatchError: nothing is there, or the content is not the one that the name says.
     """
-    if path.suffix not in SUFFIXES:
-        raise BatchError(
-            f"{path.name}: is of kind '{path.suffix}'. Wanted: {', '.join(SUFFIXES)}.{suggestion(path.suffix, SUFFIXES)}"
+    found = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path]
+    arrivals = [Arrival(file, files.fingerprint(file), original_name(file)) for file in found]
+    for file, batch, name in arrivals:
+        if file.name != name and not file.name.startswith(batch[:16]):
+            raise BatchError(
+                f"{name}: is not what arrived: its content has changed while it waited. Send it again; nothing was changed."
+            )
+    return list({arrival.batch: arrival for arrival in arrivals}.values())
+
+
+# -- landing ----------------------------------------------------------------------------------------------------------
+class Landings:
+    """Lands the batches of one project, one change of the lake at a time."""
+
+    def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
+        self.use, self.project, self._clock = use, use.project, clock
+        self.journal = Journal(settings.journal())
+        self.lake = Lake(use.project, settings.lake(use.project), use.contract.time)
+        self.staging = settings.staging(use.project)
+        self.index = settings.index(use.project) / digest(use.contract.key)[:12]
+        self._derive = use.hook("derive", settings)
+
+    def land(self, path: Path, supersedes: str = "", accept: str = "") -> Landing:
+        """Lands the file at `path`, or the files of the folder, exactly once. May be repeated.
+
+        Args:
+            path: where it is kept.
+            supersedes: name, or beginning of the digest, of a batch that these rows correct; one of the same name is
+                corrected anyway.
+            accept: why a batch that looks odd as a whole may land; empty when nobody said so.
+
+        Raises:
+            BatchError: the file is not there, or not what arrived, or there is no batch `supersedes`.
+        """
+        with self._alone():
+            arrivals = _arrivals(path)
+            rows = {arrival.batch: self.journal.batch(self.project, arrival.batch) for arrival in arrivals}
+            fresh = [arrival for arrival in arrivals if rows[arrival.batch] is None]
+            before = [row for row in rows.values() if row]
+            landings = self._fresh(fresh, supersedes, accept) if fresh else []
+            return _total([*landings, *(self._again(row, accept) for row in before)])
+
+    def replay(self, batch: str, accept: str = "") -> Landing:
+        """Tries the quarantined rows of a batch, by name or beginning of its digest, again under the contract of today.
+
+        Raises:
+            BatchError: there is no such batch.
+        """
+        with self._alone():
+            return self._replay(self._named(batch), accept)
+
+    @contextmanager
+    def _alone(self) -> Generator[None]:
+        with self.journal.alone(f"land {self.project}"):
+            settle(self.project, self.lake, self.journal, self.index, self.staging)
+            yield
+
+    def _named(self, batch: str) -> dict[str, Any]:
+        rows = self.journal.batches(self.project)
+        found = [row for row in rows if row["name"] == batch or (len(batch) >= 6 and row["batch"].startswith(batch))]
+        if not found:
+            hint = suggestion(batch, {row["name"] for row in rows})
+            raise BatchError(
+                f"No batch '{batch}' of {self.project} ever came.{hint} `keepfit quarantine list` shows those with quarantined rows."
+            )
+        return found[-1]
+
+    def _again(self, row: dict[str, Any], accept: str) -> Landing:
+        """The same bytes once more: every row is known, those in quarantine too; a batch that was held is tried again."""
+        if row["state"] == "held" and row["arrived"]:
+            return self._replay(row, accept)
+        if not row["announced"]:  # recorded by a run that died before it could say so
+            return _landing(self.project, row)
+        reason = f"{row['name']}: {row['arrived']:,} arrived, all known: the same content {'landed' if row['landed'] else 'came'} before"
+        if row["state"] == "held":
+            return _landing(self.project, row)
+        known = {
+            "landed": 0,
+            "quarantined": 0,
+            "replaced": 0,
+            "known": row["arrived"],
+            "state": "known",
+            "reason": reason,
+        }
+        return _landing(self.project, {**row, **known, "detail": "{}"})
+
+    # -- new batches --------------------------------------------------------------------------------------------------
+    def _fresh(self, arrivals: list[Arrival], supersedes: str, accept: str) -> list[Landing]:
+        """One change for all of them; a batch that may not land is held, and the pass is begun anew without it."""
+        corrected = self._corrected(arrivals, supersedes)
+        replaceable, keys, held = self._replaceable(corrected), self._keys(), dict[str, Account]()
+        while True:
+            intake = self._intake([arrival.batch for arrival in arrivals], keys, replaceable)
+            for n, arrival in enumerate(arrivals):
+                if arrival.batch not in held:
+                    intake.take(n, self._chunks(arrival.path), cut=not files.has_last_line_break(arrival.path))
+            profile = intake.profile()
+            findings = self._findings(profile)
+            problems = self._problems(intake, held, findings, accept)
+            if not problems:
+                break
+            held |= problems
+            intake.abandon()
+            durable.remove(self.staging)
+        for n, arrival in enumerate(arrivals):
+            if arrival.batch in held and held[arrival.batch].readable:
+                intake.hold(n, self._chunks(arrival.path), f"held: {held[arrival.batch].problem}")
+        at, told = self._clock(), self._told(intake, findings, accept)
+        rows = [
+            self._row(arrival, at, account, held.get(arrival.batch), told | {"supersedes": corrected})
+            for arrival, account in zip(arrivals, intake.accounts, strict=True)
+        ]
+        landing = [n for n, arrival in enumerate(arrivals) if arrival.batch not in held]
+        if landing:
+            rows[landing[0]]["profile"] = profile.model_dump_json()
+        why = {
+            "keepfit.why": "land",
+            "keepfit.batch": arrivals[0].batch,
+            "keepfit.name": arrivals[0].name,
+            "keepfit.files": str(len(arrivals)),
+        }
+        self._change(
+            digest(sorted(arrival.batch for arrival in arrivals)), at, why, intake, rows,
+            names=tuple(arrivals[n].batch for n in landing),
+        )  # fmt: skip
+        return [
+            _landing(self.project, row)
+            for arrival in arrivals
+            if (row := self.journal.batch(self.project, arrival.batch))
+        ]
+
+    def _problems(
+        self, intake: Intake, held: dict[str, Account], findings: list[Finding], accept: str
+    ) -> dict[str, Account]:
+        """The accounts of those batches that may not land, each with its problem."""
+        found = {}
+        for name, account in zip(intake.batches, intake.accounts, strict=True):
+            if name not in held:
+                account.problem = account.problem or ("" if accept else self._too_bad(account))
+                if account.problem:
+                    found[name] = account
+        odd = [finding.reason for finding in findings if finding.holds]
+        if odd and not found and not accept:
+            for name, account in zip(intake.batches, intake.accounts, strict=True):
+                if name not in held:
+                    account.problem = f"as a whole it is odd: {'; '.join(odd[:3])}. Nothing landed. If it is right, say `keepfit quarantine replay` with --accept and why"
+                    found[name] = account
+        return found
+
+    def _too_bad(self, account: Account) -> str:
+        contract, rows = self.use.contract, account.arrived
+        if account.broken > contract.hold_above * rows:
+            worst = account.rules.most_common(1)[0][0]
+            return f"{account.broken:,} of {rows:,} rows break the contract, more than {contract.hold_above:.0%} (most: {worst}). Nothing landed"
+        if account.bad_target > max(1, contract.hold_bad_target * rows):
+            return f"{account.bad_target:,} of {rows:,} rows have no usable {contract.target}, more than {contract.hold_bad_target:.1%}. Nothing landed"
+        return ""
+
+    def _findings(self, profile: Profile) -> list[Finding]:
+        if not profile.rows:
+            return []
+        before = [
+            Profile.model_validate_json(text) for text in self.journal.profiles(self.project, self.use.expects.history)
+        ]
+        return self.use.expects.judge(profile, before, self._clock())
+
+    # -- quarantined rows once more -----------------------------------------------------------------------------------
+    def _replay(self, row: dict[str, Any], accept: str) -> Landing:
+        """The quarantined rows of a batch under the contract of today; what is still broken stays, with today's rule."""
+        batch, keys = row["batch"], self._keys()
+        count = self._quarantined(batch)
+        intake = self._intake([batch], keys, self._replaceable(json.loads(row["detail"] or "{}").get("supersedes", [])))
+        intake.take(0, self._raw(batch))
+        account, profile = intake.accounts[0], intake.profile()
+        findings = self._findings(profile) if row["state"] == "held" else []
+        problem = self._problems(intake, {}, findings, accept).get(batch) if row["state"] == "held" else None
+        if not count or problem or account.broken == count:
+            intake.abandon()
+            durable.remove(self.staging)
+            told = (
+                problem.problem
+                if problem
+                else (
+                    f"all of them still break the contract (most: {account.rules.most_common(1)[0][0]})"
+                    if count
+                    else "it has none"
+                )
+            )
+            state = "held" if row["state"] == "held" else "known"
+            same = {
+                "arrived": count,
+                "landed": 0,
+                "quarantined": count,
+                "known": 0,
+                "state": state,
+                "reason": f"{row['name']}: {count:,} quarantined rows tried again: {told.removesuffix('. Nothing landed')}. Nothing changed",
+            }
+            return _landing(self.project, {**row, **same})
+        replays, at = (row["replays"] or 0) + 1, self._clock()
+        landed, known = row["landed"] + account.landed, row["known"] + account.known
+        reason = f"{row['name']}: {row['arrived']:,} arrived = {landed:,} landed + {account.broken:,} quarantined + {known:,} known, after {count:,} quarantined rows were tried again"
+        detail = (
+            json.loads(row["detail"] or "{}") | self._told(intake, findings, accept) | {"rules": dict(account.rules)}
         )
-    if path.stat().st_size == 0:
-        raise BatchError(
-            f"{path.name}: is empty (0 bytes). Wanted: a header and rows. Send it again; nothing was changed."
+        updated = {
+            **row, "landed": landed, "quarantined": account.broken, "known": known, "replays": replays, "announced": False,
+            "replaced": (row["replaced"] or 0) + account.replaced, "state": "landed" if landed else "known", "reason": reason,
+            "profile": profile.model_dump_json(), "detail": json.dumps(detail),
+        }  # fmt: skip
+        why = {"keepfit.why": "replay", "keepfit.batch": batch, "keepfit.name": row["name"]}
+        self._change(f"{batch} replay {replays}", at, why, intake, [updated], without=batch)
+        mine = {"arrived": count, "landed": account.landed, "quarantined": account.broken, "known": account.known}
+        return _landing(self.project, {**(self.journal.batch(self.project, batch) or updated), **mine})
+
+    def _quarantined(self, batch: str) -> int:
+        table = self.lake.quarantine
+        return sum(table.peek(file, [BATCH])[BATCH].to_pylist().count(batch) for file in table.files(table.open()))
+
+    def _raw(self, batch: str) -> Iterator[pa.Table]:
+        """The quarantined rows of a batch as they came."""
+        table = self.lake.quarantine
+        for file in table.files(table.open()):
+            kept = table.read(file)
+            lines = kept.filter(pc.equal(kept[BATCH], batch))["_raw"].to_pylist()  # ty: ignore[missing-attribute]
+            if lines:
+                yield files.parsed("\n".join(lines).encode(), self._stamps)
+
+    # -- the change ---------------------------------------------------------------------------------------------------
+    def _change(
+        self, name: str, at: dt.datetime, why: dict[str, str], intake: Intake, batches: list[dict[str, Any]], *,
+        names: tuple[str, ...] = (), without: str = "",
+    ) -> None:  # fmt: skip
+        """Writes down what the pass has prepared, and does it.
+
+        `names` are the batches that the table shall know, `without` is one whose older rows leave the quarantine.
+        """
+        rows, broken = intake.close()
+        removed, rewritten = self._rewritten(
+            self.lake.landed, ROW, {bytes(name) for name in intake.replaced}, self.use.contract.time
         )
-    try:
-        rows = _table(path).to_pandas()
-    except (pa.ArrowException, UnicodeDecodeError, OSError, ValueError) as error:
-        raise BatchError(
-            f"{path.name}: does not read as {path.suffix[1:]}: {_first_line(error)}. Send it again, complete; nothing was changed."
-        ) from error
-    if rows.empty:
-        raise BatchError(f"{path.name}: has a header but no row. Wanted: rows. Nothing was changed.")
-    return rows
+        emptied, refilled = self._rewritten(self.lake.quarantine, BATCH, {without} - {""}, "")
+        change = Change(
+            project=self.project, id=name, names=names, at=at, why=why, contract=self.use.contract, staging=str(self.staging),
+            contract_digest=digest(self.use.contract.model_dump(mode="json")), add=(*rows, *rewritten), remove=removed,
+            quarantine_add=(*broken, *refilled), quarantine_remove=emptied, batches=tuple(batches),
+        )  # fmt: skip
+        self.journal.intend(self.project, change.model_dump_json(), at.isoformat())
+        carry_out(change, self.lake, self.journal, self.index, intake.seen if rows and not removed else None)
+
+    def _rewritten(
+        self, table: Table, column: str, gone: set[Any], time: str
+    ) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
+        """The data files that hold rows which go, and those that hold what stays of them."""
+        removed, stage = [], Stage(self.staging, time)
+        for file in table.files(table.open()) if gone else ():
+            stays = [value not in gone for value in table.peek(file, [column])[column].to_pylist()]
+            if not all(stays):
+                removed.append(file)
+                stage.add(table.read(file).filter(pa.array(stays)))
+        return tuple(removed), tuple(stage.close())
+
+    # -- what a pass needs --------------------------------------------------------------------------------------------
+    def _intake(self, batches: list[str], keys: Keys, replaceable: Callable[[np.ndarray], np.ndarray]) -> Intake:
+        return Intake(self.use, batches, keys, self.staging, self._clock(), replaceable, self._derive)
+
+    def _keys(self) -> Keys:
+        keys = Keys(self.index)
+        self.lake.follow(keys, self.lake.landed.files(self.lake.landed.open()), self.use.contract.key)
+        return keys
+
+    def _chunks(self, path: Path) -> Iterator[pa.Table]:
+        """The raw rows of a file: only the contract's columns, unless the project derives its columns from others."""
+        wanted = None if self._derive else tuple(self.use.contract.columns)
+        return files.chunks(path, self.use.reads, wanted, self._stamps)
+
+    @property
+    def _stamps(self) -> tuple[str, ...]:
+        return tuple(name for name, column in self.use.contract.columns.items() if column.type == "datetime")
+
+    def _corrected(self, arrivals: list[Arrival], supersedes: str) -> list[str]:
+        """The batches whose rows these arrivals may replace: those of the same names, and the one that was named."""
+        names = {arrival.name for arrival in arrivals}
+        same = [row["batch"] for row in self.journal.batches(self.project) if row["name"] in names and row["landed"]]
+        return sorted({*same, *([self._named(supersedes)["batch"]] if supersedes else [])})
+
+    def _replaceable(self, batches: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+        """Which row names, (n, 16) bytes, belong to these batches: (n,) bool."""
+        names, table = set[bytes](), self.lake.landed
+        for file in table.files(table.open()) if batches else ():
+            rows = table.peek(file, [ROW, BATCH])
+            names.update(rows.filter(pc.is_in(rows[BATCH], pa.array(batches)))[ROW].to_pylist())  # ty: ignore[missing-attribute]
+        return lambda ids: np.array([bytes(row) in names for row in ids] if names else [False] * len(ids), dtype=bool)
+
+    # -- accounts -----------------------------------------------------------------------------------------------------
+    def _told(self, intake: Intake, findings: list[Finding], accept: str) -> dict[str, Any]:
+        return {
+            "findings": [finding.model_dump() for finding in findings], "extra": sorted(intake.extra), "accepted": accept,
+            "private": {name: what for name, what in intake.private.items() if what},
+        }  # fmt: skip
+
+    def _row(
+        self, arrival: Arrival, at: dt.datetime, account: Account, held: Account | None, told: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The journal's row of a batch."""
+        if held:
+            kept = held.arrived if held.readable else 0
+            account = Account(arrived=kept, broken=kept, rules=held.rules)
+        counts = {
+            "arrived": account.arrived,
+            "landed": account.landed,
+            "quarantined": account.broken,
+            "known": account.known,
+        }
+        reason = (
+            f"{held.problem}"
+            if held
+            else f"{account.arrived:,} arrived = {account.landed:,} landed + {account.broken:,} quarantined + {account.known:,} known"
+        )
+        corrections = f", of which {account.replaced:,} correct older rows" if account.replaced else ""
+        return {
+            "project": self.project, "batch": arrival.batch, "name": arrival.name, **counts, "replaced": account.replaced,
+            "state": "held" if held else "landed" if account.landed else "known", "reason": reason + corrections if reason.startswith(f"{arrival.name}:") else f"{arrival.name}: {reason}{corrections}",
+            "at": at.isoformat(), "replays": 0, "contract": digest(self.use.contract.model_dump(mode="json")), "announced": False,
+            "detail": json.dumps(told | {"rules": dict(account.rules)}), "profile": None,
+        }  # fmt: skip
 
 
-def _table(path: Path) -> pa.Table:
-    if path.suffix == ".parquet":
-        return pa.parquet.read_table(path, page_checksum_verification=True)
-    if path.suffix == ".jsonl":
-        return pa.json.read_json(path)
-    with pa.csv.open_csv(path) as start:
-        names = start.schema.names
-    options = pa.csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), null_values=list(NOTHING), strings_can_be_null=True
-    )
-    return pa.csv.read_csv(path, convert_options=options, parse_options=pa.csv.ParseOptions(newlines_in_values=True))
+def _landing(project: str, row: dict[str, Any]) -> Landing:
+    """What the journal knows of a batch."""
+    detail = json.loads(row["detail"] or "{}")
+    return Landing(
+        **{name: row[name] for name in ("batch", "name", "state", "reason", "arrived", "landed", "quarantined", "known")},
+        project=project, replaced=row["replaced"] or 0, rules=detail.get("rules", {}), extra=tuple(detail.get("extra", ())),
+        findings=tuple(finding["reason"] for finding in detail.get("findings", ())),
+        snapshot=f"v{row['version']}" if row["version"] is not None else None,
+    )  # fmt: skip
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-
-
-def part(contract: Contract, rows: pd.DataFrame, landed: pd.DataFrame) -> tuple[Checked, int]:
-    """Parts a batch against its contract and against what has landed: the rows that are new, and how many are known.
-
-    Args:
-        contract: what a row may be.
-        rows: the batch, with every column of the contract.
-        landed: key columns and `_row` of every landed row.
-    """
-    from tasks.ml.identity import row_ids
-
-    checked = contract.check(rows)
-    ids = pd.Series(row_ids(checked.rows), name=ROW)
-    known = ids.isin(landed[ROW]) | ids.duplicated() if len(landed) else ids.duplicated()
-    fresh = checked.rows[~known]
-    clash = _clashing(fresh, landed, list(contract.key))
-    rule = f"{', '.join(contract.key)} names a row that landed before with other values"
-    refused = (
-        fresh[clash]
-        .astype("string")
-        .assign(_rule=rule, _column=contract.key[0], _value=fresh[clash][contract.key[0]].astype("string"))
-    )
-    counts = checked.counts | ({rule: int(clash.sum())} if clash.any() else {})
-    quarantined = pd.concat([checked.quarantined, refused], ignore_index=True)
-    return Checked(
-        rows=fresh[~clash].reset_index(drop=True), quarantined=quarantined, extra=checked.extra, counts=counts
-    ), int(known.sum())
-
-
-def _clashing(rows: pd.DataFrame, landed: pd.DataFrame, key: list[str]) -> pd.Series:
-    """Which rows carry a key that has landed already."""
-    if landed.empty or rows.empty:
-        return pd.Series(data=False, index=rows.index)
-    before = pd.MultiIndex.from_frame(landed[key].astype("string"))
-    return pd.Series(pd.MultiIndex.from_frame(rows[key].astype("string")).isin(before), index=rows.index)
+def _total(landings: list[Landing]) -> Landing:
+    """One account for files that came together."""
+    if len(landings) == 1:
+        return landings[0]
+    counts = {
+        name: sum(getattr(each, name) for each in landings)
+        for name in ("arrived", "landed", "quarantined", "known", "replaced")
+    }
+    states, rules = {each.state for each in landings}, Counter[str]()
+    for each in landings:
+        rules.update(each.rules)
+    held = [each for each in landings if each.state == "held"]
+    name = f"{len(landings):,} files"
+    told = f"{name}: {counts['arrived']:,} arrived = {counts['landed']:,} landed + {counts['quarantined']:,} quarantined + {counts['known']:,} known"
+    return Landing(
+        project=landings[0].project, batch=digest(sorted(each.batch for each in landings)), name=name, **counts,
+        state=next(state for state in ("landed", "held", "known") if state in states), files=len(landings), rules=dict(rules),
+        reason=told + (f"; {len(held)} held (first: {held[0].reason})" if held else ""),
+        extra=tuple(sorted({column for each in landings for column in each.extra})),
+        findings=landings[0].findings, snapshot=max((each.snapshot for each in landings if each.snapshot), key=lambda name: int(name[1:]), default=None),
+    )  # fmt: skip
 
 
 @task(name="ingest", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
-def ingest(project: str, path: str) -> Landing:
-    """Reads a kept file, checks it against the contract, and appends it to the lake in one commit. May be repeated: the batch lands once."""
-    settings, file = Settings(), Path(path)
-    use, batch = Project.named(project, settings), fingerprint(file)
-    journal = Journal(settings.journal())
-    recorded = journal.batch(project, batch) is not None
-    landing = _landing(use, batch, file, Lake(project, settings.lake(project)), recorded=recorded)
-    if not (recorded and landing.state == "known"):
-        numbers = landing.model_dump(exclude={"rules", "extra", "snapshot"})
-        journal.record_batch(**numbers, at=dt.datetime.now(dt.UTC).isoformat())
+def ingest(project: str, path: str, supersedes: str = "", accept: str = "") -> Landing:
+    """Lands a kept file, or a folder of them, under the contract in one change of the lake. May be repeated: it lands once."""
+    settings = Settings()
+    landing = Landings(Project.named(project, settings), settings).land(Path(path), supersedes, accept)
     get_run_logger().info("%s", landing.reason)
     return landing
-
-
-def _landing(use: Project, batch: str, file: Path, lake: Lake, *, recorded: bool) -> Landing:
-    name = original_name(file)
-    try:
-        rows = read(file)
-    except BatchError as error:
-        return Landing(
-            project=use.project,
-            batch=batch,
-            name=name,
-            state="held",
-            reason=str(error),
-            arrived=0,
-            landed=0,
-            quarantined=0,
-            known=0,
-        )
-    if lake.holds(batch):
-        return _again(use, batch, name, len(rows), lake) if recorded else _recovered(use, batch, name, len(rows), lake)
-    shaped, problem = _shaped(use, rows)
-    if problem:
-        return _held(use, batch, name, rows, f"{name}: {problem}", lake)
-    checked, known = part(use.contract, shaped, lake.rows([*use.contract.key, ROW]))
-    bad = len(checked.quarantined)
-    if bad > use.contract.hold_above * len(rows):
-        worst = max(checked.counts, key=checked.counts.__getitem__)
-        limit = f"{name}: {bad} of {len(rows)} rows break the contract, more than {use.contract.hold_above:.0%} (most: {worst}). Nothing landed."
-        return _held(use, batch, name, rows, limit, lake, checked.counts)
-    if bad:
-        lake.quarantine(batch, checked.quarantined)
-    landed = len(checked.rows)
-    if landed:
-        lake.land(batch, checked.rows)
-    reason = f"{name}: {len(rows)} arrived = {landed} landed + {bad} quarantined + {known} known"
-    return Landing(
-        project=use.project, batch=batch, name=name, state="landed" if landed else "known", reason=reason, arrived=len(rows),
-        landed=landed, quarantined=bad, known=known, rules=checked.counts, extra=checked.extra, snapshot=_snapshot(use, lake),
-    )  # fmt: skip
-
-
-def _again(use: Project, batch: str, name: str, arrived: int, lake: Lake) -> Landing:
-    """The same bytes once more: every row is known, those in quarantine too."""
-    reason = f"{name}: {arrived} arrived, all known: the same content landed before"
-    return Landing(
-        project=use.project, batch=batch, name=name, state="known", reason=reason, arrived=arrived, landed=0, quarantined=0, known=arrived,
-        snapshot=_snapshot(use, lake),
-    )  # fmt: skip
-
-
-def _recovered(use: Project, batch: str, name: str, arrived: int, lake: Lake) -> Landing:
-    """A batch that was committed by a run that died before it could say so: counted from the tables."""
-    landed = int((lake.rows([BATCH])[BATCH] == batch).sum())
-    quarantined = int((lake.quarantined()[BATCH] == batch).sum())
-    known = arrived - landed - quarantined
-    reason = f"{name}: {arrived} arrived = {landed} landed + {quarantined} quarantined + {known} known (committed by an earlier run that died)"
-    return Landing(
-        project=use.project, batch=batch, name=name, state="landed", reason=reason, arrived=arrived, landed=landed,
-        quarantined=quarantined, known=known, snapshot=_snapshot(use, lake),
-    )  # fmt: skip
-
-
-def _shaped(use: Project, rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """The rows with the columns that the project derives, or what is wrong with the batch as a whole."""
-    derive = use.hook("derive")
-    try:
-        shaped = derive(rows) if derive else rows
-    except KeyError as error:
-        return (
-            rows,
-            f"column {error} is missing, which hooks.py derives from. Columns that came: {', '.join(map(str, rows.columns))}",
-        )
-    missing = use.contract.missing(shaped)
-    if missing:
-        return (
-            rows,
-            f"column '{missing[0]}' is missing{f' (and {len(missing) - 1} more)' if missing[1:] else ''}.{suggestion(missing[0], map(str, rows.columns))} Nothing landed",
-        )
-    return shaped, ""
-
-
-def _held(
-    use: Project,
-    batch: str,
-    name: str,
-    rows: pd.DataFrame,
-    reason: str,
-    lake: Lake,
-    rules: dict[str, int] | None = None,
-) -> Landing:
-    """Keeps every row of a batch that may not land in quarantine, so that none is lost."""
-    lake.quarantine(batch, rows.assign(_rule=reason, _column="", _value=""))
-    return Landing(
-        project=use.project, batch=batch, name=name, state="held", reason=reason, arrived=len(rows), landed=0, quarantined=len(rows), known=0,
-        rules=rules or {}, snapshot=_snapshot(use, lake),
-    )  # fmt: skip
-
-
-def _snapshot(use: Project, lake: Lake) -> str | None:
-    snapshot = lake.snapshot(use.contract.time)
-    return snapshot.name if snapshot else None
 
 
 @task(name="hand on", cache_policy=NO_CACHE)
@@ -272,6 +477,8 @@ def hand_on(landing: Landing, path: str) -> None:
             event=f"keepfit.batch.{'landed' if landed else 'refused'}", payload=landing.model_dump(mode="json"),
             resource=resource(landing.project),
         )  # fmt: skip
+    settings = Settings()
+    Journal(settings.journal()).announced(landing.project)
     file = Path(path)
     if file.parent.name in {ARRIVED, SENT} and file.exists():
         folder = file.parent.with_name(HELD if held else LANDED)

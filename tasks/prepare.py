@@ -9,7 +9,7 @@ from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.provenance import commit
 from tasks.config.settings import Settings
-from tasks.ml.pages import contract_table
+from tasks.ml.pages import contract_table, sentence
 from tasks.ml.split import Parts
 from tasks.stores.lake import BATCH, ROW, parts
 from tasks.stores.references import Prepared, Snapshot
@@ -17,27 +17,38 @@ from tasks.stores.registry import Registry
 
 FEWEST = 50  # rows of a part; with fewer, no number about it means anything
 FEWEST_OF_A_CLASS = 5
+SHOWN = 3  # leaks whose reasons stand in the refusal
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
 def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
-    """Reads and verifies the snapshot, splits it, and shows the contract beside what came."""
+    """Reads and verifies the snapshot, splits it, looks for leaks, and shows the contract beside what came."""
     settings = Settings()
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
-    prepared = describe(use, split)
+    prepared = examined(use, split, describe(use, split))
     everything = pd.concat([split.train, split.validation, split.holdout]).drop(columns=[ROW, BATCH])
     create_table_artifact(
         contract_table(use.contract, everything), key=artifact_key(project, "contract"),
-        description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came.",
+        description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
+        + "".join(f"\n\n{sentence(noted)}" for noted in prepared.leaks),
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(run, snapshot.name, snapshot.digest, everything.head(100), "training", snapshot.rows)
-    registry.log(
-        run, params={f"rows.{part}": rows for part, rows in prepared.rows.items()}, tags={"keepfit.code": commit()}
-    )
-    get_run_logger().info("%s", prepared.refused or f"train, validation, holdout: {prepared.rows}")
+    counted = prepared.rows | ({"pending": prepared.immature} if prepared.immature else {})
+    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()}, tags={"keepfit.code": commit()})
+    get_run_logger().info("%s", said(prepared))
     return prepared
+
+
+def said(prepared: Prepared) -> str:
+    """One line: the parts or why there is no training, rows that wait for their label, values that are new, leaks that do not block."""
+    return "; ".join([
+        prepared.refused or f"train, validation, holdout: {prepared.rows}",
+        *([f"pending: {prepared.immature:,} rows whose label may still change"] if prepared.immature else []),
+        *(f"'{name}': {share:.1%} of the validation rows hold a value that train has not" for name, share in prepared.unseen.items()),
+        *prepared.leaks,
+    ])  # fmt: skip
 
 
 def describe(use: Project, split: Parts) -> Prepared:
@@ -47,12 +58,62 @@ def describe(use: Project, split: Parts) -> Prepared:
     windows = {
         name: (str(frame[use.split.column].min()), str(frame[use.split.column].max())) for name, frame in frames.items()
     }
+    problems = (_unlearnable(use, name, truths[name]) for name in frames)
+    refused = next((problem for problem in problems if problem), "") or _untunable(use, split)
     return Prepared(
         rows={name: len(frame) for name, frame in frames.items()},
         windows=windows,
         rates={name: float(truth.mean()) if len(truth) else 0.0 for name, truth in truths.items()},
-        refused=next((problem for name in frames if (problem := _unlearnable(use, name, truths[name]))), ""),
+        refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
+        immature=split.immature,
+        unseen=_unseen(use, split),
     )
+
+
+def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
+    """The same, refused when something in the parts knows the target before it should.
+
+    Of the holdout only features and keys are handed on, to find rows and groups that stand on both sides; its target is not.
+    """
+    if prepared.refused:
+        return prepared
+    learned = pd.concat([split.train, split.validation], ignore_index=True)
+    holdout = split.holdout.drop(columns=use.contract.target)
+    found = use.leaks.find(learned, use.truth(learned), holdout, use.contract, use.search.seed)
+    blocking = [leak.reason for leak in found if leak.blocks]
+    more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""
+    return prepared.model_copy(
+        update={
+            "refused": f"leak: {' '.join(blocking[:SHOWN])}{more}" if blocking else "",
+            "leaks": tuple(leak.reason for leak in found if not leak.blocks),
+        }
+    )
+
+
+def _untunable(use: Project, split: Parts) -> str:
+    """Why the search could score no model, or nothing: its folds need both classes on both sides, and a feature with a value."""
+    newest = split.train.sort_values(use.split.column, kind="stable").tail(use.search.rows)
+    folds = [
+        before
+        for before, after in use.split.folds(newest, use.search.folds)
+        if use.truth(before).nunique() == use.truth(after).nunique() == 2
+    ]
+    if not folds:
+        return f"insufficient classes: none of the {use.search.folds} folds of the train part has both '{use.labels[0]}' and '{use.labels[1]}' in {use.contract.target} before and after its cut"
+    if not folds[0][list(use.contract.features)].notna().to_numpy().any():
+        return f"nothing to learn from: no feature holds any value in the oldest {len(folds[0]):,} rows of the train part, from which the first fold learns"
+    return ""
+
+
+def _unseen(use: Project, split: Parts) -> dict[str, float]:
+    """For each column of texts, the share of validation rows whose value train has not; columns without any are left out."""
+    texts = [name for name in use.contract.features if use.contract.columns[name].type in {"text", "category"}]
+    shares = {
+        name: float((split.validation[name].notna() & ~split.validation[name].isin(split.train[name])).mean())
+        for name in texts
+        if len(split.validation)
+    }
+    return {name: share for name, share in shares.items() if share}
 
 
 def _unlearnable(use: Project, name: str, truth: pd.Series) -> str:

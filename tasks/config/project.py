@@ -17,10 +17,14 @@ from tasks.config.settings import Settings
 from tasks.ml.contract import Contract
 from tasks.ml.gates import ALL, Gate
 from tasks.ml.identity import digest
+from tasks.ml.leaks import Leaks
 from tasks.ml.metrics import METRICS, Cost, Metric, Name
 from tasks.ml.policy import OnBatch, Policy
+from tasks.ml.profile import Expectations
+from tasks.ml.reading import Reading
 from tasks.ml.search import Search
 from tasks.ml.split import TimeSplit
+from tasks.sources.source import Sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,13 +52,17 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     )
     metric: Name = "roc_auc"
     floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
+    reads: Reading = Reading()
+    expects: Expectations = Expectations()
     contract: Contract
     split: TimeSplit
+    leaks: Leaks = Leaks()
     search: Search = Search()
     cost: Cost = Cost()
     gates: tuple[Gate, ...] = Field(default=ALL, min_length=1)
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
+    sources: Sources = ()
 
     @field_validator("gates")
     @classmethod
@@ -78,6 +86,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"features of type datetime cannot be learned from: {raw}. Derive numbers from them in hooks.py, and leave them out"
             )
+        self.leaks.fits(self.contract)
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
@@ -111,7 +120,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor"}))
+        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources"}))
 
     def __hash__(self) -> int:
         """By what it says."""

@@ -5,7 +5,7 @@ import os
 import socket
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -22,6 +22,8 @@ class Settings(BaseSettings):
         prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
         database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
         lake_url: folder or object-store URL of the Delta tables.
+        token: what a program that uploads batches must show; without one, only programs on this machine may.
+        upload_bytes: the biggest batch that may be uploaded.
         actor: who is recorded as the person behind a command.
     """
 
@@ -39,6 +41,8 @@ class Settings(BaseSettings):
     database_url: str | None = None
     studies_url: str | None = None
     lake_url: str | None = None
+    token: SecretStr | None = None
+    upload_bytes: int = Field(default=1 << 30, ge=1)
     actor: str = Field(default_factory=lambda: f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}")
 
     def model_post_init(self, _context: object, /) -> None:
@@ -70,6 +74,14 @@ class Settings(BaseSettings):
     def inbox(self, project: str) -> Path:
         """Folder that a project's files are dropped into."""
         return self.home / "inbox" / project
+
+    def staging(self, project: str) -> Path:
+        """Folder of a landing's data files before the table knows of them."""
+        return self.home / "staging" / project
+
+    def index(self, project: str) -> Path:
+        """Folder of the index of landed keys; it is made anew when it is gone."""
+        return self.home / "index" / project
 
     def bundles(self, project: str) -> Path:
         """Folder of a project's releasable models, one folder a version."""

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from tasks.ml.leaks import jump
 from tasks.ml.metrics import METRICS, Estimate, Metric, calibration_error, paired_gain
 
 
@@ -41,6 +42,7 @@ class Evidence:
         baselines: naive probabilities (n,) by name.
         champion: (n,) probabilities of the champion, or None when there is none yet.
         unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
+        history: the metric of the project's earlier challengers, each on the holdout of its time, oldest first.
     """
 
     y: np.ndarray
@@ -51,6 +53,7 @@ class Evidence:
     resamples: int = 1000
     champion: np.ndarray | None = None
     unseen_by_champion: np.ndarray = field(default_factory=lambda: np.array([], dtype=bool))
+    history: tuple[Estimate, ...] = ()
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""
@@ -178,8 +181,38 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
         )  # fmt: skip
 
 
-Gate = Annotated[Sound | Baselines | Champion | Calibration, Field(discriminator="kind")]
-ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), Calibration())
+class Plausible(BaseModel, frozen=True, extra="forbid"):
+    """Is the challenger too good to be true, against all that the project has seen?"""
+
+    kind: Literal["plausible"] = "plausible"
+    sigma: float = Field(default=5.0, gt=0, description="how many sigmas above the best earlier value are believed")
+    earlier: int = Field(default=5, ge=2, description="fewer earlier values than this say nothing")
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Passes unless the metric jumped above the best earlier value by more than sigma allows (see `leaks.jump`)."""
+        past, metric = evidence.history, evidence.metric
+        if len(past) < self.earlier:
+            return Verdict(
+                gate=self.kind, passed=True, value=None, bar=self.sigma,
+                reason=f"{len(past)} earlier values; {self.earlier} are needed to know what is plausible",
+            )  # fmt: skip
+        value, positive = metric.of(evidence.y, evidence.challenger), int(evidence.y.sum())
+        rarer = min(positive, len(evidence.y) - positive)
+        sigmas = jump(value, past, greater_is_better=metric.greater_is_better, rows=rarer)
+        best = (max if metric.greater_is_better else min)(estimate.value for estimate in past)
+        passed = sigmas <= self.sigma
+        numbers = f"{metric.label} {value:.4f} is {sigmas:+.1f} sigmas from the best of {len(past)} earlier values, {best:.4f}; {self.sigma:g} are believed"
+        advice = (
+            "Look for a column that knows the answer; when the gain is real, raise the gate's sigma for one training"
+        )
+        return Verdict(
+            gate=self.kind, passed=passed, value=sigmas, bar=self.sigma,
+            reason=numbers if passed else f"too good to be true: {numbers}. {advice}",
+        )  # fmt: skip
+
+
+Gate = Annotated[Sound | Baselines | Champion | Calibration | Plausible, Field(discriminator="kind")]
+ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), Calibration(), Plausible())
 
 
 def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:

@@ -10,11 +10,16 @@ from pydantic import BaseModel, Field
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows of one snapshot, split for one training; together they are all rows, and no row is in two."""
+    """The rows of one snapshot, split for one training; together they are all mature rows, and no row is in two.
+
+    Attributes:
+        immature: number of rows whose label may still change; they are in no part.
+    """
 
     train: pd.DataFrame
     validation: pd.DataFrame
     holdout: pd.DataFrame
+    immature: int = 0
 
 
 class TimeSplit(BaseModel, frozen=True, extra="forbid"):
@@ -27,8 +32,17 @@ class TimeSplit(BaseModel, frozen=True, extra="forbid"):
         default=0.15, gt=0, lt=1, description="share of the rows before them that stops and sets the threshold"
     )
 
+    matures: float = Field(
+        default=0,
+        ge=0,
+        le=36500,
+        description="days until a row's label is final, counted back from the newest row; younger rows neither teach nor judge",
+    )
+
     def apply(self, rows: pd.DataFrame) -> Parts:
         """Splits by time; rows of one instant stay together, so every holdout row is newer than every other.
+
+        Which rows are mature follows from the rows alone, never from a clock, so a snapshot is split the same for ever.
 
         >>> rows = pd.DataFrame({"at": pd.date_range("2020", periods=10, tz="UTC")})
         >>> parts = TimeSplit(column="at", holdout=0.2, validation=0.25).apply(rows)
@@ -36,9 +50,10 @@ class TimeSplit(BaseModel, frozen=True, extra="forbid"):
         (6, 2, 2)
         """
         ordered = rows.sort_values(self.column, kind="stable").reset_index(drop=True)
-        learned, holdout = _cut(ordered, self.column, self.holdout)
+        mature = ordered[ordered[self.column] <= ordered[self.column].max() - pd.Timedelta(days=self.matures)]
+        learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
-        return Parts(train, validation, holdout)
+        return Parts(train, validation, holdout, immature=len(ordered) - len(mature))
 
     def folds(self, rows: pd.DataFrame, count: int) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
         """Pairs (earlier rows, the rows right after them), each pair reaching further; the last one ends with the last row."""

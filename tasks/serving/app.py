@@ -33,6 +33,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tasks.config.settings import Settings
 from tasks.serving.champion import Champion, RowError, Succession, label_of
+from tasks.sources.upload import UploadError, Uploads
 from tasks.stores.predictions import Predictions
 
 LOG = logging.getLogger("keepfit.serving")
@@ -202,6 +203,7 @@ class Door:
         self.settings = settings
         self.succession = Succession(settings.journal(), settings.bundles)
         self.predictions = Predictions(settings.home)
+        self.uploads = Uploads(settings)
         self._in_flight = 0
         self._most_in_flight = in_flight
         self._buffered = 0
@@ -212,6 +214,7 @@ class Door:
         """The application that a server runs."""
         routes = [
             Route("/projects/{project}/predict", self.predict, methods=["POST"]),
+            Route("/projects/{project}/batches", self.batches, methods=["POST", "PUT"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
             Route("/projects", self.projects, methods=["GET"]),
             Route("/healthz", self.healthz, methods=["GET"]),
@@ -361,6 +364,20 @@ class Door:
         finally:
             self._buffered -= size
         return b"".join(parts)
+
+    # -- batches ------------------------------------------------------------------------------------------------------
+    async def batches(self, request: Request) -> Response:
+        """Takes a file into the inbox, from where it lands."""
+        project, name = request.path_params["project"], request.query_params.get("name")
+        peer = request.client.host if request.client else None
+        try:
+            arrived = await self.uploads.receive(project, name, request.headers, peer, request.stream())
+        except UploadError as error:
+            raise Refusal(error.status, str(error), **error.headers, Connection="close") from None
+        except ClientDisconnect:
+            raise Refusal(400, "The body ended early. Send it again.", Connection="close") from None
+        LOG.info("%s: batch %s arrived (%d bytes)", project, arrived["batch"][:12], arrived["bytes"])
+        return _json(arrived, 202)
 
     # -- who answers --------------------------------------------------------------------------------------------------
     async def projects(self, _request: Request) -> Response:
@@ -513,6 +530,9 @@ REFUSALS = {
 def describe(champions: dict[str, Champion]) -> dict[str, Any]:
     """The OpenAPI 3.1 description of this process, with one predict path a champion."""
     paths: dict[str, Any] = {path: {"get": _operation(summary)} for path, summary in PLAIN_ROUTES.items()}
+    paths["/projects/{project}/batches"] = {
+        "post": _operation("Takes a file of rows, as the body, with ?name=rows.csv; 202 when it is safe")
+    }
     for name, champion in sorted(champions.items()):
         paths[f"/projects/{name}"] = {"get": _operation(f"{name}: who answers, and what a row must hold")}
         paths[f"/projects/{name}/predict"] = {"post": _predicting(name, champion)}

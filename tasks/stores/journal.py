@@ -1,18 +1,22 @@
 """The journal: who was champion when, and every batch and training; one database transaction each. The truth that all else follows."""
 
 import datetime as dt
+import fcntl
+import hashlib
 import json
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from tasks.config.errors import ConflictError
+from tasks.stores import durable
 
 METADATA = sa.MetaData()
 
@@ -22,12 +26,47 @@ BATCHES = sa.Table(
     sa.Column("project", sa.Text, primary_key=True),
     sa.Column("batch", sa.Text, primary_key=True, comment="SHA-256 of the content"),
     sa.Column("name", sa.Text, nullable=False),
-    sa.Column("state", sa.Text, nullable=False, comment="landed | held"),
+    sa.Column("state", sa.Text, nullable=False, comment="landed | known | held"),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("arrived", sa.Integer, nullable=False),
     sa.Column("landed", sa.Integer, nullable=False),
     sa.Column("quarantined", sa.Integer, nullable=False),
     sa.Column("known", sa.Integer, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("replaced", sa.Integer, comment="older rows that it corrected"),
+    sa.Column("replays", sa.Integer, comment="how often its quarantined rows were tried again"),
+    sa.Column("version", sa.Integer, comment="of the table `rows` after it"),
+    sa.Column("contract", sa.Text, comment="digest of the contract that it was checked under"),
+    sa.Column("announced", sa.Boolean, comment="its event went out"),
+    sa.Column("detail", sa.Text, comment="JSON: rules, extra, findings, supersedes"),
+    sa.Column(
+        "profile", sa.Text, comment="JSON: what its rows look like as a whole; one for batches that landed together"
+    ),
+)
+
+CONTRACTS = sa.Table(
+    "contracts",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, nullable=False, comment="when a batch was first checked under it"),
+    sa.Column("contract", sa.Text, nullable=False, comment="JSON"),
+)
+
+INTENTS = sa.Table(
+    "intents",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("plan", sa.Text, nullable=False, comment="JSON: the change of the lake that was begun"),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+WATERMARKS = sa.Table(
+    "watermarks",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, nullable=False, comment="how far it was read, in the source's own words"),
     sa.Column("at", sa.Text, nullable=False),
 )
 
@@ -93,6 +132,7 @@ class Journal:
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _careful)
         METADATA.create_all(self.engine)
+        self._widen()
 
     @contextmanager
     def _write(self) -> Generator[sa.Connection]:
@@ -100,6 +140,48 @@ class Journal:
             if self.engine.dialect.name == "sqlite":
                 connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for the write lock instead of failing at commit
             yield connection
+
+    def _widen(self) -> None:
+        """Gives the tables of an older home the columns that came since; they may all be empty."""
+        inspector = sa.inspect(self.engine)
+        for table in METADATA.sorted_tables:
+            there = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    kind = column.type.compile(self.engine.dialect)
+                    with self._write() as connection:
+                        connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+
+    @contextmanager
+    def alone(self, what: str, patience: float = 600) -> Generator[None]:
+        """One at a time, over all processes and machines that share this database; a kill lets the next one in.
+
+        Raises:
+            ConflictError: somebody else has held it for longer than `patience` seconds.
+        """
+        with (
+            self._server_lock(what, patience)
+            if self.engine.dialect.name == "postgresql"
+            else self._file_lock(what, patience)
+        ):
+            yield
+
+    @contextmanager
+    def _file_lock(self, what: str, patience: float) -> Generator[None]:
+        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in what)
+        folder = Path(self.engine.url.database or "keepfit.db").parent / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.lock").open("w") as file:
+            _patiently(lambda: _flock(file), what, patience)
+            yield
+
+    @contextmanager
+    def _server_lock(self, what: str, patience: float) -> Generator[None]:
+        number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
+        with self.engine.connect() as connection:  # its end, by a kill too, frees the lock
+            ask = sa.select(sa.func.pg_try_advisory_lock(number))
+            _patiently(lambda: bool(connection.scalar(ask)), what, patience)
+            yield
 
     # -- releases -----------------------------------------------------------------------------------------------------
     def champion(self, project: str) -> Release | None:
@@ -147,13 +229,48 @@ class Journal:
         return release
 
     # -- batches ------------------------------------------------------------------------------------------------------
-    def record_batch(self, **batch: Any) -> None:
-        """Records what became of a batch; a second record of the same batch replaces the first."""
+    def finish(self, project: str, batches: Sequence[dict[str, Any]], contract: dict[str, Any] | None) -> None:
+        """Records what became of batches, the contract that they were checked under, and that the intent is done, in one transaction.
+
+        A second record of a batch replaces the first.
+        """
+        durable.step("finish")
         with self._write() as connection:
-            connection.execute(
-                BATCHES.delete().where(BATCHES.c.project == batch["project"], BATCHES.c.batch == batch["batch"])
-            )
-            connection.execute(BATCHES.insert().values(**batch))
+            for batch in batches:
+                same = (BATCHES.c.project == project, BATCHES.c.batch == batch["batch"])
+                connection.execute(BATCHES.delete().where(*same))
+            if batches:
+                connection.execute(BATCHES.insert(), list(batches))
+            connection.execute(INTENTS.delete().where(INTENTS.c.project == project))
+            if contract is None:
+                return
+            same = (CONTRACTS.c.project == project, CONTRACTS.c.digest == contract["digest"])
+            if connection.execute(sa.select(CONTRACTS.c.digest).where(*same)).first() is None:
+                connection.execute(CONTRACTS.insert().values(**contract))
+
+    def announced(self, project: str) -> None:
+        """Records that an event went out which tells of all batches so far."""
+        silent = BATCHES.c.announced.is_(None) | ~BATCHES.c.announced
+        with self._write() as connection:
+            connection.execute(BATCHES.update().where(BATCHES.c.project == project, silent).values(announced=True))
+
+    def contracts(self, project: str) -> list[dict[str, Any]]:
+        """Every contract that a batch was checked under, oldest first: digest, at, contract (JSON)."""
+        query = sa.select(CONTRACTS).where(CONTRACTS.c.project == project).order_by(CONTRACTS.c.at)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def intend(self, project: str, plan: str, at: str) -> None:
+        """Records a change of the lake before it begins; it stands until `finish`."""
+        durable.step("intend")
+        with self._write() as connection:
+            connection.execute(INTENTS.delete().where(INTENTS.c.project == project))
+            connection.execute(INTENTS.insert().values(project=project, plan=plan, at=at))
+
+    def intent(self, project: str) -> str | None:
+        """The change of the lake that was begun and not finished, or None."""
+        with self.engine.connect() as connection:
+            return connection.scalar(sa.select(INTENTS.c.plan).where(INTENTS.c.project == project))
 
     def batch(self, project: str, batch: str) -> dict[str, Any] | None:
         """What became of a batch, or None when it never came."""
@@ -163,20 +280,63 @@ class Journal:
         return dict(row) if row else None
 
     def batches(self, project: str) -> list[dict[str, Any]]:
-        """Every batch of a project in order of arrival."""
-        query = sa.select(BATCHES).where(BATCHES.c.project == project).order_by(BATCHES.c.at)
+        """Every batch of a project in order of arrival, without its profile."""
+        columns = [column for column in BATCHES.c if column.name != "profile"]
+        query = sa.select(*columns).where(BATCHES.c.project == project).order_by(BATCHES.c.at)
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def profiles(self, project: str, count: int) -> list[str]:
+        """The profiles (JSON) of the newest landed batches, oldest first."""
+        query = (
+            sa.select(BATCHES.c.profile)
+            .where(BATCHES.c.project == project, BATCHES.c.state == "landed", BATCHES.c.profile.is_not(None))
+            .order_by(BATCHES.c.at.desc())
+            .limit(count)
+        )
+        with self.engine.connect() as connection:
+            return list(connection.scalars(query))[::-1]
+
     def totals(self, project: str) -> dict[str, int]:
-        """Batches landed and held, rows landed and quarantined, of a project."""
-        listed = self.batches(project)
-        return {
-            "landed": sum(batch["state"] == "landed" for batch in listed),
-            "held": sum(batch["state"] == "held" for batch in listed),
-            "rows": sum(batch["landed"] for batch in listed),
-            "quarantined": sum(batch["quarantined"] for batch in listed),
-        }
+        """Batches landed and held, and rows of a project: arrived, in the table, quarantined, known already."""
+        is_landed, is_held = (sa.case((BATCHES.c.state == state, 1), else_=0) for state in ("landed", "held"))
+        sums = {
+            "landed": is_landed, "held": is_held, "arrived": BATCHES.c.arrived, "quarantined": BATCHES.c.quarantined,
+            "rows": BATCHES.c.landed - sa.func.coalesce(BATCHES.c.replaced, 0), "known": BATCHES.c.known,
+        }  # fmt: skip
+        query = sa.select(*(sa.func.coalesce(sa.func.sum(what), 0).label(name) for name, what in sums.items()))
+        with self.engine.connect() as connection:
+            return dict(connection.execute(query.where(BATCHES.c.project == project)).mappings().one())
+
+    # -- sources ------------------------------------------------------------------------------------------------------
+    def watermark(self, project: str, source: str) -> str | None:
+        """How far a source was read, or None before the first time."""
+        query = sa.select(WATERMARKS.c.mark).where(WATERMARKS.c.project == project, WATERMARKS.c.source == source)
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
+
+    def move_watermark(self, project: str, source: str, before: str | None, after: str, at: dt.datetime) -> None:
+        """Records how far a source was read, if it stood at `before`.
+
+        Raises:
+            ConflictError: somebody else read from it in between; nothing was changed.
+        """
+        stood = WATERMARKS.update().where(
+            WATERMARKS.c.project == project, WATERMARKS.c.source == source, WATERMARKS.c.mark == before
+        )
+        first = WATERMARKS.insert().values(project=project, source=source, mark=after, at=at.isoformat())
+        try:
+            with self._write() as connection:
+                if before is None:
+                    moved = connection.execute(first).rowcount
+                else:
+                    moved = connection.execute(stood.values(mark=after, at=at.isoformat())).rowcount
+        except IntegrityError:
+            moved = 0
+        if moved != 1:
+            raise ConflictError(
+                f"{project}: somebody else fetches from '{source}' at the same time. Theirs goes on; look again later."
+            )
 
     # -- trainings ----------------------------------------------------------------------------------------------------
     def start_training(
@@ -225,6 +385,25 @@ class Journal:
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [{**row, "detail": json.loads(row["detail"])} for row in rows]
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _patiently(ask: Callable[[], bool], what: str, patience: float) -> None:
+    """Asks until it is true."""
+    end = time.monotonic() + patience
+    while not ask():
+        if time.monotonic() > end:
+            raise ConflictError(
+                f"'{what}' has been under way elsewhere for more than {patience:g} s. Nothing was changed; it is tried again."
+            )
+        time.sleep(0.02)
 
 
 def _careful(connection: Any, _record: object) -> None:

@@ -1,154 +1,196 @@
 """The lake: a project's rows as Delta tables, appended exactly once a batch, read back verified."""
 
 import functools
-import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-from deltalake.exceptions import DeltaError
 
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
-from tasks.ml.identity import row_ids, set_digest
+from tasks.ml.contract import Contract
+from tasks.ml.identity import as_text, from_binary, key_hashes, set_digest
+from tasks.ml.profile import Profile, Profiler
 from tasks.ml.split import Parts
+from tasks.stores.keys import Keys
 from tasks.stores.references import Snapshot
+from tasks.stores.tables import DataFile, Table
 
 ROW, BATCH = "_row", "_batch"  # the 128-bit name of a row, and the batch that it came in
 NULLABLE = {  # integers with gaps stay integers, so that a row reads back as the row that landed
     pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(),
     pa.string(): pd.StringDtype(), pa.large_string(): pd.StringDtype(), pa.string_view(): pd.StringDtype(),
 }  # fmt: skip
+REASONS = ("_rule", "_column", "_value")
+QUARANTINE = pa.schema([(name, pa.string()) for name in (BATCH, *REASONS, "_raw")])  # `_raw`: the row as it came, JSON
+
+
+def rows_schema(contract: Contract) -> pa.Schema:
+    """The columns of the table `rows`: the contract's, the row's name, the batch."""
+    return pa.schema([*contract.schema, (ROW, pa.binary()), (BATCH, pa.string())])
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of the table `rows`."""
+
+    number: int
+    at: str
+    why: dict[str, str]
 
 
 class Lake:
-    """The tables `rows` and `quarantine` of one project under one folder or object-store URL."""
+    """The tables `rows`, `quarantine` and `outcomes` of one project under one folder or object-store URL.
 
-    def __init__(self, project: str, root: str) -> None:
+    Args:
+        time: the contract's time column.
+    """
+
+    def __init__(self, project: str, root: str, time: str = "") -> None:
         self.project, self.root = project, root
-
-    def holds(self, batch: str) -> bool:
-        """Whether this batch was committed, asked of the table itself."""
-        return self._committed("rows", batch)
-
-    def land(self, batch: str, rows: pd.DataFrame) -> int:
-        """Appends a batch's rows in one commit that carries the batch's name; gives the table's version. Repeating changes nothing."""
-        named = rows.assign(**{ROW: row_ids(rows), BATCH: batch})
-        return self._append("rows", batch, named)
-
-    def quarantine(self, batch: str, rows: pd.DataFrame) -> int:
-        """Keeps rows that may not land, as text, with `_rule`, `_column`, `_value`. Repeating changes nothing.
-
-        The raw columns are kept in one JSON column: what breaks a contract has any shape.
-        """
-        reasons = ["_rule", "_column", "_value"]
-        kept = (
-            rows[reasons]
-            .astype("string")
-            .assign(
-                **{BATCH: batch, "_raw": [json.dumps(row, default=str) for row in _records(rows.drop(columns=reasons))]}
-            )
-        )
-        return self._append("quarantine", batch, kept)
+        self.landed = Table(f"{root}/rows", time)
+        self.quarantine = Table(f"{root}/quarantine")
+        self.outcomes = Table(f"{root}/outcomes")
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""
-        return self._frame("rows", None, columns)
+        return _frame(self._all(self.landed, columns), columns)
 
-    def quarantined(self) -> pd.DataFrame:
-        """Every quarantined row with its rule, column, value, batch and raw content."""
-        return self._frame("quarantine", None, None)
+    def quarantined(self, batch: str | None = None) -> pd.DataFrame:
+        """Every quarantined row, or those of one batch: batch, rule, column, value and raw content."""
+        found = _frame(self._all(self.quarantine, None), QUARANTINE.names)
+        return found[found[BATCH] == batch].reset_index(drop=True) if batch else found
 
-    def snapshot(self, time: str, version: int | None = None) -> Snapshot | None:
+    def _all(self, table: Table, columns: list[str] | None) -> list[pa.Table]:
+        return [table.peek(file, columns) if columns else table.read(file) for file in table.files(table.open())]
+
+    # -- snapshots ----------------------------------------------------------------------------------------------------
+    def snapshot(self, version: int | None = None) -> Snapshot | None:
         """The rows of one version of the table (default: the newest), or None when nothing landed."""
-        table = self._table("rows", version)
-        if table is None:
+        table = self.landed.open(version)
+        files = self.landed.files(table)
+        if table is None or not files:
             return None
-        rows = self._frame("rows", table.version(), [ROW, time])
+        ids = self.ids(files)
         return Snapshot(
-            project=self.project, version=table.version(), rows=len(rows), digest=set_digest(rows[ROW]),
-            since=_instant(rows[time].min()), until=_instant(rows[time].max()),
+            project=self.project, version=table.version(), rows=len(ids), digest=set_digest(ids),
+            since=min(file.since for file in files), until=max(file.until for file in files),
         )  # fmt: skip
 
+    def ids(self, files: Sequence[DataFile]) -> np.ndarray:
+        """The names of all rows in these data files: (n, 16) bytes."""
+        parts = [from_binary(self.landed.peek(file, [ROW])[ROW]) for file in files]
+        return np.concatenate(parts) if parts else np.empty((0, 16), dtype=np.uint8)
+
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
-        """The rows of a snapshot in the order of their ids, which is no file's order.
+        """The rows of a snapshot in the order of their names, which is no file's order.
 
         Raises:
-            ArtifactError: the bytes on disk are not the rows that landed.
+            ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
         """
-        damaged = ArtifactError(
-            f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: a file was altered or damaged. "
-            "Restore the table from a back-up; nothing is trained on it."
-        )
-        try:
-            rows = self._frame("rows", snapshot.version, None)
-        except (pa.ArrowException, DeltaError, OSError) as error:
-            raise damaged from error
-        ids = row_ids(rows.drop(columns=[ROW, BATCH]))
-        if set_digest(ids) != snapshot.digest or not (ids == rows[ROW].to_numpy()).all():
-            raise damaged
-        return rows.sort_values(ROW, kind="stable").reset_index(drop=True)
-
-    # -- the engine ---------------------------------------------------------------------------------------------------
-    def _append(self, table: str, batch: str, rows: pd.DataFrame) -> int:
-        if not self._committed(table, batch):
-            write_deltalake(
-                self._path(table), pa.Table.from_pandas(rows, preserve_index=False), mode="append",
-                commit_properties=CommitProperties(app_transactions=[Transaction(batch, 1)]),
-            )  # fmt: skip
-        written = self._table(table, None)
-        if written is None:
+        files = self.landed.files(self.landed.open(snapshot.version))
+        tables = [self.landed.read(file) for file in files]
+        ids = np.concatenate([from_binary(table[ROW]) for table in tables])
+        if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
-                f"{self._path(table)}: the table is gone right after a write. Look at the disk, then land the batch again."
+                f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
+                "damaged. Restore the table from a back-up; nothing is trained on it."
             )
-        return written.version()
+        order = np.lexsort((ids.view(">u8")[:, 1], ids.view(">u8")[:, 0]))
+        rows = pa.concat_tables([table.drop_columns([ROW]) for table in tables], promote_options="permissive").take(
+            pa.array(order)
+        )
+        return _frame([rows]).assign(**{ROW: pd.array(as_text(ids[order]), dtype="str")})
 
-    def _committed(self, table: str, batch: str) -> bool:
-        found = self._table(table, None)
-        return found is not None and found.transaction_version(batch) is not None
+    def versions(self) -> Iterator[Version]:
+        """Every version of the table `rows`, newest first."""
+        table = self.landed.open()
+        for row in table.history() if table else ():
+            at = pd.Timestamp(row["timestamp"], unit="ms", tz="UTC").isoformat()
+            why = {name: str(value) for name, value in row.items() if name.startswith("keepfit.")}
+            yield Version(int(row["version"]), at, why)
 
-    def _table(self, name: str, version: int | None) -> DeltaTable | None:
-        return DeltaTable(self._path(name), version=version) if DeltaTable.is_deltatable(self._path(name)) else None
+    def changes(self, a: Snapshot, b: Snapshot, key: tuple[str, ...]) -> dict[str, int]:
+        """How many rows were added, removed, and changed (another content under the same key) from one snapshot to another.
 
-    def _frame(self, name: str, version: int | None, columns: list[str] | None) -> pd.DataFrame:
-        table = self._table(name, version)
-        if table is None:
-            return pd.DataFrame(columns=columns or [])
-        return table.to_pyarrow_table(columns=columns).to_pandas(types_mapper=NULLABLE.get)
+        Data files that both have are not opened: their names say that they are the same.
+        """
+        old, new = (
+            {file.path: file for file in self.landed.files(self.landed.open(snapshot.version))} for snapshot in (a, b)
+        )
+        gone, came = (
+            [self.landed.read(file, [*key, ROW]) for path, file in mine.items() if path not in theirs]
+            for mine, theirs in ((old, new), (new, old))
+        )
+        before, after = _named_keys(gone, key), _named_keys(came, key)
+        left, entered = before.keys() - after.keys(), after.keys() - before.keys()
+        changed = {before[name] for name in left} & {after[name] for name in entered}
+        return {
+            "added": len(entered) - len(changed), "removed": len(left) - len(changed), "changed": len(changed),
+        }  # fmt: skip
 
-    def _path(self, table: str) -> str:
-        path = f"{self.root}/{table}"
-        if "://" not in path:
-            Path(path).mkdir(parents=True, exist_ok=True)
-        return path
+    def profile(self, snapshot: Snapshot, contract: Contract, positive: str | bool | int) -> Profile:
+        """What the rows of a snapshot look like as a whole."""
+        profiler = Profiler(contract, positive)
+        for file in self.landed.files(self.landed.open(snapshot.version)):
+            rows = self.landed.read(file)
+            there = [
+                rows[field.name].cast(field.type)
+                if field.name in rows.column_names
+                else pa.nulls(len(rows), field.type)
+                for field in contract.schema
+            ]
+            profiler.add(pa.table(there, schema=contract.schema))
+        return profiler.result()
+
+    # -- keys ---------------------------------------------------------------------------------------------------------
+    def follow(self, keys: Keys, files: Sequence[DataFile], key: tuple[str, ...]) -> None:
+        """Brings the index of keys to these data files."""
+        by_path = {file.path: file for file in files}
+
+        def read(path: str) -> tuple[np.ndarray, np.ndarray]:
+            rows = self.landed.peek(by_path[path], [*key, ROW])
+            return key_hashes(rows, key), from_binary(rows[ROW])
+
+        keys.follow(set(by_path), read)
 
 
-def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    return rows.astype(object).where(rows.notna(), None).to_dict("records")
+def _named_keys(tables: list[pa.Table], key: tuple[str, ...]) -> dict[bytes, int]:
+    """The hash of each row's key by the row's name."""
+    names: dict[bytes, int] = {}
+    for rows in tables:
+        names.update(zip(rows[ROW].to_pylist(), key_hashes(rows, key).tolist(), strict=True))
+    return names
 
 
-def _instant(value: Any) -> str:
-    return pd.Timestamp(value).isoformat() if pd.notna(value) else ""
+def _frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataFrame:
+    if not tables:
+        return pd.DataFrame(columns=columns or [])
+    table = pa.concat_tables(tables, promote_options="permissive")
+    if ROW in table.column_names:
+        at = table.column_names.index(ROW)
+        table = table.set_column(at, ROW, pa.array(as_text(from_binary(table[ROW])), pa.string()))
+    return table.to_pandas(types_mapper=NULLABLE.get)
 
 
-def snapshot_named(lake: Lake, time: str, name: str | None) -> Snapshot | None:
+def snapshot_named(lake: Lake, name: str | None) -> Snapshot | None:
     """The snapshot called `v12-3f9c2a7b` (or `v12`, or `12`); the newest one without a name.
 
     Raises:
         ArtifactError: the name is none, or its digest is not the table's.
     """
     if not name:
-        return lake.snapshot(time)
+        return lake.snapshot()
     number, _, digest = name.removeprefix("v").partition("-")
-    newest = lake.snapshot(time)
+    newest = lake.snapshot()
     if not number.isdigit() or newest is None or int(number) > newest.version:
         known = [] if newest is None else [f"v{version}" for version in range(newest.version + 1)]
         raise ArtifactError(
             f"There is no snapshot '{name}' of {lake.project}; the newest is {newest.name if newest else 'none'}.{suggestion(name, known)}"
         )
-    found = lake.snapshot(time, int(number))
+    found = lake.snapshot(int(number))
     if found is None or not found.digest.startswith(digest):
         raise ArtifactError(
             f"Snapshot '{name}' of {lake.project} is not what the table holds at that version ({found.name if found else 'nothing'})."
@@ -159,4 +201,4 @@ def snapshot_named(lake: Lake, time: str, name: str | None) -> Snapshot | None:
 @functools.lru_cache(maxsize=2)
 def parts(use: Project, snapshot: Snapshot, root: str) -> Parts:
     """The verified rows of a snapshot, split as the project says; read once a process."""
-    return use.split.apply(Lake(use.project, root).read(snapshot))
+    return use.split.apply(Lake(use.project, root, use.contract.time).read(snapshot))

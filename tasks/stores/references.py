@@ -37,7 +37,11 @@ class Landing(BaseModel, frozen=True):
     Attributes:
         batch: SHA-256 of the file's content.
         state: landed, known (nothing new), or held (nothing may land).
+        replaced: rows among the landed ones that stand in for older rows, which they correct.
+        files: how many files landed together.
         rules: quarantined rows by the rule that they break.
+        extra: columns that the contract does not know; they are not stored.
+        findings: what was odd about the batch as a whole.
         snapshot: name of the snapshot after it.
     """
 
@@ -50,8 +54,11 @@ class Landing(BaseModel, frozen=True):
     landed: int
     quarantined: int
     known: int
+    replaced: int = 0
+    files: int = 1
     rules: dict[str, int] = {}
     extra: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     snapshot: str | None = None
 
 
@@ -89,12 +96,18 @@ class Prepared(BaseModel, frozen=True):
         rows: number of rows by part.
         windows: (oldest, newest) time by part.
         refused: why nothing can be learned; empty when it can.
+        immature: rows whose label may still change; pending, in no part.
+        unseen: share of validation rows with a value of that column that train has not, where there are any.
+        leaks: what knows too much but does not forbid a training, a sentence each.
     """
 
     rows: dict[str, int]
     windows: dict[str, tuple[str, str]]
     rates: dict[str, float]
     refused: str = ""
+    immature: int = 0
+    unseen: dict[str, float] = {}
+    leaks: tuple[str, ...] = ()
 
 
 class Best(BaseModel, frozen=True):

@@ -4,6 +4,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tasks.config.errors import ConflictError
 from tasks.stores.journal import Journal, Release
@@ -72,9 +73,38 @@ def test_batches_are_summed_for_status(journal: Journal):
         "name": "f.csv",
         "project": "p",
     }
-    journal.record_batch(batch="a", state="held", **counts)
-    journal.record_batch(batch="a", state="landed", **counts)
-    assert journal.totals("p") == {"landed": 1, "held": 0, "rows": 2, "quarantined": 1}
+    journal.intend("p", "{}", "2026-01-01")
+    for state in ("held", "landed"):
+        journal.finish("p", [{"batch": "a", "state": state, **counts}], None)
+    assert journal.intent("p") is None
+    assert journal.totals("p") == {"landed": 1, "held": 0, "arrived": 3, "rows": 2, "quarantined": 1, "known": 0}
+
+
+def test_a_second_one_waits_until_the_first_is_done(journal: Journal):
+    """Two landings of a project exclude each other, and the second one says so when its patience ends."""
+    with (
+        journal.alone("land p"),
+        journal.alone("land q"),
+        pytest.raises(ConflictError, match="under way elsewhere"),
+        journal.alone("land p", patience=0),
+    ):
+        pass
+    with journal.alone("land p", patience=0):
+        pass
+
+
+def test_a_home_of_an_older_version_gets_the_new_columns(tmp_path: Path):
+    """A journal without the columns that came later is widened, and keeps its rows."""
+    url = f"sqlite:///{tmp_path / 'old.db'}"
+    with sa.create_engine(url).begin() as connection:
+        connection.exec_driver_sql(
+            "CREATE TABLE batches (project TEXT, batch TEXT, name TEXT, state TEXT, reason TEXT, arrived INTEGER, "
+            "landed INTEGER, quarantined INTEGER, known INTEGER, at TEXT, PRIMARY KEY (project, batch))"
+        )
+        connection.exec_driver_sql("INSERT INTO batches VALUES ('p', 'a', 'f', 'landed', '', 3, 3, 0, 0, '2026')")
+    row = Journal(url).batch("p", "a")
+    assert row is not None
+    assert (row["landed"], row["replaced"]) == (3, None)
 
 
 def test_a_training_is_recorded_from_start_to_end(journal: Journal):

@@ -1,101 +1,93 @@
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from tasks.config.errors import ArtifactError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ingest import Landings
+from tasks.ml.identity import key_hashes, row_ids
+from tasks.stores.keys import Keys
 from tasks.stores.lake import BATCH, ROW, Lake, snapshot_named
-
-
-def rows(*numbers: int) -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "id": pd.array(numbers, dtype="Int64"),
-            "at": pd.to_datetime([f"2026-01-{number:02d}" for number in numbers], utc=True).astype(
-                "datetime64[us, UTC]"
-            ),
-            "x": [number / 7 if number % 2 else None for number in numbers],
-            "c": pd.array([None if number == 3 else f"c{number}" for number in numbers], dtype="string"),
-            "b": pd.array([number % 2 == 0 for number in numbers], dtype="boolean"),
-        }
-    )
+from tests.samples import write_rows
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake("p", str(tmp_path))
+def landings(settings: Settings, thyroid_rows, tmp_path: Path) -> Landings:
+    landings = Landings(Project.named("thyroid", settings), settings)
+    landings.land(write_rows(tmp_path / "a.csv", thyroid_rows[:80]))
+    return landings
 
 
-def test_a_batch_that_is_landed_twice_is_there_once(lake: Lake):
-    """The same batch appended again changes neither rows nor version."""
-    first = lake.land("a" * 64, rows(1, 2))
-    assert lake.land("a" * 64, rows(1, 2)) == first
-    assert lake.holds("a" * 64)
-    assert not lake.holds("b" * 64)
-    assert sorted(lake.rows()["id"]) == [1, 2]
-
-
-def test_a_snapshot_reads_back_the_rows_that_landed(lake: Lake):
+def test_a_snapshot_reads_back_the_rows_that_landed(landings, thyroid_rows, tmp_path: Path):
     """Every value, missing ones too, comes back in its type, and a later batch does not change an older snapshot."""
-    lake.land("a", rows(1, 2, 3))
-    snapshot = lake.snapshot("at")
-    assert snapshot is not None
-    lake.land("b", rows(4))
-    read = lake.read(snapshot).drop(columns=[ROW, BATCH]).sort_values("id").reset_index(drop=True)
-    pd.testing.assert_frame_equal(read, rows(1, 2, 3), check_dtype=False)
-    assert (snapshot.rows, snapshot.since[:10], snapshot.until[:10]) == (3, "2026-01-01", "2026-01-03")
+    snapshot = landings.lake.snapshot()
+    landings.land(write_rows(tmp_path / "b.csv", thyroid_rows[80:120]))
+    read = landings.lake.read(snapshot).sort_values("patient_id").reset_index(drop=True)
+    assert read["patient_id"].tolist() == [int(row["patient_id"]) for row in thyroid_rows[:80]]
+    assert read["TSH"].isna().tolist() == [row["TSH"] == "" for row in thyroid_rows[:80]]
+    assert read["sex"].dropna().tolist() == [row["sex"] for row in thyroid_rows[:80] if row["sex"]]
+    assert str(read["date"].dtype) == "datetime64[us, UTC]"
+    assert (snapshot.name[:3], snapshot.rows, len(landings.lake.rows())) == ("v1-", 80, 120)
+    days = sorted(row["patient_id"].zfill(9)[:6] for row in thyroid_rows[:80])
+    assert (snapshot.since[2:10].replace("-", ""), snapshot.until[2:10].replace("-", "")) == (days[0], days[-1])
 
 
-def test_any_order_of_files_gives_the_same_digest(tmp_path: Path):
-    """I-07: the digest names the set of rows, not the order in which they came."""
-    one, two = Lake("p", str(tmp_path / "1")), Lake("p", str(tmp_path / "2"))
-    for batch in (rows(1, 2), rows(3)):
-        one.land(str(len(batch)), batch)
-    for batch in (rows(3), rows(2, 1)):
-        two.land(str(len(batch)), batch)
-    first, second = one.snapshot("at"), two.snapshot("at")
-    assert first is not None
-    assert second is not None
-    assert first.digest == second.digest
+def test_the_rows_of_a_snapshot_come_in_the_order_of_their_names(landings):
+    """No file's order can leak into a training."""
+    read = landings.lake.read(landings.lake.snapshot())
+    assert read[ROW].tolist() == sorted(read[ROW])
+    assert read[BATCH].nunique() == 1
 
 
-def test_an_altered_file_is_not_read(lake: Lake):
-    """I-02: rows on disk that are not the rows that landed raise, and the message names the snapshot."""
-    lake.land("a", rows(1, 2))
-    snapshot = lake.snapshot("at")
-    assert snapshot is not None
-    file = next(Path(lake.root).glob("rows/*.parquet"))
-    table = pd.read_parquet(file)
-    table.loc[0, "x"] = 99.0
-    table.to_parquet(file)
-    with pytest.raises(ArtifactError, match="was altered or damaged"):
-        lake.read(snapshot)
-
-
-def test_quarantined_rows_keep_rule_value_and_content(lake: Lake):
-    """What broke the contract can be looked up and sent again."""
-    lake.quarantine(
-        "a", pd.DataFrame({"age": ["455"], "_rule": ["age is above 120"], "_column": ["age"], "_value": ["455"]})
-    )
-    kept = lake.quarantined()
-    assert kept[["_rule", "_value"]].iloc[0].tolist() == ["age is above 120", "455"]
-    assert '"455"' in kept["_raw"].iloc[0]
-
-
-def test_a_snapshot_has_a_name_that_leads_back_to_it(lake: Lake):
-    """`v0-…` finds the snapshot; a number that is not there, or another digest, says what is."""
-    lake.land("a", rows(1, 2))
-    snapshot = lake.snapshot("at")
-    assert snapshot is not None
-    assert snapshot_named(lake, "at", snapshot.name) == snapshot
-    assert snapshot_named(lake, "at", None) == snapshot
+def test_a_snapshot_has_a_name_that_leads_back_to_it(landings):
+    """`v1-…` finds the snapshot; a number that is not there, or another digest, says what is."""
+    snapshot = landings.lake.snapshot()
+    assert snapshot_named(landings.lake, snapshot.name) == snapshot
+    assert snapshot_named(landings.lake, None) == snapshot
     with pytest.raises(ArtifactError, match="There is no snapshot 'v7'"):
-        snapshot_named(lake, "at", "v7")
+        snapshot_named(landings.lake, "v7")
     with pytest.raises(ArtifactError, match="is not what the table holds"):
-        snapshot_named(lake, "at", "v0-00000000")
+        snapshot_named(landings.lake, "v1-00000000")
 
 
-def test_an_empty_lake_has_no_snapshot(lake: Lake):
+def test_a_missing_data_file_is_named(landings):
+    """A file that is gone is an error that names it, not fewer rows."""
+    snapshot = landings.lake.snapshot()
+    file = next(Path(landings.lake.landed.root).glob("*.parquet"))
+    file.unlink()
+    with pytest.raises(ArtifactError, match=file.name):
+        landings.lake.read(snapshot)
+
+
+def test_an_empty_lake_has_no_snapshot(tmp_path: Path):
     """Before the first batch there is nothing to train on."""
-    assert lake.snapshot("at") is None
+    lake = Lake("p", str(tmp_path))
+    assert lake.snapshot() is None
     assert lake.rows(["id"]).empty
+
+
+def test_the_index_finds_every_key_and_no_other(tmp_path: Path):
+    """Over 100 runs, merged as they come, each key leads to its row, and unknown keys to none."""
+    rng, keys = np.random.default_rng(3), Keys(tmp_path)
+    numbers = rng.permutation(40_000)
+    for piece in np.split(numbers[:30_000], 100):
+        rows = pa.table({"id": piece, "x": piece / 7})
+        keys.add(key_hashes(rows, ("id",)), row_ids(rows), [f"{piece[0]}.parquet"])
+    keys.save()
+    asked = pa.table({"id": numbers, "x": numbers / 7})
+    here, names = Keys(tmp_path).find(key_hashes(asked, ("id",)))
+    assert here.tolist() == [True] * 30_000 + [False] * 10_000
+    assert (names[:30_000] == row_ids(asked)[:30_000]).all()
+    assert len(Keys(tmp_path).runs) < 20
+
+
+def test_an_index_that_is_gone_or_damaged_is_made_anew(landings, thyroid_rows, tmp_path: Path):
+    """The same rows in another file are known after the index was deleted, and after it was cut."""
+    for n, harm in enumerate((lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]))):
+        for path in landings.index.glob("*.npy"):
+            harm(path)
+        again = landings.land(write_rows(tmp_path / f"again{n}.csv", thyroid_rows[: 70 + n]))
+        assert (again.landed, again.known) == (0, 70 + n)

@@ -1,47 +1,51 @@
-"""Preparing: how big the parts are, and whether anything can be learned from them."""
+"""Preparing: how big the parts are, whether anything can be learned from them, and what must not be."""
 
+import datetime as dt
+import importlib
+import logging
+from pathlib import Path
+
+import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from ruamel.yaml import YAML
 
-from tasks import prepare
+from tasks import ingest, prepare, register
 from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml import models
+from tasks.ml.features import matrix
 from tasks.ml.split import Parts
-from tasks.stores.references import Prepared
+from tasks.stores.journal import Journal, Release
+from tasks.stores.lake import ROW, parts
+from tasks.stores.references import Prepared, Snapshot, Training
 
 SIZES = {"train": 300, "validation": 80, "holdout": 100}
 
 
-def project(**more) -> Project:
-    return Project.model_validate(
-        {
-            "project": "small",
-            "labels": ["healthy", "finding"],
-            "contract": {
-                "key": ["id"],
-                "time": "at",
-                "target": "y",
-                "columns": {
-                    "id": {"type": "int"},
-                    "at": {"type": "datetime"},
-                    "y": {"type": "bool"},
-                    "amount": {"type": "float"},
-                },
-            },
-            "split": {"column": "at"},
-            **more,
-        }
-    )
+def described_as(columns: dict, **more) -> dict:
+    """What a project.yaml with these features says."""
+    own = {"id": {"type": "int"}, "at": {"type": "datetime"}, "y": {"type": "bool"}}
+    contract = {"key": ["id"], "time": "at", "target": "y", "columns": own | columns}
+    return {"project": "small", "labels": ["healthy", "finding"], "contract": contract, "split": {"column": "at"}, **more}  # fmt: skip
+
+
+def project(columns: dict | None = None, **more) -> Project:
+    return Project.model_validate(described_as(columns or {"amount": {"type": "float"}}, **more))
 
 
 def part(first: int, count: int, positive: int) -> pd.DataFrame:
-    """Rows of consecutive hours, the first of which are positive."""
+    """Rows of consecutive hours, some of which are positive; nothing in them says which."""
+    rng = np.random.default_rng(first)
     return pd.DataFrame(
         {
             "id": range(first, first + count),
             "at": pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(first, first + count), unit="h"),
-            "y": pd.array([number < positive for number in range(count)], dtype="boolean"),
-            "amount": 1.0,
+            "y": pd.array(rng.permutation(np.arange(count) < positive), dtype="boolean"),
+            "amount": rng.normal(size=count),
         }
     )
 
@@ -100,3 +104,283 @@ def test_an_empty_part_is_refused_instead_of_failing():
     found = described({"validation": 0})
     assert found.rates["validation"] == 0.0
     assert found.refused == "too few rows: the validation part has 0, 50 are needed"
+
+
+# -- labels that come late --------------------------------------------------------------------------------------------
+def test_i_19_immature_rows_are_pending_and_counted():
+    """Rows of the last days are in no part; their number is in what is said, and in the reason when too little is left."""
+    use = project(split={"column": "at", "matures": 5})
+    rows = part(0, 600, 150)
+    found = prepare.describe(use, use.split.apply(rows))
+    pending = int((rows["at"] > rows["at"].max() - pd.Timedelta(days=5)).sum())
+    assert (pending, found.immature) == (120, 120)
+    assert sum(found.rows.values()) == 480
+    assert found.refused == ""
+    assert "pending: 120 rows whose label may still change" in prepare.said(found)
+    short = project(split={"column": "at", "matures": 23})
+    assert prepare.describe(short, short.split.apply(rows)).refused.endswith("; 552 rows wait for their label")
+
+
+# -- rows of any shape --------------------------------------------------------------------------------------------------
+NUMBERS = st.sampled_from(
+    [["NaN"], [""], ["inf", "-inf", "1"], ["3"], ["1e300", "-1e300"], ["0.5", "", "2", "-7"], ["1e-300", "0"]]
+)
+KINDS = st.sampled_from([[""], ["a"], ["a", "b", ""], [f"k{n}" for n in range(90)], ["\u0000", "'\"", "é\u202e"]])
+FLAGS = st.sampled_from([[""], ["t"], ["t", "f"], ["t", "f", ""]])
+SHAPES = {
+    "number": ("float", NUMBERS),
+    "whole": ("int", st.sampled_from([[""], ["1"], ["1", "2", ""], ["-9007199254740993", "0"]])),
+    "flag": ("bool", FLAGS),
+    "kind": ("category", KINDS),
+    "note": ("text", KINDS),
+}
+ANY = project({name: {"type": kind, "nullable": True} for name, (kind, _) in SHAPES.items()})
+
+
+def typed(values: list[str], kind: str) -> pd.Series:
+    """Texts as the types that the lake reads back: what is no finite number is missing."""
+    if kind == "bool":
+        return pd.Series(values).map({"t": True, "f": False}).astype("boolean")
+    if kind in {"float", "int"}:
+        numbers = pd.to_numeric(pd.Series(values), errors="coerce")
+        return numbers.where(np.isfinite(numbers)).astype("float64" if kind == "float" else "Int64")
+    return pd.Series([text or None for text in values], dtype="string")
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(st.fixed_dictionaries({name: values for name, (_, values) in SHAPES.items()}), st.integers(0, 99))
+def test_i_15_no_shape_of_columns_stops_a_training(choices, seed):
+    """Not a number, infinite, constant, empty, huge and tiny, many categories: preparing answers, and every family fits and answers."""
+    rng = np.random.default_rng(seed)
+    rows = part(0, 600, 150).drop(columns="amount")
+    for name, values in choices.items():
+        rows[name] = typed(rng.choice(values, len(rows)).tolist(), SHAPES[name][0])
+    split = ANY.split.apply(rows)
+    prepared = prepare.examined(ANY, split, prepare.describe(ANY, split))
+    if not rows[list(SHAPES)].notna().to_numpy().any():
+        assert prepared.refused.startswith("nothing to learn from: no feature holds any value")
+        return
+    assert prepared.refused == ""
+    columns = {name: ANY.contract.columns[name] for name in ANY.contract.features}
+    types = {name: column.type for name, column in columns.items()}
+    learned, asked = matrix(split.train, types), matrix(split.validation, types)
+    for family in (models.Logistic(), models.HistGradientBoosting(max_iter=5)):
+        fitted = models.pipeline(family, models.observed(columns, learned), 7).fit(learned, ANY.truth(split.train))
+        answers = fitted.predict_proba(asked)
+        assert np.isfinite(answers).all()
+
+
+def test_i_16_a_class_that_no_fold_can_learn_is_refused():
+    """Positives only among the oldest rows are enough in number, but no fold has both classes on both sides."""
+    use = project()
+    split = use.split.apply(part(0, 480, 120))
+    early = split.train.assign(y=pd.array(np.arange(len(split.train)) < 40, dtype="boolean"))
+    refused = prepare.describe(use, Parts(early, split.validation, split.holdout)).refused
+    assert (
+        refused
+        == "insufficient classes: none of the 3 folds of the train part has both 'healthy' and 'finding' in y before and after its cut"
+    )
+
+
+def test_i_17_categories_that_train_never_met_are_answered_and_counted():
+    """Hundreds of categories, a third of the later ones new: every answer is a probability, and the share stands in what is said."""
+    use = project({"kind": {"type": "category"}, "amount": {"type": "float"}})
+    rng = np.random.default_rng(0)
+    split = use.split.apply(
+        part(0, 2000, 500).assign(kind=pd.array([f"k{n}" for n in rng.integers(0, 400, 2000)], dtype="string"))
+    )
+    fresh = np.arange(len(split.validation)) % 3 == 0
+    split = Parts(
+        split.train, split.validation.assign(kind=split.validation["kind"].mask(fresh, "never seen")), split.holdout
+    )
+    known = set(split.train["kind"])
+    wanted = np.mean([kind not in known for kind in split.validation["kind"]])
+    prepared = prepare.describe(use, split)
+    assert prepared.unseen == {"kind": pytest.approx(wanted)}
+    assert wanted >= fresh.mean()
+    assert f"'kind': {wanted:.1%} of the validation rows hold a value that train has not" in prepare.said(prepared)
+    columns = {name: use.contract.columns[name] for name in use.contract.features}
+    types = {name: column.type for name, column in columns.items()}
+    for family in (models.Logistic(), models.HistGradientBoosting(max_iter=20)):
+        fitted = models.pipeline(family, columns, 7).fit(matrix(split.train, types), use.truth(split.train))
+        answers = fitted.predict_proba(matrix(split.validation, types))
+        assert np.isfinite(answers).all()
+        same = answers[fresh & (split.validation["amount"] > 9).to_numpy()]
+        assert len(same) == 0  # amounts are normal: what differs between unseen kinds is the amount alone
+        alone = matrix(split.validation.assign(amount=0.0), types)[fresh]
+        assert len(np.unique(fitted.predict_proba(alone).round(12), axis=0)) == 1
+
+
+# -- the whole step, on landed rows -----------------------------------------------------------------------------------------
+COLUMNS = {"amount": {"type": "float"}, "culprit": {"type": "float", "nullable": True}}
+
+
+class Seen:
+    """What a step would have shown and logged."""
+
+    def __init__(self) -> None:
+        self.descriptions: list[str] = []
+        self.params: dict[str, object] = {}
+        self.tags: dict[str, str] = {}
+
+    def artifact(self, *_: object, description: str = "", **__: object) -> None:
+        """Instead of Prefect's."""
+        self.descriptions.append(description)
+
+    def registry(self, *_: object) -> "Seen":
+        """Instead of MLflow's."""
+        return self
+
+    def log_rows(self, *_: object) -> None:
+        """The rows that were used."""
+
+    def log(self, _run: str, params: dict | None = None, tags: dict | None = None) -> None:
+        """Parameters and tags of the run."""
+        self.params |= params or {}
+        self.tags |= tags or {}
+
+    def end(self, _run: str) -> None:
+        """The run's end."""
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    """Steps that talk to nobody."""
+    listener = Seen()
+    for module in (prepare, register):
+        monkeypatch.setattr(module, "Registry", listener.registry)
+        monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
+    monkeypatch.setattr(prepare, "create_table_artifact", listener.artifact)
+    monkeypatch.setattr(register, "create_markdown_artifact", listener.artifact)
+    monkeypatch.setattr(register, "_announce", lambda _decision: None)
+    return listener
+
+
+def landed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: dict, *batches: pd.DataFrame, **more) -> tuple[Project, Settings, list[Snapshot]]:  # fmt: skip
+    """A project on disk whose batches were landed for real, and the snapshot after each."""
+    folder = tmp_path / "projects" / "small"
+    folder.mkdir(parents=True)
+    YAML().dump(described_as(columns, **more), folder / "project.yaml")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(folder.parent))
+    settings = Settings()
+    use = Project.named("small", settings)
+    landings, snapshots = ingest.Landings(use, settings, lambda: dt.datetime(2027, 1, 1, tzinfo=dt.UTC)), []
+    for number, rows in enumerate(batches):
+        rows.assign(at=rows["at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_csv(tmp_path / f"{number}.csv", index=False)
+        landing = landings.land(tmp_path / f"{number}.csv", accept="a test")
+        assert (landing.state, landing.landed) == ("landed", len(rows)), landing
+        snapshot = landings.lake.snapshot()
+        assert snapshot is not None
+        snapshots.append(snapshot)
+    return use, settings, snapshots
+
+
+def poisoned(kind: str) -> pd.DataFrame:
+    """Rows of which one column knows the answer."""
+    rows = part(0, 1500, 450)
+    rng, truth = np.random.default_rng(5), rows["y"].to_numpy(dtype=bool)
+    if kind == "id":
+        return rows.assign(id=rng.permutation(10**6)[: len(rows)] * 2 + truth, culprit=1.0)
+    culprits = {
+        "copy": truth * 1.0,
+        "noisy copy": truth + rng.normal(scale=0.15, size=len(rows)),
+        "stamp": (rows["at"] + pd.to_timedelta(rng.integers(1, 200, len(rows)), unit="h")).astype("datetime64[s, UTC]").astype("int64"),
+    }  # fmt: skip
+    return rows.assign(culprit=culprits[kind])
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("copy", "leak: column 'culprit' alone tells the target: AUC 1.000 ["),
+        ("noisy copy", "leak: column 'culprit' alone tells the target: AUC "),
+        ("stamp", "leak: column 'culprit' holds instants after the row's time in 100.0%"),
+        ("id", "leak: key 'id' alone tells the target by its remainder by "),
+    ],
+)
+def test_i_18_a_leak_ends_the_training_before_it_begins(kind, said, tmp_path, monkeypatch, seen):
+    """Landed for real and prepared as a run does it: the reason names the column, and without the leak nothing is said."""
+    use, settings, (bad,) = landed(tmp_path, monkeypatch, COLUMNS, poisoned(kind))
+    prepared = prepare.prepare.fn("small", bad, "run")
+    assert prepared.refused.startswith(said)
+    assert seen.params["rows.holdout"] == prepared.rows["holdout"]
+    split = parts(use, bad, settings.lake("small"))
+    allowed = use.model_copy(update={"leaks": use.leaks.model_copy(update={"allow": ("culprit", "id")})})
+    assert prepare.examined(allowed, split, prepare.describe(allowed, split)).refused == ""
+
+
+def test_i_18_a_leak_is_refused_and_the_champion_stays(tmp_path, monkeypatch, seen):
+    """The flow ends well as refused: nothing is tuned or fitted, the journal has the reason, the champion is the one before."""
+    _, settings, (bad,) = landed(tmp_path, monkeypatch, COLUMNS, poisoned("copy"))
+    said, journal, champion = _trained(settings, bad, monkeypatch)
+    assert said["state"] == "refused"
+    assert said["reason"].startswith("leak: column 'culprit' alone tells the target")
+    assert journal.champion("small") == champion
+    (training,) = journal.trainings("small")
+    assert (training["state"], training["reason"]) == ("refused", said["reason"])
+    assert seen.tags["keepfit.decision"] == "refused"
+
+
+def test_i_16_a_single_class_is_refused_and_the_champion_stays(tmp_path, monkeypatch, seen):
+    """Rows of one class: insufficient classes, nothing is fitted, and the champion is the one before."""
+    rows = part(0, 600, 0).assign(culprit=1.0)
+    _, settings, (single,) = landed(tmp_path, monkeypatch, COLUMNS, rows)
+    said, journal, champion = _trained(settings, single, monkeypatch)
+    assert (said["state"], said["reason"]) == ("refused", "insufficient classes: the train part has 0 rows of 'finding' in y, 5 are needed")  # fmt: skip
+    assert journal.champion("small") == champion
+
+
+def _trained(settings: Settings, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch) -> tuple[dict, Journal, Release]:
+    """What the flow says to a snapshot beside a champion, with the steps that talk to servers taken out."""
+    flow = importlib.import_module("flows.train")
+    journal, now = Journal(settings.journal()), dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+    champion = journal.release(
+        Release("small", 1, 1, "d" * 64, "a test", "good", now.isoformat(), "roc_auc", 0.8, 0.7, 0.9)
+    )
+    number = journal.start_training(
+        project="small", trigger="by hand", event=False, snapshot=snapshot.digest, config="c", at=now
+    )
+    training = Training(
+        project="small", reason="by hand", id=number, snapshot=snapshot, run="run", started=now.isoformat()
+    )
+
+    def never(*_: object, **__: object) -> None:
+        pytest.fail("a refused snapshot was learned from")
+
+    monkeypatch.setattr(flow, "admit", lambda *_, **__: training)
+    monkeypatch.setattr(flow, "prepare", prepare.prepare.fn)
+    monkeypatch.setattr(flow, "decline", register.decline.fn)
+    for name in ("tune", "fit", "evaluate", "gate", "register", "release"):
+        monkeypatch.setattr(flow, name, never)
+    return flow.train.fn("small"), journal, champion
+
+
+def test_what_does_not_block_is_told(tmp_path, monkeypatch, seen, caplog):
+    """A column that the newest rows lack is no reason to refuse: it stands in the log and beside the contract."""
+    rows = part(0, 1500, 450)
+    gaps = np.where(np.arange(1500) > 1000, np.nan, np.random.default_rng(0).normal(size=1500))
+    _, _, (snapshot,) = landed(tmp_path, monkeypatch, COLUMNS, rows.assign(culprit=gaps))
+    with caplog.at_level(logging.INFO):
+        prepared = prepare.prepare.fn("small", snapshot, "run")
+    assert prepared.refused == ""
+    (told,) = prepared.leaks
+    assert "column 'culprit' is empty in 100.0% of the newest" in told
+    assert told in caplog.text
+    assert "culprit" in seen.descriptions[0]
+
+
+def test_i_07_late_rows_never_enter_a_closed_evaluation_window(tmp_path, monkeypatch):
+    """Rows that arrive later with times inside an older snapshot's holdout are in the next snapshot only."""
+    first = part(0, 600, 150)
+    late = part(0, 600, 150).assign(id=np.arange(600) + 10_000).tail(60)
+    use, settings, (before, after) = landed(tmp_path, monkeypatch, {"amount": {"type": "float"}}, first, late)
+    closed = use.split.apply(first)
+    parts.cache_clear()
+    again = parts(use, before, settings.lake("small"))
+    for name in ("train", "validation", "holdout"):
+        assert set(getattr(again, name)["id"]) == set(getattr(closed, name)["id"])
+    later = parts(use, after, settings.lake("small"))
+    assert set(late["id"]) <= set(later.holdout["id"])
+    assert late["at"].min() >= closed.holdout["at"].min()  # they do lie inside the window
+    assert again.holdout[ROW].is_unique

@@ -1,0 +1,89 @@
+"""Looking at what has landed: versions, snapshots, differences, quarantine; plain functions without a run."""
+
+import json
+from typing import Any
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.stores.journal import Journal
+from tasks.stores.lake import Lake, snapshot_named
+
+
+def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
+    use = Project.named(project, settings)
+    return use, Lake(project, settings.lake(project), use.contract.time)
+
+
+def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
+    """Every version of a project's rows, newest first: what made it, and how many rows it has."""
+    _, lake = _lake(project, settings)
+    return [
+        {
+            "snapshot": f"v{version.number}", "at": version.at, "why": version.why.get("keepfit.why", "made"),
+            "name": version.why.get("keepfit.name", ""), "batch": version.why.get("keepfit.batch", ""),
+            "rows": sum(file.rows for file in lake.landed.files(lake.landed.open(version.number))),
+        }
+        for version in lake.versions()
+    ]  # fmt: skip
+
+
+def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, Any]:
+    """One snapshot with its digest, after every data file of it was compared with its name.
+
+    Raises:
+        ArtifactError: there is no such snapshot, or it does not read any more.
+    """
+    use, lake = _lake(project, settings)
+    found = snapshot_named(lake, name)
+    if found is None:
+        return {"state": "refused", "reason": f"no row of {project} has landed yet"}
+    files = lake.landed.files(lake.landed.open(found.version))
+    damaged = list(lake.landed.verify(files))
+    return {
+        "snapshot": found.name, **found.model_dump(), "files": len(files), "bytes": sum(file.size for file in files),
+        "columns": list(use.contract.columns), "ok": not damaged, "damaged": damaged,
+    }  # fmt: skip
+
+
+def compare(project: str, a: str, b: str, settings: Settings) -> dict[str, Any]:
+    """Rows added, removed and changed between two snapshots, and how the columns' distributions moved.
+
+    Raises:
+        ArtifactError: there is no such snapshot, or it does not read any more.
+    """
+    from tasks.ml.profile import differences
+
+    use, lake = _lake(project, settings)
+    one, other = snapshot_named(lake, a), snapshot_named(lake, b)
+    if one is None or other is None:
+        return {"state": "refused", "reason": f"no row of {project} has landed yet"}
+    before, after = (lake.profile(found, use.contract, use.positive) for found in (one, other))
+    return {
+        "project": project, "from": one.name, "to": other.name, "same": one.digest == other.digest,
+        **lake.changes(one, other, use.contract.key),
+        "rows": [one.rows, other.rows], "columns": [line.model_dump() for line in differences(before, after)],
+    }  # fmt: skip
+
+
+def quarantined(project: str, settings: Settings) -> list[dict[str, Any]]:
+    """The batches that have rows in quarantine, newest first."""
+    Project.named(project, settings)
+    return [
+        {
+            **{name: row[name] for name in ("batch", "name", "state", "arrived", "quarantined", "reason", "at")},
+            "rules": json.loads(row["detail"] or "{}").get("rules", {}),
+        }
+        for row in reversed(Journal(settings.journal()).batches(project))
+        if row["quarantined"] or row["state"] == "held"
+    ]
+
+
+def replay(project: str, batch: str, accept: str, settings: Settings) -> dict[str, Any]:
+    """Tries the quarantined rows of a batch again under the contract of today.
+
+    Raises:
+        BatchError: there is no such batch.
+    """
+    from tasks.ingest import Landings
+
+    return Landings(Project.named(project, settings), settings).replay(batch, accept).model_dump(mode="json")

@@ -1,0 +1,274 @@
+"""One Delta table whose data files have the SHA-256 of their bytes as a name: read verified, changed in single commits.
+
+Context: Delta's log holds no checksum of a data file, and one flipped bit in Parquet is read as another value without
+an error. Choice: we write the files (pyarrow), name each by its content, and let delta-rs commit the names: appends,
+replacements and their application transaction are one atomic log entry, and any Delta reader can read the table.
+Price: a file is hashed once when it is written and once when it is read (0.2 s for 256 MB).
+"""
+
+import datetime as dt
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs
+import pyarrow.parquet
+from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction, create_table_with_add_actions
+from pydantic import BaseModel
+
+from tasks.config.errors import ArtifactError
+from tasks.stores import durable
+
+ROWS_OF_A_FILE = 524_288
+CONFIGURATION: dict[str, str | None] = {
+    "delta.logRetentionDuration": "interval 36500 days",  # a version that a model was trained on stays readable
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.checkpointInterval": "20",  # opening a table stays cheap however many commits it has
+}
+NAME = re.compile(r"[0-9a-f]{64}\.parquet")
+
+
+class DataFile(BaseModel, frozen=True):
+    """One data file: its name says its SHA-256; how many rows it has, and for `times` of what span (ISO 8601, UTC)."""
+
+    path: str
+    size: int
+    rows: int
+    since: str = ""
+    until: str = ""
+
+    @property
+    def sha256(self) -> str:
+        """Of its bytes."""
+        return self.path.removesuffix(".parquet")
+
+
+def encode(rows: pa.Table, time: str = "") -> tuple[DataFile, pa.Buffer]:
+    """Rows as the bytes of a data file, with its name. Equal rows in equal order give the same name."""
+    texts = [field.name for field in rows.schema if pa.types.is_string(field.type)]
+    sink = pa.BufferOutputStream()
+    pa.parquet.write_table(
+        rows, sink, compression="snappy", use_dictionary=texts, write_page_checksum=True, row_group_size=131_072
+    )
+    data = sink.getvalue()
+    since, until = _span(rows, time)
+    name = f"{hashlib.sha256(data).hexdigest()}.parquet"
+    return DataFile(path=name, size=data.size, rows=len(rows), since=since, until=until), data
+
+
+def _span(rows: pa.Table, time: str) -> tuple[str, str]:
+    if not time or not len(rows):
+        return "", ""
+    ends = pc.min_max(rows[time]).as_py()  # ty: ignore[missing-attribute]
+    return _iso(ends["min"]), _iso(ends["max"])
+
+
+def _iso(value: dt.datetime | None) -> str:
+    return value.astimezone(dt.UTC).isoformat() if value else ""
+
+
+class Table:
+    """A Delta table in one folder, or under one object-store URL.
+
+    Args:
+        root: the folder or URL.
+        time: the column of type timestamp whose span the log keeps for each file; none when empty.
+    """
+
+    def __init__(self, root: str, time: str = "") -> None:
+        self.root, self.time = root, time
+        self.options = {"aws_conditional_put": "etag"} if root.startswith("s3://") else None
+
+    # -- what is there ------------------------------------------------------------------------------------------------
+    def open(self, version: int | None = None) -> DeltaTable | None:
+        """The table at a version (default: the newest), or None before the first commit."""
+        if not DeltaTable.is_deltatable(self.root, storage_options=self.options):
+            return None
+        return DeltaTable(self.root, version=version, storage_options=self.options)
+
+    def files(self, table: DeltaTable | None) -> list[DataFile]:
+        """The data files of an opened table, by name."""
+        if table is None:
+            return []
+        listed = pa.table(table.get_add_actions(flatten=True)).to_pylist()
+        low, high = f"min.{self.time}", f"max.{self.time}"
+        return sorted(
+            (
+                DataFile(
+                    path=row["path"], size=row["size_bytes"], rows=row["num_records"] or 0,
+                    since=_iso(row.get(low)), until=_iso(row.get(high)),
+                )
+                for row in listed
+            ),
+            key=lambda file: file.path,
+        )  # fmt: skip
+
+    def holds(self, table: DeltaTable | None, transaction: str) -> bool:
+        """Whether a commit with this application transaction was made."""
+        return table is not None and table.transaction_version(transaction) is not None
+
+    def read(self, file: DataFile, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of one data file, after its bytes were compared with its name.
+
+        Raises:
+            ArtifactError: the file is not there, or not the one that was written.
+        """
+        return self.parse(file, self._bytes(file), columns)
+
+    def parse(self, file: DataFile, data: pa.Buffer, columns: Sequence[str] | None = None) -> pa.Table:
+        """Verified bytes as rows; columns that the file is too old for are left out."""
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise self._damaged(file, "its bytes are not those that were written")
+        reader = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if reader.metadata.num_rows != file.rows:
+            raise self._damaged(file, f"it has {reader.metadata.num_rows} rows instead of {file.rows}")
+        names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
+        return reader.read(columns=names)
+
+    def peek(self, file: DataFile, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a data file without verifying it: for indexes and counts that are checked elsewhere."""
+        reader = pa.parquet.ParquetFile(
+            self._filesystem.open_input_file(self._at(file.path)), page_checksum_verification=True
+        )
+        with reader:
+            return reader.read(columns=[name for name in columns if name in reader.schema_arrow.names])
+
+    def verify(self, files: Sequence[DataFile]) -> Iterator[str]:
+        """The names of those data files whose bytes are not the ones that were written."""
+        for file in files:
+            try:
+                if hashlib.sha256(self._bytes(file)).hexdigest() != file.sha256:
+                    yield file.path
+            except ArtifactError:
+                yield file.path
+
+    def stored(self) -> list[str]:
+        """The names of all data files that exist, whatever version they belong to."""
+        selector = pyarrow.fs.FileSelector(self._at(""), allow_not_found=True)
+        return sorted(
+            info.base_name for info in self._filesystem.get_file_info(selector) if NAME.fullmatch(info.base_name)
+        )
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+    def publish(self, file: DataFile, staged: Path) -> None:
+        """Puts a staged data file where the table's files are; no reader sees it before the commit. May be repeated."""
+        if "://" not in self.root:
+            durable.move(staged, Path(self.root) / file.path)
+            return
+        durable.step(f"put {file.path}")
+        if staged.exists():
+            with self._filesystem.open_output_stream(self._at(file.path)) as sink:
+                sink.write(staged.read_bytes())
+
+    def commit(
+        self, add: Sequence[DataFile], remove: Sequence[DataFile], transactions: Sequence[str], schema: pa.Schema,
+        at: dt.datetime, why: dict[str, str] | None = None,
+    ) -> int:  # fmt: skip
+        """One atomic change; gives the table's version. The first of the transactions is there already: nothing changes.
+
+        Raises:
+            ArtifactError: the table has a column of another type than `schema` wants.
+        """
+        table = self._ready(schema)
+        if transactions and self.holds(table, transactions[0]):
+            return table.version()
+        millis = int(at.timestamp() * 1000)
+        actions: list[AddAction | RemoveAction] = [
+            RemoveAction(file.path, bool(add), millis, file.size, {}) for file in remove
+        ]
+        actions += [AddAction(file.path, file.size, {}, millis, True, self._stats(file)) for file in add]
+        durable.step(f"commit {self.root.rsplit('/', 1)[-1]}")
+        table.create_write_transaction(
+            actions, "append", table.schema(),
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(name, 1) for name in transactions], custom_metadata=why
+            ),
+            post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
+        )  # fmt: skip
+        table.update_incremental()
+        return table.version()
+
+    def delete(self, names: Sequence[str]) -> None:
+        """Removes data files for good. What still belongs to a version that somebody needs must not be among them."""
+        for name in names:
+            if not NAME.fullmatch(name):
+                raise ArtifactError(f"{self.root}: '{name}' is no data file of this table; nothing was removed.")
+            if "://" not in self.root:
+                durable.remove(Path(self.root) / name)
+            else:
+                durable.step(f"remove {name}")
+                self._filesystem.delete_file(self._at(name))
+
+    # -- the engine ---------------------------------------------------------------------------------------------------
+    @cached_property
+    def _filesystem(self) -> pyarrow.fs.FileSystem:
+        if "://" not in self.root:
+            return pyarrow.fs.LocalFileSystem()
+        from deltalake.fs import DeltaStorageHandler
+
+        return pyarrow.fs.PyFileSystem(DeltaStorageHandler(self.root, self.options))
+
+    def _at(self, name: str) -> str:
+        return f"{self.root}/{name}" if "://" not in self.root else name
+
+    def _bytes(self, file: DataFile) -> pa.Buffer:
+        try:
+            with self._filesystem.open_input_file(self._at(file.path)) as source:
+                return source.read_buffer()
+        except (FileNotFoundError, OSError) as error:
+            raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
+
+    def _damaged(self, file: DataFile, what: str) -> ArtifactError:
+        return ArtifactError(
+            f"{self.root}/{file.path}: was altered or damaged: {what}. Nothing is read from it; restore this one file "
+            "from a back-up (its name is its SHA-256)."
+        )
+
+    def _stats(self, file: DataFile) -> str:
+        span = {"minValues": {self.time: file.since}, "maxValues": {self.time: file.until}} if file.since else {}
+        return json.dumps({"numRecords": file.rows, **span})
+
+    def _ready(self, schema: pa.Schema) -> DeltaTable:
+        """The newest table, made or widened so that it has the columns of `schema`."""
+        table = self.open()
+        if table is None:
+            if "://" not in self.root:
+                Path(self.root).mkdir(parents=True, exist_ok=True)
+            durable.step("create table")
+            create_table_with_add_actions(
+                self.root, Schema.from_arrow(schema), [], mode="ignore", configuration=CONFIGURATION,
+                storage_options=self.options,
+            )  # fmt: skip
+            table = DeltaTable(self.root, storage_options=self.options)
+        known = {field.name: field.type for field in pa.schema(table.schema())}
+        new = [field for field in schema if field.name not in known]
+        for field in schema:
+            if field.name in known and not _fits(field.type, known[field.name]):
+                raise ArtifactError(
+                    f"{self.root}: column '{field.name}' holds {known[field.name]}; the contract wants {field.type} now. "
+                    "What has landed cannot change its type: give the column a new name, or start a new project."
+                )
+        if new:
+            durable.step("add columns")
+            table.alter.add_columns(
+                list(Schema.from_arrow(pa.schema([field.with_nullable(True) for field in new])).fields)
+            )
+            table = DeltaTable(self.root, storage_options=self.options)
+        return table
+
+
+def _fits(wanted: pa.DataType, known: Any) -> bool:
+    return str(wanted).removeprefix("large_") == str(known).removeprefix("large_").replace(
+        "string_view", "string"
+    ).replace("binary_view", "binary")
+
+
+UNREADABLE = (pa.ArrowException, DeltaError, OSError)
