@@ -1,7 +1,11 @@
 """The inbox watcher: a complete file in `inbox/<project>/` becomes one `land` run, whatever happens in between."""
 
+import errno
+import fcntl
+import hashlib
 import logging
 import os
+import signal
 import stat
 import sys
 import threading
@@ -13,13 +17,17 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
 
-from tasks.config.errors import KeepfitError
+from tasks.config.errors import BatchError, KeepfitError
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, kept_name, original_name
-from tasks.stores.files import SUFFIXES, fingerprint
+from tasks.stores.files import SUFFIXES, fingerprint, has_last_line_break
 
 LOG = logging.getLogger("keepfit.inbox")
+GATHERING = ".gathering"
 SETTLED = 0.4  # seconds that size and time of a file must stand still before it counts as complete
+UNFINISHED = 10.0  # the same for a text that ends inside a line
+TOGETHER = 20  # so many waiting files land together, in one change and with one event
+CALM = 1.0  # seconds without a new file until files that come together have all come
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
 
 
@@ -29,13 +37,24 @@ class Inbox:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
+        self.known: dict[str, tuple[int, float]] = {}  # by project: how many files wait, and since when so many
 
     def look(self, now: float) -> None:
         """Claims complete files and sees to it that each claimed file has a run."""
         for name in self.settings.project_names():
             self.settings.inbox(name).mkdir(parents=True, exist_ok=True)
-            for file in self.complete(name, now):
-                self.claim(name, file)
+            try:
+                complete = list(self.complete(name, now))
+            except (
+                OSError
+            ) as error:  # unmounted, or no permission: the other projects go on, and so does this one later
+                LOG.warning("the inbox of %s cannot be read: %s", name, error)
+                continue
+            if len(complete) < TOGETHER:
+                for file in complete:
+                    self.claim(name, file)
+            elif self.calm(name, len(complete), now):
+                self.gather(name, complete)
             for kept in self.claimed(name):
                 try:
                     submit(name, kept)
@@ -49,18 +68,47 @@ class Inbox:
             path = Path(entry.path)
             if entry.name.startswith(".") or path.suffix not in SUFFIXES or not entry.is_file(follow_symlinks=False):
                 continue
-            state = entry.stat(follow_symlinks=False)
+            try:
+                state = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:  # it vanished after it was listed
+                continue
             shape = (state.st_size, state.st_mtime_ns)
             before, since = self.seen.get(path, (None, now))
             self.seen[path] = (shape, since if before == shape else now)
-            if before == shape and now - since >= SETTLED and stat.S_ISREG(state.st_mode):
+            settled = (
+                before == shape and now - since >= SETTLED and stat.S_ISREG(state.st_mode) and not is_written(path)
+            )
+            if settled and (now - since >= UNFINISHED or has_last_line_break(path)):
                 yield path
+
+    def calm(self, name: str, waiting: int, now: float) -> bool:
+        """Whether no more files come at the moment."""
+        count, since = self.known.get(name, (-1, now))
+        self.known[name] = (waiting, since if count == waiting else now)
+        return count == waiting and now - since >= CALM
+
+    def gather(self, name: str, files: list[Path]) -> None:
+        """Moves files into one folder that lands as a whole. A kill in between leaves them where `claimed` finds them."""
+        folder = self.settings.inbox(name) / ARRIVED / GATHERING
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            try:
+                file.replace(folder / kept_name(fingerprint(file), file.name))
+            except (FileNotFoundError, BatchError):
+                LOG.warning("%s: %s vanished before it was taken", name, file.name)
+            self.seen.pop(file, None)
+        _close(folder)
+        LOG.info("%s: %s files arrived together", name, len(files))
 
     def claim(self, name: str, file: Path) -> None:
         """Renames a file to the name of its content, out of the sender's reach; one rename, so a kill loses nothing."""
-        kept = self.settings.inbox(name) / ARRIVED / kept_name(fingerprint(file), file.name)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        file.replace(kept)
+        try:
+            kept = self.settings.inbox(name) / ARRIVED / kept_name(fingerprint(file), file.name)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(kept)
+        except (FileNotFoundError, BatchError):
+            LOG.warning("%s: %s vanished before it was taken", name, file.name)
+            return
         self.seen.pop(file, None)
         self.seen.pop(kept, None)
         LOG.info("%s: %s arrived (%s bytes)", name, file.name, kept.stat().st_size)
@@ -68,8 +116,36 @@ class Inbox:
     def claimed(self, name: str) -> list[Path]:
         """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
         folder = self.settings.inbox(name) / ARRIVED
+        if (folder / GATHERING).is_dir():
+            _close(folder / GATHERING)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         return sorted((path for path in found if path not in self.seen), key=original_name)
+
+
+def _close(folder: Path) -> None:
+    """Gives a folder of gathered files the name of its content, under which it lands."""
+    names = sorted(file.name for file in folder.iterdir())
+    if names:
+        content = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        folder.rename(folder.with_name(f"{content[:16]}-{len(names)} files"))
+    else:
+        folder.rmdir()
+
+
+def is_written(path: Path) -> bool:
+    """Whether a process of this machine has the file open for writing (Linux: a read lease is refused then)."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as error:
+        return error.errno == errno.EAGAIN  # other file systems and owners cannot tell: the time has to do
+    finally:
+        os.close(handle)
+    return False
 
 
 def submit(name: str, kept: Path) -> UUID:
@@ -84,7 +160,7 @@ def submit(name: str, kept: Path) -> UUID:
 
 
 def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path) -> UUID:
-    content = fingerprint(kept)
+    content = kept.name if kept.is_dir() else fingerprint(kept)
     parameters = {"project": name, "path": str(kept), "name": original_name(kept)}
     for attempt in range(1000):
         run = client.create_flow_run_from_deployment(
@@ -102,6 +178,7 @@ def main() -> None:
     settings = Settings()
     inbox, heartbeat = Inbox(settings), settings.home / "inbox.heartbeat"
     LOG.info("watching %s", settings.home / "inbox")
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a file while its lease is asked for
     stop = threading.Event()
     while not stop.wait(LOOK):
         try:

@@ -25,7 +25,7 @@ from tasks.ml.identity import digest
 from tasks.ml.profile import Finding, Profile
 from tasks.stores import durable, files
 from tasks.stores.changes import Change, carry_out, settle
-from tasks.stores.intake import Account, Intake
+from tasks.stores.intake import CUT, Account, Intake
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import BATCH, ROW, Lake
@@ -39,6 +39,10 @@ ARRIVED, SENT, LANDED, HELD = (
     ".landed",
     ".held",
 )  # in an inbox: the watcher's, the command's, done, refused
+UNFINISHED = (
+    "ends inside a line: whoever wrote it may have died. Nothing landed. Send it whole; or, if it is whole, say "
+    "`keepfit quarantine replay` with --accept and why"
+)
 LONGEST = 100  # characters of a name that are kept
 
 
@@ -191,7 +195,12 @@ class Landings:
                     intake.take(n, self._chunks(arrival.path), cut=not files.has_last_line_break(arrival.path))
             profile = intake.profile()
             findings = self._findings(profile)
-            problems = self._problems(intake, held, findings, accept)
+            unfinished = (
+                UNFINISHED
+                if arrivals[0].path.parent.name == ARRIVED or arrivals[0].path.parent.parent.name == ARRIVED
+                else ""
+            )
+            problems = self._problems(intake, held, findings, accept, unfinished)
             if not problems:
                 break
             held |= problems
@@ -225,13 +234,18 @@ class Landings:
         ]
 
     def _problems(
-        self, intake: Intake, held: dict[str, Account], findings: list[Finding], accept: str
+        self,
+        intake: Intake,
+        held: dict[str, Account],
+        findings: list[Finding],
+        accept: str,
+        unfinished: str = "",
     ) -> dict[str, Account]:
         """The accounts of those batches that may not land, each with its problem."""
         found = {}
         for name, account in zip(intake.batches, intake.accounts, strict=True):
             if name not in held:
-                account.problem = account.problem or ("" if accept else self._too_bad(account))
+                account.problem = account.problem or ("" if accept else self._too_bad(account, unfinished))
                 if account.problem:
                     found[name] = account
         odd = [finding.reason for finding in findings if finding.holds]
@@ -242,8 +256,10 @@ class Landings:
                     found[name] = account
         return found
 
-    def _too_bad(self, account: Account) -> str:
+    def _too_bad(self, account: Account, unfinished: str) -> str:
         contract, rows = self.use.contract, account.arrived
+        if unfinished and any(rule.endswith(CUT) for rule in account.rules):
+            return unfinished
         if account.broken > contract.hold_above * rows:
             worst = account.rules.most_common(1)[0][0]
             return f"{account.broken:,} of {rows:,} rows break the contract, more than {contract.hold_above:.0%} (most: {worst}). Nothing landed"

@@ -1,0 +1,104 @@
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flows import inbox
+from tasks.config.settings import Settings
+from tasks.ingest import ARRIVED, Landings
+from tests.samples import until, write_rows
+from tests.tasks.test_ingest import SMALL, rows, small
+
+__all__ = ["small"]
+
+
+class Watched:
+    """A watcher whose runs are done at once, in this process."""
+
+    def __init__(self, landings: Landings, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.landings, self.watcher, self.results = landings, inbox.Inbox(Settings()), []
+        self.folder = Settings().inbox("small")
+        self.folder.mkdir(parents=True)
+        monkeypatch.setattr(inbox, "submit", self.submit)
+
+    def submit(self, _name: str, kept: Path) -> None:
+        self.results.append(self.landings.land(kept))
+
+    def look(self) -> bool:
+        self.watcher.look(time.monotonic())
+        return bool(self.results)
+
+
+@pytest.fixture
+def watched(small: Landings, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    assert "project: small" in SMALL
+    return Watched(small, monkeypatch)
+
+
+def test_i_01_a_file_lands_when_its_writer_has_closed_it(watched: Watched):
+    """Ten pieces with pauses longer than the settling time: one landing, with all rows."""
+    target, pause = watched.folder / "slow.csv", threading.Event()
+
+    def write() -> None:
+        with target.open("w") as file:
+            file.write("id,at,age,y\n")
+            for n in range(10):
+                file.write("".join(f"{n * 10 + i},2026-01-01T00:00:00Z,5,t\n" for i in range(10)))
+                file.flush()
+                pause.wait(0.6 if n == 4 else 0.05)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    until(watched.look, 30, "the landing")
+    writer.join()
+    assert [(landing.arrived, landing.landed) for landing in watched.results] == [(100, 100)]
+
+
+def test_i_01_a_file_whose_writer_died_inside_a_line_does_not_land(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """It is waited for, then held whole with the reason; a person may say that it is right."""
+    monkeypatch.setattr(inbox, "UNFINISHED", 1.0)
+    file = write_rows(watched.folder / "cut.csv", rows(*range(20)))
+    file.write_bytes(file.read_bytes()[:-3])
+    file.write_bytes(file.read_bytes().rstrip(b"\r\n"))
+    until(watched.look, 30, "the refusal")
+    (landing,) = watched.results
+    assert landing.state == "held"
+    assert landing.landed == 0
+    assert watched.landings.lake.snapshot() is None
+
+
+def test_i_24_a_flood_of_files_becomes_one_landing(watched: Watched):
+    """500 files at once: one commit, every row there, the folder empty."""
+    for n in range(500):
+        write_rows(watched.folder / f"{n}.csv", rows(n))
+    until(watched.look, 60, "the landing")
+    (landing,) = watched.results
+    assert (landing.files, landing.landed, landing.snapshot) == (500, 500, "v1")
+    assert not [path for path in watched.folder.iterdir() if not path.name.startswith(".")]
+
+
+def test_a_kill_while_files_are_gathered_loses_none(watched: Watched):
+    """Files that a killed watcher had moved half-way land with the next one."""
+    folder = watched.folder / ARRIVED / inbox.GATHERING
+    folder.mkdir(parents=True)
+    for n in range(3):
+        file = write_rows(watched.folder / f"{n}.csv", rows(n))
+        file.replace(folder / inbox.kept_name(inbox.fingerprint(file), file.name))
+    until(watched.look, 30, "the landing")
+    assert watched.results[0].landed == 3
+
+
+def test_i_25_an_inbox_that_cannot_be_read_stops_nothing(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """While listing fails the watcher goes on looking; when it works again, what waits lands."""
+    write_rows(watched.folder / "a.csv", rows(1, 2))
+    real, failures = inbox.os.scandir, [OSError("gone")] * 3
+
+    def scandir(path):
+        if failures and path == watched.folder:
+            raise failures.pop()
+        return real(path)
+
+    monkeypatch.setattr(inbox.os, "scandir", scandir)
+    until(watched.look, 30, "the landing")
+    assert (failures, watched.results[0].landed) == ([], 2)
