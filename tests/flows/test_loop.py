@@ -198,7 +198,7 @@ def test_a_later_batch_leads_to_one_training_and_a_decision(stack: Stack, champi
     assert len([run for run in runs(stack, "train/thyroid") if "later.csv" in run.name]) == 1
     _, said = keepfit("status")
     project = next(row for row in said["projects"] if row["project"] == "thyroid")
-    assert project["batches"] == {"landed": 2, "held": 0, "rows": 2971, "quarantined": 1}
+    assert project["batches"] == {"landed": 2, "held": 0, "arrived": 2972, "rows": 2971, "quarantined": 1, "known": 0}
     assert project["serving"]["version"] == project["champion"]["version"] == (2 if ended["state"] == "released" else 1)
 
 
