@@ -240,7 +240,7 @@ def _hooks(draft: Draft) -> str:
     reasons = [
         *(["Reads the time column as times."] if derived.stamp else []),
         *(["Adds a name drawn from the row's content: rows that say the same are one row."] if derived.key else []),
-        *([f"Adds a time drawn from the row's {basis}, so that the holdout is a fifth by lot, for ever the same rows."]
+        *([f"Adds a time drawn from the row's {basis}, so that the holdout is a fifth by lot, nearly the same rows each time."]
           if derived.time else []),
     ]  # fmt: skip
     parts = [

@@ -3,6 +3,7 @@
 | change | level | why |
 |---|---|---|
 | target, key or time is another column | breaking | rows get other names, places or labels; a model answers another question |
+| a feature becomes key, time or target / the other way | breaking / risky | models cannot learn from it any more / never did |
 | column removed | breaking | models that learned from it cannot be asked |
 | column renamed (the same rules, a similar name) | breaking | files and models know the old name |
 | column added, may be empty / must be filled | benign / risky | landed rows are empty there |

@@ -93,15 +93,16 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         chosen = np.sort(rng.permutation(len(learned))[:SAMPLE])
         rows, labels = learned.iloc[chosen], truth.to_numpy()[chosen].astype(np.int64)
         folds = rng.integers(0, FOLDS, len(rows))
+        ordered = rows.sort_values(contract.time, kind="stable")
         found = [
-            *(leak for name in looked if (leak := self._separable(name, rows, labels, folds, contract, key=False))),
-            *(leak for name in keys if (leak := self._separable(name, rows, labels, folds, contract, key=True))),
-            *(leak for name in looked if (leak := _stamped(name, rows[name], rows[contract.time], contract.columns))),
-            *(leak for name in looked if (leak := _filled_later(name, rows.sort_values(contract.time)[name]))),
-            *_present([self._doubled(learned, holdout, contract)]),
-            *_present([self._bleed(name, learned, holdout, contract) for name in self._groups(contract)]),
+            *(self._separable(name, rows, labels, folds, contract, key=False) for name in looked),
+            *(self._separable(name, rows, labels, folds, contract, key=True) for name in keys),
+            *(_stamped(name, rows[name], rows[contract.time], contract.columns) for name in looked),
+            *(_filled_later(name, ordered[name]) for name in looked),
+            self._doubled(learned, holdout, contract),
+            *(self._bleed(name, learned, holdout, contract) for name in self._groups(contract)),
         ]
-        return sorted(found, key=lambda leak: not leak.blocks)
+        return sorted((leak for leak in found if leak), key=lambda leak: not leak.blocks)
 
     def _separable(
         self, name: str, rows: pd.DataFrame, truth: np.ndarray, folds: np.ndarray, contract: Contract, *, key: bool
@@ -431,10 +432,6 @@ def significant(numbers: np.ndarray, digits: int = 3) -> np.ndarray:
 
 def _share_within(rows: np.ndarray, others: np.ndarray) -> float:
     return float(np.isin(rows, others).mean())
-
-
-def _present(leaks: Sequence[Leak | None]) -> list[Leak]:
-    return [leak for leak in leaks if leak is not None]
 
 
 # -- too good to be true ------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -46,10 +47,8 @@ SCALES: dict[str, tuple[float, float]] = {
     "°C in K": (1.0, 273.15),
     "K in °C": (1.0, -273.15),
 }
-CLEAR, WIDE = (
-    0.9,
-    0.75,
-)  # KS from which on a factor is believed; the smaller for factors above 30, which no season makes
+# KS from which on a factor is believed: any; those above 30, which no season makes
+CLEAR, WIDE = 0.9, 0.75
 
 
 class Numbers(BaseModel, frozen=True):
@@ -722,15 +721,20 @@ class Expectations(BaseModel, frozen=True, extra="forbid"):
 
     def _distributions(self, new: Profile, usual: Sequence[Profile]) -> list[Finding]:
         moves = {name: move for name in new.columns if (move := _Move.of(name, new, usual)) is not None}
-        odd = [finding for move in moves.values() if (finding := move.units_or_sign()) is not None]
-        odd += _swapped({name: move for name, move in moves.items() if name not in {item.column for item in odd}})
-        links = _Links(new, usual)
-        labels = links.inverted()
+        pairs = list(_swapped(moves))
+        crossed = {name for finding, other in pairs for name in (finding.column, other)}
+        odd = [finding for finding, _ in pairs]
+        odd += [
+            finding
+            for name, move in moves.items()
+            if name not in crossed and (finding := move.units_or_sign()) is not None
+        ]
+        links, parts = _Links(new, usual), list(_parts(new, usual))
+        labels = _inverted(parts) or links.inverted()
         odd += labels
-        odd += [] if labels else links.mirrored(moves, {item.column for item in odd})
-        odd += [] if labels else _segment(new, usual)
+        explained = crossed | {finding.column for finding in odd}
+        odd += [] if labels else [*links.mirrored(moves, explained), *_segment(new, usual, parts)]
         odd += _repeats(new, usual)
-        explained = {item.column for item in odd}
         for name, move in moves.items():
             if name not in explained:
                 odd += move.reports(self.shift)
@@ -795,6 +799,11 @@ class _Move:
         return np.array([_distance(self.new, known) or 0.0 for known in self.before])
 
     @cached_property
+    def with_gaps(self) -> np.ndarray:
+        """The same, missing values counted as one more value."""
+        return np.maximum(self.distances, [abs(self.new.gaps - known.gaps) for known in self.before])
+
+    @cached_property
     def grids(self) -> list[Numbers]:
         """The batches before with a grid."""
         return [known for known in self.before if isinstance(known, Numbers) and known.grid]
@@ -812,36 +821,63 @@ class _Move:
         """Another unit or the other sign: the new quantiles are far from every batch before, and near after undoing it.
 
         Far is 0.9 in Kolmogorov–Smirnov distance, which a season's shift of three standard deviations does not reach,
-        and 0.75 (2.3 of them) for factors above 30 and for the sign; near is 0.1 plus sampling error, and a quarter of far.
+        and 0.75 (2.3 of them) for factors above 30; near is 0.1 plus sampling error, and a quarter of far. A column
+        that moves much from batch to batch is only asked about factors above 30, by place and width (`_fits`).
         Zeros stay zeros in every unit and are left out.
         """
         if not isinstance(self.new, Numbers) or not self.new.grid or not self.grids:
             return None
         far = self.nearest(self.new.points)
-        if far < WIDE or far < 2 * self.unrest:
+        if far < WIDE:
             return None
         close = min(far / 4, 0.1 + 0.8 * _noise(self.new.filled, max(known.filled for known in self.grids)))
-        options = {name: grid for name, (bar, grid) in self._undone().items() if far >= bar}
-        distances = {name: self.nearest(grid) for name, grid in options.items()}
-        name = min(distances, key=lambda name: distances[name])
-        if distances[name] > close:
+        undone = self._undone()
+        calm = far >= 2 * self.unrest
+        distances = {name: self.nearest(grid) for name, (bar, grid) in undone.items() if far >= bar and calm}
+        names = [name for name, distance in distances.items() if distance <= close]
+        if not names and far >= CLEAR:
+            names = [name for name, (bar, grid) in undone.items() if bar == WIDE and self._fits(grid)]
+        if not names:
             return None
+        name = min(names, key=lambda name: self.nearest(undone[name][1]))
         now = float(self.new.points[10])
         usual = float(np.median([known.points[10] for known in self.grids]))
-        match = f"with that undone its quantiles match (KS {distances[name]:.2f} instead of {far:.2f})"
+        match = f"with that undone its quantiles match (KS {self.nearest(undone[name][1]):.2f} instead of {far:.2f})"
         kind = "sign" if name == "sign" else "units"
         what = "has the other sign" if name == "sign" else f"looks like {name}"
         reason = f"{self.name} {what}: its median is {now:.4g}, usually {usual:.4g}; {match}"
         return _finding(kind, self.name, now, usual, reason, holds=True)
 
+    def _fits(self, grid: np.ndarray) -> bool:
+        """Whether a grid lies where the batches before lay together, and is about as wide as any of them.
+
+        Its median is within their 5 % and 95 % quantiles, and half that span beyond; its distance between quartiles within a factor of 2.
+        The width is what a counter, that only went on, does not keep.
+        """
+        table = np.array([known.points for known in self.grids])
+        low, high = table[:, 1].min(), table[:, 19].max()
+        slack = (high - low) / 2
+        widths = table[:, 15] - table[:, 5]
+        width = grid[15] - grid[5]
+        return bool(
+            low - slack <= grid[10] <= high + slack and widths.min() / 2 <= width <= widths.max() * 2 and width > 0
+        )
+
     def _undone(self) -> dict[str, tuple[float, np.ndarray]]:
-        """The new grid with each plausible change undone, and the distance from which on the change is believed."""
+        """The new grid with each plausible change undone, and the distance from which on the change is believed.
+
+        The sign is only asked of a column that had one in every batch before, and has the other one now.
+        """
         grid = self.new.points if isinstance(self.new, Numbers) else np.zeros(0)
-        found = {"sign": (WIDE, -grid[::-1])}
+        found: dict[str, tuple[float, np.ndarray]] = {}
         for factor in FACTORS:
             name = f"the usual times {factor:.4g}" if factor > 1 else f"the usual divided by {1 / factor:.4g}"
             found[name] = (WIDE if abs(np.log(factor)) > np.log(30) else CLEAR, grid / factor)
-        if isinstance(self.new, Numbers) and self.new.zeros < 0.05:  # with an offset, zeros would not stay zeros
+        signs = {_sign(known.points) for known in self.grids}
+        if len(signs) == 1 and 0 not in signs and _sign(grid) in {-sign for sign in signs}:
+            found["sign"] = (CLEAR, -grid[::-1])
+        if isinstance(self.new, Numbers) and self.new.zeros < 0.05 and len(self.grids) > 1:
+            # with an offset, zeros would not stay zeros; and a second batch of a counter is just another temperature
             found |= {name: (CLEAR, (grid - offset) / slope) for name, (slope, offset) in SCALES.items()}
         return found
 
@@ -850,10 +886,8 @@ class _Move:
         most = max(known.seen for known in self.before)
         moved = float(np.median(self.distances)) - _noise(self.new.seen, most) * 0.8
         if moved >= limit:
-            number, rest = (
-                float(np.median(self.distances)),
-                _unrest(self.before[-5:], lambda a, b: _distance(a, b) or 0.0),
-            )
+            number = float(np.median(self.distances))
+            rest = (_distance(self.before[-2], self.before[-1]) or 0.0) if len(self.before) > 1 else None
             measure = "KS" if isinstance(self.new, Numbers) else "total variation"
             reason = f"{self.name} moved: {measure} distance to the batches before is {number:.2f}, limit {limit:g}"
             yield _finding("shift", self.name, number, rest, reason)
@@ -877,6 +911,11 @@ class _Move:
             yield _finding("categories", self.name, rate, 0.0, reason)
 
 
+def _sign(grid: np.ndarray) -> int:
+    """1 or −1 when at least 95 % of the values have that sign, else 0."""
+    return int(grid[1] > 0) - int(grid[19] < 0)
+
+
 def _unrest(items: Sequence[Any], distance: Callable[[Any, Any], float]) -> float:
     """The median of the distances to the most similar other; 0 with fewer than two."""
     if len(items) < 2:
@@ -895,32 +934,29 @@ def _top(column: Numbers | Words) -> float:
     return max(column.counts, default=0) / max(column.seen, 1)
 
 
-def _swapped(moves: dict[str, _Move]) -> Iterator[Finding]:
-    """Pairs of columns that are far from themselves and near each other, in the same batch before.
+def _swapped(moves: dict[str, _Move]) -> Iterator[tuple[Finding, str]]:
+    """Pairs of columns that are far from themselves and near each other, in the same batch before; with the second.
 
     Missing values move with their column, so they count as one more value.
     """
-    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and _selves(move).min() >= 0.4}
+    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and move.with_gaps.min() >= 0.4}
+    restless = {name: _unrest(move.before, _with_gaps) for name, move in far.items()}
     found = []
     for one, other in ((a, b) for a in far for b in far if a < b and far[a].new.kind == far[b].new.kind):
         a, b = far[one], far[other]
-        straight = min(_selves(a).min(), _selves(b).min())
+        straight = float(min(a.with_gaps.min(), b.with_gaps.min()))
+        unrest = max(restless[one], restless[other])
         pairs = zip(a.before, b.before, strict=False) if len(a.before) == len(b.before) else ()
         cross = min((max(_with_gaps(a.new, y), _with_gaps(b.new, x)) for x, y in pairs), default=1.0)
         few = _noise(min(a.new.seen, b.new.seen), max(known.seen for known in (*a.before, *b.before)))
-        restless = max(_unrest(a.before, _with_gaps), _unrest(b.before, _with_gaps))
-        if cross <= min(straight / 4, 0.1 + 0.8 * few) and restless <= straight / 2:
+        if cross <= min(straight / 3, max(0.1 + 0.8 * few, 1.5 * unrest)) and unrest <= straight / 2:
             found.append((cross, one, other, straight))
     taken: set[str] = set()
     for cross, one, other, straight in sorted(found):
         if taken.isdisjoint({one, other}):
             taken |= {one, other}
             reason = f"{one} and {other} look swapped: each matches the other's usual values (distance {cross:.2f}), not its own ({straight:.2f})"
-            yield _finding("swapped", one, straight, cross, reason, holds=True)
-
-
-def _selves(move: _Move) -> np.ndarray:
-    return np.array([_with_gaps(move.new, known) for known in move.before])
+            yield _finding("swapped", one, straight, cross, reason, holds=True), other
 
 
 def _with_gaps(one: Numbers | Words, other: Numbers | Words) -> float:
@@ -1028,40 +1064,94 @@ def _links(profile: Profile) -> dict[str, tuple[float, float]]:
     return found if rows else {}
 
 
-def _segment(new: Profile, usual: Sequence[Profile]) -> list[Finding]:
+@dataclass(frozen=True)
+class _Part:
+    """One segment of one column.
+
+    Attributes:
+        column, where: the column, and the segment in words.
+        now: rows and positives in the new batch.
+        before: (batches, 2) rows and positives of the same values in the batches before.
+        alike: (batches, 2) the same by rank instead of value, so that a shift of the column changes nothing.
+    """
+
+    column: str
+    where: str
+    now: tuple[int, int]
+    before: np.ndarray
+    alike: np.ndarray
+
+
+def _parts(new: Profile, usual: Sequence[Profile]) -> Iterator[_Part]:
+    """Every segment of every feature, where there are classes."""
+    known = [profile for profile in usual if profile.positives is not None]
+    if new.positives is None or not known:
+        return
+    for name, column in new.columns.items():
+        past = [profile.columns[name] for profile in known if name in profile.columns]
+        if isinstance(column, Words) and column.positives:
+            yield from _word_parts(name, column, [old for old in past if isinstance(old, Words) and old.positives])
+        elif isinstance(column, Numbers) and column.segments:
+            yield from _number_parts(name, column, [old for old in past if isinstance(old, Numbers) and old.segments])
+
+
+def _word_parts(name: str, column: Words, past: Sequence[Words]) -> Iterator[_Part]:
+    tables = [dict(zip(k.values, zip(k.counts, k.positives, strict=True), strict=True)) for k in past]
+    for value, count, positive in zip(column.values, column.counts, column.positives, strict=True):
+        before = _pairs(table.get(value, (0, 0)) for table in tables)
+        yield _Part(name, f"{name} is {value}", (count, positive), before, before)
+    before = _pairs(known.missing for known in past)
+    yield _Part(name, f"{name} is missing", column.missing, before, before)
+
+
+def _number_parts(name: str, column: Numbers, past: Sequence[Numbers]) -> Iterator[_Part]:
+    for at, where in enumerate(("is missing", "is 0")):
+        if len(column.segments) > at:
+            before = _pairs(known.segments[at] if len(known.segments) > at else (0, 0) for known in past)
+            yield _Part(name, f"{name} {where}", column.segments[at], before, before)
+    if not column.grid:
+        return
+    ends = _ends(column)
+    shares = np.cumsum([0, *(rows for rows, _ in column.segments[2:])]) / max(column.filled, 1)
+    values = [_between(known, _ends(known), ends) if known.grid else np.zeros((10, 2)) for known in past]
+    ranks = [_between(known, None, shares) if known.grid else np.zeros((10, 2)) for known in past]
+    for at, now in enumerate(column.segments[2:]):
+        where = f"{name} is between {ends[at]:.4g} and {ends[at + 1]:.4g}"
+        yield _Part(name, where, now, _pairs(table[at] for table in values), _pairs(table[at] for table in ranks))
+
+
+def _ends(column: Numbers) -> np.ndarray:
+    """The 11 ends of the ten segments of a column's values."""
+    return np.r_[column.points[:1], column.points[CUTS], column.points[-1:]]
+
+
+def _between(column: Numbers, mine: np.ndarray | None, ends: np.ndarray) -> np.ndarray:
+    """(10, 2) rows and positives of a column between other ends, spread evenly within its own segments.
+
+    Its own ends are `mine`, or its shares of rows.
+    """
+    counts = np.cumsum([(0, 0), *column.segments[2:]], axis=0)
+    own = counts[:, 0] / max(counts[-1, 0], 1) if mine is None else mine
+    return np.stack([np.diff(np.interp(ends, own, counts[:, i])) for i in (0, 1)], axis=1)
+
+
+def _segment(new: Profile, usual: Sequence[Profile], parts: Sequence[_Part]) -> list[Finding]:
     """The segment whose share of positives left what is usual there, while the rest of the batch did not.
 
     A candidate has at least 15 rows now and 30 before, is nearly pure (at most 5 % or at least 95 %) and 0.3 away from
     the usual, or 0.5 away; the rest moved less than a third of that; and it is 6 standard errors away (1e-9, so that
-    hundreds of segments need no further correction), the spread between the batches before included.
+    hundreds of segments need no further correction), the spread between the batches before included. All this holds
+    for the same values and for the same ranks: a season moves a column under its segments.
     """
     known = [profile for profile in usual if profile.positives is not None]
-    if new.positives is None or not known:
-        return []
     rate = sum(profile.positives or 0 for profile in known) / max(sum(profile.sampled for profile in known), 1)
     found = []
-    for name, column in new.columns.items():
-        if name == new.target:
-            continue
-        past = [(profile.columns[name], profile) for profile in known if name in profile.columns]
-        for where, rows, positive, before in _parts(name, column, [old for old, _ in past if old.kind == column.kind]):
-            weight, hits = before[:, 0].sum(), before[:, 1].sum()
-            if rows < 15 or weight < 30:
-                continue
-            now, then = positive / rows, hits / weight
-            rest = (new.positives - positive) / max(new.sampled - rows, 1)
-            gap = abs(now - then)
-            is_extreme = gap >= 0.5 or (gap >= 0.3 and min(now, 1 - now) <= 0.05)
-            if not is_extreme or abs(rest - rate) > gap / 3:
-                continue
-            each = before[before[:, 0] >= 10]
-            rates = each[:, 1] / each[:, 0]
-            smooth = (hits + 1) / (weight + 2)
-            chance = smooth * (1 - smooth)
-            between = max(float(rates.var(ddof=1) - (chance / each[:, 0]).mean()), 0.0) if len(each) > 2 else 0.0
-            sigmas = gap / np.sqrt(chance * (1 / rows + 1 / weight) + between)
-            if sigmas >= 6:
-                found.append((sigmas, name, where, now, then, rows, rest))
+    for part in parts:
+        rows, positive = part.now
+        now, rest = positive / max(rows, 1), ((new.positives or 0) - positive) / max(new.sampled - rows, 1)
+        one, other = (_beyond(part.now, before, rest - rate) for before in (part.before, part.alike))
+        if rows >= 15 and one and other and one[1] * other[1] > 0:
+            found.append((min(one[0], other[0]), part.column, part.where, now, now - one[1], rows, rest))
     if not found:
         return []
     sigmas, name, where, now, then, rows, rest = max(found)
@@ -1072,39 +1162,91 @@ def _segment(new: Profile, usual: Sequence[Profile]) -> list[Finding]:
     return [_finding("segment", name, now, then, reason, holds=True)]
 
 
-def _parts(
-    name: str, column: Numbers | Words, past: Sequence[Numbers | Words]
-) -> Iterator[tuple[str, int, int, np.ndarray]]:
-    """Every segment of a column: its name, rows and positives now, and (batches, 2) rows and positives there before."""
-    if isinstance(column, Words):
-        old = [known for known in past if isinstance(known, Words)]
-        tables = [dict(zip(k.values, zip(k.counts, k.positives, strict=False), strict=False)) for k in old]
-        for value, count, positive in zip(column.values, column.counts, column.positives, strict=False):
-            yield f"{name} is {value}", count, positive, _pairs(table.get(value, (0, 0)) for table in tables)
-        yield f"{name} is missing", *column.missing, _pairs(known.missing for known in old)
-        return
-    numbers = [known for known in past if isinstance(known, Numbers)]
-    for at, where in enumerate(("is missing", "is 0")):
-        if len(column.segments) > at:
-            rows, positive = column.segments[at]
-            before = _pairs(known.segments[at] if len(known.segments) > at else (0, 0) for known in numbers)
-            yield f"{name} {where}", rows, positive, before
-    edges = np.r_[column.grid[:1], column.grid[CUTS], column.grid[-1:]]
-    before = [_between(known, edges) for known in numbers if len(known.segments) == 12]
-    for at, (rows, positive) in enumerate(column.segments[2:]):
-        span = f"{name} is between {edges[at]:.4g} and {edges[at + 1]:.4g}"
-        yield span, rows, positive, _pairs(table[at] for table in before)
+def _beyond(segment: tuple[int, int], before: np.ndarray, elsewhere: float) -> tuple[float, float] | None:
+    """Standard errors and distance of a segment's rate from the usual; None when that is nothing extreme."""
+    (rows, positive), (weight, hits) = segment, before.sum(axis=0)
+    if not rows or weight < 30:
+        return None
+    now = positive / rows
+    gap = now - hits / weight
+    is_extreme = abs(gap) >= 0.5 or (abs(gap) >= 0.3 and min(now, 1 - now) <= 0.05)
+    if not is_extreme or abs(elsewhere) > abs(gap) / 3:
+        return None
+    each = before[before[:, 0] >= 10]
+    smooth = (hits + 1) / (weight + 2)
+    chance = smooth * (1 - smooth)
+    between = 0.0
+    if len(each) > 2:
+        between = max(float((each[:, 1] / each[:, 0]).var(ddof=1) - (chance / each[:, 0]).mean()), 0.0)
+    sigmas = abs(gap) / np.sqrt(chance * (1 / rows + 1 / weight) + between)
+    return (float(sigmas), float(gap)) if sigmas >= 6 else None
+
+
+def _inverted(parts: Sequence[_Part]) -> list[Finding]:
+    """Labels that mean the opposite: where positives used to be many they are few, beyond doubt.
+
+    Each column is asked by itself how the usual rates of its segments go with the labels now (a score test: slope 1 is
+    as ever, −1 inverted), by value and by rank, the better of both counting. It takes part when its usual rates differ
+    beyond chance (χ² above its degrees of freedom by 6 of its standard deviations) and did so in the same sense in most
+    of the batches before. The column with the most signal is 5 standard errors on the wrong side, or all are 4 on
+    average (no independence assumed), and the slope over all is at most −0.4.
+    """
+    columns: dict[str, list[_Part]] = {}
+    for part in parts:
+        columns.setdefault(part.column, []).append(part)
+    scores = {name: score for name, group in columns.items() if (score := _score(group)) is not None}
+    if not scores:
+        return []
+    z, slopes, signal = (np.array(part) for part in zip(*scores.values(), strict=True))
+    slope, most = float(np.average(slopes, weights=signal)), int(np.argmax(signal))
+    if slope > -0.4 or (z[most] > -5 and float(np.average(z, weights=np.sqrt(signal))) > -4):
+        return []
+    reason = (
+        f"the labels look inverted: in {int((z < 0).sum())} of the {len(z)} columns that tell something about the target, "
+        f"positives are now rare where they were frequent; in {list(scores)[most]} by {-z[most]:.0f} standard errors"
+    )
+    return [_finding("labels", "", slope, 1.0, reason, holds=True)]
+
+
+def _score(group: Sequence[_Part]) -> tuple[float, float, float] | None:
+    """Standard errors, slope and usual signal of one column; None when it has no signal or no rows."""
+    found = [_slope(group, by) for by in ("before", "alike")]
+    known = [score for score in found if score is not None]
+    return max(known, key=lambda score: score[1]) if len(known) == len(found) else None
+
+
+def _slope(group: Sequence[_Part], by: Literal["before", "alike"]) -> tuple[float, float, float] | None:
+    """The same by value or by rank: t = Σ(positives − n·rate)·d, variance rate·(1 − rate)·Σn·d², d the usual rates, centred."""
+    before = np.stack([getattr(part, by) for part in group])  # (segments, batches, 2)
+    weight, hits = before.sum(axis=1).T
+    chosen = weight >= 20
+    now = np.array([part.now for part in group], dtype=float)[chosen]
+    weight, hits = weight[chosen], hits[chosen]
+    if chosen.sum() < 2 or not 0 < hits.sum() < weight.sum() or not 0 < now[:, 1].sum() < now[:, 0].sum():
+        return None
+    rates, rate = hits / weight, hits.sum() / weight.sum()
+    signal, free = float((weight * (rates - rate) ** 2).sum() / (rate * (1 - rate))), int(chosen.sum()) - 1
+    past = np.array([_against(table, rates)[1] for table in before[chosen].transpose(1, 0, 2)])
+    if signal < free + 6 * np.sqrt(2 * free) or np.median(past) < 0.3:
+        return None
+    return (*_against(now, rates), signal)
+
+
+def _against(table: np.ndarray, rates: np.ndarray) -> tuple[float, float]:
+    """Standard errors and slope of (segments, 2) rows and positives on usual rates; zeros where nothing can be told."""
+    rows, positives = table[:, 0], table[:, 1]
+    if not rows.sum():
+        return 0.0, 0.0
+    away = rates - np.average(rates, weights=rows)
+    rate, spread = positives.sum() / rows.sum(), float((rows * away**2).sum())
+    if not spread or not 0 < rate < 1:
+        return 0.0, 0.0
+    score = float(((positives - rows * rate) * away).sum())
+    return score / np.sqrt(rate * (1 - rate) * spread), score / spread
 
 
 def _pairs(items: Iterable[Any]) -> np.ndarray:
     return np.array(list(items), dtype=float).reshape(-1, 2)
-
-
-def _between(column: Numbers, edges: np.ndarray) -> np.ndarray:
-    """(10, 2) rows and positives of a column between other edges, spread evenly within its own segments."""
-    mine = np.r_[column.grid[:1], column.grid[CUTS], column.grid[-1:]]
-    counts = np.cumsum([(0, 0), *column.segments[2:]], axis=0)
-    return np.stack([np.diff(np.interp(edges, mine, counts[:, i])) for i in (0, 1)], axis=1)
 
 
 def _repeats(new: Profile, usual: Sequence[Profile]) -> list[Finding]:

@@ -160,6 +160,8 @@ def _read_text(name: str, raw: pa.ChunkedArray, decimal: str) -> Seen:
         if (kind in {"int", "float"} and padded) or (kind == "bool" and digits):
             continue
         share, junk = _read_share(kind, values, counts, decimal)
+        if kind == "int" and share < _read_share("float", values, counts, decimal)[0]:
+            continue  # one fraction among whole numbers makes fractions of all
         if share >= MOST and (kind != "bool" or (share == 1 and len(values) > 1)):
             return read_as(kind, name, raw, decimal, junk)
     stamp = _format(values, counts)

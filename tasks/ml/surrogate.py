@@ -2,23 +2,27 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute
 
-from tasks.ml.contract import FALSE, NUMERIC, TRUE
-from tasks.ml.identity import row_ids
+from tasks.ml.contract import Column
+from tasks.ml.identity import as_text, row_ids
 
 START = np.datetime64("2000-01-01T00:00:00", "us")  # drawn times lie in the year that begins here
+UNREAD = "_unread"  # the column of values that cannot be read; a file has none with an underscore in front
 YEAR = 366 * 24 * 3600 * 1_000_000  # microseconds
+pc: Any = pyarrow.compute  # its functions are made when it is imported, so no type checker knows them
 
 
 def row_names(rows: pd.DataFrame, content: Mapping[str, str], decimal: str = ".") -> pd.Series:
     """A name of 32 hex digits for every row: (n,), from the content of some columns; equal content has one name.
 
-    The name is the same whether a number came as text or as a number, so a CSV and a Parquet file of the same rows
-    name them alike.
+    The content is what the contract reads, so a CSV and a Parquet file of the same rows name them alike. Values that
+    cannot be read count as they are written.
 
     Args:
         rows: raw columns, as text or typed.
@@ -30,19 +34,28 @@ def row_names(rows: pd.DataFrame, content: Mapping[str, str], decimal: str = "."
 
     >>> texts = pd.DataFrame({"a": ["1.50", "2", None], "b": ["x", "y", "x"]})
     >>> typed = pd.DataFrame({"b": ["x", "y", "x"], "a": [1.5, 2.0, None]})
-    >>> (row_names(texts, {"a": "float", "b": "text"}) == row_names(typed, {"a": "float", "b": "text"})).all()
-    True
+    >>> (row_names(texts, {"a": "float", "b": "text"}) == row_names(typed, {"a": "float", "b": "text"})).tolist()
+    [True, True, True]
     """
-    columns = {name: pa.array(_text(rows[name], kind, decimal), type=pa.string()) for name, kind in content.items()}
-    names = [name.tobytes().hex() for name in row_ids(pa.table(columns))]
-    return pd.Series(names, index=rows.index, dtype="string")
+    read, unread = {}, np.full(len(rows), None, dtype=object)
+    for name, kind in content.items():
+        given = pa.array(rows[name], from_pandas=True)
+        raw = given.combine_chunks() if isinstance(given, pa.ChunkedArray) else given
+        column = Column.model_validate(
+            {"type": kind, "nullable": True, "timezone": "UTC" if kind == "datetime" else None}
+        )
+        read[name], _ = column.check(raw, decimal)
+        for place in np.flatnonzero(pc.and_(raw.is_valid(), read[name].is_null()).to_numpy(zero_copy_only=False)):
+            unread[place] = f"{unread[place] or ''}{name}={raw[place]}\x1f"
+    names = as_text(row_ids(pa.table({**read, UNREAD: pa.array(unread, pa.string())})))
+    return pd.Series(names, index=rows.index, dtype="str")
 
 
 def drawn_times(names: pd.Series) -> pd.Series:
     """A time in the year 2000 for every name: (n,) UTC. Equal names share theirs, and the order is that of a shuffle.
 
-    A split by such a time holds back a random, but for ever the same share of the rows: what one training held back no
-    later one learns from, whatever landed in between.
+    A split by such a time holds back a random share, which stays nearly the same rows as more of them land: what one
+    training held back does not slip into what the next one learns from.
 
     >>> drawn_times(pd.Series(["0" * 32, "8" + "0" * 31])).dt.strftime("%d %B").tolist()
     ['01 January', '02 July']
@@ -50,25 +63,6 @@ def drawn_times(names: pd.Series) -> pd.Series:
     shares = np.array([int(name[:12], 16) for name in names], dtype=np.float64) / 16**12
     times = START + (shares * YEAR).astype("int64").astype("timedelta64[us]")
     return pd.Series(times, index=names.index).dt.tz_localize("UTC")
-
-
-def _text(values: pd.Series, kind: str, decimal: str) -> pd.Series:
-    """One column as text that is the same for equal values; what is none of its kind stays as it is."""
-    texts = values.astype("string").str.strip()
-    if kind == "datetime":
-        said = pd.to_datetime(values, utc=True, errors="coerce", format="ISO8601")
-        return said.dt.strftime("%Y-%m-%dT%H:%M:%S.%f").astype("string").fillna(texts)
-    if kind == "bool":
-        return texts.str.lower().replace({**dict.fromkeys(TRUE, TRUE[0]), **dict.fromkeys(FALSE, FALSE[0])})
-    if kind not in NUMERIC:
-        return texts
-    if decimal != "." and not pd.api.types.is_numeric_dtype(values):
-        texts = texts.str.replace(decimal, ".", regex=False)
-    long = texts.str.fullmatch(r"[+-]?\d{16,}").fillna(
-        value=False
-    )  # beyond the whole numbers that a float can tell apart
-    said = pd.to_numeric(texts.where(~long), errors="coerce").astype("Float64").astype("string")
-    return said.fillna(texts)
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 
 from tasks.ml.baselines import naive
-from tasks.ml.gates import ALL, Baselines, Calibration, Champion, Evidence, Sound, Verdict, judge
-from tasks.ml.metrics import METRICS
+from tasks.ml.gates import ALL, Baselines, Calibration, Champion, Evidence, Plausible, Sound, Verdict, judge
+from tasks.ml.leaks import jump
+from tasks.ml.metrics import METRICS, Estimate
 
 N = 1500
 RNG = np.random.default_rng(0)
@@ -179,9 +181,95 @@ def test_errors_that_cancel_out_are_still_miscalibration():
     assert not verdict.passed
 
 
-def test_a_leaked_perfect_model_passes_the_gates():
-    """Answers equal to the truth beat everybody: no gate here can tell a leak from a miracle."""
+def test_a_leaked_perfect_model_passes_without_a_history():
+    """Answers equal to the truth beat everybody: without a past no gate here can tell a leak from a miracle."""
     assert promoted(evidence(Y.astype(float), WORSE))
+
+
+# What the demo's champions really measured, in order: value, low, high.
+THYROID = ((0.9741, 0.961, 0.9855), (0.9897, 0.9847, 0.9935), (0.9827, 0.9777, 0.9873), (0.9917, 0.9893, 0.994))
+SWINGING = (
+    0.587,
+    0.695,
+    0.675,
+    0.679,
+    0.761,
+    0.723,
+    0.727,
+    0.714,
+    0.693,
+    0.643,
+    0.633,
+    0.678,
+)  # flights, month by month
+
+
+def past(values) -> tuple[Estimate, ...]:
+    """Earlier trainings with these values; those of one number have an interval of .01 either side."""
+    triples = [value if isinstance(value, tuple) else (value, value - 0.01, value + 0.01) for value in values]
+    return tuple(Estimate(value=value, low=low, high=high) for value, low, high in triples)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_i_18_a_jump_over_all_history_is_refused(metric):
+    """A model that knows the answer, after trainings that hovered around one value, is too good to be true; the reason has the numbers."""
+    usual = METRICS[metric].of(Y, WORSE)
+    history = past(usual + step for step in (0, 0.005, -0.004, 0.003, -0.002, 0.001))
+    shown = replace(evidence(np.clip(0.98 * Y + 0.01 * GOOD, 0, 1), WORSE, metric), history=history)
+    verdict = verdicts(shown)["plausible"]
+    assert not verdict.passed
+    assert verdict.value is not None
+    assert verdict.value > 5
+    assert verdict.reason.startswith(f"too good to be true: {METRICS[metric].label}")
+    assert "6 earlier values" in verdict.reason
+    assert verdicts(replace(shown, challenger=WORSE))["plausible"].passed
+
+
+def test_five_earlier_values_are_needed_to_know_what_is_plausible():
+    """With four it passes and says so; with five it judges."""
+    shown = evidence(Y.astype(float), WORSE)
+    four, five = (Plausible().judge(replace(shown, history=past([0.7] * count))) for count in (4, 5))
+    assert (four.passed, five.passed) == (True, False)
+    assert four.reason == "4 earlier values; 5 are needed to know what is plausible"
+
+
+def test_an_improving_project_is_left_in_peace():
+    """Thyroid's own line from .974 to .992 goes on without a refusal, up to .998 on 300 positives, and flights' swings too."""
+    for values, rows in [([*THYROID, 0.9925, 0.993, 0.995, 0.998], 300), (SWINGING, 3000)]:
+        known = past(values)
+        for end in range(5, len(known)):
+            assert jump(known[end].value, known[:end], greater_is_better=True, rows=rows) < Plausible().sigma
+
+
+def test_a_gate_believes_as_many_sigmas_as_it_is_told():
+    """The bar is the gate's own; just above it refuses."""
+    shown = replace(evidence(GOOD), history=past([0.6, 0.62, 0.61, 0.6, 0.63]))
+    sigmas = Plausible().judge(shown).value
+    assert sigmas is not None
+    assert Plausible(sigma=sigmas).judge(shown).passed
+    assert not Plausible(sigma=sigmas - 0.01).judge(shown).passed
+
+
+def test_i_18_poisoned_labels_do_not_reach_production():
+    """A model fitted on labels most of which were turned round does not replace the one before, judged on rows that were left alone."""
+    rng = np.random.default_rng(4)
+    x = np.c_[TRUE + 0.1 * rng.normal(size=N), rng.normal(size=(N, 5))]
+    seen, judged = np.arange(N) < N // 2, np.arange(N) >= N // 2
+    poison = np.where(rng.random(N) < 0.7, 1 - Y, Y)
+    champion, challenger = (
+        LogisticRegression().fit(x[seen], labels[seen]).predict_proba(x[judged])[:, 1] for labels in (Y, poison)
+    )
+    shown = replace(
+        evidence(GOOD),
+        y=Y[judged],
+        challenger=challenger,
+        champion=champion,
+        baselines=naive(Y[seen], Y[judged]),
+        unseen_by_champion=np.ones(judged.sum(), dtype=bool),
+    )
+    assert not promoted(shown)
+    assert not verdicts(shown)["champion"].passed
+    assert not verdicts(shown)["baselines"].passed
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "average_precision"])

@@ -46,6 +46,7 @@ def refused(target="late", **columns) -> str:
         (["1", "22", "-3"], "int"),
         (["1", "2.5", None], "float"),
         (["1e3", "-.5", "7"], "float"),
+        ([*map(str, range(200)), "7.5"], "float"),
         (["true", "False", "t"], "bool"),
         (["Yes", "no", None], "bool"),
         (["2024-01-31", "2024-02-29", "2024-03-01"], "datetime"),

@@ -1,6 +1,7 @@
 """Splits: no row lost, none in two parts, and the judge is always newer."""
 
 import hypothesis.strategies as st
+import numpy as np
 import pandas as pd
 from hypothesis import given, settings
 
@@ -86,3 +87,51 @@ def test_splitting_changes_no_argument():
     before = rows.copy(deep=True)
     TimeSplit(column="at").apply(rows)
     pd.testing.assert_frame_equal(rows, before)
+
+
+# -- labels that come late ----------------------------------------------------------------------------------------------
+@settings(deadline=None)
+@given(ROWS, SHARES, st.floats(0, 2))
+def test_rows_whose_label_may_change_are_in_no_part(rows, share, days):
+    """Every row is in one part or immature, and immature is what is younger than so many days before the newest row."""
+    parts = TimeSplit(column="at", holdout=share, matures=days).apply(rows)
+    together = pd.concat([parts.train, parts.validation, parts.holdout])
+    young = rows["at"] > rows["at"].max() - pd.Timedelta(days=days)
+    assert sorted(together["id"]) == sorted(rows.loc[~young, "id"])
+    assert parts.immature == young.sum()
+
+
+def labelled(rows: pd.DataFrame, now: pd.Timestamp, negative_after: int) -> pd.DataFrame:
+    """What has landed at an hour of a simulated clock: a positive within a day, a negative when so many days are over."""
+    wait = pd.to_timedelta(np.where(rows["y"], 1, negative_after), unit="D")
+    return rows[rows["at"] + wait <= now].reset_index(drop=True)
+
+
+def test_i_19_positives_that_are_labelled_first_do_not_spoil_the_holdout():
+    """Over 30 simulated days of delay the newest rows look far too positive; with the delay told, every holdout has the true rate."""
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"at": pd.date_range("2026-01-01", periods=24 * 200, freq="h", tz="UTC"), "id": range(24 * 200)}
+    )
+    rows["y"] = rng.random(len(rows)) < 0.2
+    for day in range(120, 180, 10):
+        known = labelled(rows, rows["at"].iloc[24 * day], negative_after=30)
+        naive = TimeSplit(column="at", holdout=0.2).apply(known)
+        patient = TimeSplit(column="at", holdout=0.2, matures=30).apply(known)
+        true = rows["y"][rows["at"].isin(patient.holdout["at"])].mean()
+        assert naive.holdout["y"].mean() > 0.3
+        assert abs(patient.holdout["y"].mean() - true) < 0.01
+        assert patient.immature == (known["at"] > known["at"].max() - pd.Timedelta(days=30)).sum() > 0
+        pending = known[known["at"] > patient.holdout["at"].max()]
+        assert pending["y"].mean() > 0.8  # what would have raised a false alarm
+
+
+def test_i_07_a_split_follows_from_the_rows_alone():
+    """The same rows split the same at any time: maturity is counted from the newest row, and later rows make another snapshot."""
+    rows = pd.DataFrame({"at": pd.date_range("2020-01-01", periods=100, freq="D", tz="UTC"), "id": range(100)})
+    split = TimeSplit(column="at", matures=10)
+    before, again = split.apply(rows), split.apply(rows.sample(frac=1, random_state=1))
+    pd.testing.assert_frame_equal(before.holdout, again.holdout)
+    assert (before.immature, before.holdout["id"].max()) == (10, 89)
+    more = split.apply(pd.concat([rows, rows.tail(5).assign(at=rows["at"].max() + pd.Timedelta(days=4))]))
+    assert more.holdout["id"].max() == 93

@@ -156,7 +156,7 @@ def typed(values: list[str], kind: str) -> pd.Series:
     return pd.Series([text or None for text in values], dtype="string")
 
 
-@hypothesis_settings(deadline=None, max_examples=15, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@hypothesis_settings(deadline=None, max_examples=8, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(st.fixed_dictionaries({name: values for name, (_, values) in SHAPES.items()}), st.integers(0, 99))
 def test_i_15_no_shape_of_columns_stops_a_training(choices, seed):
     """Not a number, infinite, constant, empty, huge and tiny, many categories: preparing answers, and every family fits and answers."""
@@ -370,7 +370,10 @@ def test_what_does_not_block_is_told(tmp_path, monkeypatch, seen, caplog):
     rows = part(0, 1500, 450)
     gaps = np.where(np.arange(1500) > 1000, np.nan, np.random.default_rng(0).normal(size=1500))
     _, _, (snapshot,) = landed(
-        tmp_path, monkeypatch, COLUMNS | {"other": {"type": "float"}}, rows.assign(culprit=gaps, other=np.arange(1500.0))
+        tmp_path,
+        monkeypatch,
+        COLUMNS | {"other": {"type": "float"}},
+        rows.assign(culprit=gaps, other=np.arange(1500.0)),
     )
     with caplog.at_level(logging.INFO):
         prepared = prepare.prepare.fn("small", snapshot, "run")
