@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console, RenderableType
@@ -270,6 +270,30 @@ def land(
         supersedes: A batch that these rows correct, by name or the beginning of its digest; a file of the same name corrects by itself.
         accept: Why a batch that looks odd as a whole is right; your name goes on record with it.
     """
+    return _land(project, files, "rows", supersedes, accept, as_json=as_json)
+
+
+@app.command(group=LOOP)
+def outcomes(
+    project: str, files: Annotated[list[Path], Parameter(negative="")], /, *, supersedes: str = "", accept: str = "", as_json: Json = False
+) -> int:  # fmt: skip
+    """Land what came true later: the key of rows that landed, the target, and outcome_at, when it became known.
+
+    Without outcome_at an outcome became known when it came. The newest outcome of a row is its label from then on; older
+    snapshots read as they were.
+
+    Args:
+        project: The project.
+        files: CSV, Parquet or JSON lines.
+        supersedes: A batch of outcomes that these correct, by name or the beginning of its digest.
+        accept: Why a batch that was held is right; your name goes on record with it.
+    """
+    return _land(project, files, "outcomes", supersedes, accept, as_json=as_json)
+
+
+def _land(
+    project: str, files: list[Path], kind: Literal["rows", "outcomes"], supersedes: str, accept: str, *, as_json: bool
+) -> int:
     settings = connect()
     from flows import inbox
     from flows.runs import run, wait
@@ -279,13 +303,15 @@ def land(
     Project.named(project, settings)
     landings = []
     for file in files:
-        kept = keep(project, file, settings)
+        kept = keep(project, file, settings, kind)
         parameters = {
-            "project": project, "path": str(kept), "name": file.name, "supersedes": supersedes,
+            "project": project, "path": str(kept), "name": file.name, "supersedes": supersedes, "kind": kind,
             "accept": f"{accept} ({settings.actor})" if accept else "",
         }  # fmt: skip
         plain = settings.prefect() and not (supersedes or accept)
-        landings.append(wait(inbox.submit(project, kept), say) if plain else run("land", parameters, settings, say))
+        landings.append(
+            wait(inbox.submit(project, kept, kind), say) if plain else run("land", parameters, settings, say)
+        )
     page = "\n".join(landing["reason"] for landing in landings)
     worst = "held" if any(landing["state"] == "held" for landing in landings) else "landed"
     return show(

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -19,7 +20,7 @@ from prefect.exceptions import ObjectNotFound
 
 from tasks.config.errors import BatchError, KeepfitError
 from tasks.config.settings import Settings
-from tasks.ingest import ARRIVED, kept_name, original_name
+from tasks.ingest import ARRIVED, Kind, kept_name, original_name
 from tasks.stores.files import SUFFIXES, fingerprint, has_last_line_break
 
 LOG = logging.getLogger("keepfit.inbox")
@@ -31,40 +32,56 @@ CALM = 1.0  # seconds without a new file until files that come together have all
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
 
 
+class Box(NamedTuple):
+    """A watched folder: the files of one kind of one project."""
+
+    project: str
+    kind: Kind
+    folder: Path
+
+
 class Inbox:
-    """Watches every project's inbox."""
+    """Watches every project's inbox, and the folder for outcomes in it."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
-        self.known: dict[str, tuple[int, float]] = {}  # by project: how many files wait, and since when so many
+        self.known: dict[Path, tuple[int, float]] = {}  # by folder: how many files wait, and since when so many
 
     def look(self, now: float) -> None:
         """Claims complete files and sees to it that each claimed file has a run."""
-        for name in self.settings.project_names():
-            self.settings.inbox(name).mkdir(parents=True, exist_ok=True)
+        for box in self.boxes():
+            box.folder.mkdir(parents=True, exist_ok=True)
             try:
-                complete = list(self.complete(name, now))
+                complete = list(self.complete(box, now))
             except (
                 OSError
             ) as error:  # unmounted, or no permission: the other projects go on, and so does this one later
-                LOG.warning("the inbox of %s cannot be read: %s", name, error)
+                LOG.warning("the inbox of %s cannot be read: %s", box.project, error)
                 continue
             if len(complete) < TOGETHER:
                 for file in complete:
-                    self.claim(name, file)
-            elif self.calm(name, len(complete), now):
-                self.gather(name, complete)
-            for kept in self.claimed(name):
+                    self.claim(box, file)
+            elif self.calm(box, len(complete), now):
+                self.gather(box, complete)
+            for kept in self.claimed(box):
                 try:
-                    submit(name, kept)
+                    submit(box.project, kept, box.kind)
                     self.seen[kept] = ((0, 0), now)
                 except ObjectNotFound:
-                    LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, name)
+                    LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, box.project)
 
-    def complete(self, name: str, now: float) -> Iterator[Path]:
+    def boxes(self) -> list[Box]:
+        """Every folder that is watched."""
+        return [
+            Box(name, kind, self.settings.inbox(name, kind))
+            for name in self.settings.project_names()
+            for kind in ("rows", "outcomes")
+        ]
+
+    def complete(self, box: Box, now: float) -> Iterator[Path]:
         """Regular files of a known kind whose size and time have stood still."""
-        for entry in os.scandir(self.settings.inbox(name)):
+        for entry in os.scandir(box.folder):
             path = Path(entry.path)
             if entry.name.startswith(".") or path.suffix not in SUFFIXES or not entry.is_file(follow_symlinks=False):
                 continue
@@ -81,41 +98,41 @@ class Inbox:
             if settled and (now - since >= UNFINISHED or has_last_line_break(path)):
                 yield path
 
-    def calm(self, name: str, waiting: int, now: float) -> bool:
+    def calm(self, box: Box, waiting: int, now: float) -> bool:
         """Whether no more files come at the moment."""
-        count, since = self.known.get(name, (-1, now))
-        self.known[name] = (waiting, since if count == waiting else now)
+        count, since = self.known.get(box.folder, (-1, now))
+        self.known[box.folder] = (waiting, since if count == waiting else now)
         return count == waiting and now - since >= CALM
 
-    def gather(self, name: str, files: list[Path]) -> None:
+    def gather(self, box: Box, files: list[Path]) -> None:
         """Moves files into one folder that lands as a whole. A kill in between leaves them where `claimed` finds them."""
-        folder = self.settings.inbox(name) / ARRIVED / GATHERING
+        folder = box.folder / ARRIVED / GATHERING
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:
             try:
                 file.replace(folder / kept_name(fingerprint(file), file.name))
             except (FileNotFoundError, BatchError):
-                LOG.warning("%s: %s vanished before it was taken", name, file.name)
+                LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
             self.seen.pop(file, None)
         _close(folder)
-        LOG.info("%s: %s files arrived together", name, len(files))
+        LOG.info("%s: %s files arrived together", box.project, len(files))
 
-    def claim(self, name: str, file: Path) -> None:
+    def claim(self, box: Box, file: Path) -> None:
         """Renames a file to the name of its content, out of the sender's reach; one rename, so a kill loses nothing."""
         try:
-            kept = self.settings.inbox(name) / ARRIVED / kept_name(fingerprint(file), file.name)
+            kept = box.folder / ARRIVED / kept_name(fingerprint(file), file.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             file.replace(kept)
         except (FileNotFoundError, BatchError):
-            LOG.warning("%s: %s vanished before it was taken", name, file.name)
+            LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
             return
         self.seen.pop(file, None)
         self.seen.pop(kept, None)
-        LOG.info("%s: %s arrived (%s bytes)", name, file.name, kept.stat().st_size)
+        LOG.info("%s: %s arrived (%s bytes)", box.project, file.name, kept.stat().st_size)
 
-    def claimed(self, name: str) -> list[Path]:
+    def claimed(self, box: Box) -> list[Path]:
         """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
-        folder = self.settings.inbox(name) / ARRIVED
+        folder = box.folder / ARRIVED
         if (folder / GATHERING).is_dir():
             _close(folder / GATHERING)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
@@ -148,7 +165,7 @@ def is_written(path: Path) -> bool:
     return False
 
 
-def submit(name: str, kept: Path) -> UUID:
+def submit(name: str, kept: Path, kind: Kind = "rows") -> UUID:
     """One `land` run for a kept file; the same content while a run is under way gives that run.
 
     Raises:
@@ -156,12 +173,12 @@ def submit(name: str, kept: Path) -> UUID:
     """
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"land/{name}").id
-        return _run(client, deployment, name, kept)
+        return _run(client, deployment, name, kept, kind)
 
 
-def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path) -> UUID:
+def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path, kind: Kind) -> UUID:
     content = kept.name if kept.is_dir() else fingerprint(kept)
-    parameters = {"project": name, "path": str(kept), "name": original_name(kept)}
+    parameters = {"project": name, "path": str(kept), "name": original_name(kept), "kind": kind}
     for attempt in range(1000):
         run = client.create_flow_run_from_deployment(
             deployment, parameters=parameters, idempotency_key=f"{name} {content} {attempt}"

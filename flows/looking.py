@@ -11,7 +11,7 @@ from tasks.stores.lake import Lake, snapshot_named
 
 def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
     use = Project.named(project, settings)
-    return use, Lake(project, settings.lake(project), use.contract.time)
+    return use, Lake(project, settings.lake(project), use.contract)
 
 
 def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
@@ -86,4 +86,6 @@ def replay(project: str, batch: str, accept: str, settings: Settings) -> dict[st
     """
     from tasks.ingest import Landings
 
-    return Landings(Project.named(project, settings), settings).replay(batch, accept).model_dump(mode="json")
+    use = Project.named(project, settings)
+    kind = Landings(use, settings).named(batch)["kind"] or "rows"
+    return Landings(use, settings, kind=kind).replay(batch, accept).model_dump(mode="json")

@@ -57,7 +57,7 @@ def deliver(
     Raises:
         SourceError: the source does not answer, or somebody must change something; what was delivered before counts.
     """
-    journal, inbox = Journal(settings.journal()), settings.inbox(project)
+    journal, inbox = Journal(settings.journal()), settings.inbox(project, source.brings)
     sweep(inbox, clock())
     mark = journal.watermark(project, source.name)
     delivered: list[Delivered] = []

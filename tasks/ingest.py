@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import get_run_logger, task
@@ -22,13 +23,14 @@ from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest
+from tasks.ml.outcomes import AT, outcome_contract
 from tasks.ml.profile import Finding, Profile
 from tasks.stores import durable, files
 from tasks.stores.changes import Change, carry_out, settle
 from tasks.stores.intake import CUT, Account, Intake
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
-from tasks.stores.lake import BATCH, ROW, Lake
+from tasks.stores.lake import BATCH, OUTCOMES, ROW, Lake
 from tasks.stores.references import Landing
 from tasks.stores.staging import Stage
 from tasks.stores.tables import DataFile, Table
@@ -43,6 +45,7 @@ UNFINISHED = (
     "ends inside a line: whoever wrote it may have died. Nothing landed. Send it whole; or, if it is whole, say "
     "`keepfit quarantine replay` with --accept and why"
 )
+Kind = Literal["rows", "outcomes"]
 LONGEST = 100  # characters of a name that are kept
 
 
@@ -60,7 +63,7 @@ class Arrival(NamedTuple):
     name: str
 
 
-def keep(project: str, path: Path, settings: Settings) -> Path:
+def keep(project: str, path: Path, settings: Settings, kind: Kind = "rows") -> Path:
     """A copy of a file under the name of its content, so that what arrived cannot change while it lands.
 
     Raises:
@@ -68,7 +71,7 @@ def keep(project: str, path: Path, settings: Settings) -> Path:
     """
     if not path.exists() and not path.is_symlink():
         raise BatchError(f"{path}: is no file. Give CSV, Parquet or JSON lines ({', '.join(files.SUFFIXES)}).")
-    kept = settings.inbox(project) / SENT / kept_name(files.fingerprint(path), path.name)
+    kept = settings.inbox(project, kind) / SENT / kept_name(files.fingerprint(path), path.name)
     if path != kept and not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         partial = kept.with_name(f".{kept.name}{durable.PARTIAL}")
@@ -109,15 +112,28 @@ def _arrivals(path: Path) -> list[Arrival]:
 
 # -- landing ----------------------------------------------------------------------------------------------------------
 class Landings:
-    """Lands the batches of one project, one change of the lake at a time."""
+    """Lands the batches of one project, one change of the lake at a time.
 
-    def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
-        self.use, self.project, self._clock = use, use.project, clock
+    Args:
+        use: the project.
+        clock: the time of arrival.
+        kind: `rows`, or `outcomes`: what came true later, under the outcomes' contract and into their own table. Whether
+            a batch of outcomes looks odd as a whole is not asked: which labels come first is no property of the world.
+    """
+
+    def __init__(
+        self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc, kind: Kind = "rows"
+    ) -> None:  # fmt: skip
+        self.lake = Lake(use.project, settings.lake(use.project), use.contract)
+        self._derive = use.hook("derive", settings)
+        if kind == "outcomes":
+            use = use.model_copy(update={"contract": outcome_contract(use.contract)})
+            self._derive = self._stamped
+        self.use, self.project, self.kind, self._clock = use, use.project, kind, clock
         self.journal = Journal(settings.journal())
-        self.lake = Lake(use.project, settings.lake(use.project), use.contract.time)
+        self.table = self.lake.table(kind)
         self.staging = settings.staging(use.project)
         self.index = settings.index(use.project) / digest(use.contract.key)[:12]
-        self._derive = use.hook("derive", settings)
 
     def land(self, path: Path, supersedes: str = "", accept: str = "") -> Landing:
         """Lands the file at `path`, or the files of the folder, exactly once. May be repeated.
@@ -146,7 +162,7 @@ class Landings:
             BatchError: there is no such batch.
         """
         with self._alone():
-            return self._replay(self._named(batch), accept)
+            return self._replay(self.named(batch), accept)
 
     @contextmanager
     def _alone(self) -> Generator[None]:
@@ -154,7 +170,12 @@ class Landings:
             settle(self.project, self.lake, self.journal, self.index, self.staging)
             yield
 
-    def _named(self, batch: str) -> dict[str, Any]:
+    def named(self, batch: str) -> dict[str, Any]:
+        """The journal's row of a batch, by name or beginning of its digest.
+
+        Raises:
+            BatchError: no such batch ever came.
+        """
         rows = self.journal.batches(self.project)
         found = [row for row in rows if row["name"] == batch or (len(batch) >= 6 and row["batch"].startswith(batch))]
         if not found:
@@ -166,6 +187,10 @@ class Landings:
 
     def _again(self, row: dict[str, Any], accept: str) -> Landing:
         """The same bytes once more: every row is known, those in quarantine too; a batch that was held is tried again."""
+        if (row["kind"] or "rows") != self.kind:
+            raise BatchError(
+                f"{row['name']}: came as {row['kind'] or 'rows'} before. A file holds rows or outcomes, not both; nothing was changed."
+            )
         if row["state"] == "held" and row["arrived"]:
             return self._replay(row, accept)
         if not row["announced"]:  # recorded by a run that died before it could say so
@@ -216,7 +241,7 @@ class Landings:
         ]
         landing = [n for n, arrival in enumerate(arrivals) if arrival.batch not in held]
         if landing:
-            rows[landing[0]]["profile"] = profile.model_dump_json()
+            rows[landing[0]]["profile"] = profile.model_dump_json()  # what came, for the batches after it
         why = {
             "keepfit.why": "land",
             "keepfit.batch": arrivals[0].batch,
@@ -268,7 +293,7 @@ class Landings:
         return ""
 
     def _findings(self, profile: Profile) -> list[Finding]:
-        if not profile.rows:
+        if not profile.rows or self.kind == OUTCOMES:
             return []
         before = [
             Profile.model_validate_json(text) for text in self.journal.profiles(self.project, self.use.expects.history)
@@ -347,11 +372,11 @@ class Landings:
         """
         rows, broken = intake.close()
         removed, rewritten = self._rewritten(
-            self.lake.landed, ROW, {bytes(name) for name in intake.replaced}, self.use.contract.time
+            self.table, ROW, {bytes(name) for name in intake.replaced}, self.use.contract.time
         )
         emptied, refilled = self._rewritten(self.lake.quarantine, BATCH, {without} - {""}, "")
         change = Change(
-            project=self.project, id=name, names=names, at=at, why=why, contract=self.use.contract, staging=str(self.staging),
+            project=self.project, kind=self.kind, id=name, names=names, at=at, why=why, contract=self.use.contract, staging=str(self.staging),
             contract_digest=digest(self.use.contract.model_dump(mode="json")), add=(*rows, *rewritten), remove=removed,
             quarantine_add=(*broken, *refilled), quarantine_remove=emptied, batches=tuple(batches),
         )  # fmt: skip
@@ -376,7 +401,7 @@ class Landings:
 
     def _keys(self) -> Keys:
         keys = Keys(self.index)
-        self.lake.follow(keys, self.lake.landed.files(self.lake.landed.open()), self.use.contract.key)
+        self.lake.follow(keys, self.table, self.use.contract.key)
         return keys
 
     def _chunks(self, path: Path) -> Iterator[pa.Table]:
@@ -391,16 +416,34 @@ class Landings:
     def _corrected(self, arrivals: list[Arrival], supersedes: str) -> list[str]:
         """The batches whose rows these arrivals may replace: those of the same names, and the one that was named."""
         names = {arrival.name for arrival in arrivals}
-        same = [row["batch"] for row in self.journal.batches(self.project) if row["name"] in names and row["landed"]]
-        return sorted({*same, *([self._named(supersedes)["batch"]] if supersedes else [])})
+        mine = [row for row in self.journal.batches(self.project) if (row["kind"] or "rows") == self.kind]
+        same = [row["batch"] for row in mine if row["name"] in names and row["landed"]]
+        return sorted({*same, *([self.named(supersedes)["batch"]] if supersedes else [])})
 
     def _replaceable(self, batches: list[str]) -> Callable[[np.ndarray], np.ndarray]:
         """Which row names, (n, 16) bytes, belong to these batches: (n,) bool."""
-        names, table = set[bytes](), self.lake.landed
+        names, table = set[bytes](), self.table
         for file in table.files(table.open()) if batches else ():
             rows = table.peek(file, [ROW, BATCH])
             names.update(rows.filter(pc.is_in(rows[BATCH], pa.array(batches)))[ROW].to_pylist())  # ty: ignore[missing-attribute]
         return lambda ids: np.array([bytes(row) in names for row in ids] if names else [False] * len(ids), dtype=bool)
+
+    def _stamped(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known."""
+        contract, now = self.use.contract, self._clock()
+        if AT in raw or contract.missing([*raw.columns, AT]):
+            return raw
+        stamped = raw.assign(**{AT: pd.Timestamp(now)})
+        labels = self.lake.labels()
+        if labels is None:
+            return stamped
+        rows = contract.check(pa.Table.from_pandas(stamped, preserve_index=False), now, self.use.reads.decimal).rows
+        found = labels.of(rows)
+        place = pa.array(found, mask=found < 0)
+        before = labels.outcomes[contract.target].combine_chunks().take(place)
+        same = pc.fill_null(pc.equal(before, rows[contract.target].combine_chunks()), False)  # ty: ignore[missing-attribute]
+        at = labels.outcomes[AT].combine_chunks().take(place).to_pandas()
+        return stamped.assign(**{AT: stamped[AT].where(~same.to_numpy(zero_copy_only=False), at)})
 
     # -- accounts -----------------------------------------------------------------------------------------------------
     def _told(self, intake: Intake, findings: list[Finding], accept: str) -> dict[str, Any]:
@@ -429,7 +472,7 @@ class Landings:
         )
         corrections = f", of which {account.replaced:,} correct older rows" if account.replaced else ""
         return {
-            "project": self.project, "batch": arrival.batch, "name": arrival.name, **counts, "replaced": account.replaced,
+            "project": self.project, "batch": arrival.batch, "name": arrival.name, **counts, "replaced": account.replaced, "kind": self.kind,
             "state": "held" if held else "landed" if account.landed else "known", "reason": reason + corrections if reason.startswith(f"{arrival.name}:") else f"{arrival.name}: {reason}{corrections}",
             "at": at.isoformat(), "replays": 0, "contract": digest(self.use.contract.model_dump(mode="json")), "announced": False,
             "detail": json.dumps(told | {"rules": dict(account.rules)}), "profile": None,
@@ -443,8 +486,14 @@ def _landing(project: str, row: dict[str, Any]) -> Landing:
         **{name: row[name] for name in ("batch", "name", "state", "reason", "arrived", "landed", "quarantined", "known")},
         project=project, replaced=row["replaced"] or 0, rules=detail.get("rules", {}), extra=tuple(detail.get("extra", ())),
         findings=tuple(finding["reason"] for finding in detail.get("findings", ())),
-        snapshot=f"v{row['version']}" if row["version"] is not None else None,
+        kind=row["kind"] or "rows", snapshot=_snapshot(row),
     )  # fmt: skip
+
+
+def _snapshot(row: dict[str, Any]) -> str | None:
+    """`v12`, or `v12.4` with outcomes, after a batch."""
+    labelled = "" if row["outcomes"] is None else f".{row['outcomes']}"
+    return f"v{row['version']}{labelled}" if row["version"] is not None else None
 
 
 def _total(landings: list[Landing]) -> Landing:
@@ -463,18 +512,18 @@ def _total(landings: list[Landing]) -> Landing:
     told = f"{name}: {counts['arrived']:,} arrived = {counts['landed']:,} landed + {counts['quarantined']:,} quarantined + {counts['known']:,} known"
     return Landing(
         project=landings[0].project, batch=digest(sorted(each.batch for each in landings)), name=name, **counts,
-        state=next(state for state in ("landed", "held", "known") if state in states), files=len(landings), rules=dict(rules),
+        state=next(state for state in ("landed", "held", "known") if state in states), files=len(landings), rules=dict(rules), kind=landings[0].kind,
         reason=told + (f"; {len(held)} held (first: {held[0].reason})" if held else ""),
         extra=tuple(sorted({column for each in landings for column in each.extra})),
-        findings=landings[0].findings, snapshot=max((each.snapshot for each in landings if each.snapshot), key=lambda name: int(name[1:]), default=None),
+        findings=landings[0].findings, snapshot=max((each.snapshot for each in landings if each.snapshot), key=lambda name: [int(number) for number in name[1:].split(".")], default=None),
     )  # fmt: skip
 
 
 @task(name="ingest", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)
-def ingest(project: str, path: str, supersedes: str = "", accept: str = "") -> Landing:
+def ingest(project: str, path: str, supersedes: str = "", accept: str = "", kind: Kind = "rows") -> Landing:
     """Lands a kept file, or a folder of them, under the contract in one change of the lake. May be repeated: it lands once."""
     settings = Settings()
-    landing = Landings(Project.named(project, settings), settings).land(Path(path), supersedes, accept)
+    landing = Landings(Project.named(project, settings), settings, kind=kind).land(Path(path), supersedes, accept)
     get_run_logger().info("%s", landing.reason)
     return landing
 

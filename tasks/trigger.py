@@ -25,7 +25,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
     """Decides whether a training may start, and if so records that it did in the journal and in MLflow."""
     settings, now = Settings(), dt.datetime.now(dt.UTC)
     use, journal = Project.named(project, settings), Journal(settings.journal())
-    rows = snapshot_named(Lake(project, settings.lake(project), use.contract.time), snapshot)
+    rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None:
         return Training(
             project=project,

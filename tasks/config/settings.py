@@ -71,9 +71,10 @@ class Settings(BaseSettings):
         """Folder of MLflow's artifacts."""
         return self.home / "artifacts"
 
-    def inbox(self, project: str) -> Path:
-        """Folder that a project's files are dropped into."""
-        return self.home / "inbox" / project
+    def inbox(self, project: str, kind: str = "rows") -> Path:
+        """Folder that a project's files are dropped into; `outcomes/` inside it is for what came true later."""
+        folder = self.home / "inbox" / project
+        return folder if kind == "rows" else folder / kind
 
     def staging(self, project: str) -> Path:
         """Folder of a landing's data files before the table knows of them."""

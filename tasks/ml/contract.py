@@ -213,7 +213,7 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
     columns: dict[str, Column] = Field(min_length=2, description="every column of a row, by name")
     key: tuple[str, ...] = Field(min_length=1, description="the columns that name a row")
     time: str = Field(description="the column that says when a row happened")
-    target: str = Field(description="the column to predict")
+    target: str = Field(description="the column to predict; when it is nullable, rows wait until their outcome comes")
     hold_above: float = Field(
         default=0.2, gt=0, le=1, description="share of quarantined rows above which nothing lands"
     )
@@ -232,11 +232,11 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
             if name not in self.columns:
                 raise ValueError(f"{role} is '{name}', which is not among the columns.{suggestion(name, self.columns)}")
-        for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
+        for role, name in [*(("key", name) for name in self.key), ("time", self.time)]:
             if self.columns[name].nullable:
                 raise ValueError(
-                    f"{role} is '{name}', which is nullable. A row without it can be neither named, ordered nor "
-                    "learned from: take `nullable` away"
+                    f"{role} is '{name}', which is nullable. A row without it can be neither named nor ordered: take "
+                    "`nullable` away"
                 )
         if self.columns[self.time].type != "datetime":
             times = [name for name, column in self.columns.items() if column.type == "datetime"]

@@ -418,7 +418,7 @@ def _cells(column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         hashes = hash_array(names, categorize=False)  # ty: ignore[not-callable]  # pandas hands it out lazily, untyped
         cells = hashes[coded.indices.fill_null(len(names) - 1).to_numpy()]
     elif pa.types.is_boolean(kind):
-        filled = column.fill_null(value=False) if gaps else column
+        filled = column.fill_null(False) if gaps else column
         cells = filled.to_numpy(zero_copy_only=False).astype(np.uint64)
     else:
         whole = column.cast(pa.int64())

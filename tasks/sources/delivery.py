@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field
 
@@ -69,6 +69,7 @@ class Scheduled(BaseModel, frozen=True, extra="forbid"):
     schedule: OnSchedule | None = Field(
         default=None, description="when to fetch: {cron, timezone}; by hand only when left out"
     )
+    brings: Literal["rows", "outcomes"] = Field(default="rows", description="rows, or what came true of rows later")
     at_most: int = Field(default=1000, ge=1, description="files that one fetch delivers; the next one goes on")
 
     @abstractmethod

@@ -2,7 +2,7 @@
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -11,7 +11,7 @@ from tasks.stores import durable
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import QUARANTINE, Lake, rows_schema
-from tasks.stores.tables import DataFile
+from tasks.stores.tables import DataFile, Table
 
 
 class Change(BaseModel, frozen=True):
@@ -19,9 +19,10 @@ class Change(BaseModel, frozen=True):
 
     Attributes:
         id: names it in the tables' logs; a table that knows the name has the change already.
-        names: further names under which the table `rows` shall know it: the batches that land together.
+        kind: which table it changes, `rows` or `outcomes`.
+        names: further names under which that table shall know it: the batches that land together.
         staging: folder with the staged data files.
-        add, remove: data files of `rows`; quarantine_add, quarantine_remove: those of `quarantine`.
+        add, remove: data files of that table; quarantine_add, quarantine_remove: those of `quarantine`.
         batches: rows of the journal that are true when it is done.
         contract_digest: of `contract`, by which the rows were checked.
         delete: data files that are removed for good afterwards, by table, with the reason that is left in their place.
@@ -33,6 +34,7 @@ class Change(BaseModel, frozen=True):
     why: dict[str, str]
     contract: Contract
     contract_digest: str
+    kind: Literal["rows", "outcomes"] = "rows"
     names: tuple[str, ...] = ()
     staging: str = ""
     add: tuple[DataFile, ...] = ()
@@ -42,25 +44,25 @@ class Change(BaseModel, frozen=True):
     batches: tuple[dict[str, Any], ...] = ()
 
 
-def carry_out(change: Change, lake: Lake, journal: Journal, index: Path, staged: Keys | None = None) -> int | None:
-    """Does a change from wherever it stands, and gives the version of `rows` after it (None: no row has landed yet).
+def carry_out(change: Change, lake: Lake, journal: Journal, index: Path, staged: Keys | None = None) -> None:
+    """Does a change from wherever it stands.
 
     The caller holds the project's lock. May be repeated after a kill at any step: each step looks whether it is done.
     """
     folder = Path(change.staging)
-    for table, files in ((lake.landed, change.add), (lake.quarantine, change.quarantine_add)):
+    target = lake.table(change.kind)
+    for table, files in ((target, change.add), (lake.quarantine, change.quarantine_add)):
         for file in files:
             table.publish(file, folder / file.path)
     if change.add or change.remove:
-        lake.landed.commit(
+        target.commit(
             change.add, change.remove, (change.id, *change.names), rows_schema(change.contract), change.at, change.why
         )
     if change.quarantine_add or change.quarantine_remove:
         lake.quarantine.commit(
             change.quarantine_add, change.quarantine_remove, (change.id,), QUARANTINE, change.at, change.why
         )
-    table = lake.landed.open()
-    version = table.version() if table else None
+    versions = {"version": _version(lake.landed), "outcomes": _version(lake.outcomes)}
     if staged is not None:
         keys = Keys(index)
         keys.adopt(staged, [file.path for file in change.add])
@@ -68,10 +70,15 @@ def carry_out(change: Change, lake: Lake, journal: Journal, index: Path, staged:
         "project": change.project, "digest": change.contract_digest, "at": change.at.isoformat(),
         "contract": change.contract.model_dump_json(exclude_defaults=True),
     }  # fmt: skip
-    journal.finish(change.project, [{**batch, "version": version} for batch in change.batches], contract)
+    journal.finish(change.project, [{**batch, **versions} for batch in change.batches], contract)
     if change.staging and folder.exists():
         durable.remove(folder)
-    return version
+
+
+def _version(table: Table) -> int | None:
+    """The newest version of a table, or None before the first."""
+    opened = table.open()
+    return opened.version() if opened else None
 
 
 def settle(project: str, lake: Lake, journal: Journal, index: Path, staging: Path) -> bool:
@@ -93,9 +100,10 @@ def settle(project: str, lake: Lake, journal: Journal, index: Path, staging: Pat
 
 
 def _can_go_on(change: Change, lake: Lake) -> bool:
-    if lake.landed.holds(lake.landed.open(), change.id) or lake.quarantine.holds(lake.quarantine.open(), change.id):
+    table = lake.table(change.kind)
+    if table.holds(table.open(), change.id) or lake.quarantine.holds(lake.quarantine.open(), change.id):
         return True
-    published = {*lake.landed.stored(), *lake.quarantine.stored()}
+    published = {*table.stored(), *lake.quarantine.stored()}
     staged = Path(change.staging)
     return all(
         file.path in published or (staged / file.path).is_file() for file in (*change.add, *change.quarantine_add)

@@ -36,6 +36,8 @@ BATCHES = sa.Table(
     sa.Column("replaced", sa.Integer, comment="older rows that it corrected"),
     sa.Column("replays", sa.Integer, comment="how often its quarantined rows were tried again"),
     sa.Column("version", sa.Integer, comment="of the table `rows` after it"),
+    sa.Column("outcomes", sa.Integer, comment="version of the table `outcomes` after it"),
+    sa.Column("kind", sa.Text, comment="rows | outcomes"),
     sa.Column("contract", sa.Text, comment="digest of the contract that it was checked under"),
     sa.Column("announced", sa.Boolean, comment="its event went out"),
     sa.Column("detail", sa.Text, comment="JSON: rules, extra, findings, supersedes"),
@@ -43,6 +45,13 @@ BATCHES = sa.Table(
         "profile", sa.Text, comment="JSON: what its rows look like as a whole; one for batches that landed together"
     ),
 )
+
+IS_OUTCOMES = sa.func.coalesce(BATCHES.c.kind, "rows") == "outcomes"
+
+
+def _of_rows(count: sa.ColumnElement[int]) -> sa.Case[int]:
+    return sa.case((IS_OUTCOMES, 0), else_=count)
+
 
 CONTRACTS = sa.Table(
     "contracts",
@@ -287,10 +296,12 @@ class Journal:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def profiles(self, project: str, count: int) -> list[str]:
-        """The profiles (JSON) of the newest landed batches, oldest first."""
+        """The profiles (JSON) of the newest landed batches of rows, oldest first."""
         query = (
             sa.select(BATCHES.c.profile)
-            .where(BATCHES.c.project == project, BATCHES.c.state == "landed", BATCHES.c.profile.is_not(None))
+            .where(
+                BATCHES.c.project == project, ~IS_OUTCOMES, BATCHES.c.state == "landed", BATCHES.c.profile.is_not(None)
+            )
             .order_by(BATCHES.c.at.desc())
             .limit(count)
         )
@@ -298,11 +309,12 @@ class Journal:
             return list(connection.scalars(query))[::-1]
 
     def totals(self, project: str) -> dict[str, int]:
-        """Batches landed and held, and rows of a project: arrived, in the table, quarantined, known already."""
+        """Batches landed and held, rows of a project: arrived, in the table, quarantined, known already; outcomes landed."""
         is_landed, is_held = (sa.case((BATCHES.c.state == state, 1), else_=0) for state in ("landed", "held"))
         sums = {
-            "landed": is_landed, "held": is_held, "arrived": BATCHES.c.arrived, "quarantined": BATCHES.c.quarantined,
-            "rows": BATCHES.c.landed - sa.func.coalesce(BATCHES.c.replaced, 0), "known": BATCHES.c.known,
+            "landed": is_landed, "held": is_held, "arrived": _of_rows(BATCHES.c.arrived), "quarantined": _of_rows(BATCHES.c.quarantined),
+            "rows": _of_rows(BATCHES.c.landed - sa.func.coalesce(BATCHES.c.replaced, 0)), "known": _of_rows(BATCHES.c.known),
+            "outcomes": sa.case((IS_OUTCOMES, BATCHES.c.landed), else_=0),
         }  # fmt: skip
         query = sa.select(*(sa.func.coalesce(sa.func.sum(what), 0).label(name) for name, what in sums.items()))
         with self.engine.connect() as connection:

@@ -1,23 +1,27 @@
 """The lake: a project's rows as Delta tables, appended exactly once a batch, read back verified."""
 
 import functools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.contract import Contract
 from tasks.ml.identity import as_text, from_binary, key_hashes, set_digest
+from tasks.ml.outcomes import AT, Labels
 from tasks.ml.profile import Profile, Profiler
 from tasks.ml.split import Parts
 from tasks.stores.keys import Keys
 from tasks.stores.references import Snapshot
-from tasks.stores.tables import DataFile, Table
+from tasks.stores.tables import Table, span
 
+ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
 ROW, BATCH = "_row", "_batch"  # the 128-bit name of a row, and the batch that it came in
 NULLABLE = {  # integers with gaps stay integers, so that a row reads back as the row that landed
     pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(),
@@ -45,14 +49,18 @@ class Lake:
     """The tables `rows`, `quarantine` and `outcomes` of one project under one folder or object-store URL.
 
     Args:
-        time: the contract's time column.
+        contract: names the key, the time and the target; without it there are no outcomes and no windows of time.
     """
 
-    def __init__(self, project: str, root: str, time: str = "") -> None:
-        self.project, self.root = project, root
-        self.landed = Table(f"{root}/rows", time)
+    def __init__(self, project: str, root: str, contract: Contract | None = None) -> None:
+        self.project, self.root, self.contract = project, root, contract
+        self.landed = Table(f"{root}/{ROWS}", contract.time if contract else "")
         self.quarantine = Table(f"{root}/quarantine")
-        self.outcomes = Table(f"{root}/outcomes")
+        self.outcomes = Table(f"{root}/{OUTCOMES}", AT)
+
+    def table(self, kind: str) -> Table:
+        """`rows` or `outcomes`."""
+        return {ROWS: self.landed, OUTCOMES: self.outcomes}[kind]
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""
@@ -67,22 +75,74 @@ class Lake:
         return [table.peek(file, columns) if columns else table.read(file) for file in table.files(table.open())]
 
     # -- snapshots ----------------------------------------------------------------------------------------------------
-    def snapshot(self, version: int | None = None) -> Snapshot | None:
-        """The rows of one version of the table (default: the newest), or None when nothing landed."""
+    def snapshot(
+        self, version: int | None = None, outcomes: int | None = None, window: tuple[str, str] = ("", "")
+    ) -> Snapshot | None:
+        """The rows of one version of the table, or None when nothing landed.
+
+        Args:
+            version: of the table `rows`; by default the newest, with the newest outcomes.
+            outcomes: version of the table `outcomes` that labels them; None: the rows as they landed.
+            window: (since, until), ISO 8601: only rows from `since` on and before `until`.
+        """
         table = self.landed.open(version)
-        files = self.landed.files(table)
-        if table is None or not files:
+        if table is None or not self.landed.files(table):
             return None
-        ids = self.ids(files)
-        return Snapshot(
-            project=self.project, version=table.version(), rows=len(ids), digest=set_digest(ids),
-            since=min(file.since for file in files), until=max(file.until for file in files),
+        if version is None:
+            labelled = self.outcomes.open()
+            outcomes = labelled.version() if labelled else None
+        wanted = Snapshot(
+            project=self.project, version=table.version(), outcomes=outcomes, window=window, rows=0, digest="", since="", until="",
+        )  # fmt: skip
+        tables = list(self._tables(wanted, verify=False))
+        ids = _names(tables)
+        spans = [span(rows, self.landed.time) for rows in tables if len(rows)]
+        return wanted.model_copy(
+            update={
+                "rows": len(ids), "digest": set_digest(ids),
+                "since": min((since for since, _ in spans), default=""), "until": max((until for _, until in spans), default=""),
+            }
         )  # fmt: skip
 
-    def ids(self, files: Sequence[DataFile]) -> np.ndarray:
-        """The names of all rows in these data files: (n, 16) bytes."""
-        parts = [from_binary(self.landed.peek(file, [ROW])[ROW]) for file in files]
-        return np.concatenate(parts) if parts else np.empty((0, 16), dtype=np.uint8)
+    def _tables(
+        self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The rows of a snapshot, a table for each data file, with the labels of its outcomes.
+
+        Args:
+            snapshot: which rows.
+            verify: read every column, verified; else only names, keys, time and target, and trust them.
+            paths: only these data files.
+        """
+        since, until = (pd.Timestamp(text) if text else None for text in snapshot.window)
+        labels, time = self._labels(snapshot.outcomes), self.landed.time
+        needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else [])]
+        for file in self.landed.files(self.landed.open(snapshot.version)):
+            if paths is not None and file.path not in paths:
+                continue
+            if (since and pd.Timestamp(file.until) < since) or (until and pd.Timestamp(file.since) >= until):
+                continue
+            rows = self.landed.read(file) if verify else self.landed.peek(file, list(dict.fromkeys(needs)))
+            if since is not None:
+                rows = rows.filter(pc.greater_equal(rows[time], pa.scalar(since.to_pydatetime(), rows[time].type)))  # ty: ignore[missing-attribute]
+            if until is not None:
+                rows = rows.filter(pc.less(rows[time], pa.scalar(until.to_pydatetime(), rows[time].type)))  # ty: ignore[missing-attribute]
+            yield labels.onto(rows, ROW) if labels else rows
+
+    def _labels(self, outcomes: int | None) -> Labels | None:
+        """What came true, of one version of the table `outcomes`."""
+        if outcomes is None or self.contract is None:
+            return None
+        files = self.outcomes.files(self.outcomes.open(outcomes))
+        if not files:
+            return None
+        table = pa.concat_tables([self.outcomes.read(file) for file in files], promote_options="permissive")
+        return Labels(table, from_binary(table[ROW]), self.contract.key, self.contract.target)
+
+    def labels(self) -> Labels | None:
+        """The newest outcomes."""
+        table = self.outcomes.open()
+        return self._labels(table.version()) if table else None
 
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
         """The rows of a snapshot in the order of their names, which is no file's order.
@@ -90,9 +150,8 @@ class Lake:
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
         """
-        files = self.landed.files(self.landed.open(snapshot.version))
-        tables = [self.landed.read(file) for file in files]
-        ids = np.concatenate([from_binary(table[ROW]) for table in tables])
+        tables = list(self._tables(snapshot))
+        ids = _names(tables)
         if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
                 f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
@@ -115,15 +174,14 @@ class Lake:
     def changes(self, a: Snapshot, b: Snapshot, key: tuple[str, ...]) -> dict[str, int]:
         """How many rows were added, removed, and changed (another content under the same key) from one snapshot to another.
 
-        Data files that both have are not opened: their names say that they are the same.
+        Data files that both have are not opened: their names say that they are the same, if outcomes and window are.
         """
         old, new = (
-            {file.path: file for file in self.landed.files(self.landed.open(snapshot.version))} for snapshot in (a, b)
+            frozenset(file.path for file in self.landed.files(self.landed.open(snapshot.version)))
+            for snapshot in (a, b)
         )
-        gone, came = (
-            [self.landed.read(file, [*key, ROW]) for path, file in mine.items() if path not in theirs]
-            for mine, theirs in ((old, new), (new, old))
-        )
+        same = old & new if (a.outcomes, a.window) == (b.outcomes, b.window) else frozenset()
+        gone, came = (list(self._tables(snapshot, paths=files - same)) for snapshot, files in ((a, old), (b, new)))
         before, after = _named_keys(gone, key), _named_keys(came, key)
         left, entered = before.keys() - after.keys(), after.keys() - before.keys()
         changed = {before[name] for name in left} & {after[name] for name in entered}
@@ -134,8 +192,7 @@ class Lake:
     def profile(self, snapshot: Snapshot, contract: Contract, positive: str | bool | int) -> Profile:
         """What the rows of a snapshot look like as a whole."""
         profiler = Profiler(contract, positive)
-        for file in self.landed.files(self.landed.open(snapshot.version)):
-            rows = self.landed.read(file)
+        for rows in self._tables(snapshot):
             there = [
                 rows[field.name].cast(field.type)
                 if field.name in rows.column_names
@@ -146,15 +203,21 @@ class Lake:
         return profiler.result()
 
     # -- keys ---------------------------------------------------------------------------------------------------------
-    def follow(self, keys: Keys, files: Sequence[DataFile], key: tuple[str, ...]) -> None:
-        """Brings the index of keys to these data files."""
-        by_path = {file.path: file for file in files}
+    def follow(self, keys: Keys, table: Table, key: tuple[str, ...]) -> None:
+        """Brings the index of keys to the newest data files of a table."""
+        by_path = {file.path: file for file in table.files(table.open())}
 
         def read(path: str) -> tuple[np.ndarray, np.ndarray]:
-            rows = self.landed.peek(by_path[path], [*key, ROW])
+            rows = table.peek(by_path[path], [*key, ROW])
             return key_hashes(rows, key), from_binary(rows[ROW])
 
         keys.follow(set(by_path), read)
+
+
+def _names(tables: list[pa.Table]) -> np.ndarray:
+    """The names of all rows: (n, 16) bytes."""
+    parts = [from_binary(table[ROW]) for table in tables]
+    return np.concatenate(parts) if parts else np.empty((0, 16), dtype=np.uint8)
 
 
 def _named_keys(tables: list[pa.Table], key: tuple[str, ...]) -> dict[bytes, int]:
@@ -175,30 +238,57 @@ def _frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataF
     return table.to_pandas(types_mapper=NULLABLE.get)
 
 
+NAME = re.compile(r"v?(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9a-f]{1,64}))?(?:@(.*)\.\.(.*))?")
+
+
 def snapshot_named(lake: Lake, name: str | None) -> Snapshot | None:
-    """The snapshot called `v12-3f9c2a7b` (or `v12`, or `12`); the newest one without a name.
+    """The snapshot called `v12.4-3f9c2a7b`, version 12 of the rows with version 4 of the outcomes; the newest one without a name.
+
+    Outcomes and digest may be left out, and a window of time, `@2026-01-01..2026-02-01`, may follow; `@2026-01-01..` is
+    the newest rows since that day.
 
     Raises:
-        ArtifactError: the name is none, or its digest is not the table's.
+        ArtifactError: there is no such snapshot, or its digest is not the table's.
     """
     if not name:
         return lake.snapshot()
-    number, _, digest = name.removeprefix("v").partition("-")
     newest = lake.snapshot()
-    if not number.isdigit() or newest is None or int(number) > newest.version:
+    met = NAME.fullmatch(f"{_plain(newest)}{name}" if newest and name.startswith("@") else name)
+    if met is None or newest is None or int(met[1]) > newest.version or int(met[2] or 0) > (newest.outcomes or 0):
         known = [] if newest is None else [f"v{version}" for version in range(newest.version + 1)]
         raise ArtifactError(
             f"There is no snapshot '{name}' of {lake.project}; the newest is {newest.name if newest else 'none'}.{suggestion(name, known)}"
         )
-    found = lake.snapshot(int(number))
-    if found is None or not found.digest.startswith(digest):
+    window = (_moment(met[4], lake), _moment(met[5], lake))
+    found = lake.snapshot(int(met[1]), int(met[2]) if met[2] else None, window)
+    if found is None or not found.digest.startswith(met[3] or ""):
         raise ArtifactError(
             f"Snapshot '{name}' of {lake.project} is not what the table holds at that version ({found.name if found else 'nothing'})."
         )
     return found
 
 
+def _plain(snapshot: Snapshot) -> str:
+    return snapshot.name.partition("-")[0]
+
+
+def _moment(text: str | None, lake: Lake) -> str:
+    """The end of a window in UTC; a day without an offset is taken as UTC."""
+    if not text:
+        return ""
+    try:
+        at = pd.Timestamp(text)
+    except ValueError as error:
+        raise ArtifactError(
+            f"'{text}' is no moment. Write a window of {lake.project} like v12@2026-01-01..2026-02-01T12:00Z."
+        ) from error
+    return (at.tz_localize("UTC") if at.tzinfo is None else at.tz_convert("UTC")).isoformat()
+
+
 @functools.lru_cache(maxsize=2)
 def parts(use: Project, snapshot: Snapshot, root: str) -> Parts:
-    """The verified rows of a snapshot, split as the project says; read once a process."""
-    return use.split.apply(Lake(use.project, root, use.contract.time).read(snapshot))
+    """The verified rows of a snapshot, split as the project says; rows without a label wait. Read once a process."""
+    rows = Lake(use.project, root, use.contract).read(snapshot)
+    labelled = rows[use.contract.target].notna()
+    made = use.split.apply(rows[labelled].reset_index(drop=True))
+    return replace(made, immature=made.immature + int((~labelled).sum()))

@@ -12,7 +12,9 @@ class Snapshot(BaseModel, frozen=True):
     """An exact set of landed rows.
 
     Attributes:
-        version: version of the Delta table.
+        version: version of the Delta table `rows`.
+        outcomes: version of the Delta table `outcomes` that labels them; None: the rows as they landed.
+        window: (since, until), ISO 8601: only rows from `since` on and before `until`; empty: no end on that side.
         rows: number of rows.
         digest: SHA-256 over the content of all rows, whatever their order.
         since, until: time of the oldest and the newest row.
@@ -24,11 +26,15 @@ class Snapshot(BaseModel, frozen=True):
     digest: str
     since: str
     until: str
+    outcomes: int | None = None
+    window: tuple[str, str] = ("", "")
 
     @property
     def name(self) -> str:
-        """`v12-3f9c2a7b`: table version and the first digits of the digest."""
-        return f"v{self.version}-{self.digest[:8]}"
+        """`v12.4-3f9c2a7b`: versions of rows and outcomes, the first digits of the digest; then the window, if it has one."""
+        labelled = "" if self.outcomes is None else f".{self.outcomes}"
+        window = f"@{self.window[0]}..{self.window[1]}" if any(self.window) else ""
+        return f"v{self.version}{labelled}-{self.digest[:8]}{window}"
 
 
 class Landing(BaseModel, frozen=True):
@@ -39,6 +45,7 @@ class Landing(BaseModel, frozen=True):
         state: landed, known (nothing new), or held (nothing may land).
         replaced: rows among the landed ones that stand in for older rows, which they correct.
         files: how many files landed together.
+        kind: rows, or outcomes: labels that came apart from their rows.
         rules: quarantined rows by the rule that they break.
         extra: columns that the contract does not know; they are not stored.
         findings: what was odd about the batch as a whole.
@@ -56,6 +63,7 @@ class Landing(BaseModel, frozen=True):
     known: int
     replaced: int = 0
     files: int = 1
+    kind: str = "rows"
     rules: dict[str, int] = {}
     extra: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()

@@ -59,12 +59,13 @@ def encode(rows: pa.Table, time: str = "") -> tuple[DataFile, pa.Buffer]:
         rows, sink, compression="snappy", use_dictionary=texts, write_page_checksum=True, row_group_size=131_072
     )
     data = sink.getvalue()
-    since, until = _span(rows, time)
+    since, until = span(rows, time)
     name = f"{hashlib.sha256(data).hexdigest()}.parquet"
     return DataFile(path=name, size=data.size, rows=len(rows), since=since, until=until), data
 
 
-def _span(rows: pa.Table, time: str) -> tuple[str, str]:
+def span(rows: pa.Table, time: str) -> tuple[str, str]:
+    """Time of the oldest and the newest row, ISO 8601; empty without such a column or rows."""
     if not time or not len(rows):
         return "", ""
     ends = pc.min_max(rows[time]).as_py()  # ty: ignore[missing-attribute]

@@ -115,9 +115,9 @@ CASES = {
         ("time: happened_at", "time: amount"),
         [":2", "time is 'amount'", "['happened_at']"],
     ),
-    "a target that may be empty": (
-        ("failed: {type: bool}", "failed: {type: bool, nullable: true}"),
-        [":2", "target is 'failed'", "nullable"],
+    "a time that may be empty": (
+        ("happened_at: {type: datetime}", "happened_at: {type: datetime, nullable: true}"),
+        [":2", "time is 'happened_at'", "nullable"],
     ),
     "bounds on a text": (
         ("amount: {type: float, min: 0}", "amount: {type: text, min: 0}"),

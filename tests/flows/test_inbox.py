@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from flows import inbox
+from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ingest import ARRIVED, Landings
+from tasks.ingest import ARRIVED, Kind, Landings
 from tests.samples import until, write_rows
 from tests.tasks.test_ingest import SMALL, rows, small
 
@@ -22,8 +23,9 @@ class Watched:
         self.folder.mkdir(parents=True)
         monkeypatch.setattr(inbox, "submit", self.submit)
 
-    def submit(self, _name: str, kept: Path) -> None:
-        self.results.append(self.landings.land(kept))
+    def submit(self, name: str, kept: Path, kind: Kind) -> None:
+        settings = Settings()
+        self.results.append(Landings(Project.named(name, settings), settings, kind=kind).land(kept))
 
     def look(self) -> bool:
         self.watcher.look(time.monotonic())
@@ -75,7 +77,7 @@ def test_i_24_a_flood_of_files_becomes_one_landing(watched: Watched):
     until(watched.look, 60, "the landing")
     (landing,) = watched.results
     assert (landing.files, landing.landed, landing.snapshot) == (500, 500, "v1")
-    assert not [path for path in watched.folder.iterdir() if not path.name.startswith(".")]
+    assert not [path for path in watched.folder.iterdir() if path.is_file()]
 
 
 def test_a_kill_while_files_are_gathered_loses_none(watched: Watched):
@@ -102,3 +104,13 @@ def test_i_25_an_inbox_that_cannot_be_read_stops_nothing(watched: Watched, monke
     monkeypatch.setattr(inbox.os, "scandir", scandir)
     until(watched.look, 30, "the landing")
     assert (failures, watched.results[0].landed) == ([], 2)
+
+
+def test_i_05_outcomes_have_a_folder_of_their_own_in_the_inbox(watched: Watched):
+    """A file in `outcomes/` labels rows, and is no batch of rows."""
+    watched.landings.land(write_rows(watched.folder / ".a.csv", rows(*range(20))))
+    (watched.folder / "outcomes").mkdir()
+    write_rows(watched.folder / "outcomes" / "late.csv", [{"id": "3", "y": "t"}])
+    until(watched.look, 30, "the landing")
+    (landing,) = watched.results
+    assert (landing.kind, landing.landed, landing.snapshot) == ("outcomes", 1, "v1.1")

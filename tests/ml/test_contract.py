@@ -779,7 +779,7 @@ def test_describe_names_every_column_with_its_role():
         ({"key": ("idd",)}, "Did you mean 'id'"),
         ({"target": "sick"}, "target is 'sick'"),
         ({"time": "age"}, "Columns of type datetime"),
-        ({"target": "sex"}, "nullable"),
+        ({"key": ("sex",)}, "nullable"),
     ],
 )
 def test_roles_must_name_fitting_columns(change, message):

@@ -77,7 +77,15 @@ def test_batches_are_summed_for_status(journal: Journal):
     for state in ("held", "landed"):
         journal.finish("p", [{"batch": "a", "state": state, **counts}], None)
     assert journal.intent("p") is None
-    assert journal.totals("p") == {"landed": 1, "held": 0, "arrived": 3, "rows": 2, "quarantined": 1, "known": 0}
+    assert journal.totals("p") == {
+        "landed": 1,
+        "held": 0,
+        "arrived": 3,
+        "rows": 2,
+        "quarantined": 1,
+        "known": 0,
+        "outcomes": 0,
+    }
 
 
 def test_a_second_one_waits_until_the_first_is_done(journal: Journal):

@@ -1,0 +1,91 @@
+"""Outcomes: what came true later, apart from the rows that it belongs to; the newest one of a key is its label."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.ml.contract import Column, Contract
+from tasks.ml.identity import SIZE, as_binary, from_binary, key_hashes, row_ids
+
+AT = "outcome_at"  # the column that says when an outcome became known
+
+
+def outcome_contract(contract: Contract) -> Contract:
+    """What an outcome of these rows may be: the columns of the key, the target, and when it became known.
+
+    >>> columns = {"id": Column(type="int"), "day": Column(type="datetime"), "y": Column(type="bool", nullable=True)}
+    >>> found = outcome_contract(Contract(columns=columns, key=("id",), time="day", target="y"))
+    >>> list(found.columns), found.key, found.columns["y"].nullable
+    (['id', 'y', 'outcome_at'], ('id', 'outcome_at'), False)
+    """
+    target = contract.columns[contract.target].model_copy(update={"nullable": False})
+    named = {name: contract.columns[name] for name in contract.key}
+    return Contract(
+        columns={**named, contract.target: target, AT: Column(type="datetime", about="when the outcome became known")},
+        key=(*contract.key, AT), time=AT, target=contract.target, ahead=contract.ahead,
+        hold_above=contract.hold_above, hold_bad_target=contract.hold_bad_target,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The newest outcome of every key; of two with one time the greater by content, so that no order of files matters.
+
+    Attributes:
+        outcomes: rows of the table `outcomes`: key, target, `outcome_at`.
+        ids: (n, 16) their names.
+        key, target: columns.
+    """
+
+    outcomes: pa.Table
+    ids: np.ndarray
+    key: tuple[str, ...]
+    target: str
+
+    @cached_property
+    def _newest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Hashes of the keys in order, and where the newest outcome of each stands."""
+        hashes = key_hashes(self.outcomes, self.key)
+        words = np.ascontiguousarray(self.ids).view(">u8").reshape(-1, 2)
+        at = self.outcomes[AT].cast(pa.int64()).to_numpy()
+        order = np.lexsort((words[:, 1], words[:, 0], at, hashes))
+        last = np.append(hashes[order][1:] != hashes[order][:-1], True)[: len(order)]
+        return hashes[order][last], order[last]
+
+    def of(self, rows: pa.Table) -> np.ndarray:
+        """Where the outcome of each row stands, -1 where it has none: (n,) int64."""
+        known, places = self._newest
+        if not len(known):
+            return np.full(len(rows), -1, dtype=np.int64)
+        hashes = key_hashes(rows, self.key)
+        at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+        return np.where(known[at] == hashes, places[at], -1)
+
+    def onto(self, rows: pa.Table, name: str) -> pa.Table:
+        """The rows with their outcomes as targets; one that has another target than it landed with gets another name.
+
+        Args:
+            rows: with the columns of the key, the target and `name`, the rows' names.
+            name: the column of names, (16 bytes each); from BLAKE2b over the row's old name and the outcome.
+        """
+        found = self.of(rows)
+        if not (found >= 0).any():
+            return rows
+        place = pa.array(found, mask=found < 0)
+        came = self.outcomes[self.target].combine_chunks().take(place).cast(rows[self.target].type)
+        own = rows[self.target].combine_chunks()
+        same = pc.fill_null(pc.equal(own, came), False)  # ty: ignore[missing-attribute]
+        moved = np.flatnonzero((found >= 0) & ~same.to_numpy(zero_copy_only=False))
+        ids = from_binary(rows[name]).copy()
+        values = row_ids(pa.table({self.target: came.take(pa.array(moved))}))
+        pairs = np.concatenate([ids[moved], values], axis=1)
+        ids[moved] = np.frombuffer(
+            b"".join(hashlib.blake2b(pair.tobytes(), digest_size=SIZE).digest() for pair in pairs), dtype=np.uint8
+        ).reshape(-1, SIZE)
+        target = pc.coalesce(came, own)  # ty: ignore[missing-attribute]
+        rows = rows.set_column(rows.column_names.index(self.target), self.target, target)
+        return rows.set_column(rows.column_names.index(name), name, as_binary(ids))

@@ -1,0 +1,194 @@
+import datetime as dt
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tasks import ingest
+from tasks.config.errors import ArtifactError, BatchError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.profile import Profile
+from tasks.stores import durable
+from tasks.stores.lake import Lake, parts, snapshot_named
+from tasks.stores.references import Snapshot
+from tests.samples import write_rows
+from tests.tasks.test_ingest import SMALL, counts, land, rows, small
+
+__all__ = ["small"]
+
+DAY = dt.datetime(2026, 2, 1, tzinfo=dt.UTC)
+
+
+def outcomes(landings: ingest.Landings, day: int = 0) -> ingest.Landings:
+    settings = Settings()
+    use = Project.named(landings.project, settings)
+    return ingest.Landings(use, settings, lambda: DAY + dt.timedelta(days=day), kind="outcomes")
+
+
+def found_as(lake: Lake, name: str | None) -> Snapshot:
+    found = snapshot_named(lake, name)
+    assert found is not None
+    return found
+
+
+def newest(lake: Lake) -> Snapshot:
+    return found_as(lake, None)
+
+
+def labels(lake: Lake, name: str | None = None) -> dict[int, bool]:
+    return lake.read(found_as(lake, name)).set_index("id")["y"].to_dict()
+
+
+@pytest.fixture
+def late(small: ingest.Landings) -> ingest.Landings:
+    """The project with labels that may come later."""
+    settings = Settings()
+    text = SMALL.replace("y: {type: bool}", "y: {type: bool, nullable: true}")
+    (settings.projects / "small" / "project.yaml").write_text(text)
+    return ingest.Landings(Project.named("small", settings), settings)
+
+
+def test_i_05_a_late_label_changes_what_is_learned_and_no_row(small, tmp_path: Path):
+    """Outcomes are versioned apart: the table of rows stays as it is, old snapshots read as they were, the digest moves."""
+    land(small, tmp_path, "a.csv", rows(*range(20)))
+    before, files = newest(small.lake), small.lake.landed.stored()
+    truth = labels(small.lake)
+    landing = land(outcomes(small), tmp_path, "late.csv", [{"id": "0", "y": "f"}, {"id": "3", "y": "f"}])
+    after = newest(small.lake)
+    assert (counts(landing), landing.kind, landing.snapshot) == ((2, 2, 0, 0), "outcomes", "v1.1")
+    assert (small.lake.landed.stored(), after.version, after.outcomes) == (files, before.version, 1)
+    assert labels(small.lake) == truth | {0: False}, "3 was false before"
+    assert labels(small.lake, before.name) == truth
+    assert before.digest != after.digest
+    assert small.lake.changes(before, after, ("id",)) == {"added": 0, "removed": 0, "changed": 1}
+    features = small.lake.read(before).drop(columns=["y", "_row"]).sort_values("id", ignore_index=True)
+    pd.testing.assert_frame_equal(
+        features, small.lake.read(after).drop(columns=["y", "_row"]).sort_values("id", ignore_index=True)
+    )
+
+
+def test_i_05_an_outcome_that_says_what_the_row_says_changes_nothing(small, tmp_path: Path):
+    """The same labels once more give the same digest, so nothing is trained for them."""
+    land(small, tmp_path, "a.csv", rows(*range(20)))
+    before = newest(small.lake)
+    land(outcomes(small), tmp_path, "late.csv", [{"id": str(n), "y": "tf"[n % 2]} for n in range(20)])
+    assert newest(small.lake).digest == before.digest
+
+
+def test_i_05_the_newest_outcome_counts_whatever_came_first(small, tmp_path: Path):
+    """Two files in either order give the same labels and the same digest."""
+    land(small, tmp_path, "a.csv", rows(*range(4)))
+    new = [{"id": "1", "y": "t", "outcome_at": "2026-01-20T00:00:00Z"}]
+    old = [
+        {"id": "1", "y": "f", "outcome_at": "2026-01-10T00:00:00Z"},
+        {"id": "2", "y": "f", "outcome_at": "2026-01-10T00:00:00Z"},
+    ]
+    land(outcomes(small), tmp_path, "new.csv", new)
+    land(outcomes(small), tmp_path, "old.csv", old)
+    assert labels(small.lake) == {0: True, 1: True, 2: False, 3: False}
+    other = Settings(home=tmp_path / "other")
+    land(ingest.Landings(small.use, other), tmp_path, "a.csv", rows(*range(4)))
+    mirrored = ingest.Landings(small.use, other, kind="outcomes")
+    land(mirrored, tmp_path, "old.csv", old)
+    land(mirrored, tmp_path, "new.csv", new)
+    assert newest(mirrored.lake).digest == newest(small.lake).digest
+
+
+def test_i_05_outcomes_that_are_known_do_not_land_again(small, tmp_path: Path):
+    """A daily dump of all labels without times is known, but for what is new in it; the same bytes are known as ever."""
+    land(small, tmp_path, "a.csv", rows(*range(20)))
+    dump = [{"id": str(n), "y": "t"} for n in range(10)]
+    assert counts(land(outcomes(small), tmp_path, "monday.csv", dump)) == (10, 10, 0, 0)
+    small.journal.announced("small")
+    assert counts(land(outcomes(small, 1), tmp_path, "again.csv", dump)) == (10, 0, 0, 10)
+    tuesday = [*dump[1:], {"id": "0", "y": "f"}, {"id": "11", "y": "t"}]
+    assert counts(land(outcomes(small, 1), tmp_path, "tuesday.csv", tuesday)) == (11, 2, 0, 9)
+    assert labels(small.lake)[0] is False
+    assert small.journal.totals("small")["outcomes"] == 12
+    assert small.journal.totals("small")["rows"] == 20
+
+
+def test_i_05_a_broken_outcome_goes_to_quarantine_and_an_outcome_without_a_row_waits(small, tmp_path: Path):
+    """Every outcome is accounted for; one whose row has not come labels nothing until it comes."""
+    landing = land(outcomes(small), tmp_path, "early.csv", [{"id": "7", "y": "t"}, {"id": "8", "y": "maybe"}])
+    assert counts(landing) == (2, 1, 1, 0)
+    assert (landing.rules, landing.snapshot) == ({"y is no bool": 1}, None)
+    land(small, tmp_path, "a.csv", rows(7, 8, 9))
+    assert labels(small.lake) == {7: True, 8: True, 9: False}
+    settings = Settings()
+    again = ingest.Landings(Project.named("small", settings), settings, kind="outcomes").replay("early.csv")
+    assert (again.state, counts(again)) == ("known", (1, 0, 1, 0))
+
+
+def test_i_05_the_bytes_of_a_batch_of_rows_are_no_outcomes(small, tmp_path: Path):
+    """A file that came as rows is refused as outcomes, with the reason."""
+    land(small, tmp_path, "a.csv", rows(*range(4)))
+    with pytest.raises(BatchError, match="came as rows before"):
+        outcomes(small).land(tmp_path / "a.csv")
+
+
+def test_i_19_rows_without_a_label_wait_for_it_and_neither_teach_nor_judge(late, tmp_path: Path):
+    """Rows may land before their label; they are counted as pending, and are learned from when the outcome has come."""
+    landing = land(late, tmp_path, "a.csv", [*rows(*range(100)), *rows(*range(100, 120), y="")])
+    assert counts(landing) == (120, 120, 0, 0)
+    root = Settings().lake("small")
+    split = parts(late.use, newest(late.lake), root)
+    assert (split.immature, len(split.train) + len(split.validation) + len(split.holdout)) == (20, 100)
+    land(outcomes(late), tmp_path, "late.csv", [{"id": str(n), "y": "t"} for n in range(100, 105)])
+    split = parts(late.use, newest(late.lake), root)
+    assert (split.immature, len(split.train) + len(split.validation) + len(split.holdout)) == (15, 105)
+
+
+def test_i_19_positives_that_are_labelled_first_are_no_reason_to_hold(late, tmp_path: Path):
+    """Which labels come first says nothing about the world: the outcomes land, and rows are judged against rows only."""
+    for n in range(6):
+        land(late, tmp_path, f"{n}.csv", rows(*range(n * 100, n * 100 + 100)))
+    landing = land(outcomes(late), tmp_path, "late.csv", [{"id": str(n), "y": "t"} for n in range(300)])
+    assert (landing.state, landing.findings) == ("landed", ())
+    assert all("outcome_at" not in Profile.model_validate_json(text).model_dump_json() for text in late.journal.profiles("small", 10))  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
+def test_s_01_outcomes_land_exactly_once_across_a_fault_at_every_step(small, tmp_path: Path, monkeypatch, fault):
+    """A kill or an I/O error before the n-th durable step, for every n: the next attempt ends with each outcome once."""
+    file, step, done = write_rows(tmp_path / "late.csv", [{"id": "3", "y": "t"}, {"id": "x", "y": "t"}]), 0, False
+    while not done:
+        settings, seen = Settings(home=tmp_path / f"home{fault.__name__}{step}"), iter(range(step))
+        land(ingest.Landings(small.use, settings), tmp_path, "a.csv", rows(*range(20)))
+        landings = ingest.Landings(small.use, settings, kind="outcomes")
+
+        def seam(what: str, left=seen) -> None:
+            if next(left, None) is None:
+                raise fault(f"at {what}")
+
+        monkeypatch.setattr(durable, "seam", seam)
+        try:
+            landings.land(file)
+            done = True
+        except fault:
+            pass
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        landings.land(file)
+        row = landings.journal.batches("small")[-1]
+        assert (row["kind"], row["landed"], row["quarantined"], row["known"]) == ("outcomes", 1, 1, 0), step
+        assert landings.journal.intent("small") is None
+        assert [file.rows for file in landings.table.files(landings.table.open())] == [1], step
+        assert labels(landings.lake)[3] is True
+        step += 1
+    assert step > 6
+
+
+def test_a_window_of_time_is_a_snapshot_of_its_own(small, tmp_path: Path):
+    """A window has its own digest, reads its rows only, and is found again by its name."""
+    land(small, tmp_path, "a.csv", rows(*range(28)))
+    whole = newest(small.lake)
+    found = found_as(small.lake, "@2026-01-05..2026-01-10")
+    assert sorted(small.lake.read(found)["id"]) == [4, 5, 6, 7, 8]
+    assert (found.rows, found.since[:10], found.until[:10]) == (5, "2026-01-05", "2026-01-09")
+    assert found.digest != whole.digest
+    assert found_as(small.lake, found.name) == found
+    assert found_as(small.lake, "v1@2026-01-10..").rows == 19
+    assert small.lake.changes(found, whole, ("id",)) == {"added": 23, "removed": 0, "changed": 0}
+    with pytest.raises(ArtifactError, match="is no moment"):
+        snapshot_named(small.lake, "@soon..")
