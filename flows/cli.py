@@ -406,7 +406,7 @@ def _status(settings: Settings) -> dict[str, Any]:
         empty = {
             "champion": None,
             "serving": None,
-            "batches": {"landed": 0, "held": 0, "arrived": 0, "rows": 0, "quarantined": 0, "known": 0},
+            "batches": {"landed": 0, "held": 0, "arrived": 0, "rows": 0, "quarantined": 0, "known": 0, "outcomes": 0},
             "last_train": None,
         }
         return {
