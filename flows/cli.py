@@ -411,7 +411,9 @@ def _status(settings: Settings) -> dict[str, Any]:
         }
         return {
             "services": stack.services(settings),
-            "projects": [{"project": name, **empty} for name in settings.project_names()],
+            "projects": [
+                {"project": name, **empty, "waiting": _waiting(settings, name)} for name in settings.project_names()
+            ],
         }
     journal, live = Journal(settings.journal()), served(settings)
     champions = journal.champions()
@@ -424,10 +426,18 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "serving": {"version": live[name]} if name in live else None,
                 "batches": journal.totals(name),
                 "last_train": _last(journal.trainings(name)),
+                "waiting": _waiting(settings, name),
             }
             for name in sorted({*settings.project_names(), *champions})
         ],
     }  # fmt: skip
+
+
+def _waiting(settings: Settings, project: str) -> int:
+    """Files in the inbox that have not landed yet: just dropped, still being written, or taken and on their way."""
+    folders = [settings.inbox(project, kind) for kind in ("rows", "outcomes")]
+    found = [path for folder in folders for path in (*folder.glob("*"), *(folder / ".arrived").rglob("*"))]
+    return sum(path.is_file() and not path.name.startswith(".") for path in found)
 
 
 def _champion(release: Any) -> dict[str, Any] | None:
@@ -462,14 +472,23 @@ def _service_table(services: list[dict[str, Any]]) -> Table:
 
 def _project_table(projects: list[dict[str, Any]]) -> Table:
     table = Table(
-        "project", "champion", "metric", "answers", "batches", "rows", "quarantined", "last training", box=None
+        "project",
+        "champion",
+        "metric",
+        "answers",
+        "batches",
+        "waiting",
+        "rows",
+        "quarantined",
+        "last training",
+        box=None,
     )
     for row in projects:
         champion, last, batches = row["champion"], row["last_train"], row["batches"]
         table.add_row(
             row["project"], f"version {champion['version']}" if champion else "none",
             f"{champion['metric']} {champion['value']:.4f} [{champion['low']:.4f}, {champion['high']:.4f}]" if champion else "",
-            f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), f"{batches['rows']:,}", str(batches["quarantined"]),
+            f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), str(row["waiting"]), f"{batches['rows']:,}", str(batches["quarantined"]),
             f"{last['state']}: {last['reason']}" if last else "never",
         )  # fmt: skip
     return table

@@ -19,7 +19,6 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.compatibility import Model, compare, report
 from tasks.ml.contract import Contract
-from tasks.ml.identity import digest
 from tasks.ml.infer import infer
 from tasks.ml.reading import KINDS, Reading, sniff
 from tasks.stores import files
@@ -285,7 +284,7 @@ def _journal(settings: Settings) -> Journal | None:
 
 
 def _with_digest(contract: Contract, hooks: str) -> tuple[Contract, str, str]:
-    return contract, digest(contract.model_dump(mode="json")), hooks
+    return contract, contract.digest, hooks
 
 
 def _contract(text: str, where: str) -> Contract:

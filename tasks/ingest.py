@@ -377,7 +377,7 @@ class Landings:
         emptied, refilled = self._rewritten(self.lake.quarantine, BATCH, {without} - {""}, "")
         change = Change(
             project=self.project, kind=self.kind, id=name, names=names, at=at, why=why, contract=self.use.contract, staging=str(self.staging),
-            contract_digest=digest(self.use.contract.model_dump(mode="json")), add=(*rows, *rewritten), remove=removed,
+            contract_digest=self.use.contract.digest, add=(*rows, *rewritten), remove=removed,
             quarantine_add=(*broken, *refilled), quarantine_remove=emptied, batches=tuple(batches),
         )  # fmt: skip
         self.journal.intend(self.project, change.model_dump_json(), at.isoformat())
@@ -474,7 +474,7 @@ class Landings:
         return {
             "project": self.project, "batch": arrival.batch, "name": arrival.name, **counts, "replaced": account.replaced, "kind": self.kind,
             "state": "held" if held else "landed" if account.landed else "known", "reason": reason + corrections if reason.startswith(f"{arrival.name}:") else f"{arrival.name}: {reason}{corrections}",
-            "at": at.isoformat(), "replays": 0, "contract": digest(self.use.contract.model_dump(mode="json")), "announced": False,
+            "at": at.isoformat(), "replays": 0, "contract": self.use.contract.digest, "announced": False,
             "detail": json.dumps(told | {"rules": dict(account.rules)}), "profile": None,
         }  # fmt: skip
 

@@ -40,5 +40,5 @@ def manifest(use: Project, snapshot: Snapshot, threshold: float, seen_until: str
         "project": use.project, "version": 0, "kind": use.kind, "classes": sorted(use.labels), "positive": use.labels[1], "target": contract.target,
         "features": [{"name": name, "type": contract.columns[name].type, "nullable": contract.columns[name].nullable} for name in contract.features],
         "ignored": [*contract.key, contract.time, contract.target], "threshold": threshold, "metric": use.metric, "snapshot": snapshot.name,
-        "snapshot_sha256": snapshot.digest, "seen_until": seen_until,
+        "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "contract": contract.digest,
     }  # fmt: skip

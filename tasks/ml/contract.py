@@ -18,6 +18,7 @@ import pyarrow.compute
 from pydantic import BaseModel, Field, model_validator
 
 from tasks.config.errors import suggestion
+from tasks.ml.identity import digest
 
 Type = Literal["int", "float", "text", "category", "bool", "datetime"]
 
@@ -245,6 +246,11 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
                 f"Columns of type datetime: {times}"
             )
         return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that it says."""
+        return digest(self.model_dump(mode="json"))
 
     @property
     def features(self) -> tuple[str, ...]:

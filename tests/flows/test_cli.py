@@ -86,8 +86,19 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
         "serving": None,
         "batches": {"landed": 0, "held": 0, "arrived": 0, "rows": 0, "quarantined": 0, "known": 0, "outcomes": 0},
         "last_train": None,
+        "waiting": 0,
     }
     assert said["projects"] == [{"project": name, **nothing} for name in ("flights", "thyroid")]
+
+
+def test_status_counts_the_files_that_wait(alone, tmp_path):
+    """A file in the inbox, one in its folder for outcomes, and one that was taken wait; one that landed does not."""
+    inbox = tmp_path / "state" / "inbox" / "thyroid"
+    for place in ("a.csv", "outcomes/b.csv", ".arrived/0-2 files/c.csv", ".landed/d.csv", ".hidden"):
+        (inbox / place).parent.mkdir(parents=True, exist_ok=True)
+        (inbox / place).touch()
+    said = json.loads(command(alone, "status", "--json").stdout)
+    assert {project["project"]: project["waiting"] for project in said["projects"]} == {"flights": 0, "thyroid": 3}
 
 
 # -- misuse: exit code 2 ----------------------------------------------------------------------------------------------
