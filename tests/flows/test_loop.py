@@ -84,6 +84,7 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
         "baselines",
         "champion",
         "calibration",
+        "plausible",
     ]
     numbers = {"age", "TSH", "T3", "TT4", "T4U", "FTI", "TBG"}
     listed = httpx.get(f"{stack.urls['serving']}/projects/thyroid").json()
@@ -198,7 +199,15 @@ def test_a_later_batch_leads_to_one_training_and_a_decision(stack: Stack, champi
     assert len([run for run in runs(stack, "train/thyroid") if "later.csv" in run.name]) == 1
     _, said = keepfit("status")
     project = next(row for row in said["projects"] if row["project"] == "thyroid")
-    assert project["batches"] == {"landed": 2, "held": 0, "arrived": 2972, "rows": 2971, "quarantined": 1, "known": 0}
+    assert project["batches"] == {
+        "landed": 2,
+        "held": 0,
+        "arrived": 2972,
+        "rows": 2971,
+        "quarantined": 1,
+        "known": 0,
+        "outcomes": 0,
+    }
     assert project["serving"]["version"] == project["champion"]["version"] == (2 if ended["state"] == "released" else 1)
 
 
