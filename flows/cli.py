@@ -173,13 +173,13 @@ def contract_diff(project: str, old: str, new: str = "now", *, as_json: Json = F
 
 @data.command(name="list")
 def data_list(project: str, *, as_json: Json = False) -> int:
-    """List the versions of a project's rows, newest first, and what made each."""
+    """List the versions of a project's rows and outcomes, newest first, and what made each."""
     from flows import looking
 
     versions = looking.versions(project, Settings())
-    table = Table("version", "at", "why", "what", "rows", box=None)
+    table = Table("version", "at", "why", "what", "", "rows", box=None)
     for row in versions:
-        table.add_row(row["snapshot"], row["at"][:19], row["why"], row["name"], f"{row['rows']:,}")
+        table.add_row(row["snapshot"], row["at"][:19], row["why"], row["name"], row["kind"], f"{row['rows']:,}")
     return show({"project": project, "versions": versions}, as_json=as_json, page=table)
 
 

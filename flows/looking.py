@@ -6,7 +6,7 @@ from typing import Any
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
-from tasks.stores.lake import Lake, snapshot_named
+from tasks.stores.lake import OUTCOMES, ROWS, Lake, snapshot_named
 
 
 def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
@@ -15,15 +15,23 @@ def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
 
 
 def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
-    """Every version of a project's rows, newest first: what made it, and how many rows it has."""
+    """Every version of a project's rows and of their outcomes, newest first: what made it, and how much of its kind there is."""
     _, lake = _lake(project, settings)
+    rows = list(lake.versions(ROWS))
+    labelled = [
+        (f"v{newest}.{version.number}", OUTCOMES, version)
+        for version in lake.versions(OUTCOMES)
+        if version.number and (newest := max((row.number for row in rows if row.at <= version.at), default=0))
+    ]
     return [
         {
-            "snapshot": f"v{version.number}", "at": version.at, "why": version.why.get("keepfit.why", "made"),
-            "name": version.why.get("keepfit.name", ""), "batch": version.why.get("keepfit.batch", ""),
-            "rows": sum(file.rows for file in lake.landed.files(lake.landed.open(version.number))),
+            "snapshot": name, "kind": kind, "at": version.at, "why": version.why.get("keepfit.why", "made"),
+            "name": version.why.get("keepfit.name", ""), "batch": version.why.get("keepfit.batch", ""), "rows": lake.count(kind, version.number),
         }
-        for version in lake.versions()
+        for name, kind, version in sorted(
+            [*((f"v{version.number}", ROWS, version) for version in rows), *labelled],
+            key=lambda found: (found[2].at, found[2].number), reverse=True,
+        )
     ]  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def rows_schema(contract: Contract) -> pa.Schema:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of the table `rows`."""
+    """One version of a table."""
 
     number: int
     at: str
@@ -163,9 +163,14 @@ class Lake:
         )
         return _frame([rows]).assign(**{ROW: pd.array(as_text(ids[order]), dtype="str")})
 
-    def versions(self) -> Iterator[Version]:
-        """Every version of the table `rows`, newest first."""
-        table = self.landed.open()
+    def count(self, kind: str, version: int) -> int:
+        """Rows of one version of the table `rows` or `outcomes`."""
+        table = self.table(kind)
+        return sum(file.rows for file in table.files(table.open(version)))
+
+    def versions(self, kind: str = ROWS) -> Iterator[Version]:
+        """Every version of the table `rows` or `outcomes`, newest first."""
+        table = self.table(kind).open()
         for row in table.history() if table else ():
             at = pd.Timestamp(row["timestamp"], unit="ms", tz="UTC").isoformat()
             why = {name: str(value) for name, value in row.items() if name.startswith("keepfit.")}

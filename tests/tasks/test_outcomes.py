@@ -4,6 +4,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from flows import looking
 from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.project import Project
@@ -66,6 +67,20 @@ def test_i_05_a_late_label_changes_what_is_learned_and_no_row(small, tmp_path: P
     pd.testing.assert_frame_equal(
         features, small.lake.read(after).drop(columns=["y", "_row"]).sort_values("id", ignore_index=True)
     )
+
+
+def test_i_05_versions_of_outcomes_are_listed_under_names_that_read(small, tmp_path: Path):
+    """`data list` names each version of the outcomes together with the rows that were there, as a snapshot is called."""
+    settings = Settings()
+    land(outcomes(small), tmp_path, "early.csv", [{"id": "50", "y": "t"}])
+    land(small, tmp_path, "a.csv", rows(*range(20)))
+    land(outcomes(small), tmp_path, "late.csv", [{"id": "0", "y": "f"}])
+    land(small, tmp_path, "b.csv", rows(*range(20, 30)))
+    listed = looking.versions("small", settings)
+    assert {row["snapshot"] for row in listed} >= {"v1", "v2"}
+    for row in listed:
+        if row["kind"] == "outcomes":
+            assert looking.snapshot("small", row["snapshot"], settings)["ok"]
 
 
 def test_i_05_an_outcome_that_says_what_the_row_says_changes_nothing(small, tmp_path: Path):
