@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from tasks.config.settings import Settings
+from tests.object_store import store, weed
 from tests.samples import free_port, light_projects
+
+__all__ = ["store", "weed"]  # a real object store
 
 
 @dataclass(frozen=True)

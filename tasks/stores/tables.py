@@ -9,6 +9,7 @@ Price: a file is hashed once when it is written and once when it is read (0.2 s 
 import datetime as dt
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -76,6 +77,12 @@ def _iso(value: dt.datetime | None) -> str:
     return value.astimezone(dt.UTC).isoformat() if value else ""
 
 
+def _options() -> dict[str, str]:
+    """S3: a commit is put only where none is yet; without TLS only when the store's own address says so."""
+    plain = os.environ.get("AWS_ENDPOINT_URL", "").startswith("http://")
+    return {"aws_conditional_put": "etag", "aws_allow_http": str(plain).lower()}
+
+
 class Table:
     """A Delta table in one folder, or under one object-store URL.
 
@@ -86,7 +93,7 @@ class Table:
 
     def __init__(self, root: str, time: str = "") -> None:
         self.root, self.time = root, time
-        self.options = {"aws_conditional_put": "etag"} if root.startswith("s3://") else None
+        self.options = _options() if root.startswith("s3://") else None
 
     # -- what is there ------------------------------------------------------------------------------------------------
     def open(self, version: int | None = None) -> DeltaTable | None:
@@ -210,15 +217,18 @@ class Table:
 
     # -- the engine ---------------------------------------------------------------------------------------------------
     @cached_property
-    def _filesystem(self) -> pyarrow.fs.FileSystem:
+    def _place(self) -> tuple[pyarrow.fs.FileSystem, str]:
+        """Where the data files are: Arrow's own client of that kind of store, and the folder in it."""
         if "://" not in self.root:
-            return pyarrow.fs.LocalFileSystem()
-        from deltalake.fs import DeltaStorageHandler
+            return pyarrow.fs.LocalFileSystem(), self.root
+        return pyarrow.fs.FileSystem.from_uri(self.root)
 
-        return pyarrow.fs.PyFileSystem(DeltaStorageHandler(self.root, self.options))
+    @property
+    def _filesystem(self) -> pyarrow.fs.FileSystem:
+        return self._place[0]
 
     def _at(self, name: str) -> str:
-        return f"{self.root}/{name}" if "://" not in self.root else name
+        return f"{self._place[1]}/{name}" if name else self._place[1]
 
     def _bytes(self, file: DataFile) -> pa.Buffer:
         try:
