@@ -26,14 +26,14 @@ from tasks.ml.identity import digest
 from tasks.ml.outcomes import AT, outcome_contract
 from tasks.ml.profile import Finding, Profile
 from tasks.stores import durable, files
-from tasks.stores.changes import Change, carry_out, settle
+from tasks.stores.changes import Change, Edit, carry_out, settle
+from tasks.stores.compaction import compact, index_of, without_rows
 from tasks.stores.intake import CUT, Account, Intake
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import BATCH, OUTCOMES, ROW, Lake
 from tasks.stores.references import Landing
-from tasks.stores.staging import Stage
-from tasks.stores.tables import DataFile, Table
+from tasks.stores.tables import DataFile
 
 ARRIVED, SENT, LANDED, HELD = (
     ".arrived",
@@ -46,6 +46,7 @@ UNFINISHED = (
     "`keepfit quarantine replay` with --accept and why"
 )
 Kind = Literal["rows", "outcomes"]
+CROWD = 64  # small data files of a table that are worth a compaction
 LONGEST = 100  # characters of a name that are kept
 
 
@@ -126,6 +127,7 @@ class Landings:
     ) -> None:  # fmt: skip
         self.lake = Lake(use.project, settings.lake(use.project), use.contract)
         self._derive = use.hook("derive", settings)
+        self.contract = use.contract
         if kind == "outcomes":
             use = use.model_copy(update={"contract": outcome_contract(use.contract)})
             self._derive = self._stamped
@@ -133,7 +135,8 @@ class Landings:
         self.journal = Journal(settings.journal())
         self.table = self.lake.table(kind)
         self.staging = settings.staging(use.project)
-        self.index = settings.index(use.project) / digest(use.contract.key)[:12]
+        self._indexes = settings.index(use.project)
+        self.index = index_of(self._indexes, use.contract.key)
 
     def land(self, path: Path, supersedes: str = "", accept: str = "") -> Landing:
         """Lands the file at `path`, or the files of the folder, exactly once. May be repeated.
@@ -167,7 +170,7 @@ class Landings:
     @contextmanager
     def _alone(self) -> Generator[None]:
         with self.journal.alone(f"land {self.project}"):
-            settle(self.project, self.lake, self.journal, self.index, self.staging)
+            settle(self.project, self.lake, self.journal, self.staging)
             yield
 
     def named(self, batch: str) -> dict[str, Any]:
@@ -371,29 +374,29 @@ class Landings:
         `names` are the batches that the table shall know, `without` is one whose older rows leave the quarantine.
         """
         rows, broken = intake.close()
-        removed, rewritten = self._rewritten(
-            self.table, ROW, {bytes(name) for name in intake.replaced}, self.use.contract.time
-        )
-        emptied, refilled = self._rewritten(self.lake.quarantine, BATCH, {without} - {""}, "")
+        replaced, stays = self._rewritten(self.kind, ROW, {bytes(name) for name in intake.replaced})
+        emptied, refilled = self._rewritten("quarantine", BATCH, {without} - {""})
         change = Change(
-            project=self.project, kind=self.kind, id=name, names=names, at=at, why=why, contract=self.use.contract, staging=str(self.staging),
-            contract_digest=self.use.contract.digest, add=(*rows, *rewritten), remove=removed,
-            quarantine_add=(*broken, *refilled), quarantine_remove=emptied, batches=tuple(batches),
+            project=self.project, id=name, at=at, why=why, contract=self.contract, staging=str(self.staging), batches=tuple(batches),
+            edits=(
+                Edit(table=self.kind, add=(*rows, *stays), remove=replaced, names=names),
+                Edit(table="quarantine", add=(*broken, *refilled), remove=emptied),
+            ),
         )  # fmt: skip
         self.journal.intend(self.project, change.model_dump_json(), at.isoformat())
-        carry_out(change, self.lake, self.journal, self.index, intake.seen if rows and not removed else None)
+        carry_out(change, self.lake, self.journal, (Keys(self.index), intake.seen) if rows and not replaced else None)
+        compact(self.lake, self.journal, self.contract, self.staging, self._indexes, self._clock(), at_least=CROWD)
 
     def _rewritten(
-        self, table: Table, column: str, gone: set[Any], time: str
+        self, kind: Kind | Literal["quarantine"], column: str, gone: set[Any]
     ) -> tuple[tuple[DataFile, ...], tuple[DataFile, ...]]:
         """The data files that hold rows which go, and those that hold what stays of them."""
-        removed, stage = [], Stage(self.staging, time)
-        for file in table.files(table.open()) if gone else ():
-            stays = [value not in gone for value in table.peek(file, [column])[column].to_pylist()]
-            if not all(stays):
-                removed.append(file)
-                stage.add(table.read(file).filter(pa.array(stays)))
-        return tuple(removed), tuple(stage.close())
+        table = self.lake.table(kind)
+
+        def goes(file: DataFile) -> np.ndarray:
+            return np.array([value in gone for value in table.peek(file, [column])[column].to_pylist()], dtype=bool)
+
+        return without_rows(table, table.files(table.open()) if gone else [], goes, self.staging)
 
     # -- what a pass needs --------------------------------------------------------------------------------------------
     def _intake(self, batches: list[str], keys: Keys, replaceable: Callable[[np.ndarray], np.ndarray]) -> Intake:
@@ -474,7 +477,7 @@ class Landings:
         return {
             "project": self.project, "batch": arrival.batch, "name": arrival.name, **counts, "replaced": account.replaced, "kind": self.kind,
             "state": "held" if held else "landed" if account.landed else "known", "reason": reason + corrections if reason.startswith(f"{arrival.name}:") else f"{arrival.name}: {reason}{corrections}",
-            "at": at.isoformat(), "replays": 0, "contract": self.use.contract.digest, "announced": False,
+            "at": at.isoformat(), "replays": 0, "contract": self.contract.digest, "announced": False,
             "detail": json.dumps(told | {"rules": dict(account.rules)}), "profile": None,
         }  # fmt: skip
 

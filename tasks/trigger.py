@@ -62,7 +62,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
             refused=f"cooling down: the last training began less than {use.on_batch.cooldown if use.on_batch else 0:g} s ago; a follow-up is planned in {wait:.0f} s",
         )
     number = journal.start_training(
-        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now
+        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now, rows=rows.name
     )
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     run = registry.start(f"{project} {rows.name}", {

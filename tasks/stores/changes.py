@@ -4,28 +4,50 @@ import datetime as dt
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
 from pydantic import BaseModel
 
 from tasks.ml.contract import Contract
+from tasks.ml.outcomes import outcome_contract
 from tasks.stores import durable
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import QUARANTINE, Lake, rows_schema
+from tasks.stores.predictions import Predictions
 from tasks.stores.tables import DataFile, Table
+
+Kind = Literal["rows", "quarantine", "outcomes"]
+
+
+class Edit(BaseModel, frozen=True):
+    """What a change does to one table.
+
+    Attributes:
+        add, remove: data files that a commit brings in and takes out of the newest version.
+        names: further names under which the table shall know the change: the batches that land together.
+        delete: data files that are removed from the disk afterwards, for good.
+    """
+
+    table: Kind
+    add: tuple[DataFile, ...] = ()
+    remove: tuple[DataFile, ...] = ()
+    names: tuple[str, ...] = ()
+    delete: tuple[str, ...] = ()
 
 
 class Change(BaseModel, frozen=True):
-    """Everything that one landing, replay, compaction or erasure does to the lake and to the journal.
+    """Everything that one landing, replay, compaction, removal or erasure does to the lake and to the journal.
 
     Attributes:
         id: names it in the tables' logs; a table that knows the name has the change already.
-        kind: which table it changes, `rows` or `outcomes`.
-        names: further names under which that table shall know it: the batches that land together.
+        why: stands in the tables' logs; `keepfit.reason` is left in the place of a data file that is deleted.
+        contract: of the project, by which the rows were checked.
+        edits: one for each table that changes.
         staging: folder with the staged data files.
-        add, remove: data files of that table; quarantine_add, quarantine_remove: those of `quarantine`.
         batches: rows of the journal that are true when it is done.
-        contract_digest: of `contract`, by which the rows were checked.
-        delete: data files that are removed for good afterwards, by table, with the reason that is left in their place.
+        kept: kept files of the inbox that are deleted.
+        blanks: parts of the prediction log that are blanked.
+        erasure: the journal's record of an erasure.
     """
 
     project: str
@@ -33,44 +55,56 @@ class Change(BaseModel, frozen=True):
     at: dt.datetime
     why: dict[str, str]
     contract: Contract
-    contract_digest: str
-    kind: Literal["rows", "outcomes"] = "rows"
-    names: tuple[str, ...] = ()
+    edits: tuple[Edit, ...] = ()
     staging: str = ""
-    add: tuple[DataFile, ...] = ()
-    remove: tuple[DataFile, ...] = ()
-    quarantine_add: tuple[DataFile, ...] = ()
-    quarantine_remove: tuple[DataFile, ...] = ()
     batches: tuple[dict[str, Any], ...] = ()
+    kept: tuple[str, ...] = ()
+    blanks: tuple[tuple[str, int, int], ...] = ()
+    erasure: dict[str, Any] | None = None
+
+    def columns(self, table: Kind) -> pa.Schema:
+        """The columns that a table has under the contract."""
+        if table == "quarantine":
+            return QUARANTINE
+        return rows_schema(self.contract if table == "rows" else outcome_contract(self.contract))
 
 
-def carry_out(change: Change, lake: Lake, journal: Journal, index: Path, staged: Keys | None = None) -> None:
+def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, Keys] | None = None) -> None:
     """Does a change from wherever it stands.
 
     The caller holds the project's lock. May be repeated after a kill at any step: each step looks whether it is done.
+
+    Args:
+        change: what to do.
+        lake: the tables.
+        journal: knows of the change already, as an intent.
+        adopt: the index of keys of the table that the first edit adds to, and the keys that it adds.
     """
     folder = Path(change.staging)
-    target = lake.table(change.kind)
-    for table, files in ((target, change.add), (lake.quarantine, change.quarantine_add)):
-        for file in files:
-            table.publish(file, folder / file.path)
-    if change.add or change.remove:
-        target.commit(
-            change.add, change.remove, (change.id, *change.names), rows_schema(change.contract), change.at, change.why
-        )
-    if change.quarantine_add or change.quarantine_remove:
-        lake.quarantine.commit(
-            change.quarantine_add, change.quarantine_remove, (change.id,), QUARANTINE, change.at, change.why
-        )
+    for edit in change.edits:
+        for file in edit.add:
+            lake.table(edit.table).publish(file, folder / file.path)
+    for edit in change.edits:
+        if edit.add or edit.remove:
+            transactions = (change.id, *edit.names)
+            lake.table(edit.table).commit(
+                edit.add, edit.remove, transactions, change.columns(edit.table), change.at, change.why
+            )
+    for edit in change.edits:
+        lake.table(edit.table).delete(edit.delete, change.at, change.why.get("keepfit.reason", "nothing needs it"))
+    for path in change.kept:
+        durable.remove(Path(path))
+    Predictions.blank(change.blanks)
+    if adopt is not None:
+        index, staged = adopt
+        index.adopt(staged, [file.path for file in change.edits[0].add])
     versions = {"version": _version(lake.landed), "outcomes": _version(lake.outcomes)}
-    if staged is not None:
-        keys = Keys(index)
-        keys.adopt(staged, [file.path for file in change.add])
     contract = {
-        "project": change.project, "digest": change.contract_digest, "at": change.at.isoformat(),
+        "project": change.project, "digest": change.contract.digest, "at": change.at.isoformat(),
         "contract": change.contract.model_dump_json(exclude_defaults=True),
     }  # fmt: skip
-    journal.finish(change.project, [{**batch, **versions} for batch in change.batches], contract)
+    batches = [{**batch, **versions} for batch in change.batches]
+    journal.finish(change.project, batches, contract if batches else None, change.erasure)
     if change.staging and folder.exists():
         durable.remove(folder)
 
@@ -81,8 +115,8 @@ def _version(table: Table) -> int | None:
     return opened.version() if opened else None
 
 
-def settle(project: str, lake: Lake, journal: Journal, index: Path, staging: Path) -> bool:
-    """Finishes what a killed landing had begun and sweeps what it had only prepared; whether there was anything.
+def settle(project: str, lake: Lake, journal: Journal, staging: Path) -> bool:
+    """Finishes what a killed change had begun and sweeps what it had only prepared; whether there was anything.
 
     The caller holds the project's lock.
     """
@@ -90,7 +124,7 @@ def settle(project: str, lake: Lake, journal: Journal, index: Path, staging: Pat
     if begun:
         change = Change.model_validate_json(begun)
         if _can_go_on(change, lake):
-            carry_out(change, lake, journal, index)
+            carry_out(change, lake, journal)
         else:  # prepared on a disk that is gone, and nothing of it is in a table: the batch lands again from its file
             journal.finish(project, [], None)
     left = staging.is_dir() and any(staging.iterdir())
@@ -100,11 +134,13 @@ def settle(project: str, lake: Lake, journal: Journal, index: Path, staging: Pat
 
 
 def _can_go_on(change: Change, lake: Lake) -> bool:
-    table = lake.table(change.kind)
-    if table.holds(table.open(), change.id) or lake.quarantine.holds(lake.quarantine.open(), change.id):
+    """Whether a table has the change already, or every data file that it brings is still there."""
+    staged, tables = Path(change.staging), {edit.table: lake.table(edit.table) for edit in change.edits}
+    if any(table.holds(table.open(), change.id) for table in tables.values()):
         return True
-    published = {*table.stored(), *lake.quarantine.stored()}
-    staged = Path(change.staging)
+    published = {kind: set(table.stored()) for kind, table in tables.items()}
     return all(
-        file.path in published or (staged / file.path).is_file() for file in (*change.add, *change.quarantine_add)
+        file.path in published[edit.table] or (staged / file.path).is_file()
+        for edit in change.edits
+        for file in edit.add
     )

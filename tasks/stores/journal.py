@@ -70,6 +70,20 @@ INTENTS = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
 )
 
+ERASURES = sa.Table(
+    "erasures",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("request", sa.Text, nullable=False, comment="SHA-256 of what was asked for, which is personal itself"),
+    sa.Column(
+        "detail", sa.Text, nullable=False, comment="JSON: how much was erased where, which models had learned from it"
+    ),
+)
+
 WATERMARKS = sa.Table(
     "watermarks",
     METADATA,
@@ -87,6 +101,7 @@ TRAININGS = sa.Table(
     sa.Column("trigger", sa.Text, nullable=False, comment="why it ran"),
     sa.Column("event", sa.Boolean, nullable=False, comment="started by an event, so that the cool-down holds"),
     sa.Column("snapshot", sa.Text, nullable=False, comment="digest of the snapshot"),
+    sa.Column("rows", sa.Text, comment="name of the snapshot"),
     sa.Column("config", sa.Text, nullable=False, comment="digest of project and code"),
     sa.Column("state", sa.Text, nullable=False, comment="running | released | registered | refused | failed"),
     sa.Column("reason", sa.Text, nullable=False),
@@ -238,8 +253,10 @@ class Journal:
         return release
 
     # -- batches ------------------------------------------------------------------------------------------------------
-    def finish(self, project: str, batches: Sequence[dict[str, Any]], contract: dict[str, Any] | None) -> None:
-        """Records what became of batches, the contract that they were checked under, and that the intent is done, in one transaction.
+    def finish(
+        self, project: str, batches: Sequence[dict[str, Any]], contract: dict[str, Any] | None, erasure: dict[str, Any] | None = None
+    ) -> None:  # fmt: skip
+        """Records what became of batches, the contract that they were checked under, an erasure, and that the intent is done, in one transaction.
 
         A second record of a batch replaces the first.
         """
@@ -251,6 +268,8 @@ class Journal:
             if batches:
                 connection.execute(BATCHES.insert(), list(batches))
             connection.execute(INTENTS.delete().where(INTENTS.c.project == project))
+            if erasure is not None:
+                connection.execute(ERASURES.insert().values(**erasure))
             if contract is None:
                 return
             same = (CONTRACTS.c.project == project, CONTRACTS.c.digest == contract["digest"])
@@ -262,6 +281,12 @@ class Journal:
         silent = BATCHES.c.announced.is_(None) | ~BATCHES.c.announced
         with self._write() as connection:
             connection.execute(BATCHES.update().where(BATCHES.c.project == project, silent).values(announced=True))
+
+    def erasures(self, project: str) -> list[dict[str, Any]]:
+        """Every erasure of a project, oldest first; `detail` as an object."""
+        query = sa.select(ERASURES).where(ERASURES.c.project == project).order_by(ERASURES.c.id)
+        with self.engine.connect() as connection:
+            return [{**row, "detail": json.loads(row["detail"])} for row in connection.execute(query).mappings()]
 
     def contracts(self, project: str) -> list[dict[str, Any]]:
         """Every contract that a batch was checked under, oldest first: digest, at, contract (JSON)."""
@@ -352,7 +377,7 @@ class Journal:
 
     # -- trainings ----------------------------------------------------------------------------------------------------
     def start_training(
-        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime
+        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = ""
     ) -> int:
         """Records that a training began; gives its number."""
         with self._write() as connection:
@@ -362,6 +387,7 @@ class Journal:
                     trigger=trigger,
                     event=event,
                     snapshot=snapshot,
+                    rows=rows,
                     config=config,
                     state="running",
                     reason="",

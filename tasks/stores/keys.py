@@ -94,6 +94,17 @@ class Keys:
         self.runs = self._merged([*self.runs, *(Run(run.name, run.entries, covers) for run in other.runs)])
         self.save()
 
+    def rename(self, old: Iterable[str], new: Iterable[str]) -> None:
+        """The rows of some data files stand in others now, and nothing else in them."""
+        gone, came = set(old), set(new)
+        self.runs = [
+            Run(run.name, run.entries, tuple(sorted({*run.files} - gone | came)))
+            if gone.intersection(run.files)
+            else run
+            for run in self.runs
+        ]
+        self.save()
+
     # -- runs ---------------------------------------------------------------------------------------------------------
     def _merged(self, runs: list[Run]) -> list[Run]:
         """Merges runs while there are eight of like size, as far as the result stays within bounds."""

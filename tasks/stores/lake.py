@@ -59,8 +59,8 @@ class Lake:
         self.outcomes = Table(f"{root}/{OUTCOMES}", AT)
 
     def table(self, kind: str) -> Table:
-        """`rows` or `outcomes`."""
-        return {ROWS: self.landed, OUTCOMES: self.outcomes}[kind]
+        """`rows`, `outcomes` or `quarantine`."""
+        return {ROWS: self.landed, OUTCOMES: self.outcomes, "quarantine": self.quarantine}[kind]
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""

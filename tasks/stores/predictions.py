@@ -1,17 +1,20 @@
 """The prediction log: one JSON line a prediction, in the file before the answer is out; a killed server loses none."""
 
 import datetime as dt
+import itertools
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
+
+from tasks.stores import durable
 
 LOG = logging.getLogger("keepfit.predictions")
 
@@ -62,6 +65,31 @@ class Predictions:
             if (since is None or day >= since) and (until is None or day <= until):
                 yield from _records(path)
 
+    def find(self, project: str, has: Callable[[list[dict[str, Any]]], list[bool]]) -> list[tuple[str, int, int]]:
+        """Where the predictions of some rows stand: file, first byte, number of bytes; `has` is asked 1,000 rows at a time."""
+        found = []
+        for path in sorted((self.folder / project).glob("????-??-??.jsonl")):
+            with path.open("rb") as lines:
+                for some in _batched(_placed(lines), 1000):
+                    hits = has([record["row"] for _, _, record in some])
+                    found += [(str(path), at, size) for (at, size, _), hit in zip(some, hits, strict=True) if hit]
+        return found
+
+    @staticmethod
+    def blank(places: Iterable[tuple[str, int, int]]) -> None:
+        """Overwrites records with blanks where they stand, so that servers may go on appending. May be repeated."""
+        by_file: dict[str, list[tuple[int, int]]] = {}
+        for path, at, size in places:
+            by_file.setdefault(path, []).append((at, size))
+        for path, spans in by_file.items():
+            durable.step(f"blank {Path(path).name}")
+            with Path(path).open("r+b") as file:
+                for at, size in spans:
+                    file.seek(at)
+                    file.write(b" " * size)
+                file.flush()
+                os.fsync(file.fileno())
+
     def close(self) -> None:
         """Closes the files; a later append opens them again."""
         with self._lock:
@@ -96,6 +124,24 @@ class Predictions:
         if now >= self._quiet_until:
             self._quiet_until = now + 60
             LOG.error("%s: predictions are answered but not logged: %s", project, error.strerror or error)
+
+
+def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """First byte, number of bytes without the line break, and content of each record with a row."""
+    at = 0
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict) and isinstance(record.get("row"), dict):
+            yield at, len(line.rstrip(b"\n")), record
+        at += len(line)
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while some := list(itertools.islice(items, size)):
+        yield some
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Staging: the data files of a landing on the local disk, before the table knows of them."""
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class Stage:
         self._waiting.append(rows)
         self._rows += len(rows)
         while self._rows >= ROWS_OF_A_FILE:
-            every = pa.concat_tables(self._waiting)
+            every = pa.concat_tables(self._waiting, promote_options="permissive")  # older files lack newer columns
             self._hand_over(every.slice(0, ROWS_OF_A_FILE))
             rest = every.slice(ROWS_OF_A_FILE)
             self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
@@ -40,7 +39,7 @@ class Stage:
     def close(self) -> list[DataFile]:
         """Writes what waits; gives the files in order."""
         if self._rows:
-            self._hand_over(pa.concat_tables(self._waiting))
+            self._hand_over(pa.concat_tables(self._waiting, promote_options="permissive"))
             self._waiting, self._rows = [], 0
         self._collect()
         self._writer.shutdown()
@@ -64,8 +63,3 @@ class Stage:
         file, data = encode(rows, self.time)
         durable.write(self.folder / file.path, memoryview(data))
         return file
-
-
-def rewritten(stage: Stage, table: pa.Table, gone: Sequence[bool]) -> None:
-    """Puts the rows of a data file that stay into the stage."""
-    stage.add(table.filter(pa.array([not is_gone for is_gone in gone])))

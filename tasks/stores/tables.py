@@ -34,6 +34,7 @@ CONFIGURATION: dict[str, str | None] = {
     "delta.enableExpiredLogCleanup": "false",
     "delta.checkpointInterval": "20",  # opening a table stays cheap however many commits it has
 }
+REMOVED = "_removed"  # folder of notes about data files that were deleted; Delta readers skip what begins with _
 NAME = re.compile(r"[0-9a-f]{64}\.parquet")
 
 
@@ -143,10 +144,12 @@ class Table:
 
     def peek(self, file: DataFile, columns: Sequence[str]) -> pa.Table:
         """Some columns of a data file without verifying it: for indexes and counts that are checked elsewhere."""
-        reader = pa.parquet.ParquetFile(
-            self._filesystem.open_input_file(self._at(file.path)), page_checksum_verification=True
-        )
-        with reader:
+        try:
+            source = self._filesystem.open_input_file(self._at(file.path))
+        except OSError as error:
+            self._say_when_removed(file, error)
+            raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
+        with source, pa.parquet.ParquetFile(source, page_checksum_verification=True) as reader:
             return reader.read(columns=[name for name in columns if name in reader.schema_arrow.names])
 
     def verify(self, files: Sequence[DataFile]) -> Iterator[str]:
@@ -204,16 +207,22 @@ class Table:
         table.update_incremental()
         return table.version()
 
-    def delete(self, names: Sequence[str]) -> None:
-        """Removes data files for good. What still belongs to a version that somebody needs must not be among them."""
+    def delete(self, names: Sequence[str], at: dt.datetime, reason: str) -> None:
+        """Removes data files for good; whoever asks for one later is told when and why. May be repeated.
+
+        What still belongs to a version that somebody needs must not be among them.
+        """
+        if wrong := [name for name in names if not NAME.fullmatch(name)]:
+            raise ArtifactError(f"{self.root}: '{wrong[0]}' is no data file of this table; nothing was removed.")
         for name in names:
-            if not NAME.fullmatch(name):
-                raise ArtifactError(f"{self.root}: '{name}' is no data file of this table; nothing was removed.")
-            if "://" not in self.root:
-                durable.remove(Path(self.root) / name)
-            else:
-                durable.step(f"remove {name}")
-                self._filesystem.delete_file(self._at(name))
+            note, filesystem = self._at(f"{REMOVED}/{name}.json"), self._filesystem
+            durable.step(f"note {name}")
+            filesystem.create_dir(self._at(REMOVED))
+            with filesystem.open_output_stream(note) as sink:
+                sink.write(json.dumps({"at": at.isoformat(), "reason": reason}).encode())
+            durable.step(f"remove {name}")
+            if filesystem.get_file_info(self._at(name)).type == pyarrow.fs.FileType.File:
+                filesystem.delete_file(self._at(name))
 
     # -- the engine ---------------------------------------------------------------------------------------------------
     @cached_property
@@ -234,8 +243,20 @@ class Table:
         try:
             with self._filesystem.open_input_file(self._at(file.path)) as source:
                 return source.read_buffer()
-        except (FileNotFoundError, OSError) as error:
+        except OSError as error:
+            self._say_when_removed(file, error)
             raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
+
+    def _say_when_removed(self, file: DataFile, error: OSError) -> None:
+        try:
+            with self._filesystem.open_input_stream(self._at(f"{REMOVED}/{file.path}.json")) as source:
+                note = json.loads(source.read())
+        except (OSError, ValueError):
+            return
+        raise ArtifactError(
+            f"{self.root}/{file.path}: was removed on {note['at'][:10]}: {note['reason']}. Snapshots that held it cannot be read "
+            "any more; use a newer one."
+        ) from error
 
     def _damaged(self, file: DataFile, what: str) -> ArtifactError:
         return ArtifactError(

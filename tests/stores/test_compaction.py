@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import pytest
+
+from tasks import ingest
+from tasks.config.settings import Settings
+from tasks.stores import durable
+from tasks.stores.keys import Keys
+from tests.tasks.test_ingest import counts, land, rows, small
+from tests.tasks.test_outcomes import outcomes
+
+__all__ = ["small"]
+
+
+def files(landings: ingest.Landings, kind: str = "rows") -> int:
+    table = landings.lake.table(kind)
+    return len(table.files(table.open()))
+
+
+def test_many_small_batches_stay_few_files_with_the_same_content(small, tmp_path: Path, monkeypatch):
+    """Small data files are compacted as they come; digest, older snapshots, known keys and quarantine do not change."""
+    monkeypatch.setattr(ingest, "CROWD", 4)
+    kept = {}
+    for n in range(10):
+        land(small, tmp_path, f"{n}.csv", [*rows(*range(n * 5, n * 5 + 5)), *rows(1000 + n, age="455")])
+        land(outcomes(small), tmp_path, f"late{n}.csv", [{"id": str(n), "y": "t"}])
+        kept[n] = small.lake.snapshot()
+        assert files(small) < 4
+        assert files(small, "outcomes") < 4
+        assert files(small, "quarantine") < 4
+    for n, snapshot in kept.items():
+        assert sorted(small.lake.read(snapshot)["id"]) == list(range(n * 5 + 5))
+    assert len(small.lake.quarantined()) == 10
+    small.journal.announced("small")
+    assert counts(land(small, tmp_path, "again.csv", rows(*range(50)))) == (50, 0, 0, 50)
+    assert counts(land(outcomes(small), tmp_path, "again2.csv", [{"id": "3", "y": "t"}])) == (1, 0, 0, 1)
+
+
+def test_compaction_does_not_read_the_index_of_keys_anew(small, tmp_path: Path, monkeypatch):
+    """The index follows a compaction by name alone, so that landing does not cost more the more has landed."""
+    monkeypatch.setattr(ingest, "CROWD", 3)
+    for n in range(3):
+        land(small, tmp_path, f"{n}.csv", rows(*range(n * 5, n * 5 + 5)))
+    assert files(small) == 1
+    keys = Keys(small.index)
+    assert keys.files == {file.path for file in small.lake.landed.files(small.lake.landed.open())}
+
+    def unread(*_arguments: object) -> None:
+        raise AssertionError("a data file was read for its keys")
+
+    monkeypatch.setattr(Keys, "add", unread)
+    small.lake.follow(keys, small.lake.landed, ("id",))
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
+def test_s_01_a_compaction_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+    """A kill or an I/O error before the n-th durable step, for every n: the next landing finds every row once."""
+    monkeypatch.setattr(ingest, "CROWD", 3)
+    step, done = 0, False
+    while not done:
+        landings = ingest.Landings(small.use, Settings(home=tmp_path / f"home{fault.__name__}{step}"))
+        for n in range(2):
+            land(landings, tmp_path, f"{n}.csv", rows(*range(n * 5, n * 5 + 5)))
+        left = iter(range(step))
+
+        def seam(what: str, left=left) -> None:
+            if next(left, None) is None:
+                raise fault(f"at {what}")
+
+        monkeypatch.setattr(durable, "seam", seam)
+        try:
+            land(landings, tmp_path, "2.csv", rows(*range(10, 15)))
+            done = True
+        except fault:
+            pass
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        land(landings, tmp_path, "2.csv", rows(*range(10, 15)))
+        land(landings, tmp_path, "3.csv", rows(15))
+        assert sorted(landings.lake.rows()["id"]) == list(range(16)), step
+        assert landings.journal.totals("small")["rows"] == 16
+        assert landings.journal.intent("small") is None
+        assert not landings.staging.exists()
+        step += 1
+    assert step > 12
