@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from flows import stack
-from tasks.config.errors import KeepfitError, suggestion
+from tasks.config.errors import BatchError, KeepfitError, suggestion
 from tasks.config.settings import Settings
 
 DONE, REFUSED, MISUSE = 0, 1, 2
@@ -219,6 +219,23 @@ def data_diff(project: str, a: str, b: str, *, as_json: Json = False) -> int:
     return show(found, as_json=as_json, page=table if "from" in found else None)
 
 
+@data.command(name="tidy")
+def data_tidy(project: str, *, keep_days: float = 30, dry_run: bool = False, as_json: Json = False) -> int:
+    """Compact small data files, and remove those that nothing needs: no newest version, no recent one, no model.
+
+    Args:
+        project: The project.
+        keep_days: Versions of so many days stay readable, whether a model needs them or not.
+        dry_run: Only say what would be done.
+    """
+    from tasks.config.project import Project
+    from tasks.tidy import Tidying
+
+    settings = Settings()
+    found = Tidying(Project.named(project, settings), settings).tidy(keep_days, dry_run=dry_run)
+    return show(found, as_json=as_json, page=f"{project}: {found['reason']}")
+
+
 def _changes(found: dict[str, Any]) -> str:
     return ", ".join(f"{found.get(what, 0):,} {what}" for what in ("added", "removed", "changed"))
 
@@ -250,6 +267,60 @@ def quarantine_replay(project: str, batch: str, *, accept: str = "", as_json: Js
 
     landing = looking.replay(project, batch, f"{accept} ({settings.actor})" if accept else "", settings)
     return show(landing, as_json=as_json, page=landing["reason"])
+
+
+@app.command(group=LOOP)
+def erase(
+    project: str, *, key: Annotated[tuple[str, ...], Parameter(negative="")] = (), where: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    why: str = "", dry_run: bool = False, listed: Annotated[bool, Parameter(name="--list", negative="")] = False, yes: bool = False, as_json: Json = False,
+) -> int:  # fmt: skip
+    """Erase somebody's rows for good: from every version, quarantine, outcomes, kept files and the prediction log.
+
+    Older snapshots that held them cannot be read any more, and say so. The models that learned from them are named; train
+    again to be rid of them there, too. The same bytes do not come back; a new batch with the same key lands as any other.
+
+    Args:
+        project: The project.
+        key: The key of rows to erase.
+        where: COLUMN=VALUE; rows must have all of these values, and the other rows under their keys go, too.
+        why: Goes on record, with your name; the key does not.
+        dry_run: Only say what would be erased.
+        listed: Show the erasures so far.
+        yes: Do not ask.
+    """
+    settings = Settings()
+    from tasks.config.project import Project
+    from tasks.erase import Erasing
+    from tasks.stores.journal import Journal
+
+    use = Project.named(project, settings)
+    if listed:
+        past = Journal(settings.journal()).erasures(project)
+        lines = [f"{row['at'][:19]}  {row['actor']}: {row['reason']} ({row['rows']:,} rows)" for row in past]
+        return show({"project": project, "erasures": past}, as_json=as_json, page="\n".join(lines) or "none")
+    if wrong := [text for text in where if "=" not in text]:
+        raise BatchError(f"--where is '{wrong[0]}'. Wanted: COLUMN=VALUE.")
+    erasing, values = Erasing(use, settings), dict(text.split("=", 1) for text in where)
+    if not dry_run and not why:
+        raise BatchError("An erasure goes on record: say --why. Nothing was changed.")
+    if not dry_run and not yes:
+        planned = erasing.erase(key, values, actor=settings.actor, reason=why, dry_run=True)
+        if input(f"{planned.reason}, and {planned.snapshots} older snapshots become unreadable. Type yes: ") != "yes":
+            return show({"state": "refused", "reason": "nothing was erased"}, as_json=as_json)
+    erased = erasing.erase(key, values, actor=settings.actor, reason=why, dry_run=dry_run)
+    return show(erased.model_dump(mode="json"), as_json=as_json, page=_erased(erased.model_dump()))
+
+
+def _erased(erased: dict[str, Any]) -> str:
+    lines = [f"{erased['project']}: {erased['reason']}; {erased['snapshots']} older snapshots cannot be read any more"]
+    for model in erased["models"]:
+        what = f"version {model['version']}" if model["version"] else f"training {model['training']}"
+        lines.append(f"{what}{' (the champion)' if model['champion'] else ''} learned from {model['snapshot']}")
+    if erased["models"]:
+        lines.append(f"next: keepfit train {erased['project']} --reason 'rows were erased'")
+    lines += [f"has not landed yet, so erase again when it has: {name}" for name in erased["waiting"]]
+    lines += [f"cannot be read; look into it yourself: {name}" for name in erased["unread"]]
+    return "\n".join(lines)
 
 
 @app.command(group=PROJECTS)
@@ -406,7 +477,16 @@ def _status(settings: Settings) -> dict[str, Any]:
         empty = {
             "champion": None,
             "serving": None,
-            "batches": {"landed": 0, "held": 0, "arrived": 0, "rows": 0, "quarantined": 0, "known": 0, "outcomes": 0},
+            "batches": {
+                "landed": 0,
+                "held": 0,
+                "arrived": 0,
+                "rows": 0,
+                "quarantined": 0,
+                "known": 0,
+                "outcomes": 0,
+                "erased": 0,
+            },
             "last_train": None,
         }
         return {

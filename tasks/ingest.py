@@ -4,8 +4,7 @@ import datetime as dt
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,28 +18,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.config.errors import BatchError, suggestion
-from tasks.config.names import artifact_key, resource
+from tasks.config.names import ARRIVED, HELD, LANDED, SENT, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest
 from tasks.ml.outcomes import AT, outcome_contract
 from tasks.ml.profile import Finding, Profile
 from tasks.stores import durable, files
-from tasks.stores.changes import Change, Edit, carry_out, settle
-from tasks.stores.compaction import compact, index_of, without_rows
+from tasks.stores.changes import Change, Edit, Workplace, utc
+from tasks.stores.compaction import compact, without_rows
 from tasks.stores.intake import CUT, Account, Intake
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
-from tasks.stores.lake import BATCH, OUTCOMES, ROW, Lake
+from tasks.stores.lake import BATCH, OUTCOMES, ROW
 from tasks.stores.references import Landing
 from tasks.stores.tables import DataFile
 
-ARRIVED, SENT, LANDED, HELD = (
-    ".arrived",
-    ".sent",
-    ".landed",
-    ".held",
-)  # in an inbox: the watcher's, the command's, done, refused
 UNFINISHED = (
     "ends inside a line: whoever wrote it may have died. Nothing landed. Send it whole; or, if it is whole, say "
     "`keepfit quarantine replay` with --accept and why"
@@ -48,11 +41,6 @@ UNFINISHED = (
 Kind = Literal["rows", "outcomes"]
 CROWD = 64  # small data files of a table that are worth a compaction
 LONGEST = 100  # characters of a name that are kept
-
-
-def utc() -> dt.datetime:
-    """The clock."""
-    return dt.datetime.now(dt.UTC)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -112,7 +100,7 @@ def _arrivals(path: Path) -> list[Arrival]:
 
 
 # -- landing ----------------------------------------------------------------------------------------------------------
-class Landings:
+class Landings(Workplace):
     """Lands the batches of one project, one change of the lake at a time.
 
     Args:
@@ -125,18 +113,13 @@ class Landings:
     def __init__(
         self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc, kind: Kind = "rows"
     ) -> None:  # fmt: skip
-        self.lake = Lake(use.project, settings.lake(use.project), use.contract)
+        super().__init__(use, settings)
         self._derive = use.hook("derive", settings)
-        self.contract = use.contract
         if kind == "outcomes":
             use = use.model_copy(update={"contract": outcome_contract(use.contract)})
             self._derive = self._stamped
-        self.use, self.project, self.kind, self._clock = use, use.project, kind, clock
-        self.journal = Journal(settings.journal())
+        self.use, self.kind, self._clock = use, kind, clock
         self.table = self.lake.table(kind)
-        self.staging = settings.staging(use.project)
-        self._indexes = settings.index(use.project)
-        self.index = index_of(self._indexes, use.contract.key)
 
     def land(self, path: Path, supersedes: str = "", accept: str = "") -> Landing:
         """Lands the file at `path`, or the files of the folder, exactly once. May be repeated.
@@ -150,7 +133,7 @@ class Landings:
         Raises:
             BatchError: the file is not there, or not what arrived, or there is no batch `supersedes`.
         """
-        with self._alone():
+        with self.alone():
             arrivals = _arrivals(path)
             rows = {arrival.batch: self.journal.batch(self.project, arrival.batch) for arrival in arrivals}
             fresh = [arrival for arrival in arrivals if rows[arrival.batch] is None]
@@ -164,14 +147,8 @@ class Landings:
         Raises:
             BatchError: there is no such batch.
         """
-        with self._alone():
+        with self.alone():
             return self._replay(self.named(batch), accept)
-
-    @contextmanager
-    def _alone(self) -> Generator[None]:
-        with self.journal.alone(f"land {self.project}"):
-            settle(self.project, self.lake, self.journal, self.staging)
-            yield
 
     def named(self, batch: str) -> dict[str, Any]:
         """The journal's row of a batch, by name or beginning of its digest.
@@ -383,9 +360,8 @@ class Landings:
                 Edit(table="quarantine", add=(*broken, *refilled), remove=emptied),
             ),
         )  # fmt: skip
-        self.journal.intend(self.project, change.model_dump_json(), at.isoformat())
-        carry_out(change, self.lake, self.journal, (Keys(self.index), intake.seen) if rows and not replaced else None)
-        compact(self.lake, self.journal, self.contract, self.staging, self._indexes, self._clock(), at_least=CROWD)
+        self.do(change, (self.index(self.kind), intake.seen) if rows and not replaced else None)
+        compact(self, self._clock(), at_least=CROWD)
 
     def _rewritten(
         self, kind: Kind | Literal["quarantine"], column: str, gone: set[Any]
@@ -403,7 +379,7 @@ class Landings:
         return Intake(self.use, batches, keys, self.staging, self._clock(), replaceable, self._derive)
 
     def _keys(self) -> Keys:
-        keys = Keys(self.index)
+        keys = self.index(self.kind)
         self.lake.follow(keys, self.table, self.use.contract.key)
         return keys
 

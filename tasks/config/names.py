@@ -1,5 +1,12 @@
 """Names that outside systems see, and rely on: events' resources, artifacts' keys."""
 
+ARRIVED, SENT, LANDED, HELD = (
+    ".arrived",
+    ".sent",
+    ".landed",
+    ".held",
+)  # in an inbox: the watcher's, the command's, done, refused
+
 
 def resource(project: str) -> dict[str, str]:
     """What an event of a project is about, for `emit_event`.

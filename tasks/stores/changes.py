@@ -1,13 +1,18 @@
 """A change of the lake is written down before it begins, so that whoever comes next can finish it after a kill."""
 
 import datetime as dt
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 from pydantic import BaseModel
 
+from tasks.config.project import Project
+from tasks.config.settings import Settings
 from tasks.ml.contract import Contract
+from tasks.ml.identity import digest
 from tasks.ml.outcomes import outcome_contract
 from tasks.stores import durable
 from tasks.stores.journal import Journal
@@ -109,6 +114,42 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
         durable.remove(folder)
 
 
+def utc() -> dt.datetime:
+    """The clock."""
+    return dt.datetime.now(dt.UTC)
+
+
+class Workplace:
+    """Where the rows of a project change: one change at a time, and what a killed one had begun is finished first."""
+
+    def __init__(self, use: Project, settings: Settings) -> None:
+        self.project, self.contract = use.project, use.contract
+        self.lake = Lake(use.project, settings.lake(use.project), use.contract)
+        self.journal = Journal(settings.journal())
+        self.staging = settings.staging(use.project)
+        self.indexes = settings.index(use.project)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Nobody else changes the rows of this project meanwhile."""
+        with self.journal.alone(f"land {self.project}"):
+            settle(self.project, self.lake, self.journal, self.staging)
+            yield
+
+    def do(self, change: Change, adopt: tuple[Keys, Keys] | None = None) -> None:
+        """Writes a change down and carries it out; the caller is alone."""
+        self.journal.intend(self.project, change.model_dump_json(), change.at.isoformat())
+        carry_out(change, self.lake, self.journal, adopt)
+
+    def index(self, kind: Kind) -> Keys:
+        """The keys of the table `rows` or `outcomes`; another key has another index."""
+        return Keys(self.indexes / digest(self.key(kind))[:12])
+
+    def key(self, kind: Kind) -> tuple[str, ...]:
+        """The columns that name a row of the table `rows` or `outcomes`."""
+        return self.contract.key if kind == "rows" else outcome_contract(self.contract).key
+
+
 def _version(table: Table) -> int | None:
     """The newest version of a table, or None before the first."""
     opened = table.open()
@@ -127,7 +168,7 @@ def settle(project: str, lake: Lake, journal: Journal, staging: Path) -> bool:
             carry_out(change, lake, journal)
         else:  # prepared on a disk that is gone, and nothing of it is in a table: the batch lands again from its file
             journal.finish(project, [], None)
-    left = staging.is_dir() and any(staging.iterdir())
+    left = staging.is_dir()
     if left:
         durable.remove(staging)
     return bool(begun or left)

@@ -7,12 +7,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from tasks.ml.contract import Contract
 from tasks.ml.identity import digest
-from tasks.ml.outcomes import outcome_contract
-from tasks.stores.changes import Change, Edit, Kind, carry_out
-from tasks.stores.journal import Journal
-from tasks.stores.keys import Keys
+from tasks.stores.changes import Change, Edit, Kind, Workplace
 from tasks.stores.lake import Lake
 from tasks.stores.staging import Stage
 from tasks.stores.tables import ROWS_OF_A_FILE, DataFile, Table
@@ -31,48 +27,26 @@ def crowded(lake: Lake, at_least: int) -> dict[Kind, list[DataFile]]:
     return {kind: files for kind, files in found.items() if len(files) >= max(2, at_least)}
 
 
-def compact(
-    lake: Lake, journal: Journal, contract: Contract, staging: Path, index: Path, at: dt.datetime, at_least: int = 2
-) -> dict[str, int]:
-    """Compacts every table that has at least so many small data files; gives how many each had.
-
-    The caller holds the project's lock.
-
-    Args:
-        lake: the tables.
-        journal: where the change is written down first.
-        contract: of the project.
-        staging: folder for the new data files.
-        index: folder of the indexes of keys.
-        at: the time.
-        at_least: fewer small files than this are left alone.
-    """
-    found = crowded(lake, at_least)
+def compact(place: Workplace, at: dt.datetime, at_least: int = 2) -> dict[str, int]:
+    """Compacts every table that has at least so many small data files; gives how many each had. The caller is alone."""
+    found = crowded(place.lake, at_least)
     if not found:
         return {}
     edits = []
     for kind, files in found.items():
-        _, merged = without_rows(
-            lake.table(kind), files, lambda file: np.zeros(file.rows, dtype=bool), staging, every=True
-        )
+        table, stays = place.lake.table(kind), lambda file: np.zeros(file.rows, dtype=bool)
+        _, merged = without_rows(table, files, stays, place.staging, every=True)
         edits.append(Edit(table=kind, add=merged, remove=tuple(files)))
+    counts = {str(kind): len(files) for kind, files in found.items()}
     name = digest(sorted(file.path for files in found.values() for file in files))
-    why = {"keepfit.why": "compact", "keepfit.name": f"{sum(len(files) for files in found.values())} small files"}
-    change = Change(
-        project=lake.project, id=f"compact {name}", at=at, why=why, contract=contract, edits=tuple(edits), staging=str(staging)
-    )  # fmt: skip
-    journal.intend(lake.project, change.model_dump_json(), at.isoformat())
-    carry_out(change, lake, journal)
+    why = {"keepfit.why": "compact", "keepfit.name": f"{sum(counts.values())} small files"}
+    place.do(Change(
+        project=place.project, id=f"compact {name}", at=at, why=why, contract=place.contract, edits=tuple(edits), staging=str(place.staging),
+    ))  # fmt: skip
     for edit in edits:
         if edit.table != "quarantine":
-            keys = contract.key if edit.table == "rows" else outcome_contract(contract).key
-            Keys(index_of(index, keys)).rename([file.path for file in edit.remove], [file.path for file in edit.add])
-    return {kind: len(files) for kind, files in found.items()}
-
-
-def index_of(folder: Path, key: tuple[str, ...]) -> Path:
-    """The folder of the index of a key; another key has another one."""
-    return folder / digest(key)[:12]
+            place.index(edit.table).rename([file.path for file in edit.remove], [file.path for file in edit.add])
+    return counts
 
 
 def without_rows(

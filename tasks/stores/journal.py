@@ -19,6 +19,7 @@ from tasks.config.errors import ConflictError
 from tasks.stores import durable
 
 METADATA = sa.MetaData()
+FORGOTTEN = frozenset({"refused", "failed"})  # trainings that made no version
 
 BATCHES = sa.Table(
     "batches",
@@ -78,6 +79,8 @@ ERASURES = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("actor", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False, comment="erased from the newest version of the table `rows`"),
+    sa.Column("quarantined", sa.Integer, nullable=False, comment="erased from the newest version of the quarantine"),
     sa.Column("request", sa.Text, nullable=False, comment="SHA-256 of what was asked for, which is personal itself"),
     sa.Column(
         "detail", sa.Text, nullable=False, comment="JSON: how much was erased where, which models had learned from it"
@@ -334,7 +337,7 @@ class Journal:
             return list(connection.scalars(query))[::-1]
 
     def totals(self, project: str) -> dict[str, int]:
-        """Batches landed and held, rows of a project: arrived, in the table, quarantined, known already; outcomes landed."""
+        """Batches landed and held, rows of a project: arrived, in the table, quarantined, known already, erased; outcomes landed."""
         is_landed, is_held = (sa.case((BATCHES.c.state == state, 1), else_=0) for state in ("landed", "held"))
         sums = {
             "landed": is_landed, "held": is_held, "arrived": _of_rows(BATCHES.c.arrived), "quarantined": _of_rows(BATCHES.c.quarantined),
@@ -342,8 +345,14 @@ class Journal:
             "outcomes": sa.case((IS_OUTCOMES, BATCHES.c.landed), else_=0),
         }  # fmt: skip
         query = sa.select(*(sa.func.coalesce(sa.func.sum(what), 0).label(name) for name, what in sums.items()))
+        sums = {
+            name: sa.func.coalesce(sa.func.sum(ERASURES.c[name]), 0).label(name) for name in ("rows", "quarantined")
+        }
+        erased = sa.select(*sums.values()).where(ERASURES.c.project == project)
         with self.engine.connect() as connection:
-            return dict(connection.execute(query.where(BATCHES.c.project == project)).mappings().one())
+            totals = dict(connection.execute(query.where(BATCHES.c.project == project)).mappings().one())
+            gone = connection.execute(erased).mappings().one()
+        return {**totals, **{name: totals[name] - gone[name] for name in gone}, "erased": sum(gone.values())}
 
     # -- sources ------------------------------------------------------------------------------------------------------
     def watermark(self, project: str, source: str) -> str | None:

@@ -246,6 +246,18 @@ def _frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataF
 NAME = re.compile(r"v?(\d{1,18})(?:\.(\d{1,18}))?(?:-([0-9a-f]{1,64}))?(?:@(.*)\.\.(.*))?")
 
 
+def named(name: str) -> tuple[int, int | None, str, str]:
+    """Versions of rows and outcomes, and the window, that a snapshot's full name says.
+
+    >>> named("v12.4-3f9c2a7b@2026-01-01..")
+    (12, 4, '2026-01-01', '')
+    """
+    met = NAME.fullmatch(name)
+    if met is None:
+        raise ArtifactError(f"'{name}' is no snapshot's name. Wanted: like v12.4-3f9c2a7b.")
+    return int(met[1]), int(met[2]) if met[2] else None, met[4] or "", met[5] or ""
+
+
 def snapshot_named(lake: Lake, name: str | None) -> Snapshot | None:
     """The snapshot called `v12.4-3f9c2a7b`, version 12 of the rows with version 4 of the outcomes; the newest one without a name.
 

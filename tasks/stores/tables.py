@@ -168,6 +168,10 @@ class Table:
             info.base_name for info in self._filesystem.get_file_info(selector) if NAME.fullmatch(info.base_name)
         )
 
+    def sizes(self, names: Sequence[str]) -> int:
+        """Bytes of these stored data files together."""
+        return sum(info.size or 0 for info in self._filesystem.get_file_info([self._at(name) for name in names]))
+
     # -- changes ------------------------------------------------------------------------------------------------------
     def publish(self, file: DataFile, staged: Path) -> None:
         """Puts a staged data file where the table's files are; no reader sees it before the commit. May be repeated."""

@@ -84,7 +84,16 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
     nothing = {
         "champion": None,
         "serving": None,
-        "batches": {"landed": 0, "held": 0, "arrived": 0, "rows": 0, "quarantined": 0, "known": 0, "outcomes": 0},
+        "batches": {
+            "landed": 0,
+            "held": 0,
+            "arrived": 0,
+            "rows": 0,
+            "quarantined": 0,
+            "known": 0,
+            "outcomes": 0,
+            "erased": 0,
+        },
         "last_train": None,
         "waiting": 0,
     }

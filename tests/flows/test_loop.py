@@ -207,6 +207,7 @@ def test_a_later_batch_leads_to_one_training_and_a_decision(stack: Stack, champi
         "quarantined": 1,
         "known": 0,
         "outcomes": 0,
+        "erased": 0,
     }
     assert project["serving"]["version"] == project["champion"]["version"] == (2 if ended["state"] == "released" else 1)
 

@@ -42,7 +42,7 @@ def test_compaction_does_not_read_the_index_of_keys_anew(small, tmp_path: Path, 
     for n in range(3):
         land(small, tmp_path, f"{n}.csv", rows(*range(n * 5, n * 5 + 5)))
     assert files(small) == 1
-    keys = Keys(small.index)
+    keys = small.index("rows")
     assert keys.files == {file.path for file in small.lake.landed.files(small.lake.landed.open())}
 
     def unread(*_arguments: object) -> None:

@@ -85,6 +85,7 @@ def test_batches_are_summed_for_status(journal: Journal):
         "quarantined": 1,
         "known": 0,
         "outcomes": 0,
+        "erased": 0,
     }
 
 

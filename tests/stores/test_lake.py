@@ -87,7 +87,7 @@ def test_the_index_finds_every_key_and_no_other(tmp_path: Path):
 def test_an_index_that_is_gone_or_damaged_is_made_anew(landings, thyroid_rows, tmp_path: Path):
     """The same rows in another file are known after the index was deleted, and after it was cut."""
     for n, harm in enumerate((lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]))):
-        for path in landings.index.glob("*.npy"):
+        for path in landings.indexes.rglob("*.npy"):
             harm(path)
         again = landings.land(write_rows(tmp_path / f"again{n}.csv", thyroid_rows[: 70 + n]))
         assert (again.landed, again.known) == (0, 70 + n)

@@ -1,0 +1,312 @@
+"""Erase: the rows of somebody leave every place where keepfit has them, for good; what had learned from them is named."""
+
+import datetime as dt
+import json
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import BaseModel
+
+from tasks.config.errors import BatchError, suggestion
+from tasks.config.names import ARRIVED, HELD, LANDED, SENT
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.identity import digest, key_hashes
+from tasks.stores import files
+from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
+from tasks.stores.compaction import KINDS, without_rows
+from tasks.stores.journal import FORGOTTEN
+from tasks.stores.lake import named
+from tasks.stores.predictions import Predictions
+from tasks.stores.tables import DataFile
+
+
+class Erased(BaseModel, frozen=True):
+    """What an erasure did, or would do.
+
+    Attributes:
+        rows, outcomes, quarantined: distinct rows by table, in whatever version they stood.
+        predictions: lines of the prediction log that are blanked.
+        kept: kept files that are deleted, by the beginning of their digest.
+        snapshots: how many older versions cannot be read any more.
+        models: versions and trainings whose snapshot held one of the rows.
+        waiting: files that have not landed yet and were not looked into; unread: kept files that cannot be read.
+    """
+
+    project: str
+    state: str
+    reason: str
+    rows: int = 0
+    outcomes: int = 0
+    quarantined: int = 0
+    predictions: int = 0
+    kept: tuple[str, ...] = ()
+    snapshots: int = 0
+    models: tuple[dict[str, Any], ...] = ()
+    waiting: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
+
+
+class Request:
+    """Whose rows: those of some keys, those with some values, or both at once.
+
+    Raises:
+        BatchError: it names no row, or a column that is not there, or a value that the column cannot hold.
+    """
+
+    def __init__(self, use: Project, keys: tuple[str, ...], where: dict[str, str]) -> None:
+        self.use, self.contract = use, use.contract
+        if not keys and not where:
+            raise BatchError("An erasure needs a --key or a --where. Nothing was changed.")
+        if keys and len(self.contract.key) > 1:
+            raise BatchError(
+                f"{use.project} names a row by {len(self.contract.key)} columns: {', '.join(self.contract.key)}. Say --where for each of them."
+            )
+        named = {name: (value,) for name, value in where.items()} | ({self.contract.key[0]: keys} if keys else {})
+        self.wanted = {name: self._values(name, texts) for name, texts in named.items()}
+        self.digest = digest({name: sorted(texts) for name, texts in named.items()})
+
+    def matches(self, rows: pa.Table) -> np.ndarray:
+        """Which rows are meant, (n,) bool; none where a column is missing."""
+        if any(name not in rows.column_names for name in self.wanted):
+            return np.zeros(len(rows), dtype=bool)
+        masks = [
+            pd.Index(values.to_pylist()).get_indexer_for(rows[name].to_pylist()) >= 0
+            for name, values in self.wanted.items()
+        ]
+        return np.logical_and.reduce(masks)
+
+    @property
+    def hashes(self) -> np.ndarray:
+        """Hashes of the keys that are named outright."""
+        if set(self.wanted) != set(self.contract.key):
+            return np.empty(0, dtype=np.uint64)
+        longest = max(len(values) for values in self.wanted.values())
+        columns = {name: pa.concat_arrays([values] * (longest // len(values))) for name, values in self.wanted.items()}
+        return key_hashes(pa.table(columns), self.contract.key)
+
+    def _values(self, name: str, texts: tuple[str, ...]) -> pa.Array:
+        column = self.contract.columns.get(name)
+        if column is None:
+            raise BatchError(
+                f"{self.use.project} has no column '{name}'.{suggestion(name, self.contract.columns)} Nothing was changed."
+            )
+        values, _ = column.check(pa.array(texts), self.use.reads.decimal)
+        if values.null_count:
+            raise BatchError(f"'{texts[values.is_null().to_pylist().index(True)]}' is no {column.type}, as {name} is.")
+        return values
+
+
+class Erasing(Workplace):
+    """Erases from one project: tables, quarantine, outcomes, kept files, prediction log."""
+
+    def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
+        super().__init__(use, settings)
+        self.use, self._settings, self._clock = use, settings, clock
+        self._predictions = Predictions(settings.home)
+
+    @cached_property
+    def _derive(self) -> Callable[..., Any] | None:
+        return self.use.hook("derive", self._settings)
+
+    def erase(
+        self, keys: tuple[str, ...], where: dict[str, str], *, actor: str, reason: str, dry_run: bool = False
+    ) -> Erased:
+        """Erases every row that is meant, and every other row under the same keys.
+
+        Raises:
+            BatchError: the request names no row.
+        """
+        request = Request(self.use, keys, where)
+        with self.alone():
+            meant = self._meant(request)
+            goes = {kind: self._in_table(kind, meant, request) for kind in KINDS}
+            kept, waiting, unread = self._kept(meant, request)
+            blanks = self._predictions.find(self.project, lambda rows: self._in(rows, meant, request).tolist())
+            names = {path for found in goes.values() for path in found}
+            counts = {
+                "rows": self._distinct("rows", goes["rows"]), "outcomes": self._distinct("outcomes", goes["outcomes"]),
+                "quarantined": self._distinct("quarantine", goes["quarantine"]), "predictions": len(blanks),
+                "kept": tuple(path.name[:16] for path in kept),
+            }  # fmt: skip
+            found = bool(names or blanks or kept)
+            erased = Erased(
+                project=self.project, state="planned" if dry_run else "erased" if found else "nothing", reason=_said(counts, found, dry_run),
+                **counts, snapshots=self._unreadable(goes), models=tuple(self._models(goes)), waiting=waiting, unread=unread,
+            )  # fmt: skip
+            if found and not dry_run:
+                self._carry_out(request, erased, goes, kept, blanks, actor, reason)
+            return erased
+
+    # -- finding ------------------------------------------------------------------------------------------------------
+    def _meant(self, request: Request) -> np.ndarray:
+        """Hashes of the keys of all rows that are meant, whatever version they stand in."""
+        hashes, table, columns = [request.hashes], self.lake.landed, [*self.contract.key, *request.wanted]
+        for file in self._stored("rows"):
+            rows = table.peek(file, list(dict.fromkeys(columns)))
+            hashes.append(key_hashes(rows, self.contract.key)[request.matches(rows)])
+        for _, raw in self._quarantined():
+            typed = self._typed(raw)
+            if set(self.contract.key) <= set(typed.column_names):
+                hashes.append(key_hashes(typed, self.contract.key)[request.matches(typed)])
+        return np.unique(np.concatenate(hashes))
+
+    def _stored(self, kind: Kind) -> list[DataFile]:
+        """Every data file on the disk, in the newest version or not."""
+        table = self.lake.table(kind)
+        return [DataFile(path=name, size=0, rows=0) for name in table.stored()]
+
+    def _in_table(self, kind: Kind, meant: np.ndarray, request: Request) -> dict[str, np.ndarray]:
+        """For each stored data file with rows that go, which ones: (n,) bool."""
+        found = {}
+        table = self.lake.table(kind)
+        if kind == "quarantine":
+            found = {file.path: self._in_raw(raw, meant, request) for file, raw in self._quarantined()}
+        else:
+            for file in self._stored(kind):
+                found[file.path] = np.isin(key_hashes(table.peek(file, self.contract.key), self.contract.key), meant)
+        return {path: goes for path, goes in found.items() if goes.any()}
+
+    def _quarantined(self) -> Iterator[tuple[DataFile, pa.Table]]:
+        """The rows of each stored data file of the quarantine as they came, one for one."""
+        table = self.lake.quarantine
+        for file in self._stored("quarantine"):
+            raw = [json.loads(line) for line in table.peek(file, ["_raw"])["_raw"].to_pylist()]
+            yield file, _texts(raw)
+
+    def _in(self, rows: list[dict[str, Any]], meant: np.ndarray, request: Request) -> np.ndarray:
+        return self._in_raw(_texts(rows), meant, request)
+
+    def _in_raw(self, raw: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
+        """Which raw rows are meant: by their key, or where that cannot be read by the values that were asked for."""
+        typed = self._typed(raw)
+        goes = request.matches(typed)
+        if set(self.contract.key) <= set(typed.column_names):
+            whole = np.logical_and.reduce([typed[name].is_valid().to_numpy() for name in self.contract.key])
+            goes |= np.isin(key_hashes(typed, self.contract.key), meant) & whole
+        return goes
+
+    def _typed(self, raw: pa.Table) -> pa.Table:
+        """The contract's columns as far as they can be read, null elsewhere."""
+        shaped = raw
+        if self._derive and self.contract.missing(raw.column_names):
+            try:
+                shaped = pa.Table.from_pandas(self._derive(raw.to_pandas()), preserve_index=False)
+            except Exception:  # noqa: BLE001 – the project's own code; what it cannot shape is looked at as it came
+                shaped = raw
+        columns = {
+            name: column.check(shaped[name].combine_chunks(), self.use.reads.decimal)[0]
+            for name, column in self.contract.columns.items()
+            if name in shaped.column_names
+        }
+        return pa.table(columns) if columns else pa.table({"": pa.nulls(len(raw))})
+
+    def _kept(self, meant: np.ndarray, request: Request) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
+        """Kept files with rows that are meant; those that have not landed yet; those that cannot be read."""
+        found, waiting, unread = [], [], []
+        for folder in (self._settings.inbox(self.project, kind) for kind in ("rows", "outcomes")):
+            waiting += [path.name for path in folder.glob("[!.]*") if path.is_file()]
+            for place in (ARRIVED, SENT, LANDED, HELD):
+                for path in sorted(path for path in (folder / place).rglob("*") if path.is_file()):
+                    if self.journal.batch(self.project, files.fingerprint(path)) is None:
+                        waiting.append(path.name)
+                        continue
+                    try:
+                        chunks = files.chunks(path, self.use.reads)
+                        if any(self._in_raw(chunk, meant, request).any() for chunk in chunks):
+                            found.append(path)
+                    except BatchError:
+                        unread.append(path.name)
+        return found, tuple(waiting), tuple(unread)
+
+    # -- telling ------------------------------------------------------------------------------------------------------
+    def _distinct(self, kind: Kind, goes: dict[str, np.ndarray]) -> int:
+        """Rows that go, each once, though older versions hold it in other files, too."""
+        table, names = self.lake.table(kind), set[Any]()
+        column = "_raw" if kind == "quarantine" else "_row"
+        for path, which in goes.items():
+            rows = table.peek(DataFile(path=path, size=0, rows=0), [column])[column].to_pylist()
+            names.update(row for row, gone in zip(rows, which, strict=True) if gone)
+        return len(names)
+
+    def _files(self, kind: Kind, version: int) -> set[str]:
+        table = self.lake.table(kind)
+        return {file.path for file in table.files(table.open(version))}
+
+    def _unreadable(self, goes: dict[Kind, dict[str, np.ndarray]]) -> int:
+        return sum(
+            bool(self._files(kind, version.number) & goes[kind].keys())
+            for kind in ("rows", "outcomes")
+            if goes[kind]
+            for version in self.lake.versions(kind)
+        )
+
+    def _models(self, goes: dict[Kind, dict[str, np.ndarray]]) -> Iterator[dict[str, Any]]:
+        """The trainings whose snapshot held a row that goes."""
+        champion = self.journal.champion(self.project)
+        for row in self.journal.trainings(self.project):
+            if row["state"] in FORGOTTEN:
+                continue
+            rows, outcomes, _, _ = named(row["rows"]) if row["rows"] else (None, None, "", "")
+            held = rows is None or bool(self._files("rows", rows) & goes["rows"].keys())
+            if held or (outcomes is not None and self._files("outcomes", outcomes) & goes["outcomes"].keys()):
+                yield {
+                    "version": row["version"], "training": row["id"], "snapshot": row["rows"] or "unknown",
+                    "champion": champion is not None and champion.version == row["version"],
+                }  # fmt: skip
+
+    # -- doing --------------------------------------------------------------------------------------------------------
+    def _carry_out(
+        self, request: Request, erased: Erased, goes: dict[Kind, dict[str, np.ndarray]], kept: list[Path],
+        blanks: list[tuple[str, int, int]], actor: str, reason: str,
+    ) -> None:  # fmt: skip
+        at, edits, gone = self._clock(), [], dict[str, int]()
+        for kind, found in goes.items():
+            table = self.lake.table(kind)
+            current = [file for file in table.files(table.open()) if file.path in found]
+            removed, stays = without_rows(table, current, lambda file, found=found: found[file.path], self.staging)
+            gone[kind] = sum(int(found[file.path].sum()) for file in removed)
+            edits.append(Edit(table=kind, add=stays, remove=removed, delete=tuple(found)))
+        detail = erased.model_dump(mode="json", exclude={"project", "state", "reason", "waiting", "unread"})
+        name = f"erase {request.digest[:16]} {at.isoformat()}"
+        self.do(Change(
+            project=self.project, id=name, at=at, contract=self.contract, edits=tuple(edits), staging=str(self.staging),
+            why={"keepfit.why": "erase", "keepfit.name": reason, "keepfit.reason": f"rows were erased: {reason}"},
+            kept=tuple(str(path) for path in kept), blanks=tuple(blanks),
+            erasure={
+                "project": self.project, "at": at.isoformat(), "actor": actor, "reason": reason, "request": request.digest,
+                "rows": gone["rows"], "quarantined": gone["quarantine"], "detail": json.dumps(detail),
+            },
+        ))  # fmt: skip
+        for kind in ("rows", "outcomes"):  # the index forgets the keys, too
+            keys = self.index(kind)
+            self.lake.follow(keys, self.lake.table(kind), self.key(kind))
+
+
+def _texts(rows: list[dict[str, Any]]) -> pa.Table:
+    """Rows of JSON values as columns of texts, whatever keys each has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {
+        name: pa.array([None if row.get(name) is None else _text(row[name]) for row in rows], pa.string())
+        for name in names
+    }
+    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))})
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _said(counts: dict[str, Any], found: bool, dry_run: bool) -> str:
+    if not found:
+        return "nothing of it is here"
+    verb = "would be erased" if dry_run else "erased"
+    return (
+        f"{counts['rows']:,} rows, {counts['outcomes']:,} outcomes, {counts['quarantined']:,} quarantined rows, "
+        f"{counts['predictions']:,} predictions, {len(counts['kept']):,} kept files {verb}"
+    )

@@ -1,0 +1,81 @@
+"""Tidy: small data files become few, and data files that nothing needs any more leave the disk."""
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.identity import digest
+from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
+from tasks.stores.compaction import KINDS, compact, crowded
+from tasks.stores.journal import FORGOTTEN
+from tasks.stores.lake import named
+
+
+class Tidying(Workplace):
+    """Compaction and retention of one project's tables."""
+
+    def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
+        super().__init__(use, settings)
+        self._clock = clock
+
+    def tidy(self, keep_days: float, *, dry_run: bool = False) -> dict[str, Any]:
+        """Removes what is older than `keep_days` and needed by no model, and compacts small data files.
+
+        Kept is what the newest version of a table has, what any version had in the last `keep_days`, and every snapshot
+        that a registered version was trained on.
+
+        Returns:
+            {"compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
+        """
+        with self.alone():
+            now = self._clock()
+            kept_for = self.snapshots()
+            removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), kept_for) for kind in KINDS}
+            size = sum(self.lake.table(kind).sizes(names) for kind, names in removed.items())
+            compacted: dict[str, int] = {kind: len(files) for kind, files in crowded(self.lake, 2).items()}
+            if not dry_run:
+                if any(removed.values()):
+                    self._remove(removed, now, keep_days)
+                compact(self, now)
+            counts = {kind: len(names) for kind, names in removed.items() if names}
+            would = "would be " if dry_run else ""
+            return {
+                "project": self.project, "state": "planned" if dry_run else "tidy", "compacted": compacted, "removed": counts, "bytes": size,
+                "kept_for": kept_for,
+                "reason": f"{sum(compacted.values())} small files {would}compacted, {sum(counts.values())} files that nothing needs {would}removed ({size:,} bytes)",
+            }  # fmt: skip
+
+    def snapshots(self) -> list[str]:
+        """The names of the snapshots that a version of the model was, or is being, trained on."""
+        trainings = [row for row in self.journal.trainings(self.project) if row["state"] not in FORGOTTEN]
+        return sorted({row["rows"] or "" for row in trainings})
+
+    def _unneeded(self, kind: Kind, since: dt.datetime, kept_for: list[str]) -> list[str]:
+        """The stored data files of a table that no version needs which must stay readable."""
+        table = self.lake.table(kind)
+        newest = table.open()
+        if newest is None or "" in kept_for:  # a training of an older keepfit does not say what it needs: all is kept
+            return []
+        dates = {version.number: pd.Timestamp(version.at) for version in self.lake.versions(kind)}
+        current = max((number for number, at in dates.items() if at <= since), default=0)
+        needed = {newest.version(), current, *(number for number, at in dates.items() if at > since)}
+        for name in kept_for if kind != "quarantine" else ():
+            rows, outcomes, _, _ = named(name)
+            wanted = rows if kind == "rows" else outcomes
+            needed |= set() if wanted is None else {wanted}
+        files = {file.path for number in needed for file in table.files(table.open(number))}
+        return [name for name in table.stored() if name not in files]
+
+    def _remove(self, removed: dict[Kind, list[str]], at: dt.datetime, keep_days: float) -> None:
+        why = {
+            "keepfit.why": "tidy",
+            "keepfit.reason": f"it was older than {keep_days:g} days and no model was trained on it (`keepfit data tidy`)",
+        }
+        edits = tuple(Edit(table=kind, delete=tuple(names)) for kind, names in removed.items() if names)
+        self.do(Change(
+            project=self.project, id=f"tidy {digest([edit.delete for edit in edits])}", at=at, why=why, contract=self.contract, edits=edits,
+        ))  # fmt: skip

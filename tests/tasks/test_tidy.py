@@ -1,0 +1,149 @@
+import datetime as dt
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from tasks import ingest
+from tasks.config.errors import ArtifactError
+from tasks.config.settings import Settings
+from tasks.stores import durable
+from tasks.tidy import Tidying
+from tests.tasks.test_ingest import land, rows, small
+from tests.tasks.test_outcomes import newest
+
+__all__ = ["small"]
+NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+
+
+def trained(landings: ingest.Landings, state: str = "registered") -> str:
+    """Records a training on the newest snapshot; gives the snapshot's name."""
+    snapshot, journal = newest(landings.lake), landings.journal
+    number = journal.start_training(
+        project="small", trigger="test", event=False, snapshot=snapshot.digest, config="", at=NOW, rows=snapshot.name
+    )
+    journal.end_training(number, state=state, reason="", at=NOW)
+    return snapshot.name
+
+
+def tidying(landings: ingest.Landings, settings: Settings | None = None) -> Tidying:
+    return Tidying(landings.use, settings or Settings())
+
+
+def read(landings: ingest.Landings, name: str) -> int:
+    from tasks.stores.lake import snapshot_named
+
+    found = snapshot_named(landings.lake, name)
+    assert found is not None
+    return len(landings.lake.read(found))
+
+
+def test_s_11_what_a_model_was_trained_on_stays_and_the_rest_goes(small, tmp_path: Path):
+    """Of three versions that corrections replaced, the one with a model reads on; the others say when they were removed."""
+    names = []
+    for n in range(4):
+        land(small, tmp_path, "a.csv", rows(*range(60), age=str(n)))
+        names.append(trained(small) if n == 1 else newest(small.lake).name)
+    stored = len(small.lake.landed.stored())
+    planned = tidying(small).tidy(0, dry_run=True)
+    assert len(small.lake.landed.stored()) == stored
+    done = tidying(small).tidy(0)
+    assert planned["removed"] == done["removed"] == {"rows": 2}
+    assert (planned["bytes"], planned["kept_for"]) == (done["bytes"], [names[1]])
+    assert [read(small, names[1]), read(small, names[3])] == [60, 60]
+    for gone in (names[0], names[2]):
+        with pytest.raises(ArtifactError, match="no model was trained on it"):
+            read(small, gone)
+
+
+def test_s_11_a_recent_version_stays_for_so_many_days(small, tmp_path: Path):
+    """Nothing that was the newest within the days to keep is removed; the clock of the log counts."""
+    for n in range(3):
+        land(small, tmp_path, "a.csv", rows(*range(20), age=str(n)))
+    assert tidying(small).tidy(30)["removed"] == {}
+    later = dt.datetime.now(dt.UTC) + dt.timedelta(days=31)
+    assert Tidying(small.use, Settings(), lambda: later).tidy(30)["removed"] == {"rows": 2}
+
+
+def test_tidy_compacts_whatever_small_files_there_are(small, tmp_path: Path):
+    """Five small files become one, with the same digest; a second time there is nothing to do."""
+    for n in range(5):
+        land(small, tmp_path, f"{n}.csv", rows(n))
+    before = newest(small.lake)
+    assert tidying(small).tidy(30)["compacted"] == {"rows": 5}
+    after = newest(small.lake)
+    assert (after.digest, after.version, read(small, before.name)) == (before.digest, before.version + 1, 5)
+    assert tidying(small).tidy(30)["compacted"] == {}
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("land"), st.integers(0, 3), st.integers(0, 40), st.integers(1, 20)),
+        st.tuples(st.just("outcomes"), st.integers(0, 40)),
+        st.tuples(st.just("train"), st.sampled_from(["registered", "released", "running", "refused"])),
+        st.tuples(st.just("tidy")),
+    ),
+    min_size=3, max_size=14,
+)  # fmt: skip
+
+
+@hypothesis_settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=STEPS)
+def test_s_11_no_history_of_landings_makes_tidy_remove_what_is_needed(small, tmp_path_factory, history):
+    """After any landings, corrections, outcomes, trainings and removals every snapshot of a model reads as it was."""
+    folder = tmp_path_factory.mktemp("any")
+    settings = Settings(home=folder / "state")
+    landings = ingest.Landings(small.use, settings)
+    late = ingest.Landings(small.use, settings, kind="outcomes")
+    needed: dict[str, int] = {}
+    for n, (what, *how) in enumerate(history):
+        match what, how:
+            case "land", (name, start, count):
+                land(landings, folder, f"{name}.csv", rows(*range(start, start + count), age=str(n)))
+            case "outcomes", (key,):
+                land(late, folder, f"late{n}.csv", [{"id": str(key), "y": "tf"[n % 2]}])
+            case "train", (state,) if landings.lake.snapshot():
+                name = trained(landings, state)
+                if state != "refused":
+                    needed[name] = read(landings, name)
+            case "tidy", _:
+                tidying(landings, settings).tidy(0)
+    tidying(landings, settings).tidy(0)
+    for name, count in needed.items():
+        assert read(landings, name) == count
+    if (whole := landings.lake.snapshot()) is not None:
+        assert len(landings.lake.read(whole)) == landings.journal.totals("small")["rows"]
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, pytest.param(OSError, marks=pytest.mark.slow)])
+def test_s_01_tidying_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+    """A kill or an I/O error before the n-th step, for every n: tidying again ends as an undisturbed one."""
+    step, done = 0, False
+    while not done:
+        settings = Settings(home=tmp_path / f"home{fault.__name__}{step}")
+        landings, left = ingest.Landings(small.use, settings), iter(range(step))
+        for n in range(3):
+            land(landings, tmp_path, "a.csv", rows(*range(9), age=str(n)))
+            land(landings, tmp_path, f"{n}.csv", rows(20 + n))
+        whole = newest(landings.lake)
+
+        def seam(what: str, left=left) -> None:
+            if next(left, None) is None:
+                raise fault(f"at {what}")
+
+        monkeypatch.setattr(durable, "seam", seam)
+        try:
+            tidying(landings, settings).tidy(0)
+            done = True
+        except fault:
+            pass
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        tidying(landings, settings).tidy(0)
+        tidying(landings, settings).tidy(0)
+        assert newest(landings.lake).digest == whole.digest
+        assert len(landings.lake.landed.stored()) == 1, step
+        assert (landings.journal.intent("small"), landings.staging.exists()) == (None, False)
+        step += 1
+    assert step > 10
