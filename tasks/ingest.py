@@ -193,6 +193,7 @@ class Landings(Workplace):
         """One change for all of them; a batch that may not land is held, and the pass is begun anew without it."""
         corrected = self._corrected(arrivals, supersedes)
         replaceable, keys, held = self._replaceable(corrected), self._keys(), dict[str, Account]()
+        odd: dict[str, list[Finding]] = {}  # of a held batch: what the pass that it was in found
         while True:
             intake = self._intake([arrival.batch for arrival in arrivals], keys, replaceable)
             for n, arrival in enumerate(arrivals):
@@ -209,14 +210,21 @@ class Landings(Workplace):
             if not problems:
                 break
             held |= problems
+            odd |= dict.fromkeys(problems, findings)
             intake.abandon()
             durable.remove(self.staging)
         for n, arrival in enumerate(arrivals):
             if arrival.batch in held and held[arrival.batch].readable:
                 intake.hold(n, self._chunks(arrival.path), f"held: {held[arrival.batch].problem}")
-        at, told = self._clock(), self._told(intake, findings, accept)
+        at = self._clock()
         rows = [
-            self._row(arrival, at, account, held.get(arrival.batch), told | {"supersedes": corrected})
+            self._row(
+                arrival,
+                at,
+                account,
+                held.get(arrival.batch),
+                self._told(intake, odd.get(arrival.batch, findings), accept) | {"supersedes": corrected},
+            )
             for arrival, account in zip(arrivals, intake.accounts, strict=True)
         ]
         landing = [n for n, arrival in enumerate(arrivals) if arrival.batch not in held]

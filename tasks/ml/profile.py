@@ -588,13 +588,13 @@ def _words(values: pa.ChunkedArray, kind: str, nulls: int, rows: int, truth: np.
 
 
 def _cumulated(grid: np.ndarray, values: np.ndarray, side: Literal["left", "right"]) -> np.ndarray:
-    """The distribution function of a grid at `values`, linear between its quantiles, with its jumps."""
-    at = np.searchsorted(grid, values, side)
-    left, right = np.clip(at - 1, 0, len(grid) - 1), np.clip(at, 0, len(grid) - 1)
-    span = grid[right] - grid[left]
-    part = np.divide(values - grid[left], span, out=np.zeros(len(values)), where=span > 0)
-    share = PROBABILITIES[left] + part * (PROBABILITIES[right] - PROBABILITIES[left])
-    return np.where(at == 0, 0.0, np.where(at == len(grid), 1.0, share))
+    """The distribution function of a grid at `values`, linear between its quantiles, with its jumps.
+
+    `np.interp` takes the last of several equal quantiles, which is the limit from the right; seen in a mirror, from the left.
+    """
+    if side == "right":
+        return np.interp(values, grid, PROBABILITIES, left=0.0, right=1.0)
+    return 1 - np.interp(-values, -grid[::-1], 1 - PROBABILITIES[::-1], left=0.0, right=1.0)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
@@ -733,12 +733,17 @@ class Expectations(BaseModel, frozen=True, extra="forbid"):
         labels = _inverted(parts) or links.inverted()
         odd += labels
         explained = crossed | {finding.column for finding in odd}
-        odd += [] if labels else [*links.mirrored(moves, explained), *_segment(new, usual, parts)]
+        if not labels:
+            odd += links.mirrored(moves, explained)
+            mirrored = {finding.column for finding in odd}
+            odd += [finding for finding in _segment(new, usual, parts) if finding.column not in mirrored]
         odd += _repeats(new, usual)
+        target = list(_target(new, usual))
+        explained |= {finding.column for finding in target}  # what moved is told once
         for name, move in moves.items():
             if name not in explained:
                 odd += move.reports(self.shift)
-        return [*odd, *_nulls(new, usual), *_target(new, usual)]
+        return [*odd, *_nulls(new, usual), *target]
 
 
 def _finding(
@@ -831,12 +836,16 @@ class _Move:
         if far < WIDE:
             return None
         close = min(far / 4, 0.1 + 0.8 * _noise(self.new.filled, max(known.filled for known in self.grids)))
+        loose = min(far / 4, max(close, 1.5 * self.unrest))  # no factor fits by chance when there is only one
         undone = self._undone()
         calm = far >= 2 * self.unrest
         distances = {name: self.nearest(grid) for name, (bar, grid) in undone.items() if far >= bar and calm}
-        names = [name for name, distance in distances.items() if distance <= close]
+        names = [name for name, distance in distances.items() if distance <= (loose if name == "sign" else close)]
         if not names and far >= CLEAR:
-            names = [name for name, (bar, grid) in undone.items() if bar == WIDE and self._fits(grid)]
+            sure = {
+                name for name, (bar, _) in undone.items() if bar == WIDE or (name == "sign" and self._is_off_zero())
+            }
+            names = [name for name in undone if name in sure and self._fits(undone[name][1])]
         if not names:
             return None
         name = min(names, key=lambda name: self.nearest(undone[name][1]))
@@ -848,6 +857,17 @@ class _Move:
         reason = f"{self.name} {what}: its median is {now:.4g}, usually {usual:.4g}; {match}"
         return _finding(kind, self.name, now, usual, reason, holds=True)
 
+    def fits(self, other: Numbers | Words) -> bool:
+        """Whether another column's numbers lie where this one's used to, missing values included."""
+        if not isinstance(other, Numbers) or not other.grid or not self.grids:
+            return False
+        return self._fits(other.points) and min(abs(other.gaps - known.gaps) for known in self.grids) <= 0.1
+
+    @cached_property
+    def _span(self) -> tuple[float, float]:
+        """From the least 5 % quantile of the batches before to their greatest 95 % quantile."""
+        return min(float(k.points[1]) for k in self.grids), max(float(k.points[19]) for k in self.grids)
+
     def _fits(self, grid: np.ndarray) -> bool:
         """Whether a grid lies where the batches before lay together, and is about as wide as any of them.
 
@@ -855,13 +875,18 @@ class _Move:
         The width is what a counter, that only went on, does not keep.
         """
         table = np.array([known.points for known in self.grids])
-        low, high = table[:, 1].min(), table[:, 19].max()
+        low, high = self._span
         slack = (high - low) / 2
         widths = table[:, 15] - table[:, 5]
         width = grid[15] - grid[5]
         return bool(
             low - slack <= grid[10] <= high + slack and widths.min() / 2 <= width <= widths.max() * 2 and width > 0
         )
+
+    def _is_off_zero(self) -> bool:
+        """Whether the batches before lay further from 0 than they were wide together: no winter changes that sign."""
+        low, high = self._span
+        return min(abs(low), abs(high)) >= high - low
 
     def _undone(self) -> dict[str, tuple[float, np.ndarray]]:
         """The new grid with each plausible change undone, and the distance from which on the change is believed.
@@ -949,7 +974,10 @@ def _swapped(moves: dict[str, _Move]) -> Iterator[tuple[Finding, str]]:
         pairs = zip(a.before, b.before, strict=False) if len(a.before) == len(b.before) else ()
         cross = min((max(_with_gaps(a.new, y), _with_gaps(b.new, x)) for x, y in pairs), default=1.0)
         few = _noise(min(a.new.seen, b.new.seen), max(known.seen for known in (*a.before, *b.before)))
-        if cross <= min(straight / 3, max(0.1 + 0.8 * few, 1.5 * unrest)) and unrest <= straight / 2:
+        if unrest > straight / 2:
+            continue
+        fits = straight >= CLEAR and a.fits(b.new) and b.fits(a.new)
+        if fits or cross <= min(straight / 3, max(0.1 + 0.8 * few, 1.5 * unrest)):
             found.append((cross, one, other, straight))
     taken: set[str] = set()
     for cross, one, other, straight in sorted(found):
@@ -1226,23 +1254,28 @@ def _slope(group: Sequence[_Part], by: Literal["before", "alike"]) -> tuple[floa
         return None
     rates, rate = hits / weight, hits.sum() / weight.sum()
     signal, free = float((weight * (rates - rate) ** 2).sum() / (rate * (1 - rate))), int(chosen.sum()) - 1
-    past = np.array([_against(table, rates)[1] for table in before[chosen].transpose(1, 0, 2)])
-    if signal < free + 6 * np.sqrt(2 * free) or np.median(past) < 0.3:
+    if signal < free + 6 * np.sqrt(2 * free):
         return None
-    return (*_against(now, rates), signal)
+    _, slopes = _against(before[chosen].transpose(1, 0, 2), rates)
+    if np.median(slopes) < 0.3:
+        return None
+    sigmas, slope = _against(now[None], rates)
+    return float(sigmas[0]), float(slope[0]), signal
 
 
-def _against(table: np.ndarray, rates: np.ndarray) -> tuple[float, float]:
-    """Standard errors and slope of (segments, 2) rows and positives on usual rates; zeros where nothing can be told."""
-    rows, positives = table[:, 0], table[:, 1]
-    if not rows.sum():
-        return 0.0, 0.0
-    away = rates - np.average(rates, weights=rows)
-    rate, spread = positives.sum() / rows.sum(), float((rows * away**2).sum())
-    if not spread or not 0 < rate < 1:
-        return 0.0, 0.0
-    score = float(((positives - rows * rate) * away).sum())
-    return score / np.sqrt(rate * (1 - rate) * spread), score / spread
+def _against(tables: np.ndarray, rates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Standard errors and slope, (batches,) each, of (batches, segments, 2) rows and positives on the usual rates.
+
+    Zero where nothing can be told.
+    """
+    rows, positives = tables[..., 0], tables[..., 1]
+    total = np.maximum(rows.sum(axis=1), 1)
+    rate = positives.sum(axis=1) / total
+    score = ((positives - rows * rate[:, None]) * rates).sum(axis=1)
+    spread = np.maximum((rows * rates**2).sum(axis=1) - (rows * rates).sum(axis=1) ** 2 / total, 0)
+    error = np.sqrt(rate * (1 - rate) * spread)
+    known = error > 1e-9
+    return tuple(np.divide(score, below, out=np.zeros(len(score)), where=known) for below in (error, spread))
 
 
 def _pairs(items: Iterable[Any]) -> np.ndarray:
@@ -1333,27 +1366,23 @@ def _difference(name: str, a: Numbers | Words, b: Numbers | Words) -> Difference
     moved = _distance(a, b)
     size = max(moved or 0.0, abs(a.gaps - b.gaps)) if type(a) is type(b) else 1.0
     about: dict[str, Any] = {"column": name, "size": _short(size), "nulls": (a.gaps, b.gaps)}
-    if moved is not None:
-        about |= {"ks": _short(moved), "psi": _stability(a, b)}
     if isinstance(a, Numbers) and isinstance(b, Numbers):
         about |= {"mean": (a.mean, b.mean), "median": (a.quantile(0.5), b.quantile(0.5))}
-    elif isinstance(a, Words) and isinstance(b, Words) and a.values and b.values:
+        if moved is not None:
+            cuts = np.unique([a.quantile(share) or 0.0 for share in np.linspace(0.1, 0.9, 9)])
+            about["psi"] = _stability(*(np.diff(np.r_[0.0, known.share_below(cuts), 1.0]) for known in (a, b)))
+    elif isinstance(a, Words) and isinstance(b, Words) and moved is not None:
+        names = sorted({*a.values, *b.values})
+        shares = (np.array([*(known.shares.get(name, 0.0) for name in names), known.rest]) for known in (a, b))
         about |= {
+            "psi": _stability(*shares),
             "new": tuple(value for value in b.values if value not in a.shares),
             "vanished": tuple(value for value in a.values if value not in b.shares),
         }
-    return Difference(**about)
+    return Difference(**about, ks=None if moved is None else _short(moved))
 
 
-def _stability(a: Numbers | Words, b: Numbers | Words) -> float:
-    """Population stability index: Σ (q − p)·ln(q/p), shares below 1e-4 counted as that."""
-    if isinstance(a, Words) and isinstance(b, Words):
-        names = sorted({*a.values, *b.values})
-        p, q = (np.array([*(known.shares.get(name, 0.0) for name in names), known.rest]) for known in (a, b))
-    elif isinstance(a, Numbers) and isinstance(b, Numbers):
-        cuts = np.unique([a.quantile(share) or 0.0 for share in np.linspace(0.1, 0.9, 9)])
-        p, q = (np.diff(np.r_[0.0, known.share_below(cuts), 1.0]) for known in (a, b))
-    else:
-        return float("nan")
+def _stability(p: np.ndarray, q: np.ndarray) -> float:
+    """Population stability index of two vectors of shares: Σ (q − p)·ln(q/p), shares below 1e-4 counted as that."""
     p, q = np.maximum(p, 1e-4), np.maximum(q, 1e-4)
     return _short(float(((q - p) * np.log(q / p)).sum()))
