@@ -123,8 +123,8 @@ class Keys:
     def _write(self, hashes: np.ndarray, names: np.ndarray, files: tuple[str, ...]) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         order, name = np.argsort(hashes, kind="stable"), secrets.token_hex(8)
-        np.save(self.folder / f"{name}.keys.npy", hashes[order])
-        np.save(self.folder / f"{name}.rows.npy", names[order])
+        _save(self.folder / f"{name}.keys.npy", hashes[order])
+        _save(self.folder / f"{name}.rows.npy", names[order])
         return Run(name, len(hashes), files)
 
     def _load(self) -> list[Run]:
@@ -139,6 +139,13 @@ class Keys:
         except (OSError, ValueError, KeyError, TypeError, EOFError):
             return []
         return runs
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """As `np.save`, which does not say that the disk is full."""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+        file.write(np.ascontiguousarray(array).data)
 
 
 def _fitting(runs: list[Run]) -> list[Run]:

@@ -179,9 +179,9 @@ def test_a_large_batch_is_sampled_but_counted_exactly():
     assert profile.oldest == dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     assert profile.newest == dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=n - 1)
     assert np.allclose(
-        profile.columns["x"].grid,
+        profile.columns["x"].grid,  # ty: ignore[missing-union-attribute]
         np.nanquantile(x, [0.01, *np.linspace(0.05, 0.95, 19), 0.99]),
-        atol=0.02,  # ty: ignore[missing-union-attribute]
+        atol=0.02,
     )
     assert profile.columns["week"].mean == pytest.approx(3, abs=0.05)  # no step of 7 in the sample  # ty: ignore[missing-union-attribute]
     assert abs(profile.positives / profile.sampled - 0.5) < 0.02  # ty: ignore[unsupported-operator]
