@@ -74,7 +74,7 @@ class Keys:
 
     def follow(self, active: set[str], read: Callable[[str], tuple[np.ndarray, np.ndarray]]) -> None:
         """Brings the index to these data files: forgets runs over others, reads what no run covers."""
-        current = [run for run in self.runs if active.issuperset(run.files)]
+        current = self._standing(active)
         covered = {file for run in current for file in run.files}
         if len(current) == len(self.runs) and covered == active:
             return
@@ -95,8 +95,13 @@ class Keys:
         self.save()
 
     def rename(self, old: Iterable[str], new: Iterable[str]) -> None:
-        """The rows of some data files stand in others now, and nothing else in them."""
+        """The rows of some data files stand in others now, and nothing else in them.
+
+        An index that does not know all of the old ones stays behind, and reads the new ones when it follows.
+        """
         gone, came = set(old), set(new)
+        if not gone <= self.files:
+            return
         self.runs = [
             Run(run.name, run.entries, tuple(sorted({*run.files} - gone | came)))
             if gone.intersection(run.files)
@@ -106,6 +111,15 @@ class Keys:
         self.save()
 
     # -- runs ---------------------------------------------------------------------------------------------------------
+    def _standing(self, active: set[str]) -> list[Run]:
+        """The runs over these data files alone that share none with a run that falls: its rows of that file fall, too."""
+        runs, standing = list[Run](), self.runs
+        fallen = {file for run in self.runs for file in run.files} - active
+        while len(runs) != len(standing):
+            runs, standing = standing, [run for run in standing if fallen.isdisjoint(run.files)]
+            fallen |= {file for run in runs if run not in standing for file in run.files}
+        return standing
+
     def _merged(self, runs: list[Run]) -> list[Run]:
         """Merges runs while there are eight of like size, as far as the result stays within bounds."""
         by_tier: dict[int, list[Run]] = {}
