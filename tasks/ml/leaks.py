@@ -99,7 +99,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
             *(self._separable(name, rows, labels, folds, contract, key=True) for name in keys),
             *(_stamped(name, rows[name], rows[contract.time], contract.columns) for name in looked),
             *(_filled_later(name, ordered[name]) for name in looked),
-            self._doubled(learned, holdout, contract),
+            self._doubled(learned, holdout, contract, rng),
             *(self._bleed(name, learned, holdout, contract) for name in self._groups(contract)),
         ]
         return sorted((leak for leak in found if leak), key=lambda leak: not leak.blocks)
@@ -131,16 +131,24 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
             reason=f"{said} {advice}" if blocks else f"{said} Too few rows to be sure; look at it.",
         )  # fmt: skip
 
-    def _doubled(self, learned: pd.DataFrame, holdout: pd.DataFrame, contract: Contract) -> Leak | None:
-        """Whether more of the holdout stands in train, under other keys, than train's newest rows stand in its older ones."""
+    def _doubled(
+        self, learned: pd.DataFrame, holdout: pd.DataFrame, contract: Contract, rng: np.random.Generator
+    ) -> Leak | None:
+        """Whether more of the holdout stands in train, under other keys, than train's newest rows stand in its older ones.
+
+        Both are looked up in as many rows, the holdout in some of train by chance, for the more rows, the more of them are
+        alike by themselves; what is above that counts for all of train.
+        """
         names, at = list(contract.features), contract.time
         size = min(len(holdout), len(learned) // 2)
         if size < FEWEST:
             return None
         before = fingerprints(learned.sort_values(at, kind="stable"), names, contract.columns)
         judged = fingerprints(holdout, names, contract.columns)
-        share, usual = _share_within(judged, before), _share_within(before[-size:], before[:-size])
-        sure = Z * np.sqrt(share * (1 - share) / len(judged) + usual * (1 - usual) / size)
+        some, times = rng.choice(before, len(before) - size, replace=False), len(before) / (len(before) - size)
+        usual = _share_within(before[-size:], before[:-size])
+        share = min(1.0, usual + times * (_share_within(judged, some) - usual))
+        sure = times * Z * np.sqrt(share * (1 - share) / len(judged) + usual * (1 - usual) / size)
         if share - usual <= self.duplicates:
             return None
         blocks = bool(share - usual - sure > self.duplicates)
