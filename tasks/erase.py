@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel
 
 from tasks.config.errors import BatchError, suggestion
-from tasks.config.names import ARRIVED, HELD, LANDED, SENT
+from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest, key_hashes
@@ -21,7 +21,7 @@ from tasks.stores import files
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
 from tasks.stores.journal import FORGOTTEN
-from tasks.stores.lake import named
+from tasks.stores.lake import BATCH, ROW, named
 from tasks.stores.predictions import Predictions
 from tasks.stores.tables import DataFile
 
@@ -69,16 +69,14 @@ class Request:
             )
         named = {name: (value,) for name, value in where.items()} | ({self.contract.key[0]: keys} if keys else {})
         self.wanted = {name: self._values(name, texts) for name, texts in named.items()}
+        self.texts = tuple(text.encode() for texts in named.values() for text in texts)
         self.digest = digest({name: sorted(texts) for name, texts in named.items()})
 
     def matches(self, rows: pa.Table) -> np.ndarray:
         """Which rows are meant, (n,) bool; none where a column is missing."""
         if any(name not in rows.column_names for name in self.wanted):
             return np.zeros(len(rows), dtype=bool)
-        masks = [
-            pd.Index(values.to_pylist()).get_indexer_for(rows[name].to_pylist()) >= 0
-            for name, values in self.wanted.items()
-        ]
+        masks = [pc.is_in(rows[name], values.cast(rows[name].type)).to_numpy() for name, values in self.wanted.items()]  # ty: ignore[missing-attribute]
         return np.logical_and.reduce(masks)
 
     @property
@@ -99,7 +97,7 @@ class Request:
         values, _ = column.check(pa.array(texts), self.use.reads.decimal)
         if values.null_count:
             raise BatchError(f"'{texts[values.is_null().to_pylist().index(True)]}' is no {column.type}, as {name} is.")
-        return values
+        return values.unique()
 
 
 class Erasing(Workplace):
@@ -127,7 +125,11 @@ class Erasing(Workplace):
             meant = self._meant(request)
             goes = {kind: self._in_table(kind, meant, request) for kind in KINDS}
             kept, waiting, unread = self._kept(meant, request)
-            blanks = self._predictions.find(self.project, lambda rows: self._in(rows, meant, request).tolist())
+            blanks = self._predictions.find(
+                self.project,
+                has=lambda rows: self._in(self._typed(_texts(rows), came=False), meant, request).tolist(),
+                torn=lambda line: any(text in line for text in request.texts),
+            )
             names = {path for found in goes.values() for path in found}
             counts = {
                 "rows": self._distinct("rows", goes["rows"]), "outcomes": self._distinct("outcomes", goes["outcomes"]),
@@ -150,10 +152,8 @@ class Erasing(Workplace):
         for file in self._stored("rows"):
             rows = table.peek(file, list(dict.fromkeys(columns)))
             hashes.append(key_hashes(rows, self.contract.key)[request.matches(rows)])
-        for _, raw in self._quarantined():
-            typed = self._typed(raw)
-            if set(self.contract.key) <= set(typed.column_names):
-                hashes.append(key_hashes(typed, self.contract.key)[request.matches(typed)])
+        for _, rows in self._quarantined():
+            hashes.append(key_hashes(rows, self.contract.key)[request.matches(rows) & self._named(rows)])
         return np.unique(np.concatenate(hashes))
 
     def _stored(self, kind: Kind) -> list[DataFile]:
@@ -166,59 +166,75 @@ class Erasing(Workplace):
         found = {}
         table = self.lake.table(kind)
         if kind == "quarantine":
-            found = {file.path: self._in_raw(raw, meant, request) for file, raw in self._quarantined()}
+            found = {file.path: self._in(rows, meant, request) for file, rows in self._quarantined()}
         else:
             for file in self._stored(kind):
                 found[file.path] = np.isin(key_hashes(table.peek(file, self.contract.key), self.contract.key), meant)
         return {path: goes for path, goes in found.items() if goes.any()}
 
     def _quarantined(self) -> Iterator[tuple[DataFile, pa.Table]]:
-        """The rows of each stored data file of the quarantine as they came, one for one."""
+        """The rows of each stored data file of the quarantine under the contract, one for one."""
         table = self.lake.quarantine
         for file in self._stored("quarantine"):
-            raw = [json.loads(line) for line in table.peek(file, ["_raw"])["_raw"].to_pylist()]
-            yield file, _texts(raw)
+            kept = table.peek(file, [BATCH, "_raw"])
+            lines, batches = np.array(kept["_raw"].to_pylist(), dtype=object), np.array(kept[BATCH].to_pylist())
+            places = [np.flatnonzero(batches == batch) for batch in np.unique(batches)]
+            parts = [self._typed(self._parsed(lines[at].tolist())) for at in places]
+            yield file, pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
 
-    def _in(self, rows: list[dict[str, Any]], meant: np.ndarray, request: Request) -> np.ndarray:
-        return self._in_raw(_texts(rows), meant, request)
+    def _parsed(self, lines: list[str]) -> pa.Table:
+        """Raw rows of one batch, as a replay has them."""
+        try:
+            return files.parsed("\n".join(lines).encode(), self._stamps)
+        except pa.ArrowInvalid:  # a column holds a number here and a text there
+            return _texts([json.loads(line) for line in lines])
 
-    def _in_raw(self, raw: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
-        """Which raw rows are meant: by their key, or where that cannot be read by the values that were asked for."""
-        typed = self._typed(raw)
-        goes = request.matches(typed)
-        if set(self.contract.key) <= set(typed.column_names):
-            whole = np.logical_and.reduce([typed[name].is_valid().to_numpy() for name in self.contract.key])
-            goes |= np.isin(key_hashes(typed, self.contract.key), meant) & whole
-        return goes
+    @property
+    def _stamps(self) -> tuple[str, ...]:
+        return tuple(name for name, column in self.contract.columns.items() if column.type == "datetime")
 
-    def _typed(self, raw: pa.Table) -> pa.Table:
-        """The contract's columns as far as they can be read, null elsewhere."""
+    def _in(self, rows: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
+        """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
+        return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant) & self._named(rows)
+
+    def _named(self, rows: pa.Table) -> np.ndarray:
+        """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
+        return np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in self.contract.key])
+
+    def _typed(self, raw: pa.Table, *, came: bool = True) -> pa.Table:
+        """All columns of the contract, null where they are missing or cannot be read.
+
+        Args:
+            raw: texts, or of any other type.
+            came: as rows come, so that the project derives its columns; else they are the contract's already.
+        """
         shaped = raw
-        if self._derive and self.contract.missing(raw.column_names):
+        if self._derive and came:
             try:
-                shaped = pa.Table.from_pandas(self._derive(raw.to_pandas()), preserve_index=False)
+                derived = pa.Table.from_pandas(self._derive(raw.to_pandas()), preserve_index=False)
+                shaped = derived if len(derived) == len(raw) else raw
             except Exception:  # noqa: BLE001 – the project's own code; what it cannot shape is looked at as it came
                 shaped = raw
-        columns = {
-            name: column.check(shaped[name].combine_chunks(), self.use.reads.decimal)[0]
-            for name, column in self.contract.columns.items()
-            if name in shaped.column_names
-        }
-        return pa.table(columns) if columns else pa.table({"": pa.nulls(len(raw))})
+        columns = {}
+        for name, column in self.contract.columns.items():
+            there = next((table[name] for table in (shaped, raw) if name in table.column_names), None)
+            values = pa.nulls(len(raw)) if there is None else there.combine_chunks()
+            columns[name] = column.check(values, self.use.reads.decimal)[0]
+        return pa.table(columns)
 
     def _kept(self, meant: np.ndarray, request: Request) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
         """Kept files with rows that are meant; those that have not landed yet; those that cannot be read."""
         found, waiting, unread = [], [], []
         for folder in (self._settings.inbox(self.project, kind) for kind in ("rows", "outcomes")):
             waiting += [path.name for path in folder.glob("[!.]*") if path.is_file()]
-            for place in (ARRIVED, SENT, LANDED, HELD):
+            for place in KEPT:
                 for path in sorted(path for path in (folder / place).rglob("*") if path.is_file()):
                     if self.journal.batch(self.project, files.fingerprint(path)) is None:
                         waiting.append(path.name)
                         continue
                     try:
-                        chunks = files.chunks(path, self.use.reads)
-                        if any(self._in_raw(chunk, meant, request).any() for chunk in chunks):
+                        chunks = files.chunks(path, self.use.reads, stamps=self._stamps)
+                        if any(self._in(self._typed(chunk), meant, request).any() for chunk in chunks):
                             found.append(path)
                     except BatchError:
                         unread.append(path.name)
@@ -228,7 +244,7 @@ class Erasing(Workplace):
     def _distinct(self, kind: Kind, goes: dict[str, np.ndarray]) -> int:
         """Rows that go, each once, though older versions hold it in other files, too."""
         table, names = self.lake.table(kind), set[Any]()
-        column = "_raw" if kind == "quarantine" else "_row"
+        column = "_raw" if kind == "quarantine" else ROW
         for path, which in goes.items():
             rows = table.peek(DataFile(path=path, size=0, rows=0), [column])[column].to_pylist()
             names.update(row for row, gone in zip(rows, which, strict=True) if gone)
@@ -270,7 +286,7 @@ class Erasing(Workplace):
             table = self.lake.table(kind)
             current = [file for file in table.files(table.open()) if file.path in found]
             removed, stays = without_rows(table, current, lambda file, found=found: found[file.path], self.staging)
-            gone[kind] = sum(int(found[file.path].sum()) for file in removed)
+            gone[kind] = sum(self._counted(kind, file, found[file.path]) for file in removed)
             edits.append(Edit(table=kind, add=stays, remove=removed, delete=tuple(found)))
         detail = erased.model_dump(mode="json", exclude={"project", "state", "reason", "waiting", "unread"})
         name = f"erase {request.digest[:16]} {at.isoformat()}"
@@ -286,6 +302,14 @@ class Erasing(Workplace):
         for kind in ("rows", "outcomes"):  # the index forgets the keys, too
             keys = self.index(kind)
             self.lake.follow(keys, self.lake.table(kind), self.key(kind))
+
+    def _counted(self, kind: Kind, file: DataFile, goes: np.ndarray) -> int:
+        """How many of the rows that go from a data file are in the project's account, which has no outcomes."""
+        if kind != "quarantine":
+            return int(goes.sum())
+        late = [row["batch"] for row in self.journal.batches(self.project) if row["kind"] == "outcomes"]
+        batches = self.lake.quarantine.peek(file, [BATCH])[BATCH]
+        return int((goes & ~pc.is_in(batches, pa.array(late, pa.string())).to_numpy()).sum())  # ty: ignore[missing-attribute]
 
 
 def _texts(rows: list[dict[str, Any]]) -> pa.Table:

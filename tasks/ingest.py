@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
-from tasks.config.errors import BatchError, suggestion
+from tasks.config.errors import ArtifactError, BatchError, suggestion
 from tasks.config.names import ARRIVED, HELD, LANDED, SENT, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -34,6 +35,7 @@ from tasks.stores.lake import BATCH, OUTCOMES, ROW
 from tasks.stores.references import Landing
 from tasks.stores.tables import DataFile
 
+LOG = logging.getLogger("keepfit.ingest")
 UNFINISHED = (
     "ends inside a line: whoever wrote it may have died. Nothing landed. Send it whole; or, if it is whole, say "
     "`keepfit quarantine replay` with --accept and why"
@@ -321,13 +323,14 @@ class Landings(Workplace):
             }
             return _landing(self.project, {**row, **same})
         replays, at = (row["replays"] or 0) + 1, self._clock()
-        landed, known = row["landed"] + account.landed, row["known"] + account.known
-        reason = f"{row['name']}: {row['arrived']:,} arrived = {landed:,} landed + {account.broken:,} quarantined + {known:,} known, after {count:,} quarantined rows were tried again"
+        landed, known, erased = row["landed"] + account.landed, row["known"] + account.known, row["quarantined"] - count
+        quarantined, gone = account.broken + erased, f" (of which {erased:,} were erased)" if erased else ""
+        reason = f"{row['name']}: {row['arrived']:,} arrived = {landed:,} landed + {quarantined:,} quarantined{gone} + {known:,} known, after {count:,} quarantined rows were tried again"
         detail = (
             json.loads(row["detail"] or "{}") | self._told(intake, findings, accept) | {"rules": dict(account.rules)}
         )
         updated = {
-            **row, "landed": landed, "quarantined": account.broken, "known": known, "replays": replays, "announced": False,
+            **row, "landed": landed, "quarantined": quarantined, "known": known, "replays": replays, "announced": False,
             "replaced": (row["replaced"] or 0) + account.replaced, "state": "landed" if landed else "known", "reason": reason,
             "profile": profile.model_dump_json(), "detail": json.dumps(detail),
         }  # fmt: skip
@@ -369,7 +372,12 @@ class Landings(Workplace):
             ),
         )  # fmt: skip
         self.do(change, (self.index(self.kind), intake.seen) if rows and not replaced else None)
-        compact(self, self._clock(), at_least=CROWD)
+        try:
+            compact(self, self._clock(), at_least=CROWD)
+        except (
+            ArtifactError
+        ) as error:  # the batch has landed; a damaged file of another one is no reason to say otherwise
+            LOG.warning("%s: small data files stay as they are: %s", self.project, error)
 
     def _rewritten(
         self, kind: Kind | Literal["quarantine"], column: str, gone: set[Any]

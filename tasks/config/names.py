@@ -6,6 +6,7 @@ ARRIVED, SENT, LANDED, HELD = (
     ".landed",
     ".held",
 )  # in an inbox: the watcher's, the command's, done, refused
+KEPT = (ARRIVED, SENT, LANDED, HELD)  # in the order in which a file may move
 
 
 def resource(project: str) -> dict[str, str]:

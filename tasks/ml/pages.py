@@ -17,6 +17,7 @@ MARKS = re.compile(r"([\\`*|\[\]~$])|(?<!\w)_|_(?!\w)")
 BLOCK = re.compile(r"^(\d*)([#+=.)-])")  # what opens a heading, a list or a rule at the beginning of a line
 NONE = "–"
 BAR = 24  # characters of a progress bar
+FEW = 5  # rows; a text that fewer have may be a person
 
 
 def escaped(text: object, width: int = 500) -> str:
@@ -121,7 +122,7 @@ def contract_table(contract: Contract, observed: "pd.DataFrame | None" = None) -
                 "type": description["type"],
                 "may be": _rules(description),
                 "missing": NONE if column is None or column.empty else f"{100 * float(column.isna().mean()):.1f} %",
-                "holds": NONE if column is None else _contents(column, description["type"]),
+                "holds": NONE if column is None else _contents(column, description["type"], description["role"]),
                 "about": escaped(description["about"]),
             }
         )
@@ -206,17 +207,24 @@ def _rules(description: Mapping[str, Any]) -> str:
     return "; ".join(rules) or NONE
 
 
-def _contents(column: "pd.Series", kind: str) -> str:
-    """The range of numbers and moments, else the most frequent value with its share of all rows."""
+def _contents(column: "pd.Series", kind: str, role: str) -> str:
+    """The range of numbers and moments, else the most frequent value with its share of all rows; of keys only how many.
+
+    A page outlives an erasure, so it names no key and no text that only few rows have.
+    """
     known = column.dropna()
     if known.empty:
         return "nothing"
+    if role == "key":
+        return f"{known.nunique():,} different"
     if kind == "datetime":
         return f"{known.min():%Y-%m-%d %H:%M} to {known.max():%Y-%m-%d %H:%M}"
     if kind in NUMERIC and kind != "bool":
         return f"{_short(known.min())} to {_short(known.max())}"
     counts = known.value_counts()
     share = 100 * int(counts.iloc[0]) / len(column)
+    if kind == "text" and counts.iloc[0] < FEW:
+        return f"{len(counts):,} different"
     different = f", {len(counts):,} different" if len(counts) > 1 else ""
     return f"mostly {escaped(counts.index[0], 40)} ({share:.1f} %){different}"
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel
 
+from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.contract import Contract
@@ -98,7 +99,9 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
     for edit in change.edits:
         lake.table(edit.table).delete(edit.delete, change.at, change.why.get("keepfit.reason", "nothing needs it"))
     for path in change.kept:
-        durable.remove(Path(path))
+        for place in _places(Path(path)):
+            if place.exists():
+                durable.remove(place)
     Predictions.blank(change.blanks)
     if adopt is not None:
         index, staged = adopt
@@ -112,6 +115,12 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
     journal.finish(change.project, batches, contract if batches else None, change.erasure)
     if change.staging and folder.exists():
         durable.remove(folder)
+
+
+def _places(path: Path) -> list[Path]:
+    """Where a kept file may be by now: a landing that has just ended moves it without the project's lock."""
+    at = max((n for n, part in enumerate(path.parts) if part in KEPT), default=0)
+    return [Path(*path.parts[:at], place, *path.parts[at + 1 :]) for place in KEPT] if at else [path]
 
 
 def utc() -> dt.datetime:

@@ -62,9 +62,13 @@ def without_rows(
         every: rewrite files from which nothing goes, too.
     """
     removed, stage = [], Stage(staging, table.time)
-    for file in files:
-        gone = goes(file)
-        if every or gone.any():
-            removed.append(file)
-            stage.add(table.read(file).filter(pa.array(~gone)))
-    return tuple(removed), tuple(stage.close())
+    try:
+        for file in files:
+            gone = goes(file)
+            if every or gone.any():
+                removed.append(file)
+                stage.add(table.read(file).filter(pa.array(~gone)))
+        return tuple(removed), tuple(stage.close())
+    except BaseException:
+        stage.abandon()
+        raise

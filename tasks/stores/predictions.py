@@ -65,14 +65,26 @@ class Predictions:
             if (since is None or day >= since) and (until is None or day <= until):
                 yield from _records(path)
 
-    def find(self, project: str, has: Callable[[list[dict[str, Any]]], list[bool]]) -> list[tuple[str, int, int]]:
-        """Where the predictions of some rows stand: file, first byte, number of bytes; `has` is asked 1,000 rows at a time."""
+    def find(
+        self, project: str, has: Callable[[list[dict[str, Any]]], list[bool]], torn: Callable[[bytes], bool]
+    ) -> list[tuple[str, int, int]]:
+        """Where the predictions of some rows stand: file, first byte, number of bytes.
+
+        Args:
+            project: whose log.
+            has: asked about 1,000 rows at a time.
+            torn: asked about each line that a crash has torn.
+        """
         found = []
         for path in sorted((self.folder / project).glob("????-??-??.jsonl")):
             with path.open("rb") as lines:
                 for some in _batched(_placed(lines), 1000):
-                    hits = has([record["row"] for _, _, record in some])
-                    found += [(str(path), at, size) for (at, size, _), hit in zip(some, hits, strict=True) if hit]
+                    whole = [line for line in some if isinstance(line[2], dict)]
+                    hits = has([record["row"] for _, _, record in whole if isinstance(record, dict)])
+                    found += [(str(path), at, size) for (at, size, _), hit in zip(whole, hits, strict=True) if hit]
+                    found += [
+                        (str(path), at, size) for at, size, line in some if isinstance(line, bytes) and torn(line)
+                    ]
         return found
 
     @staticmethod
@@ -83,6 +95,8 @@ class Predictions:
             by_file.setdefault(path, []).append((at, size))
         for path, spans in by_file.items():
             durable.step(f"blank {Path(path).name}")
+            if not Path(path).exists():  # whoever removed the log has removed the record with it
+                continue
             with Path(path).open("r+b") as file:
                 for at, size in spans:
                     file.seek(at)
@@ -126,16 +140,22 @@ class Predictions:
             LOG.error("%s: predictions are answered but not logged: %s", project, error.strerror or error)
 
 
-def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """First byte, number of bytes without the line break, and content of each record with a row."""
+def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes]]:
+    """First byte, number of bytes without the line break, and content of each record with a row, or of a torn line.
+
+    A torn line that is not ended yet may be one that a server is writing.
+    """
     at = 0
     for line in lines:
+        size = len(line.rstrip(b"\n"))
         try:
             record = json.loads(line)
         except ValueError:
+            if line.endswith(b"\n") and line.strip():
+                yield at, size, line
             record = None
         if isinstance(record, dict) and isinstance(record.get("row"), dict):
-            yield at, len(line.rstrip(b"\n")), record
+            yield at, size, record
         at += len(line)
 
 

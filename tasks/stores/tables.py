@@ -149,8 +149,11 @@ class Table:
         except OSError as error:
             self._say_when_removed(file, error)
             raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
-        with source, pa.parquet.ParquetFile(source, page_checksum_verification=True) as reader:
-            return reader.read(columns=[name for name in columns if name in reader.schema_arrow.names])
+        try:
+            with source, pa.parquet.ParquetFile(source, page_checksum_verification=True) as reader:
+                return reader.read(columns=[name for name in columns if name in reader.schema_arrow.names])
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
 
     def verify(self, files: Sequence[DataFile]) -> Iterator[str]:
         """The names of those data files whose bytes are not the ones that were written."""

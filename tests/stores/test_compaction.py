@@ -52,6 +52,22 @@ def test_compaction_does_not_read_the_index_of_keys_anew(small, tmp_path: Path, 
     small.lake.follow(keys, small.lake.landed, ("id",))
 
 
+def test_i_02_a_damaged_small_file_keeps_no_batch_from_landing(small, tmp_path: Path, monkeypatch, caplog):
+    """What cannot be compacted stays as it is and is told; the batch that came has landed, and says so."""
+    monkeypatch.setattr(ingest, "CROWD", 3)
+    land(small, tmp_path, "a.csv", rows(*range(10)))
+    file = next(Path(small.lake.landed.root).glob("*.parquet"))
+    land(small, tmp_path, "b.csv", rows(*range(10, 20)))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:200] + bytes([whole[200] ^ 1]) + whole[201:])
+    assert land(small, tmp_path, "c.csv", rows(*range(20, 30))).landed == 10
+    assert file.name in caplog.text
+    file.write_bytes(whole)
+    assert land(small, tmp_path, "d.csv", rows(*range(30, 40))).landed == 10
+    assert files(small) == 1
+    assert len(small.lake.read(small.lake.snapshot())) == 40
+
+
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
 def test_s_01_a_compaction_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
     """A kill or an I/O error before the n-th durable step, for every n: the next landing finds every row once."""

@@ -6,6 +6,8 @@ import pytest
 from tasks import ingest
 from tasks.config.errors import ArtifactError
 from tasks.config.settings import Settings
+from tasks.erase import Erasing
+from tasks.tidy import Tidying
 from tests.tasks.test_ingest import counts, land, rows, small
 from tests.tasks.test_outcomes import outcomes
 
@@ -31,6 +33,27 @@ def test_batches_land_in_an_object_store_as_on_a_disk(remote, tmp_path: Path):
     assert (len(newest), newest.loc[3, "age"], newest.loc[0, "y"]) == (60, 77, False)
     assert remote.lake.read(before).set_index("id").loc[3, "age"] == 3
     assert not (Settings().home / "lake").exists()
+
+
+def test_i_26_rows_are_erased_from_an_object_store_and_nothing_old_is_left(remote, store, tmp_path: Path):
+    """Objects with the row are deleted in whatever version they stood; tidying removes what no version needs."""
+    land(remote, tmp_path, "a.csv", [*rows(*range(60)), *rows(99, age="455")])
+    before = remote.lake.snapshot()
+    land(remote, tmp_path, "a.csv", rows(3, age="77"))
+    done = Erasing(remote.use, Settings()).erase(("3",), {}, actor="auditor", reason="letter 7")
+    assert (done.rows, done.snapshots) == (2, 2)
+    with pytest.raises(ArtifactError, match="rows were erased: letter 7"):
+        remote.lake.read(before)
+    assert sorted(remote.lake.read(remote.lake.snapshot())["id"]) == [n for n in range(60) if n != 3]
+    land(remote, tmp_path, "b.csv", rows(60))
+    found = Tidying(remote.use, Settings()).tidy(0)
+    assert found["compacted"] == {"rows": 2}
+    assert Tidying(remote.use, Settings()).tidy(0)["removed"] == {"rows": 2}
+    place = remote.lake.landed.root.removeprefix("s3://")
+    assert [path for path in store.ls(place, refresh=True) if path.endswith(".parquet")] == [
+        f"{place}/{name}" for name in remote.lake.landed.stored()
+    ]
+    assert len(remote.lake.landed.stored()) == 1
 
 
 def test_i_02_a_flipped_bit_in_an_object_is_noticed(remote, store, tmp_path: Path):

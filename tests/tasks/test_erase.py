@@ -42,8 +42,8 @@ def everywhere(landings: ingest.Landings, settings: Settings) -> None:
     Predictions(settings.home).append("small", at, [{"id": f"p{n}", "row": {"id": n, "age": 5}} for n in (6, 7, 8)])
 
 
-def traces(settings: Settings) -> set[str]:
-    """Files under the home that still hold the erased row's telling values, as text or in a Parquet file."""
+def traces(settings: Settings, key: str = "7") -> set[str]:
+    """Files under the home that still hold rows of a key, as text or in a Parquet file."""
     import pyarrow.parquet as pq
 
     found = set()
@@ -55,10 +55,10 @@ def traces(settings: Settings) -> set[str]:
                 if "id" in table.column_names
                 else [json.loads(raw)["id"] for raw in table["_raw"].to_pylist()]
             )
-            found |= {path.name} if "7" in {str(value) for value in ids} else set()
+            found |= {path.name} if key in {str(value) for value in ids} else set()
         elif path.is_file() and path.suffix in {".csv", ".jsonl"}:
             text = path.read_text()
-            found |= {path.name} if "\n7," in text or '"id":7,' in text else set()
+            found |= {path.name} if f"\n{key}," in text or f'"id":{key},' in text else set()
     return found
 
 
