@@ -43,6 +43,7 @@ UNFINISHED = (
 Kind = Literal["rows", "outcomes"]
 CROWD = 64  # small data files of a table that are worth a compaction
 LONGEST = 100  # characters of a name that are kept
+MANY = 20  # files that come together, from which on the journal is read as a whole
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -137,11 +138,10 @@ class Landings(Workplace):
         """
         with self.alone():
             arrivals = _arrivals(path)
-            rows = {arrival.batch: self.journal.batch(self.project, arrival.batch) for arrival in arrivals}
-            fresh = [arrival for arrival in arrivals if rows[arrival.batch] is None]
-            before = [row for row in rows.values() if row]
+            before = self._recorded(arrivals)
+            fresh = [arrival for arrival in arrivals if arrival.batch not in before]
             landings = self._fresh(fresh, supersedes, accept) if fresh else []
-            return _total([*landings, *(self._again(row, accept) for row in before)])
+            return _total([*landings, *(self._again(row, accept) for row in before.values())])
 
     def replay(self, batch: str, accept: str = "") -> Landing:
         """Tries the quarantined rows of a batch, by name or beginning of its digest, again under the contract of today.
@@ -151,6 +151,14 @@ class Landings(Workplace):
         """
         with self.alone():
             return self._replay(self.named(batch), accept)
+
+    def _recorded(self, arrivals: list[Arrival]) -> dict[str, dict[str, Any]]:
+        """What the journal knows of them, by batch: asked for each, or, where they are many, in one go."""
+        wanted = [arrival.batch for arrival in arrivals]
+        if len(wanted) > MANY:
+            known = {row["batch"]: row for row in self.journal.batches(self.project)}
+            return {batch: known[batch] for batch in wanted if batch in known}
+        return {batch: row for batch in wanted if (row := self.journal.batch(self.project, batch))}
 
     def named(self, batch: str) -> dict[str, Any]:
         """The journal's row of a batch, by name or beginning of its digest.
@@ -242,11 +250,7 @@ class Landings(Workplace):
             digest(sorted(arrival.batch for arrival in arrivals)), at, why, intake, rows,
             names=tuple(arrivals[n].batch for n in landing),
         )  # fmt: skip
-        return [
-            _landing(self.project, row)
-            for arrival in arrivals
-            if (row := self.journal.batch(self.project, arrival.batch))
-        ]
+        return [_landing(self.project, row) for row in self._recorded(arrivals).values()]
 
     def _problems(
         self,

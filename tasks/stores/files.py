@@ -18,7 +18,7 @@ from tasks.ml.reading import KINDS, Reading
 
 NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 SUFFIXES = tuple(KINDS)
-ROWS = 262_144  # of a chunk at most
+ROWS = 65_536  # of a chunk at most: what is made of it on the way stays in the cache
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
 END = "\x04end of file"  # a row that is put behind the last one of a CSV file
 

@@ -77,6 +77,7 @@ class Intake:
         self._rows, self._broken = Stage(folder, use.contract.time), Stage(folder)
         self._profiler = Profiler(use.contract, use.positive)
         self._waiting: list[tuple[pa.Table, int, bool]] = []
+        self._waits = 0  # rows in it
 
     def take(self, batch: int, chunks: Iterator[pa.Table], *, cut: bool = False) -> None:
         """Takes the raw rows of a batch; what is wrong with the batch as a whole goes into its account.
@@ -134,11 +135,12 @@ class Intake:
         if self._waiting and self._waiting[0][0].schema != raw.schema:
             self._flush()
         self._waiting.append((raw, batch, cut))
-        if sum(len(rows) for rows, _, _ in self._waiting) >= ENOUGH:
+        self._waits += len(raw)
+        if self._waits >= ENOUGH:
             self._flush()
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._waits = self._waiting, [], 0
         if not waiting:
             return
         raw = pa.concat_tables([rows for rows, _, _ in waiting]) if len(waiting) > 1 else waiting[0][0]
