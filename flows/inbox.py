@@ -16,9 +16,11 @@ from typing import NamedTuple
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
 from tasks.config.errors import BatchError, KeepfitError
+from tasks.config.names import HELD, resource
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, Kind, kept_name, original_name
 from tasks.stores.files import SUFFIXES, fingerprint, has_last_line_break
@@ -29,6 +31,7 @@ SETTLED = 0.4  # seconds that size and time of a file must stand still before it
 UNFINISHED = 10.0  # the same for a text that ends inside a line
 TOGETHER = 20  # so many waiting files land together, in one change and with one event
 CALM = 1.0  # seconds without a new file until files that come together have all come
+LONGEST = 200  # characters of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
 
 
@@ -95,8 +98,37 @@ class Inbox:
             settled = (
                 before == shape and now - since >= SETTLED and stat.S_ISREG(state.st_mode) and not is_written(path)
             )
-            if settled and (now - since >= UNFINISHED or has_last_line_break(path)):
+            late = now - since >= UNFINISHED
+            if settled and (late or has_last_line_break(path)) and self.agrees(box, path, late):
                 yield path
+
+    def agrees(self, box: Box, file: Path, late: bool) -> bool:
+        """Whether a file is what the `.sha256` beside it says, if one is there; one that will not be so any more is put aside.
+
+        Args:
+            box: where it lies.
+            file: complete by size and time.
+            late: it has had time enough to become what was promised.
+        """
+        promise = _promise(file)
+        if not promise.is_file():
+            return True
+        try:
+            said, content = promise.read_text(errors="replace")[:LONGEST].split()[:1], fingerprint(file)
+        except (OSError, BatchError):
+            return False
+        if said == [content]:
+            return True
+        if late:
+            reason = f"{file.name}: its SHA-256 is {content}, but {promise.name} says {said[0] if said else 'nothing'}. Nothing landed. Send both again"
+            folder = box.folder / HELD
+            folder.mkdir(parents=True, exist_ok=True)
+            file.replace(folder / kept_name(content, file.name))
+            promise.unlink()
+            LOG.warning("%s: %s", box.project, reason)
+            payload = {"project": box.project, "name": file.name, "batch": content, "reason": reason}
+            emit_event(event="keepfit.batch.refused", resource=resource(box.project), payload=payload)
+        return False
 
     def calm(self, box: Box, waiting: int, now: float) -> bool:
         """Whether no more files come at the moment."""
@@ -111,6 +143,7 @@ class Inbox:
         for file in files:
             try:
                 file.replace(folder / kept_name(fingerprint(file), file.name))
+                _promise(file).unlink(missing_ok=True)
             except (FileNotFoundError, BatchError):
                 LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
             self.seen.pop(file, None)
@@ -123,6 +156,7 @@ class Inbox:
             kept = box.folder / ARRIVED / kept_name(fingerprint(file), file.name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             file.replace(kept)
+            _promise(file).unlink(missing_ok=True)
         except (FileNotFoundError, BatchError):
             LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
             return
@@ -137,6 +171,11 @@ class Inbox:
             _close(folder / GATHERING)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         return sorted((path for path in found if path not in self.seen), key=original_name)
+
+
+def _promise(file: Path) -> Path:
+    """Where a sender says what a file's content should be, as `sha256sum` writes it."""
+    return file.with_name(f"{file.name}.sha256")
 
 
 def _close(folder: Path) -> None:

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from flows import inbox
+from tasks.config.names import HELD
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, Kind, Landings
+from tasks.stores.files import fingerprint
 from tests.samples import until, write_rows
 from tests.tasks.test_ingest import SMALL, rows, small
 
@@ -114,3 +116,39 @@ def test_i_05_outcomes_have_a_folder_of_their_own_in_the_inbox(watched: Watched)
     until(watched.look, 30, "the landing")
     (landing,) = watched.results
     assert (landing.kind, landing.landed, landing.snapshot) == ("outcomes", 1, "v1.1")
+
+
+def test_i_02_a_file_lands_only_as_the_sha256_beside_it_says(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """One that agrees lands, without its promise; one that was altered on the way is put aside, and both digests are told."""
+    told = list[dict]()
+    monkeypatch.setattr(inbox, "UNFINISHED", 0.8)
+    monkeypatch.setattr(inbox, "emit_event", lambda event, resource, payload: told.append(payload))  # noqa: ARG005
+    good, bad = (
+        write_rows(watched.folder / name, rows(*ids))
+        for name, ids in (("good.csv", range(5)), ("bad.csv", range(5, 9)))
+    )
+    wanted = {path: fingerprint(path) for path in (good, bad)}
+    for path, content in wanted.items():
+        path.with_name(f"{path.name}.sha256").write_text(f"{content}  {path.name}\n")
+    bad.write_bytes(bad.read_bytes().replace(b"2026", b"2025", 1))
+    altered = fingerprint(bad)
+    until(lambda: watched.look() and told, 30, "landing and refusal")
+    assert [(landing.name, landing.landed) for landing in watched.results] == [("good.csv", 5)]
+    assert wanted[bad] in told[0]["reason"]
+    assert altered in told[0]["reason"]
+    assert not [path for path in watched.folder.iterdir() if path.is_file()]
+    assert [path.name.partition("-")[2] for path in (watched.folder / HELD).iterdir()] == ["bad.csv"]
+    assert watched.landings.journal.totals("small")["rows"] == 5
+
+
+def test_i_02_a_file_waits_until_it_is_what_its_sha256_says(watched: Watched):
+    file = write_rows(watched.folder / "late.csv", rows(*range(9)))
+    promise, whole = file.with_name("late.csv.sha256"), file.read_bytes()
+    promise.write_text(fingerprint(file))
+    file.write_bytes(b"".join(whole.splitlines(keepends=True)[:4]))
+    end = time.monotonic() + 1.5
+    until(lambda: watched.look() or time.monotonic() > end, 30, "time")
+    assert not watched.results
+    file.write_bytes(whole)
+    until(watched.look, 30, "the landing")
+    assert watched.results[0].landed == 9
