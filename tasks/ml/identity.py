@@ -31,7 +31,9 @@ def row_ids(rows: pa.Table) -> np.ndarray:
     kind, hashed, ids = _kind(names), hashlib.blake2b, []
     for first in range(0, len(rows), BLOCK):
         content = np.concatenate([cell[first : first + BLOCK] for cell in (*cells, gaps)], axis=1)
-        ids += [hashed(row, digest_size=SIZE, person=kind).digest() for (row,) in iter_unpack(f"{width}s", content)]
+        ids += [
+            hashed(row, digest_size=SIZE, person=kind).digest() for (row,) in iter_unpack(f"{width}s", content.data)
+        ]
     return np.frombuffer(b"".join(ids), dtype=np.uint8).reshape(-1, SIZE)
 
 
