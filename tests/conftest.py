@@ -12,9 +12,10 @@ import pytest
 
 from tasks.config.settings import Settings
 from tests.object_store import store, weed
+from tests.postgres import database, postgres
 from tests.samples import free_port, light_projects
 
-__all__ = ["store", "weed"]  # a real object store
+__all__ = ["database", "postgres", "store", "weed"]  # a real database server, a real object store
 
 
 @dataclass(frozen=True)

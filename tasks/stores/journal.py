@@ -206,6 +206,7 @@ class Journal:
     def _server_lock(self, what: str, patience: float) -> Generator[None]:
         number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
         with self.engine.connect() as connection:  # its end, by a kill too, frees the lock
+            connection.execution_options(isolation_level="AUTOCOMMIT")  # servers end transactions that stay idle
             ask = sa.select(sa.func.pg_try_advisory_lock(number))
             _patiently(lambda: bool(connection.scalar(ask)), what, patience)
             yield

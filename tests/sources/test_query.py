@@ -1,16 +1,10 @@
 """Rows of a query, on SQLite and on a real PostgreSQL: what is new comes, late commits too, and nothing when nothing is new."""
 
-import contextlib
 import datetime as dt
 import itertools
-import os
-import pwd
-import shutil
 import subprocess
 import sys
-import tempfile
 from decimal import Decimal
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,65 +16,11 @@ from pydantic import ValidationError
 
 from tasks.sources.delivery import Delivered, Mark, SourceError, UnreachableError
 from tasks.sources.query import Position, Query, Rows
+from tests.postgres import PASSWORD
 
 NOW = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
-PASSWORD = "canary-of-the-database"
-SERVER = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
 ENV = "KEEPFIT_TEST_DATABASE"
-
-
-@pytest.fixture(scope="session")
-def postgres():
-    """The URL of a throw-away server that listens on a socket in its own folder, and nowhere else."""
-    if not SERVER:
-        pytest.skip("PostgreSQL is not here: `apt-get install postgresql`")
-    pytest.importorskip("psycopg", reason="`pip install 'keepfit[postgres]'`")
-    home = Path(tempfile.mkdtemp(prefix="kfpg-"))
-    root = os.geteuid() == 0  # PostgreSQL refuses to run as root
-    (home / "password").write_text(PASSWORD)
-    if root:
-        owner = pwd.getpwnam("postgres")
-        for path in (home, home / "password"):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-
-    def run(program, *arguments):
-        command = [
-            *(["runuser", "-u", "postgres", "--"] if root else []),
-            str(SERVER[-1] / program),
-            "-D",
-            str(home / "data"),
-            *arguments,
-        ]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=home)
-
-    run(
-        "initdb",
-        "-U",
-        "keepfit",
-        "-A",
-        "scram-sha-256",
-        f"--pwfile={home / 'password'}",
-        "--no-sync",
-        "-E",
-        "UTF8",
-        "--locale=C",
-    )
-    try:
-        run(
-            "pg_ctl",
-            "-w",
-            "-l",
-            str(home / "log"),
-            "-o",
-            f"-c listen_addresses='' -k {home} -c fsync=off -c timezone=America/New_York",
-            "start",
-        )
-        yield f"postgresql+psycopg://keepfit:{PASSWORD}@/postgres?host={home}"
-    finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            run("pg_ctl", "-m", "immediate", "stop")
-        shutil.rmtree(home)
 
 
 class Shop:

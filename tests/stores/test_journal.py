@@ -1,5 +1,7 @@
 import dataclasses
 import datetime as dt
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -24,9 +26,12 @@ FIRST = Release(
 )
 
 
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(f"sqlite:///{tmp_path / 'k' / 'keepfit.db'}")
+@pytest.fixture(params=["sqlite", "postgresql"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+    """The journal in a file, and on a real server."""
+    if request.param == "sqlite":
+        return Journal(f"sqlite:///{tmp_path / 'k' / 'keepfit.db'}")
+    return Journal(request.getfixturevalue("database"))
 
 
 def test_the_newest_generation_is_champion(journal: Journal):
@@ -99,6 +104,27 @@ def test_a_second_one_waits_until_the_first_is_done(journal: Journal):
     ):
         pass
     with journal.alone("land p", patience=0):
+        pass
+
+
+def test_a_killed_one_holds_nobody_up(journal: Journal):
+    """A process that is killed while it holds a lock frees it, in a file and on a server."""
+    url = journal.engine.url.render_as_string(hide_password=False)
+    program = (
+        "import sys, time; from tasks.stores.journal import Journal\n"
+        "with Journal(sys.stdin.readline().strip()).alone('land p'): print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        print(url, file=holder.stdin, flush=True)
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConflictError), journal.alone("land p", patience=0):
+            pass
+        holder.kill()
+    with journal.alone("land p", patience=10):
         pass
 
 

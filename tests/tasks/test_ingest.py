@@ -1,4 +1,8 @@
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -294,6 +298,53 @@ def test_s_01_a_landing_survives_a_fault_at_every_durable_step(small, tmp_path: 
         assert set(landings.lake.landed.stored()) == active | first, step
         step += 1
     assert step > 8
+
+
+def test_s_01_a_batch_lands_again_when_its_prepared_files_are_lost(small, tmp_path: Path, monkeypatch):
+    """Killed before anything reached a table, and the disk of its prepared files gone: it lands from its kept file."""
+    file = write_rows(tmp_path / "a.csv", rows(*range(40)))
+
+    def seam(what: str) -> None:
+        if small.journal.intent("small"):
+            raise Killed(what)
+
+    monkeypatch.setattr(durable, "seam", seam)
+    with pytest.raises(Killed):
+        small.land(file)
+    monkeypatch.setattr(durable, "seam", lambda _what: None)
+    assert list(small.staging.rglob("*.parquet"))
+    shutil.rmtree(small.staging)
+    landing = small.land(file)
+    assert counts(landing) == (40, 40, 0, 0)
+    assert len(small.lake.rows()) == 40
+    assert small.journal.intent("small") is None
+
+
+def test_s_01_a_landing_with_its_journal_on_postgresql(small, tmp_path: Path, monkeypatch, database):
+    """Killed at every durable step, and two at once: the same table and account as with the journal in a file."""
+    steps, file = 0, write_rows(tmp_path / "a.csv", rows(*range(40)))
+    while True:
+        home = Settings(home=tmp_path / f"home{steps}", database_url=database)
+        use = small.use.model_copy(update={"project": f"small{steps}"})
+        landings, left = ingest.Landings(use, home), iter(range(steps))
+
+        def seam(what: str, left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
+                raise Killed(what)
+
+        monkeypatch.setattr(durable, "seam", seam)
+        with contextlib.suppress(Killed):
+            landings.land(file)
+            break
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        with ThreadPoolExecutor(2) as two:
+            both = list(two.map(lambda _n, use=use, home=home: ingest.Landings(use, home).land(file), range(2)))
+        assert {counts(landing) for landing in both} <= {(40, 40, 0, 0), (40, 0, 0, 40)}, steps
+        assert len(landings.lake.rows()) == 40
+        assert landings.journal.totals(use.project)["rows"] == 40
+        assert landings.journal.intent(use.project) is None
+        steps += 1
+    assert steps > 5
 
 
 def test_i_12_text_is_read_as_the_project_says(small, tmp_path: Path):
