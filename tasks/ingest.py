@@ -6,6 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -103,6 +104,14 @@ def _arrivals(path: Path) -> list[Arrival]:
 
 
 # -- landing ----------------------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=64)
+def _profile(text: str) -> Profile:
+    """A batch's profile; it is asked again by every batch of the next few."""
+    return Profile.model_validate_json(text)
+
+
 class Landings(Workplace):
     """Lands the batches of one project, one change of the lake at a time.
 
@@ -289,9 +298,7 @@ class Landings(Workplace):
     def _findings(self, profile: Profile) -> list[Finding]:
         if not profile.rows or self.kind == OUTCOMES:
             return []
-        before = [
-            Profile.model_validate_json(text) for text in self.journal.profiles(self.project, self.use.expects.history)
-        ]
+        before = [_profile(text) for text in self.journal.profiles(self.project, self.use.expects.history)]
         return self.use.expects.judge(profile, before, self._clock())
 
     # -- quarantined rows once more -----------------------------------------------------------------------------------

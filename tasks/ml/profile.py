@@ -86,6 +86,16 @@ class Numbers(BaseModel, frozen=True):
         """The grid as an array."""
         return np.array(self.grid)
 
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """The 11 ends of the ten segments of the values."""
+        return np.r_[self.points[:1], self.points[CUTS], self.points[-1:]]
+
+    @cached_property
+    def cumulated(self) -> np.ndarray:
+        """(2, 11) rows and positives of the ten segments up to each end."""
+        return np.cumsum([(0, 0), *self.segments[2:]], axis=0, dtype=float).T
+
     @property
     def filled(self) -> int:
         """Values of the sample behind the grid."""
@@ -1139,18 +1149,12 @@ def _number_parts(name: str, column: Numbers, past: Sequence[Numbers]) -> Iterat
             yield _Part(name, f"{name} {where}", column.segments[at], before, before)
     if not column.grid:
         return
-    ends = _ends(column)
-    shares = np.cumsum([0, *(rows for rows, _ in column.segments[2:])]) / max(column.filled, 1)
-    values = [_between(known, _ends(known), ends) if known.grid else np.zeros((10, 2)) for known in past]
+    ends, shares = column.ends, column.cumulated[0] / max(column.filled, 1)
+    values = [_between(known, known.ends, ends) if known.grid else np.zeros((10, 2)) for known in past]
     ranks = [_between(known, None, shares) if known.grid else np.zeros((10, 2)) for known in past]
     for at, now in enumerate(column.segments[2:]):
         where = f"{name} is between {ends[at]:.4g} and {ends[at + 1]:.4g}"
         yield _Part(name, where, now, _pairs(table[at] for table in values), _pairs(table[at] for table in ranks))
-
-
-def _ends(column: Numbers) -> np.ndarray:
-    """The 11 ends of the ten segments of a column's values."""
-    return np.r_[column.points[:1], column.points[CUTS], column.points[-1:]]
 
 
 def _between(column: Numbers, mine: np.ndarray | None, ends: np.ndarray) -> np.ndarray:
@@ -1158,9 +1162,13 @@ def _between(column: Numbers, mine: np.ndarray | None, ends: np.ndarray) -> np.n
 
     Its own ends are `mine`, or its shares of rows.
     """
-    counts = np.cumsum([(0, 0), *column.segments[2:]], axis=0)
-    own = counts[:, 0] / max(counts[-1, 0], 1) if mine is None else mine
-    return np.stack([np.diff(np.interp(ends, own, counts[:, i])) for i in (0, 1)], axis=1)
+    rows, positives = column.cumulated
+    own = rows / max(rows[-1], 1) if mine is None else mine
+    held = np.empty((10, 2))
+    for at, counts in enumerate((rows, positives)):
+        reached = np.interp(ends, own, counts)
+        held[:, at] = reached[1:] - reached[:-1]
+    return held
 
 
 def _segment(new: Profile, usual: Sequence[Profile], parts: Sequence[_Part]) -> list[Finding]:
