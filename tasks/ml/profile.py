@@ -851,7 +851,7 @@ class _Move:
         calm = far >= 2 * self.unrest
         distances = {name: self.nearest(grid) for name, (bar, grid) in undone.items() if far >= bar and calm}
         names = [name for name, distance in distances.items() if distance <= (loose if name == "sign" else close)]
-        if not names and far >= CLEAR:
+        if not names and far >= CLEAR and not self._goes_on():
             sure = {
                 name for name, (bar, _) in undone.items() if bar == WIDE or (name == "sign" and self._is_off_zero())
             }
@@ -882,7 +882,7 @@ class _Move:
         """Whether a grid lies where the batches before lay together, and is about as wide as any of them.
 
         Its median is within their 5 % and 95 % quantiles, and half that span beyond; its distance between quartiles within a factor of 2.
-        The width is what a counter, that only went on, does not keep.
+        The width is what a counter, that only went on, does not keep, unless its batches differ much in size (`_goes_on`).
         """
         table = np.array([known.points for known in self.grids])
         low, high = self._span
@@ -892,6 +892,12 @@ class _Move:
         return bool(
             low - slack <= grid[10] <= high + slack and widths.min() / 2 <= width <= widths.max() * 2 and width > 0
         )
+
+    def _goes_on(self) -> bool:
+        """Whether the new median is the next step of a counter: all steps went one way, and this one is not much longer."""
+        steps = np.diff([*(known.points[10] for known in self.grids), self.new.points[10]])  # ty: ignore[unresolved-attribute]
+        is_counter = len(steps) > 3 and ((steps > 0).all() or (steps < 0).all())
+        return bool(is_counter and abs(steps[-1]) <= 3 * np.abs(steps[:-1]).max())
 
     def _is_off_zero(self) -> bool:
         """Whether the batches before lay further from 0 than they were wide together: no winter changes that sign."""
