@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, model_validator
 
+SHORTEST = 1 / 1440  # days: a minute
 PARTS = (2, 4, 8)  # a window or a half-life is the history's span over one of these
 
 
@@ -24,7 +25,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
         description="'last': only the newest days; 'decay': a row weighs half when it is so many days older",
     )
     days: float | None = Field(
-        default=None, gt=0, le=36500, description="length of the window, or the half-life; none for 'all'"
+        default=None, ge=SHORTEST, le=36500, description="length of the window, or the half-life; none for 'all'"
     )
 
     @model_validator(mode="after")
@@ -37,8 +38,10 @@ class Window(BaseModel, frozen=True, extra="forbid"):
     @property
     def name(self) -> str:
         """What people and studies call it; different windows have different names."""
-        days = f"{self.days} days".replace(".0 days", " days").replace("None", "")
-        return {"all": "all", "last": f"last {days}", "decay": f"half-life {days}"}[self.kind]
+        if self.days is None:
+            return "all"
+        length = f"{self.days!r}".removesuffix(".0") + (" day" if self.days == 1 else " days")
+        return f"last {length}" if self.kind == "last" else f"half-life {length}"
 
     def rows(self, times: pd.Series) -> np.ndarray:
         """Which rows to learn from: (n,) bool. The last k days end with the newest row; the instant k days before it is out.
@@ -46,7 +49,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
         Args:
             times: instants of the rows that may be learned from, in any order; a row without one is in no window but 'all'.
         """
-        if self.kind != "last":
+        if self.days is None or self.kind != "last":
             return np.ones(len(times), dtype=bool)
         return (times > times.max() - pd.Timedelta(days=self.days)).to_numpy(dtype=bool)
 
@@ -55,7 +58,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
 
         Exponential forgetting, 2 ** (-age / half-life). A row without an instant weighs nothing.
         """
-        if self.kind != "decay":
+        if self.days is None or self.kind != "decay":
             return None
         ages = ((newest - times) / pd.Timedelta(days=self.days)).to_numpy(dtype=float)
         return np.nan_to_num(np.exp2(-np.maximum(ages, 0.0)), nan=0.0)
@@ -68,7 +71,7 @@ def choices(span_days: float) -> list[Window]:
     ['all', 'last 180 days', 'last 90 days', 'last 45 days', 'half-life 180 days', 'half-life 90 days', 'half-life 45 days']
     """
     lengths = dict.fromkeys(_legible(span_days / part) for part in PARTS)
-    days = [length for length in lengths if length > 0]
+    days = [length for length in lengths if length >= SHORTEST]
     return [
         Window(),
         *(Window(kind="last", days=each) for each in days),
