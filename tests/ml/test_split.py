@@ -1,11 +1,19 @@
 """Splits: no row lost, none in two parts, and the judge is always newer."""
 
+import hashlib
+import math
+
 import hypothesis.strategies as st
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pytest
 from hypothesis import given, settings
+from pydantic import TypeAdapter, ValidationError
 
-from tasks.ml.split import TimeSplit
+from tasks.ml import identity
+from tasks.ml.split import ROW, ChanceSplit, GroupSplit, GroupTimeSplit, Parts, Split, TimeSplit
+from tasks.stores import lake
 
 ROWS = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(
     lambda hours: pd.DataFrame(
@@ -135,3 +143,406 @@ def test_i_07_a_split_follows_from_the_rows_alone():
     assert (before.immature, before.holdout["id"].max()) == (10, 89)
     more = split.apply(pd.concat([rows, rows.tail(5).assign(at=rows["at"].max() + pd.Timedelta(days=4))]))
     assert more.holdout["id"].max() == 93
+
+
+# -- every kind of split ------------------------------------------------------------------------------------------------
+NAMES = ("train", "validation", "holdout")
+SPLITS = {
+    "time": TimeSplit(column="at", holdout=0.3, validation=0.3),
+    "group": GroupSplit(group="who", column="at", holdout=0.3, validation=0.3),
+    "group_time": GroupTimeSplit(group="who", column="at", holdout=0.3, validation=0.3),
+    "group_time by number": GroupTimeSplit(group="who", column="at", holdout=2, validation=1),
+    "chance": ChanceSplit(column="at", holdout=0.3, validation=0.3),
+}
+EVERY = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+BY_HASH = pytest.mark.parametrize("split", [SPLITS["group"], SPLITS["chance"]], ids=["group", "chance"])
+
+
+def frame(cells: list[tuple[int, str | None, bool]]) -> pd.DataFrame:
+    """Rows as the lake hands them out: hours, groups, classes, and names by content."""
+    hours, groups, classes = zip(*cells, strict=True) if cells else ((), (), ())
+    rows = pd.DataFrame(
+        {
+            "at": pd.Timestamp("2020", tz="UTC") + pd.to_timedelta(list(hours), unit="h"),
+            "who": pd.array(groups, dtype="str"), "y": pd.array(classes, dtype="boolean"), "id": range(len(cells)),
+        }
+    )  # fmt: skip
+    names = identity.as_text(identity.row_ids(pa.Table.from_pandas(rows, preserve_index=False)))
+    return rows.assign(**{ROW: pd.array(names, dtype="str")})
+
+
+CELLS = st.lists(
+    st.tuples(st.integers(0, 60), st.one_of(st.none(), st.sampled_from("abcdefgh")), st.booleans()), max_size=60
+)
+FRAMES = CELLS.map(frame)
+
+
+def chosen(keep: list[bool], rows: pd.DataFrame) -> np.ndarray:
+    """Which of the rows were there already when an earlier model was trained."""
+    return np.array(keep[: len(rows)], dtype=bool)
+
+
+def members(parts: Parts) -> dict[str, set[int]]:
+    """The rows of each part by `id`."""
+    return {name: set(getattr(parts, name)["id"]) for name in NAMES}
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, days=st.sampled_from([0, 0.5, 1]))
+def test_every_split_parts_the_mature_rows(split, rows, days):
+    """Each mature row is in one part, none is in two, and immature rows are counted."""
+    parts = split.model_copy(update={"matures": days}).apply(rows)
+    together = sorted(pd.concat([parts.train, parts.validation, parts.holdout])["id"])
+    young = rows["at"] > rows["at"].max() - pd.Timedelta(days=days)
+    assert together == sorted(rows.loc[~young, "id"])
+    assert parts.immature == young.sum()
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, random=st.randoms(use_true_random=False))
+def test_o_17_no_split_depends_on_the_order_of_rows(split, rows, random):
+    """Shuffled rows under any index fall into the same parts and folds, and the argument stays as it was."""
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    shuffled = rows.iloc[order]
+    before = shuffled.copy(deep=True)
+    assert members(split.apply(rows)) == members(split.apply(shuffled))
+    pd.testing.assert_frame_equal(shuffled, before)
+    if not split.by_time:  # rows of one instant may stand on both sides of a fold that time cuts by number
+        judged = [[set(after["id"]) for _, after in split.folds(each, 3, "y")] for each in (rows, shuffled)]
+        assert judged[0] == judged[1]
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, count=st.integers(1, 5), target=st.sampled_from([None, "y"]))
+def test_no_fold_of_any_split_judges_what_it_learned(split, rows, count, target):
+    """Both sides of a fold have rows, none in common, all of them from the rows handed in; there are at most so many folds."""
+    folds = split.folds(rows, count, target)
+    assert len(folds) <= count
+    for learned, judged in folds:
+        assert len(learned)
+        assert len(judged)
+        assert not set(learned["id"]) & set(judged["id"])
+        assert set(learned["id"]) | set(judged["id"]) <= set(rows["id"])
+    every = [row for _, judged in folds for row in judged["id"]]
+    assert len(every) == len(set(every))
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, keep=st.lists(st.booleans(), min_size=60, max_size=60), days=st.sampled_from([0, 0.5]))
+def test_what_is_called_unseen_was_never_learned_from(split, rows, keep, days):
+    """A model of any earlier snapshot, rows may land late, saw no row of today's holdout that is said to be unseen by it."""
+    split = split.model_copy(update={"matures": days})
+    earlier = split.apply(rows[chosen(keep, rows)])
+    holdout = split.apply(rows).holdout
+    until = split.seen_until(earlier)
+    unseen = split.unseen(holdout, until)
+    saw = members(earlier)["train"] | members(earlier)["validation"]
+    assert unseen.shape == (len(holdout),)
+    assert not set(holdout.loc[unseen, "id"]) & saw
+    assert split.by_time or unseen.all()
+    if split.by_time and saw:
+        assert unseen.tolist() == (holdout["at"] > rows.loc[rows["id"].isin(saw), "at"].max()).tolist()
+
+
+@BY_HASH
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, keep=st.lists(st.booleans(), min_size=60, max_size=60))
+def test_a_row_never_changes_its_side_when_data_grow(split, rows, keep):
+    """Whatever arrives or leaves, each row stands where it stood."""
+    few, many = members(split.apply(rows[chosen(keep, rows)])), members(split.apply(rows))
+    for name in NAMES:
+        assert few[name] <= many[name]
+
+
+@EVERY
+def test_i_19_no_label_that_may_change_is_judged_by(split):
+    """With a delay of 30 days positives that are labelled first stay out of every part of every split."""
+    rng = np.random.default_rng(3)
+    rows = frame([(hour, "abcdefgh"[hour % 8], bool(rng.random() < 0.2)) for hour in range(24 * 120)])
+    known = labelled(rows, rows["at"].max(), negative_after=30)
+    parts = split.model_copy(update={"matures": 30}).apply(known)
+    assert abs(pd.concat([parts.train, parts.validation, parts.holdout])["y"].astype(float).mean() - 0.2) < 0.02
+    assert split.apply(known).immature == 0
+    assert parts.immature == (known["at"] > known["at"].max() - pd.Timedelta(days=30)).sum() > 50
+
+
+@EVERY
+def test_i_16_a_single_class_splits_like_any_other(split):
+    """Where all labels are one class, or none is known, rows are still parted and folded; whoever trains says it cannot."""
+    for label in (True, None):
+        rows = frame([(hour, "abcdefgh"[hour % 8], True) for hour in range(160)])
+        rows["y"] = pd.array([label] * len(rows), dtype="boolean")
+        assert sum(map(len, members(split.apply(rows)).values())) == 160
+        folds = split.folds(rows, 3, "y")
+        assert len(folds) == 3
+        assert {truth for _, judged in folds for truth in judged["y"].dropna()} == ({True} if label else set())
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, count=st.integers(1, 70))
+def test_a_search_gets_no_more_rows_than_it_asked_for(split, rows, count):
+    """All rows when they are few enough; else at most so many, or two whole groups."""
+    taken = split.at_most(rows, count)
+    assert set(taken["id"]) <= set(rows["id"])
+    if len(rows) <= count:
+        assert len(taken) == len(rows)
+    elif split.kind in {"time", "chance"}:
+        assert len(taken) == count
+    else:
+        groups = taken["who"].fillna(taken[ROW])
+        assert len(taken) <= count or groups.nunique() <= 2
+        whole = rows["who"].fillna(rows[ROW]).isin(set(groups))
+        assert set(rows.loc[whole, "id"]) == set(taken["id"])
+
+
+def test_clocks_that_are_changed_do_not_disorder_rows():
+    """The hour that Berlin lives through twice is two hours: later rows judge, whatever the wall says."""
+    instants = pd.date_range("2026-10-24T23:00", periods=10, freq="30min", tz="UTC")
+    rows = frame([(0, "a", True)] * 10).assign(at=instants.tz_convert("Europe/Berlin"))
+    for split in (SPLITS["time"], SPLITS["group_time"]):
+        parts = split.apply(rows.iloc[::-1])
+        assert [list(getattr(parts, name)["id"]) for name in NAMES] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
+        earlier = split.apply(rows.iloc[:4])
+        assert split.unseen(rows, split.seen_until(earlier)).sum() == 10 - 1 - max(members(earlier)["train"] | members(earlier)["validation"])  # fmt: skip
+
+
+# -- groups -------------------------------------------------------------------------------------------------------------
+@settings(deadline=None, max_examples=40)
+@given(FRAMES, st.integers(1, 5))
+def test_no_group_stands_on_two_sides(rows, count):
+    """All rows of a group are in one part, and on one side of every fold; rows without a group go each their own way."""
+    split = SPLITS["group"]
+    parts = split.apply(rows)
+    sides = [set(getattr(parts, name)["who"].dropna()) for name in NAMES]
+    assert len(set.union(*sides)) == sum(map(len, sides))
+    for learned, judged in split.folds(rows, count, "y"):
+        assert not set(learned["who"].dropna()) & set(judged["who"].dropna())
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_group_stands_where_its_keyed_hash_says(seed):
+    """Computed here with hashlib, group by group: the same in every process, on every machine, for ever."""
+
+    def side(group: str) -> str:
+        digest = hashlib.blake2b(group.encode(), digest_size=8, key=f"split {seed}".encode()).hexdigest()
+        chance = int(digest, 16) / 2**64
+        return "holdout" if chance < 0.3 else "validation" if chance < 0.3 + 0.7 * 0.5 else "train"
+
+    rows = pd.DataFrame({"who": [f"patient {n}" for n in range(300)] * 2})
+    parts = GroupSplit(group="who", holdout=0.3, validation=0.5, seed=seed).apply(rows)
+    for name in NAMES:
+        assert set(getattr(parts, name)["who"]) == {group for group in rows["who"] if side(group) == name}
+        assert len(getattr(parts, name)) > 100
+
+
+def test_another_seed_holds_out_other_groups_and_rows():
+    """The seed is the key of the hash, for groups as for rows."""
+    rows = frame([(hour, f"customer {hour}", True) for hour in range(400)])
+    for kind in (GroupSplit(group="who"), ChanceSplit()):
+        first, second = (members(kind.model_copy(update={"seed": seed}).apply(rows))["holdout"] for seed in (0, 1))
+        assert 0.05 < len(first & second) / len(first) < 0.4  # a fifth by chance
+
+
+@pytest.mark.parametrize("values", [
+    pd.array([*range(100)], dtype="int64"), pd.array([*range(100)], dtype="Int64"), pd.array([*range(100)], dtype="float64"),
+    pd.array([str(number) for number in range(100)], dtype="str"), pd.Categorical([str(number) for number in range(100)]),
+], ids=["int64", "Int64", "float64", "str", "category"])  # fmt: skip
+def test_a_group_stays_whatever_type_holds_it(values):
+    """A column of integers that becomes floats, because one is missing, moves nobody."""
+    split = GroupSplit(group="who")
+    side = members(split.apply(pd.DataFrame({"who": [*range(100)], "id": range(100)})))
+    assert members(split.apply(pd.DataFrame({"who": values, "id": range(100)}))) == side
+    gap = pd.DataFrame({"who": [*range(100), None], "id": range(101), ROW: "0" * 32})
+    assert all(side[name] <= members(split.apply(gap))[name] for name in NAMES)
+
+
+def test_a_group_can_be_a_day():
+    """Instants are groups by what they are, not by the zone or the unit that shows them."""
+    days = pd.Series(pd.date_range("2026", periods=100, tz="UTC"))
+    split = GroupSplit(group="day")
+    shown = [days, days.dt.tz_convert("Asia/Tokyo"), days.astype("datetime64[s, UTC]")]
+    sides = [members(split.apply(pd.DataFrame({"day": each, "id": range(100)}))) for each in shown]
+    assert sides[0] == sides[1] == sides[2]
+    assert len(sides[0]["holdout"]) > 5
+
+
+def test_rows_without_a_group_are_their_own_groups():
+    """A thousand rows of nobody are split by their names, row by row, and need them."""
+    rows = frame([(hour, None, True) for hour in range(1000)])
+    split = GroupSplit(group="who", holdout=0.2)
+    assert abs(len(split.apply(rows).holdout) - 200) < 5 * math.sqrt(1000 * 0.2 * 0.8)
+    with pytest.raises(ValueError, match=r"no column '_row'.*as the lake reads them"):
+        split.apply(rows.drop(columns=ROW))
+
+
+def test_folds_of_groups_are_alike():
+    """Groups of very different size, a tenth with the rare class: every fold gets its part of groups, rows and rare ones."""
+    sizes = [1, 2, 3, 40, 5, 6] * 20
+    rows = pd.DataFrame(
+        [(f"g{n}", n % 10 == 0) for n, size in enumerate(sizes) for _ in range(size)], columns=["who", "y"]
+    )
+    folds = GroupSplit(group="who").folds(rows, 4, "y")
+    assert [judged["who"].nunique() for _, judged in folds] == [30] * 4
+    assert [judged.loc[judged["y"], "who"].nunique() for _, judged in folds] == [3] * 4
+    assert max(len(judged) for _, judged in folds) < 1.3 * len(rows) / 4
+    assert all(len(learned) + len(judged) == len(rows) for learned, judged in folds)
+
+
+# -- time within groups -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["group_time", "group_time by number"])
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, count=st.integers(1, 4))
+def test_within_a_group_the_judge_is_always_newer(name, rows, count):
+    """In every group the parts follow each other in time, no instant is cut, and what judges has older rows to learn from."""
+    split = SPLITS[name]
+    parts = split.apply(rows)
+    pairs = [(parts.train, parts.validation), (parts.validation, parts.holdout), *split.folds(rows, count)]
+    for older, newer in pairs:
+        for group, judged in newer.groupby("who", dropna=False):
+            assert older.loc[older["who"] == group, "at"].max() < judged["at"].min()  # fails when it has none
+    assert set(parts.validation["who"]) == set(parts.holdout["who"])
+
+
+def test_every_group_is_judged_by_its_newest_rows():
+    """Ten, twenty and four rows with a fifth each: counted by hand; the group of four and the rows of nobody only teach."""
+    cells = [(hour, "a", True) for hour in range(10)] + [(100 + hour, "b", True) for hour in range(20)]
+    rows = frame([*cells, *[(hour, "c", True) for hour in range(4)], *[(500 + hour, None, True) for hour in range(9)]])
+    parts = GroupTimeSplit(group="who", column="at", holdout=0.2, validation=0.25).apply(rows)
+    assert members(parts)["holdout"] == {8, 9, 26, 27, 28, 29}
+    assert members(parts)["validation"] == {6, 7, 22, 23, 24, 25}
+    by_number = GroupTimeSplit(group="who", column="at", holdout=1, validation=3, fewest=4).apply(rows)
+    assert members(by_number)["holdout"] == {9, 29}  # the four of 'c' would leave none to learn from
+    assert members(by_number)["validation"] == {6, 7, 8, 26, 27, 28}
+
+
+def test_a_group_of_one_instant_only_teaches():
+    """Nothing of it is older than the rest, so it cannot be judged."""
+    rows = frame([(5, "a", True)] * 30)
+    assert members(SPLITS["group_time"].apply(rows)) == {"train": set(range(30)), "validation": set(), "holdout": set()}
+    assert SPLITS["group_time"].folds(rows, 3) == []
+
+
+def test_what_was_seen_of_groups_reaches_to_the_newest_row_of_all():
+    """A small group that only teaches is newer than all that validates; the bound must not forget it."""
+    split = SPLITS["group_time"]
+    rows = frame([*[(hour, "a", True) for hour in range(20)], (30, "b", True)])
+    parts = split.apply(rows)
+    assert split.seen_until(parts) == "2020-01-02 06:00:00+00:00"
+    assert not split.unseen(parts.holdout, split.seen_until(parts)).any()
+    later = split.apply(frame([*[(hour, "a", True) for hour in range(50)], (30, "b", True)])).holdout
+    assert split.unseen(later, split.seen_until(parts)).sum() == len(later) == 15
+
+
+# -- chance -------------------------------------------------------------------------------------------------------------
+def test_every_class_is_held_back_with_its_share():
+    """Of 40,000 frequent and 2,000 rare rows each part has its share within five standard deviations of the binomial."""
+    rows = frame([(0, None, number < 2000) for number in range(42_000)])
+    parts = ChanceSplit(holdout=0.2, validation=0.25).apply(rows)
+    for label, size in ((True, 2000), (False, 40_000)):
+        for name, share in (("train", 0.6), ("validation", 0.2), ("holdout", 0.2)):
+            found = int((getattr(parts, name)["y"] == label).sum())
+            assert abs(found - size * share) < 5 * math.sqrt(size * share * (1 - share)), (name, label)
+
+
+def test_a_row_stands_where_its_mixed_name_says():
+    """Computed here in Python's own integers: SplitMix64 of the name's first half and the key."""
+    rows, mask = frame([(hour, None, True) for hour in range(500)]), 2**64 - 1
+    key = int(hashlib.blake2b(b"", digest_size=8, key=b"split 5").hexdigest(), 16)
+
+    def chance(name: str) -> float:
+        mixed = int(name[:16], 16) ^ key
+        mixed = (mixed ^ mixed >> 30) * 0xBF58476D1CE4E5B9 & mask
+        mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB & mask
+        return (mixed ^ mixed >> 31) / 2**64
+
+    held = set(ChanceSplit(holdout=0.4, seed=5).apply(rows).holdout[ROW])
+    assert held == {name for name in rows[ROW] if chance(name) < 0.4}
+
+
+@settings(deadline=None, max_examples=40)
+@given(CELLS, st.integers(2, 5))
+def test_folds_of_chance_have_every_class_alike(cells, count):
+    """Each class is in each fold with the same number of rows, give or take one, and every row is judged once."""
+    rows = frame(cells)
+    folds = ChanceSplit().folds(rows, count, "y")
+    if len(rows) < 2:
+        assert not folds
+        return
+    assert sorted(row for _, judged in folds for row in judged["id"]) == list(range(len(rows)))
+    parts = [judged["y"] for _, judged in folds] + [pd.Series(dtype="boolean")] * (count - len(folds))
+    for label in (True, False):
+        found = [int((part == label).sum()) for part in parts]
+        assert max(found) - min(found) <= 1
+
+
+def test_a_number_as_target_is_dealt_over_its_whole_range():
+    """With a target of 300 different numbers the folds have the same mean: neighbours go to different folds."""
+    rows = frame([(hour, None, True) for hour in range(300)]).assign(y=np.arange(300.0) ** 2)
+    means = [judged["y"].mean() for _, judged in ChanceSplit().folds(rows, 3, "y")]
+    assert max(means) / min(means) < 1.025
+
+
+@pytest.mark.parametrize("names", [["row 1"] * 3, ["0" * 31] * 3, ["0" * 33] * 3, ["0" * 32, None, "0" * 32], ["é" * 32] * 3], ids=["words", "short", "long", "none", "letters"])  # fmt: skip
+def test_rows_with_other_names_are_refused(names):
+    """What is no row's name is shown, with what was wanted."""
+    with pytest.raises(ValueError, match="is no row's name; wanted 32 hex digits"):
+        ChanceSplit().apply(pd.DataFrame({ROW: names}))
+
+
+def test_the_lake_and_the_splits_name_rows_alike():
+    """The column of names is the lake's."""
+    assert lake.ROW == ROW
+
+
+@BY_HASH
+def test_a_changed_split_is_asked_what_it_had_held_back(split):
+    """When the share to hold back has grown, the split of the older model tells which judged rows it has seen."""
+    rows = frame([(hour, f"customer {hour}", True) for hour in range(500)])
+    older, newer = split, split.model_copy(update={"holdout": 0.6})
+    holdout = newer.apply(rows).holdout
+    unseen = older.unseen(holdout, older.seen_until(older.apply(rows)))
+    assert set(holdout.loc[unseen, "id"]) == members(older.apply(rows))["holdout"]
+    assert 0 < unseen.sum() < len(holdout)
+
+
+# -- what a project may say ---------------------------------------------------------------------------------------------
+def test_a_split_is_told_by_its_kind():
+    """`kind` chooses the split, and every split comes back from its own fields."""
+    splits = TypeAdapter(Split)
+    for split in SPLITS.values():
+        assert splits.validate_python(split.model_dump()) == split
+        assert splits.validate_json(split.model_dump_json()) == split
+    assert isinstance(splits.validate_python({"kind": "group_time", "group": "who", "column": "at"}), GroupTimeSplit)
+
+
+def test_a_split_says_which_columns_it_needs():
+    """Names and types for the contract; a group may be of any type."""
+    needed = {name: split.columns_needed() for name, split in SPLITS.items()}
+    assert needed["time"] == {"at": "datetime"}
+    assert needed["group"] == needed["group_time"] == {"who": None, "at": "datetime"}
+    assert GroupSplit(group="who").columns_needed() == {"who": None}
+    assert ChanceSplit().columns_needed() == {}
+
+
+@pytest.mark.parametrize(("given", "wanted"), [
+    ({"kind": "random"}, "'time', 'group', 'group_time', 'chance'"),
+    ({"kind": "group"}, "group"),
+    ({"kind": "group_time", "group": "who"}, "column"),
+    ({"kind": "chance", "group": "who"}, "group"),
+    ({"kind": "chance", "matures": 30}, "no column tells how old a row is.*as `column`"),
+    ({"kind": "group", "group": "who", "matures": 7}, "matures is 7 days"),
+    ({"kind": "group_time", "group": "who", "column": "at", "holdout": 0}, "greater than"),
+    ({"kind": "group_time", "group": "who", "column": "at", "holdout": 1.5}, "less than 1"),
+    ({"kind": "group_time", "group": "who", "column": "at", "fewest": 2}, "greater than or equal to 3"),
+    ({"kind": "chance", "holdout": 1}, "less than 1"),
+], ids=["kind", "no group", "no column", "a group by chance", "age", "age of groups", "none", "too much", "fewest", "all"])  # fmt: skip
+def test_a_split_that_cannot_be_is_refused(given, wanted):
+    """The message says what is missing or too much."""
+    with pytest.raises(ValidationError, match=wanted):
+        TypeAdapter(Split).validate_python(given)

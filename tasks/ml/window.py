@@ -1,0 +1,84 @@
+"""Windows: how much of the past a model learns from; neither all of it nor the newest part wins always, so the search asks."""
+
+from typing import Literal, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, Field, model_validator
+
+SHORTEST = 1 / 1440  # days: a minute
+PARTS = (2, 4, 8)  # a window or a half-life is the history's span over one of these
+
+
+class Window(BaseModel, frozen=True, extra="forbid"):
+    """All rows, those of the last days, or all with weights that halve with age.
+
+    >>> times = pd.Series(pd.date_range("2026-01-01", periods=4, freq="D", tz="UTC"))
+    >>> Window(kind="last", days=2).rows(times).tolist()
+    [False, False, True, True]
+    >>> Window(kind="decay", days=1).weights(times, times.max()).tolist()
+    [0.125, 0.25, 0.5, 1.0]
+    """
+
+    kind: Literal["all", "last", "decay"] = Field(
+        default="all",
+        description="'last': only the newest days; 'decay': a row weighs half when it is so many days older",
+    )
+    days: float | None = Field(
+        default=None, ge=SHORTEST, le=36500, description="length of the window, or the half-life; none for 'all'"
+    )
+
+    @model_validator(mode="after")
+    def _days_where_they_count(self) -> Self:
+        if (self.kind == "all") != (self.days is None):
+            wanted = "takes no days: leave them out" if self.kind == "all" else "needs days, for example 90"
+            raise ValueError(f"a window of kind '{self.kind}' {wanted}; days is {self.days}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """What people and studies call it; different windows have different names."""
+        if self.days is None:
+            return "all"
+        length = f"{self.days!r}".removesuffix(".0") + (" day" if self.days == 1 else " days")
+        return f"last {length}" if self.kind == "last" else f"half-life {length}"
+
+    def rows(self, times: pd.Series) -> np.ndarray:
+        """Which rows to learn from: (n,) bool. The last k days end with the newest row; the instant k days before it is out.
+
+        Args:
+            times: instants of the rows that may be learned from, in any order; a row without one is in no window but 'all'.
+        """
+        if self.days is None or self.kind != "last":
+            return np.ones(len(times), dtype=bool)
+        return (times > times.max() - pd.Timedelta(days=self.days)).to_numpy(dtype=bool)
+
+    def weights(self, times: pd.Series, newest: pd.Timestamp) -> np.ndarray | None:
+        """How much each row counts: (n,) float in [0, 1], 1 at the newest instant and after it; None when all count alike.
+
+        Exponential forgetting, 2 ** (-age / half-life). A row without an instant weighs nothing.
+        """
+        if self.days is None or self.kind != "decay":
+            return None
+        ages = ((newest - times) / pd.Timedelta(days=self.days)).to_numpy(dtype=float)
+        return np.nan_to_num(np.exp2(-np.maximum(ages, 0.0)), nan=0.0)
+
+
+def choices(span_days: float) -> list[Window]:
+    """What a search should try on a history of so many days: all, its newest half, quarter, eighth, and half-lives alike.
+
+    >>> [window.name for window in choices(360)]
+    ['all', 'last 180 days', 'last 90 days', 'last 45 days', 'half-life 180 days', 'half-life 90 days', 'half-life 45 days']
+    """
+    lengths = dict.fromkeys(_legible(span_days / part) for part in PARTS)
+    days = [length for length in lengths if length >= SHORTEST]
+    return [
+        Window(),
+        *(Window(kind="last", days=each) for each in days),
+        *(Window(kind="decay", days=each) for each in days),
+    ]
+
+
+def _legible(days: float) -> float:
+    """Whole days, or three digits of a part of a day."""
+    return float(round(days)) if days >= 1 else float(f"{days:.3g}")
