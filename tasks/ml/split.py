@@ -208,9 +208,7 @@ class GroupTimeSplit(_ByTime, frozen=True):
         judging = lines.reaching(lines.size - _amount(self.holdout, lines.size))
         left = lines.number(~judging)
         validating = lines.reaching(left - _amount(self.validation, left)) & ~judging
-        able = (
-            lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size) & (left > 0)
-        )
+        able = lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size)
         sides = np.select([able & judging, able & validating], [HOLDOUT, VALIDATION], TRAIN)
         return _parted(mature, sides, immature)
 
