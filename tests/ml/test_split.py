@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import numpy as np
@@ -158,7 +159,7 @@ EVERY = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 BY_HASH = pytest.mark.parametrize("split", [SPLITS["group"], SPLITS["chance"]], ids=["group", "chance"])
 
 
-def frame(cells: list[tuple[int, str | None, bool]]) -> pd.DataFrame:
+def frame(cells: Sequence[tuple[int, str | None, bool]]) -> pd.DataFrame:
     """Rows as the lake hands them out: hours, groups, classes, and names by content."""
     hours, groups, classes = zip(*cells, strict=True) if cells else ((), (), ())
     rows = pd.DataFrame(
