@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from tasks.ml.contract import Type
 
@@ -315,7 +315,14 @@ class ChanceSplit(_ByHash, frozen=True):
         return self._side_of(_row_numbers(rows, self.seed))
 
 
-Split = Annotated[TimeSplit | GroupSplit | GroupTimeSplit | ChanceSplit, Field(discriminator="kind")]
+def _of_a_kind(given: Any) -> Any:
+    """What a project says, as a split by time when it names no kind."""
+    return {"kind": "time", **given} if isinstance(given, dict) else given
+
+
+Split = Annotated[
+    TimeSplit | GroupSplit | GroupTimeSplit | ChanceSplit, Field(discriminator="kind"), BeforeValidator(_of_a_kind)
+]
 
 
 # -- order and age ------------------------------------------------------------------------------------------------------

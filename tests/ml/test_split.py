@@ -544,11 +544,12 @@ def test_a_changed_split_is_asked_what_it_had_held_back(split):
 
 # -- what a project may say ---------------------------------------------------------------------------------------------
 def test_a_split_is_told_by_its_kind():
-    """`kind` chooses the split, and every split comes back from its own fields."""
+    """`kind` chooses the split, time when it is left out, and every split comes back from its own fields."""
     splits = TypeAdapter(Split)
     for split in SPLITS.values():
         assert splits.validate_python(split.model_dump()) == split
         assert splits.validate_json(split.model_dump_json()) == split
+    assert splits.validate_python({"column": "at"}) == TimeSplit(column="at")
     assert isinstance(splits.validate_python({"kind": "group_time", "group": "who", "column": "at"}), GroupTimeSplit)
 
 
