@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
 from tasks.ml.contract import Type
 
@@ -208,9 +208,7 @@ class GroupTimeSplit(_ByTime, frozen=True):
         judging = lines.reaching(lines.size - _amount(self.holdout, lines.size))
         left = lines.number(~judging)
         validating = lines.reaching(left - _amount(self.validation, left)) & ~judging
-        able = (
-            lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size) & (left > 0)
-        )
+        able = lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size)
         sides = np.select([able & judging, able & validating], [HOLDOUT, VALIDATION], TRAIN)
         return _parted(mature, sides, immature)
 
@@ -317,7 +315,14 @@ class ChanceSplit(_ByHash, frozen=True):
         return self._side_of(_row_numbers(rows, self.seed))
 
 
-Split = Annotated[TimeSplit | GroupSplit | GroupTimeSplit | ChanceSplit, Field(discriminator="kind")]
+def _of_a_kind(given: Any) -> Any:
+    """What a project says, as a split by time when it names no kind."""
+    return {"kind": "time", **given} if isinstance(given, dict) else given
+
+
+Split = Annotated[
+    TimeSplit | GroupSplit | GroupTimeSplit | ChanceSplit, Field(discriminator="kind"), BeforeValidator(_of_a_kind)
+]
 
 
 # -- order and age ------------------------------------------------------------------------------------------------------

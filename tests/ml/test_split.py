@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import hypothesis.strategies as st
 import numpy as np
@@ -158,7 +159,7 @@ EVERY = pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 BY_HASH = pytest.mark.parametrize("split", [SPLITS["group"], SPLITS["chance"]], ids=["group", "chance"])
 
 
-def frame(cells: list[tuple[int, str | None, bool]]) -> pd.DataFrame:
+def frame(cells: Sequence[tuple[int, str | None, bool]]) -> pd.DataFrame:
     """Rows as the lake hands them out: hours, groups, classes, and names by content."""
     hours, groups, classes = zip(*cells, strict=True) if cells else ((), (), ())
     rows = pd.DataFrame(
@@ -381,17 +382,29 @@ def test_rows_without_a_group_are_their_own_groups():
         split.apply(rows.drop(columns=ROW))
 
 
-def test_folds_of_groups_are_alike():
+@pytest.mark.parametrize("rare", [True, False])
+def test_folds_of_groups_are_alike(rare):
     """Groups of very different size, a tenth with the rare class: every fold gets its part of groups, rows and rare ones."""
     sizes = [1, 2, 3, 40, 5, 6] * 20
     rows = pd.DataFrame(
-        [(f"g{n}", n % 10 == 0) for n, size in enumerate(sizes) for _ in range(size)], columns=["who", "y"]
+        [(f"g{n}", rare, row, n) for n, size in enumerate(sizes) for row in range(size)],
+        columns=["who", "y", "row", "n"],
     )
+    rows["y"] ^= (rows["n"] % 10 != 0) | (rows["row"] > 0)  # one row of every tenth group
     folds = GroupSplit(group="who").folds(rows, 4, "y")
     assert [judged["who"].nunique() for _, judged in folds] == [30] * 4
-    assert [judged.loc[judged["y"], "who"].nunique() for _, judged in folds] == [3] * 4
-    assert max(len(judged) for _, judged in folds) < 1.3 * len(rows) / 4
+    assert [(judged["y"] == rare).sum() for _, judged in folds] == [3] * 4
+    assert max(len(judged) for _, judged in folds) < 1.1 * min(len(judged) for _, judged in folds)
     assert all(len(learned) + len(judged) == len(rows) for learned, judged in folds)
+
+
+def test_a_giant_group_does_not_fill_the_search():
+    """When one group has most of the rows, a search that takes fewer gets the others."""
+    rows = frame([(0, "giant" if n < 900 else f"g{n % 20}", True) for n in range(1000)])
+    for split in (SPLITS["group"], SPLITS["group_time"]):
+        for giant in range(10):
+            named = rows.assign(who=rows["who"].replace("giant", f"giant {giant}"))
+            assert len(split.at_most(named, 500)) == 100
 
 
 # -- time within groups -------------------------------------------------------------------------------------------------
@@ -419,6 +432,24 @@ def test_every_group_is_judged_by_its_newest_rows():
     by_number = GroupTimeSplit(group="who", column="at", holdout=1, validation=3, fewest=4).apply(rows)
     assert members(by_number)["holdout"] == {9, 29}  # the four of 'c' would leave none to learn from
     assert members(by_number)["validation"] == {6, 7, 8, 26, 27, 28}
+
+
+def test_folds_within_groups_are_cut_by_hand():
+    """Of ten rows a fifth each is judged in turn; a group too small teaches always; what has nothing older is not judged."""
+    cells = [
+        *[(hour, "a", True) for hour in range(10)],
+        *[(99, "b", True)] * 2,
+        *[(hour, "c", True) for hour in range(3)],
+    ]
+    split = GroupTimeSplit(group="who", column="at", validation=0.2, fewest=3)
+    folds = [(set(learned["id"]), set(judged["id"])) for learned, judged in split.folds(frame(cells), 5)]
+    small = {10, 11}
+    assert folds == [
+        (small | {0, 1, 12}, {2, 3}),  # not the first rows of 'a' and 'c' before: nothing is older
+        (small | {0, 1, 2, 3, 12}, {4, 5, 13}),
+        (small | {0, 1, 2, 3, 4, 5, 12, 13}, {6, 7}),
+        (small | {*range(8), 12, 13}, {8, 9, 14}),
+    ]
 
 
 def test_a_group_of_one_instant_only_teaches():
@@ -513,11 +544,12 @@ def test_a_changed_split_is_asked_what_it_had_held_back(split):
 
 # -- what a project may say ---------------------------------------------------------------------------------------------
 def test_a_split_is_told_by_its_kind():
-    """`kind` chooses the split, and every split comes back from its own fields."""
+    """`kind` chooses the split, time when it is left out, and every split comes back from its own fields."""
     splits = TypeAdapter(Split)
     for split in SPLITS.values():
         assert splits.validate_python(split.model_dump()) == split
         assert splits.validate_json(split.model_dump_json()) == split
+    assert splits.validate_python({"column": "at"}) == TimeSplit(column="at")
     assert isinstance(splits.validate_python({"kind": "group_time", "group": "who", "column": "at"}), GroupTimeSplit)
 
 

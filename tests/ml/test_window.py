@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from tasks.ml.window import Window, choices
 
-NEWEST = pd.Timestamp("2026-03-29T01:30", tz="UTC")
+NEWEST = pd.to_datetime("2026-03-29T01:30Z")
 HOURS = st.lists(st.integers(0, 24 * 400), min_size=1, max_size=60)
 DAYS = st.floats(0.01, 500)
 
