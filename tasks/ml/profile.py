@@ -895,7 +895,9 @@ class _Move:
 
     def _goes_on(self) -> bool:
         """Whether the new median is the next step of a counter: all steps went one way, and this one is not much longer."""
-        steps = np.diff([*(known.points[10] for known in self.grids), self.new.points[10]])  # ty: ignore[unresolved-attribute]
+        if not isinstance(self.new, Numbers):
+            return False
+        steps = np.diff([*(known.points[10] for known in self.grids), self.new.points[10]])
         is_counter = len(steps) > 3 and ((steps > 0).all() or (steps < 0).all())
         return bool(is_counter and abs(steps[-1]) <= 3 * np.abs(steps[:-1]).max())
 
