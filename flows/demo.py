@@ -152,17 +152,18 @@ def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
     from tasks.config.project import Project
     from tasks.ml.features import matrix
     from tasks.ml.metrics import METRICS
-    from tasks.ml.models import probabilities
     from tasks.stores import bundles
     from tasks.stores.lake import BATCH, Lake
 
     use, releases = Project.named(PROJECT, settings), journal.releases(PROJECT)
     rows = Lake(PROJECT, settings.lake(PROJECT)).rows()
     types = {name: use.contract.columns[name].type for name in use.contract.features}
-    models = {
-        release.version: bundles.read(settings.bundles(PROJECT) / str(release.version), release.digest)[1]
+    made = {
+        release.version: bundles.read(settings.bundles(PROJECT) / str(release.version), release.digest)
         for release in releases
     }
+    models = {version: model for version, (_, model) in made.items()}
+    reads = {version: [feature["name"] for feature in manifest["features"]] for version, (manifest, _) in made.items()}
     told = []
     for batch in journal.batches(PROJECT):
         came = rows[rows[BATCH] == batch["batch"]]
@@ -174,12 +175,12 @@ def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
         periods = sorted(set(came[use.contract.time].dt.strftime("%Y-%m")))
         for period in periods:
             of_month = came[came[use.contract.time].dt.strftime("%Y-%m") == period]
-            truth = use.truth(of_month).to_numpy()
+            truth = use.task.truth(of_month)
             auc = {}
             if live and len(of_month) >= FEWEST and 0 < truth.sum() < len(truth):
                 features = matrix(of_month, types)
                 auc = {
-                    version: METRICS["roc_auc"].of(truth, probabilities(models[version], features, use.labels[1]))
+                    version: METRICS["roc_auc"].of(truth, use.task.answers(models[version], features[reads[version]]))
                     for version in {live[0], live[-1]}
                 }
             last = period == periods[-1]

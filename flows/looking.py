@@ -65,7 +65,7 @@ def compare(project: str, a: str, b: str, settings: Settings) -> dict[str, Any]:
     one, other = snapshot_named(lake, a), snapshot_named(lake, b)
     if one is None or other is None:
         return {"state": "refused", "reason": f"no row of {project} has landed yet"}
-    before, after = (lake.profile(found, use.contract, use.positive) for found in (one, other))
+    before, after = (lake.profile(found, use.contract, use.judged_positive) for found in (one, other))
     return {
         "project": project, "from": one.name, "to": other.name, "same": one.digest == other.digest,
         **lake.changes(one, other, use.contract.key),

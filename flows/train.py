@@ -39,7 +39,7 @@ def train(
     if prepared.refused:
         return decline(training, prepared.refused)
     best = tune(project, training.rows, training.run)
-    candidate = fit(project, training.rows, best.family, training.run)
+    candidate = fit(project, training.rows, best.recipe, training.run)
     scores = evaluate(project, training.rows, candidate)
     verdicts = gate(project, scores, training.run)
     decision = register(training, prepared, best, candidate, scores, verdicts)

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.gates import Evidence, Verdict, judge
-from tasks.ml.metrics import Estimate
+from tasks.ml.metrics import Estimate, unpacked
 from tasks.stores.journal import Journal
 from tasks.stores.references import Scores
 from tasks.stores.registry import Registry, as_json
@@ -23,7 +23,7 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
     settings = Settings()
     use = Project.named(project, settings)
     past = history(Journal(settings.journal()).trainings(project), use.metric)
-    verdicts = judge(use.gates, evidence(use, Path(scores.answers), past))
+    verdicts = judge(use.gates, evidence(use, scores, past))
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -43,13 +43,13 @@ def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...
     )
 
 
-def evidence(use: Project, path: Path, past: tuple[Estimate, ...] = ()) -> Evidence:
+def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> Evidence:
     """What the gates look at, from the file of answers and the project's past."""
-    answers = pd.read_parquet(path)
+    answers = pd.read_parquet(Path(scores.answers))
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
-        y=answers["truth"].to_numpy(), challenger=answers["challenger"].to_numpy(), metric=use.goal, seed=use.search.seed,
-        baselines={name.removeprefix("baseline "): answers[name].to_numpy() for name in naive},
-        champion=answers["champion"].to_numpy() if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(), history=past,
+        y=answers["truth"].to_numpy(), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
+        baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
+        champion=unpacked(answers["champion"]) if "champion" in answers else None,
+        unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """Prepare: a snapshot becomes parts, or the reason why nothing can be learned from it."""
 
+import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -16,7 +17,6 @@ from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
 
 FEWEST = 50  # rows of a part; with fewer, no number about it means anything
-FEWEST_OF_A_CLASS = 5
 SHOWN = 3  # leaks whose reasons stand in the refusal
 
 
@@ -54,15 +54,13 @@ def said(prepared: Prepared) -> str:
 def describe(use: Project, split: Parts) -> Prepared:
     """Sizes, windows and class shares of the parts, and whether they can be learned from."""
     frames = {"train": split.train, "validation": split.validation, "holdout": split.holdout}
-    truths = {name: use.truth(frame) for name, frame in frames.items()}
-    windows = {
-        name: (str(frame[use.split.column].min()), str(frame[use.split.column].max())) for name, frame in frames.items()
-    }
-    problems = (_unlearnable(use, name, truths[name]) for name in frames)
+    time = use.contract.time
+    truths = {name: use.task.truth(frame) for name, frame in frames.items()}
+    problems = (_unlearnable(use, name, truth) for name, truth in truths.items())
     refused = next((problem for problem in problems if problem), "") or _untunable(use, split)
     return Prepared(
         rows={name: len(frame) for name, frame in frames.items()},
-        windows=windows,
+        windows={name: (str(frame[time].min()), str(frame[time].max())) for name, frame in frames.items()},
         rates={name: float(truth.mean()) if len(truth) else 0.0 for name, truth in truths.items()},
         refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
         immature=split.immature,
@@ -79,7 +77,14 @@ def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
         return prepared
     learned = pd.concat([split.train, split.validation], ignore_index=True)
     holdout = split.holdout.drop(columns=use.contract.target)
-    found = use.leaks.find(learned, use.truth(learned), holdout, use.contract, use.search.seed)
+    questions = use.task.questions(use.task.truth(learned))
+    found = {
+        (leak.kind, leak.column): leak
+        for answer in reversed(questions.values())
+        for leak in use.leaks.find(
+            learned, pd.Series(answer, index=learned.index), holdout, use.contract, use.search.seed
+        )
+    }.values()
     blocking = [leak.reason for leak in found if leak.blocks]
     more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""
     return prepared.model_copy(
@@ -91,15 +96,16 @@ def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
 
 
 def _untunable(use: Project, split: Parts) -> str:
-    """Why the search could score no model, or nothing: its folds need both classes on both sides, and a feature with a value."""
-    newest = split.train.sort_values(use.split.column, kind="stable").tail(use.search.rows)
+    """Why the search could score no model, or nothing: its folds need truths that differ on both sides, and a feature with a value."""
+    newest = use.split.at_most(split.train, use.search.rows)
     folds = [
         before
-        for before, after in use.split.folds(newest, use.search.folds)
-        if use.truth(before).nunique() == use.truth(after).nunique() == 2
+        for before, after in use.split.folds(newest, use.search.folds, use.contract.target)
+        if use.task.teaches(use.task.truth(before)) and use.task.teaches(use.task.truth(after))
     ]
     if not folds:
-        return f"insufficient classes: none of the {use.search.folds} folds of the train part has both '{use.labels[0]}' and '{use.labels[1]}' in {use.contract.target} before and after its cut"
+        wanted = f"both '{use.labels[0]}' and '{use.labels[1]}'" if use.kind == "binary" else "different values"
+        return f"insufficient classes: none of the {use.search.folds} folds of the train part has {wanted} in {use.contract.target} before and after its cut"
     if not folds[0][list(use.contract.features)].notna().to_numpy().any():
         return f"nothing to learn from: no feature holds any value in the oldest {len(folds[0]):,} rows of the train part, from which the first fold learns"
     return ""
@@ -116,13 +122,8 @@ def _unseen(use: Project, split: Parts) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share}
 
 
-def _unlearnable(use: Project, name: str, truth: pd.Series) -> str:
+def _unlearnable(use: Project, name: str, truth: np.ndarray) -> str:
     """Why a part cannot be used, or nothing."""
     if len(truth) < FEWEST:
         return f"too few rows: the {name} part has {len(truth)}, {FEWEST} are needed"
-    positive = int(truth.sum())
-    rare = min(positive, len(truth) - positive)
-    if rare < FEWEST_OF_A_CLASS:
-        label = use.labels[int(positive <= len(truth) - positive)]
-        return f"insufficient classes: the {name} part has {rare} rows of '{label}' in {use.contract.target}, {FEWEST_OF_A_CLASS} are needed"
-    return ""
+    return use.task.unlearnable(truth, name)

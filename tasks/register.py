@@ -39,7 +39,7 @@ def register(
     facts = _facts(use, training, prepared, best, candidate, scores, verdicts)
     detail: dict[str, Any] = {
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
-        "family": best.family.model_dump(), "until": prepared.windows["holdout"][1],
+        "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
     version = None
@@ -51,7 +51,7 @@ def register(
     decision = Decision(
         project=use.project, state=going if passed else "refused", reason=reason, trigger=training.reason, version=version,
         snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
-        resumed_trials=best.resumed, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
+        resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
     )  # fmt: skip
     _end(journal, training, decision, detail)
     _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
@@ -139,11 +139,12 @@ def _version(
         {feature["name"]: feature["type"] for feature in manifest["features"]},
     )
     logged = registry.log_model(
-        training.run, model, sample, bundles.REVIEWED, pinned("scikit-learn", "pandas", "numpy", "skops")
-    )
+        training.run, model, sample, use.task.answers(model, sample), bundles.REVIEWED,
+        pinned("scikit-learn", "pandas", "numpy", "skops"),
+    )  # fmt: skip
     tags = {
         "keepfit.snapshot": training.rows.name,
-        "keepfit.threshold": f"{candidate.threshold:.6f}",
+        **{f"keepfit.{name}": f"{value:.6g}" for name, value in candidate.operates.items()},
         "keepfit.trigger": training.reason,
     }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
@@ -173,9 +174,9 @@ def _facts(
     )
     return card.CardFacts(
         project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
-        delta_version=training.rows.version, parts=windows, family=best.family.kind, params=best.family.model_dump(exclude={"kind"}),  # ty: ignore[invalid-argument-type]
-        seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, threshold=candidate.threshold,
-        cost=use.cost, confusion=scores.confusion, calibration=tuple(scores.calibration), commit=commit(), lock=lock(), trigger=training.reason,
+        delta_version=training.rows.version, parts=windows, family=best.recipe.family.kind, params=best.recipe.family.model_dump(exclude={"kind"}), window=best.recipe.window.name, columns=best.recipe.features, kind=use.kind,  # ty: ignore[invalid-argument-type]
+        seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, operates=candidate.operates,
+        cost=use.cost, panels=scores.panels, commit=commit(), lock=lock(), trigger=training.reason,
         created_at=dt.datetime.fromisoformat(training.started),
     )  # fmt: skip
 
@@ -196,10 +197,9 @@ def _show(
     title = f"{use.project} {decision.snapshot}: {shown}"
     report = pictures.report(
         points,
-        scores.calibration,
-        scores.confusion,
+        scores.panels,
         use.labels,
-        threshold=facts.threshold,
+        operates=facts.operates,
         metric_label=use.goal.label,
         floor=use.floor,
         title=title,
@@ -219,7 +219,7 @@ def _show(
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {
-        "report.png": report, "search.png": search, "card/README.md": card.card(facts), "decision.md": page, "calibration.json": as_json(scores.calibration),
+        "report.png": report, "search.png": search, "card/README.md": card.card(facts), "decision.md": page, "panels.json": as_json(scores.panels),
     })  # fmt: skip
     registry.log(
         run,

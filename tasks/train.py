@@ -1,44 +1,50 @@
-"""Train: fit the best found on train, set the threshold by cost on validation, keep it as a candidate bundle."""
+"""Train: fit the best recipe on train, calibrate it and set how it decides on validation, keep it as a candidate bundle."""
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml import models
+from tasks.ml.calibrate import calibrated
 from tasks.ml.features import matrix
+from tasks.ml.recipe import Learned, Recipe
 from tasks.stores import bundles
 from tasks.stores.lake import parts
 from tasks.stores.references import Candidate, Snapshot
 
 
 @task(name="fit", cache_policy=NO_CACHE)
-def fit(project: str, snapshot: Snapshot, family: models.Family, run: str) -> Candidate:
+def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate:
     """Fits on train only; the holdout is not read."""
     settings = Settings()
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
-    columns = {name: use.contract.columns[name] for name in use.contract.features}
-    types = {name: column.type for name, column in columns.items()}
-    labels = use.truth(split.train).map(dict(enumerate(use.labels))).to_numpy(dtype=str)
-    features = matrix(split.train, types)
-    model = models.pipeline(family, models.observed(columns, features), use.search.seed).fit(features, labels)
-    chances = models.probabilities(model, matrix(split.validation, types), use.labels[1])
-    threshold = use.cost.threshold(use.truth(split.validation).to_numpy(), chances)
+    seed, columns, kind = use.search.seed, use.features, use.task
+    learned = Learned.of(split.train, kind, columns, use.contract.time)
+    model = recipe.fit(kind, columns, learned, seed=seed)
+    read = {name: column.type for name, column in recipe.columns(columns).items()}
+    asked, truth = kind.asked(matrix(split.validation, read), kind.truth(split.validation), seed)
+    model, method = calibrated(kind, model, asked, truth, seed)
+    operates = kind.operate(truth, kind.answers(model, asked))
     folder = settings.home / "candidates" / project / run
     digest = bundles.write(
-        folder, model, manifest(use, snapshot, threshold, str(split.validation[use.split.column].max()))
+        folder, model, manifest(use, snapshot, recipe, operates, method, use.split.seen_until(split))
     )
-    get_run_logger().info("%s fitted on %s rows; positive from %.3f on", family.kind, len(split.train), threshold)
-    return Candidate(run=run, folder=str(folder), digest=digest, threshold=threshold)
+    get_run_logger().info(
+        "%s fitted on %s rows; calibration %s%s", recipe.name, len(learned.features), method, "".join(f"; {name} {value:.4g}" for name, value in operates.items())
+    )  # fmt: skip
+    return Candidate(run=run, folder=str(folder), digest=digest, operates=operates)
 
 
-def manifest(use: Project, snapshot: Snapshot, threshold: float, seen_until: str) -> dict[str, object]:
+def manifest(
+    use: Project, snapshot: Snapshot, recipe: Recipe, operates: dict[str, float], calibration: str, seen_until: str
+) -> dict[str, object]:
     """What a server must know about a model, and what it was made of."""
-    contract = use.contract
+    contract, read = use.contract, recipe.columns(use.features)
     return {
-        "project": use.project, "version": 0, "kind": use.kind, "classes": sorted(use.labels), "positive": use.labels[1], "target": contract.target,
-        "features": [{"name": name, "type": contract.columns[name].type, "nullable": contract.columns[name].nullable} for name in contract.features],
-        "ignored": [*contract.key, contract.time, contract.target], "threshold": threshold, "metric": use.metric, "snapshot": snapshot.name,
-        "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "contract": contract.digest,
+        "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
+        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in read.items()],
+        "ignored": [name for name in contract.columns if name not in read], **operates, "metric": use.metric,
+        "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
+        "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
     }  # fmt: skip

@@ -1,7 +1,12 @@
 """Tune: an Optuna search over families and parameters on time-ordered folds, inside a time budget, resumable."""
 
+import os
+import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID
 
 import pandas as pd
@@ -10,14 +15,17 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml import models
-from tasks.ml.features import matrix
+from tasks.ml.examination import Examination, Marks, plainest
 from tasks.ml.pages import progress
+from tasks.ml.recipe import Recipe
+from tasks.ml.search import Search as Asked
+from tasks.ml.space import FEWEST_COLUMNS, Space
+from tasks.ml.window import Window, choices
 from tasks.stores import studies
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
@@ -29,25 +37,28 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 REFRESH = 1.0  # seconds between two pictures of the progress
+POLL = 0.2  # seconds between two looks at whether processes have ended
+REMEMBERED = 3  # searches whose best recipe is tried first
 
 
 @task(name="tune", cache_policy=NO_CACHE)
 def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     """Searches until the budget in trials or seconds is spent. May be repeated: finished trials are not run again."""
-    settings, start, cpu = Settings(), time.monotonic(), time.process_time()
+    settings, start, before = Settings(), time.monotonic(), _cpu_seconds()
     use = Project.named(project, settings)
-    split = parts(use, snapshot, settings.lake(project))
     studies.prepare(settings.studies())
-    study = studies.study(settings.studies(), f"{project} {snapshot.digest[:16]} {use.digest[:16]}", use.search.seed)
+    name = f"{project} {snapshot.digest[:16]} {use.digest[:16]}"
+    study = studies.study(settings.studies(), name, use.search.seed)
     resumed = len(_finished(study))
-    _start_points(study, use, settings)
-    search = Search(use, split.train, start)
     shown = Progress(project, use, start)
-    study.optimize(
-        search.score, n_trials=max(0, use.search.trials - resumed) or None if resumed < use.search.trials else 0,
-        timeout=max(0.1, use.search.seconds - (time.monotonic() - start)), callbacks=[shown.update],
-    )  # fmt: skip
-    best = _best(study, use, resumed, time.monotonic() - start, time.process_time() - cpu)
+    search = Search.of(use, snapshot, settings)
+    for params in search.space.starts(_earlier(use, settings)):
+        study.enqueue_trial(params, skip_if_exists=True)
+    if use.search.workers > 1:
+        _together(search, study, snapshot, shown, start + use.search.seconds)
+    else:
+        search.go_on(study, start + use.search.seconds, lambda: shown.update(study))
+    best = _best(study, search, resumed, time.monotonic() - start, _cpu_seconds() - before)
     shown.close(study)
     _remember(best, use, Registry(project, settings.mlflow(), settings.artifacts), run)
     get_run_logger().info(
@@ -56,48 +67,148 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
         best.seconds,
         best.pruned,
         best.resumed,
-        best.family.kind,
+        best.recipe.name,
         use.metric,
         best.value,
     )
     return best
 
 
+@dataclass(frozen=True)
 class Search:
-    """The question put to a trial: how good is this model on rows right after those it learned from?"""
+    """The question put to a trial: how good is this recipe on rows right after those it learned from?"""
 
-    def __init__(self, use: Project, rows: pd.DataFrame, start: float) -> None:
-        columns = {name: use.contract.columns[name] for name in use.contract.features}
-        newest = rows.sort_values(use.split.column, kind="stable").tail(use.search.rows)
-        self.use, self.columns, self.deadline = use, columns, start + use.search.seconds
-        self.folds = [
-            (self._matrix(before), use.truth(before).to_numpy(), self._matrix(after), use.truth(after).to_numpy())
-            for before, after in use.split.folds(newest, use.search.folds)
-        ]
+    use: Project
+    space: Space
+    examination: Examination
 
-    def _matrix(self, rows: pd.DataFrame) -> pd.DataFrame:
-        return matrix(rows, {name: column.type for name, column in self.columns.items()})
+    @classmethod
+    def of(cls, use: Project, snapshot: Snapshot, settings: Settings, ranked: tuple[str, ...] | None = None) -> Self:
+        """The search over the train part of a snapshot; `ranked`: the columns in an order that somebody has found already."""
+        return cls.over(use, parts(use, snapshot, settings.lake(use.project)).train, ranked)
 
-    def score(self, trial: "Trial") -> float:
-        """Mean loss over the folds (the metric, turned so that less is better); pruned after any of them."""
+    @classmethod
+    def over(cls, use: Project, train: pd.DataFrame, ranked: tuple[str, ...] | None = None) -> Self:
+        """The search over these rows."""
+        asked, time = use.search, use.contract.time
+        rows = use.split.at_most(train, asked.rows)
+        examination = Examination.of(
+            use.split.folds(rows, asked.folds, use.contract.target), use.task, use.goal, use.features, time,
+            seed=asked.seed, workers=asked.workers,
+        )  # fmt: skip
+        span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
+        windows = choices(span) if asked.windows and use.split.by_time else [Window()]
+        if ranked is None:
+            many = len(use.features) >= 2 * FEWEST_COLUMNS
+            ranked = examination.ranked() if asked.columns and many and examination.folds else ()
+        return cls(use, Space(asked.families, tuple(windows), ranked), examination)
+
+    def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, others: bool = False) -> None:
+        """Runs trials until so many are finished or the time is over; the first one always runs to its end.
+
+        Args:
+            study: where the trials are.
+            deadline: on the clock `time.monotonic`.
+            told: is called after every trial.
+            others: somebody else searches at the same time; what they have begun counts.
+        """
+        asked = self.use.search
+        while (done := _count(study, running=others)) < asked.trials and (not done or time.monotonic() < deadline):
+            study.sampler = studies.sampler(asked.seed, len(study.trials) if others else done, others=others)
+            self.run(study, study.ask(), deadline)
+            told()
+
+    def run(self, study: "Study", trial: "Trial", deadline: float) -> None:
+        """One trial: examined fold by fold, pruned after any of them."""
         import optuna
 
-        model = models.suggest(trial, self.use.search.families)
-        losses: list[float] = []
-        for step, (before, learned, after, truth) in enumerate(self.folds):
-            if len(set(learned)) < 2 or len(set(truth)) < 2:
-                continue
-            fitted = models.pipeline(model, models.observed(self.columns, before), self.use.search.seed).fit(
-                before, learned
-            )
-            losses.append(-float(self.use.goal.gain(self.use.goal.of(truth, fitted.predict_proba(after)[:, 1]), 0.0)))
-            trial.report(sum(losses) / len(losses), step)
-            late = time.monotonic() > self.deadline and trial.number > 0
-            if step + 1 < len(self.folds) and (late or trial.should_prune()):
+        last = len(self.examination.folds) - 1
+
+        def report(step: int, loss: float) -> None:
+            trial.report(loss, step)
+            late = time.monotonic() > deadline and trial.number > 0
+            if step < last and (late or trial.should_prune()):
                 raise optuna.TrialPruned
-        if not losses:
-            raise optuna.TrialPruned
-        return sum(losses) / len(losses)
+
+        try:
+            marks = self.examination.mark(self.space.suggest(trial), report)
+        except optuna.TrialPruned:
+            marks = None
+        except BaseException:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            raise
+        if marks is None:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            return
+        trial.set_user_attr("spread", [round(number, 9) for number in marks.spread])
+        study.tell(trial, marks.loss)
+
+
+class Part(BaseModel, frozen=True):
+    """What a process that takes part in a search must know; where things are, its environment says.
+
+    Attributes:
+        study: name of the study.
+        ranked: as in `Space`, so that all search in the same space.
+        until: when the search ends, in seconds since 1970.
+    """
+
+    project: str
+    snapshot: Snapshot
+    study: str
+    ranked: tuple[str, ...]
+    until: float
+
+
+def explore(part: str) -> None:
+    """Takes part in a search until it ends, or until whoever started this process has gone.
+
+    Args:
+        part: a `Part` as JSON.
+    """
+    asked, settings, parent = Part.model_validate_json(part), Settings(), os.getppid()
+    use = Project.named(asked.project, settings)
+    search = Search.of(use, asked.snapshot, settings, ranked=asked.ranked)
+    study = studies.opened(settings.studies(), asked.study, use.search.seed, others=True)
+
+    def told() -> None:
+        if os.getppid() != parent:
+            sys.exit("the search was left alone")
+
+    search.go_on(study, time.monotonic() + asked.until - time.time(), told, others=True)
+
+
+def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progress", deadline: float) -> None:
+    """The search in several processes over one study."""
+    asked = search.use.search
+    until = time.time() + deadline - time.monotonic()
+    part = Part(
+        project=search.use.project, snapshot=snapshot, study=study.study_name, ranked=search.space.ranked, until=until
+    ).model_dump_json()
+    for _ in _on_this_machine(asked, part):
+        shown.update(study)
+
+
+def _on_this_machine(asked: Asked, part: str) -> Iterator[None]:
+    """So many processes; they end with this one. Yields while they run."""
+    command = [sys.executable, "-c", "import sys; from tasks.tune import explore; explore(sys.argv[1])", part]
+    # Prefect's variables would make their logs those of this task run
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
+    processes = [subprocess.Popen(command, env=environment) for _ in range(asked.workers)]
+    try:
+        while any(process.poll() is None for process in processes):
+            yield
+            time.sleep(POLL)
+        if failed := [process.returncode for process in processes if process.returncode]:
+            raise RuntimeError(
+                f"{len(failed)} of {asked.workers} processes of the search ended with {failed[0]}; finished trials are kept. "
+                "Their last lines stand above; train again to go on"
+            )
+    finally:
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.wait()
 
 
 class Progress:
@@ -110,7 +221,7 @@ class Progress:
         )
         self.artifact = cast("UUID", made)  # outside of an event loop it is never a coroutine
 
-    def update(self, study: "Study", _trial: "FrozenTrial") -> None:
+    def update(self, study: "Study") -> None:
         """Redraws, at most once a second."""
         if time.monotonic() - self.drawn >= REFRESH:
             self.close(study)
@@ -126,19 +237,23 @@ class Progress:
             client.update_artifact(self.artifact, ArtifactUpdate(data=page))
 
 
-def _start_points(study: "Study", use: Project, settings: Settings) -> None:
-    """Each family's defaults and what the champion was made with are tried first."""
-    for name in use.search.families:
-        study.enqueue_trial(models.trial_params(models.FAMILIES[name]()), skip_if_exists=True)
-    made = [
-        row
-        for row in Journal(settings.journal()).trainings(use.project)
-        if row["state"] == "released" and "family" in row["detail"]
-    ]
-    if made:
-        family = TypeAdapter(models.Family).validate_python(made[-1]["detail"]["family"])
-        if family.kind in use.search.families:
-            study.enqueue_trial(models.trial_params(family), skip_if_exists=True)
+def _earlier(use: Project, settings: Settings) -> list[Recipe]:
+    """What the champion was made with, and what the last searches found best, in this order."""
+    rows = [row for row in Journal(settings.journal()).trainings(use.project) if "recipe" in row["detail"]][::-1]
+    champion = [row for row in rows if row["state"] == "released"][:1]
+    return [Recipe.model_validate(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED])]
+
+
+def _count(study: "Study", *, running: bool) -> int:
+    """Trials that are finished; and those under way, when they count."""
+    under_way = sum(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False)) if running else 0
+    return len(_finished(study)) + under_way
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def _finished(study: "Study") -> list["FrozenTrial"]:
@@ -162,22 +277,27 @@ def _history(study: "Study", use: Project) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _best(study: "Study", use: Project, resumed: int, seconds: float, cpu: float) -> Best:
-    history = _history(study, use)
-    complete = [trial for trial in history if trial["state"] == "complete"]
+def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: float) -> Best:
+    """The plainest of the recipes that are not surely worse than the best."""
+    use, history = search.use, _history(study, search.use)
+    complete = [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
     if not complete:
         raise RuntimeError(
             f"No trial of {use.project} finished in {use.search.seconds:g} s. Give search.seconds more, or search.rows fewer."
         )
-    first = max if use.goal.greater_is_better else min
-    best = first(complete, key=lambda trial: trial["value"])
-    family = models.FAMILIES[best["family"]].model_validate(best["params"])
-    pruned = sum(trial["state"] == "pruned" for trial in history)
+    tried = [
+        (search.space.suggest(trial), Marks(trial.value or 0.0, tuple(trial.user_attrs["spread"])))
+        for trial in complete
+    ]
+    taken = plainest(tried)
+    turn = -1.0 if use.goal.greater_is_better else 1.0
     return Best(
-        family=family,
-        value=best["value"],
+        recipe=tried[taken][0],
+        value=turn * tried[taken][1].loss,
+        most=turn * min(marks.loss for _, marks in tried),
+        trial=complete[taken].number,
         trials=len(history),
-        pruned=pruned,
+        pruned=sum(trial["state"] == "pruned" for trial in history),
         resumed=resumed,
         seconds=seconds,
         cpu_seconds=cpu,
@@ -188,7 +308,10 @@ def _best(study: "Study", use: Project, resumed: int, seconds: float, cpu: float
 def _remember(best: Best, use: Project, registry: Registry, run: str) -> None:
     """Logs the search in a few calls: parameters, one series, one table."""
     registry.log(
-        run, params={"family": best.family.kind, **best.family.model_dump(exclude={"kind"})},
+        run, params={
+            "family": best.recipe.family.kind, **best.recipe.family.model_dump(exclude={"kind"}),
+            "window": best.recipe.window.name, "columns": ", ".join(best.recipe.features) or "all",
+        },
         metrics={"search.trials": best.trials, "search.seconds": best.seconds, "search.cpu_seconds": best.cpu_seconds, f"search.{use.metric}": best.value},
     )  # fmt: skip
     registry.log_series(

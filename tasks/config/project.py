@@ -14,20 +14,21 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.settings import Settings
-from tasks.ml.contract import Contract
+from tasks.ml import kinds, models
+from tasks.ml.contract import Column, Contract
 from tasks.ml.gates import ALL, Gate
 from tasks.ml.identity import digest
 from tasks.ml.leaks import Leaks
-from tasks.ml.metrics import METRICS, Cost, Metric, Name
+from tasks.ml.metrics import METRICS, Cost, Metric, Name, metrics_of
 from tasks.ml.policy import OnBatch, Policy
 from tasks.ml.profile import Expectations
 from tasks.ml.reading import Reading
 from tasks.ml.search import Search
-from tasks.ml.split import TimeSplit
+from tasks.ml.split import Split
 from tasks.sources.source import Sources
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
@@ -45,24 +46,43 @@ class Project(BaseModel, frozen=True, extra="forbid"):
 
     project: str = Field(pattern=NAME, description="name; the same as the folder's")
     about: str = Field(default="", description="one sentence for the model card")
-    kind: Literal["binary"] = "binary"
-    positive: str | bool | int = Field(default=True, description="the target's value that is predicted")
-    labels: tuple[str, str] = Field(
-        default=("no", "yes"), description="how a person calls the two classes: negative, positive"
+    kind: kinds.Name = Field(default="binary", description="what is predicted: see tasks/ml/kinds.py")
+    positive: str | bool | int = Field(default=True, description="binary: the target's value that is predicted")
+    labels: tuple[str, ...] = Field(
+        default=("no", "yes"),
+        description="binary: how a person calls the two classes: negative, positive; multiclass: the target's values",
     )
-    metric: Name = "roc_auc"
+    metric: Name = Field(default="roc_auc", description="what decides; when left out, the usual one of the kind")
     floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
     reads: Reading = Reading()
     expects: Expectations = Expectations()
     contract: Contract
-    split: TimeSplit
+    split: Split
     leaks: Leaks = Leaks()
     search: Search = Search()
-    cost: Cost = Cost()
+    cost: Cost = Field(default=Cost(), description="binary: what wrong decisions cost; sets the threshold")
+    alerts: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="share of the rows that may be called positive, or odd; sets the threshold in place of `cost`",
+    )
     gates: tuple[Gate, ...] = Field(default=ALL, min_length=1)
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
     sources: Sources = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_the_kind_usually_has(cls, given: Any) -> Any:
+        """Metric, gates, families and the labels of several classes follow from the kind where the project is silent."""
+        kind = kinds.KINDS.get(given.get("kind", "binary")) if isinstance(given, dict) else None
+        if kind is None:
+            return given
+        search = given.get("search", {})
+        families = {"families": models.families_of(kind.name)}
+        usual = {"metric": kind.metric, "gates": [{"kind": gate} for gate in kind.gates]}
+        return usual | given | ({"search": families | search} if isinstance(search, dict) else {}) | _classes(given)
 
     @field_validator("gates")
     @classmethod
@@ -74,22 +94,52 @@ class Project(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _parts_fit_together(self) -> Self:
-        columns = self.contract.columns
-        times = [name for name, column in columns.items() if column.type == "datetime"]
-        if self.split.column not in times:
-            raise ValueError(
-                f"split.column is '{self.split.column}', which is not a datetime column of the contract. "
-                f"Columns of type datetime: {times}.{suggestion(self.split.column, times)}"
-            )
-        raw = [name for name in self.contract.features if columns[name].type == "datetime"]
-        if raw:
-            raise ValueError(
-                f"features of type datetime cannot be learned from: {raw}. Derive numbers from them in hooks.py, and leave them out"
-            )
+        self._split_fits()
+        self._kind_fits()
         self.leaks.fits(self.contract)
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
+
+    def _split_fits(self) -> None:
+        columns = self.contract.columns
+        for name, kind in self.split.columns_needed().items():
+            usable = [known for known, column in columns.items() if kind is None or column.type == kind]
+            if name in usable:
+                continue
+            what = f"which is not a {kind} column of the contract" if kind else "which is no column of the contract"
+            field = "group" if kind is None else "column"
+            shown = f"Columns of type {kind}" if kind else "Columns"
+            raise ValueError(
+                f"split.{field} is '{name}', {what}. {shown}: {usable}.{suggestion(name, usable)}"
+            )  # fmt: skip
+
+    def _kind_fits(self) -> None:
+        columns, target = self.contract.columns, self.contract.target
+        usable = metrics_of(self.kind)
+        if self.metric not in usable:
+            raise ValueError(
+                f"metric is '{self.metric}', which cannot judge kind '{self.kind}'. Wanted: {', '.join(usable)}"
+            )
+        strange = [name for name in self.search.families if self.kind not in models.FAMILIES[name].fits]
+        if strange:
+            fitting = [name for name, family in models.FAMILIES.items() if self.kind in family.fits]
+            raise ValueError(
+                f"search.families has {', '.join(strange)}, which cannot learn kind '{self.kind}'. Wanted: {', '.join(fitting)}"
+            )
+        if self.kind == "binary" and len(self.labels) != 2:
+            raise ValueError(
+                f"labels has {len(self.labels)} names; kind 'binary' has two: the negative one, the positive one"
+            )
+        if self.kind == "multiclass" and len(set(self.labels)) < 3:
+            raise ValueError(
+                f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {target}: "
+                "name them here, or as the column's `categories`"
+            )
+        if self.kind == "regression" and columns[target].type not in {"int", "float"}:
+            raise ValueError(
+                f"{target} is of type {columns[target].type}; kind 'regression' predicts a number: int or float"
+            )
 
     @classmethod
     def named(cls, name: str, settings: Settings | None = None) -> "Project":
@@ -126,14 +176,29 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """By what it says."""
         return hash(self.digest)
 
-    def truth(self, rows: "pd.DataFrame") -> "pd.Series":
-        """1 where the target is the positive value, else 0: (n,) int8."""
-        target = rows[self.contract.target]
-        return (
-            (target.astype("string") == str(self.positive)).astype("int8")
-            if isinstance(self.positive, str)
-            else (target == self.positive).astype("int8")
-        )
+    @cached_property
+    def task(self) -> kinds.Kind:
+        """What the kind of this problem knows, about this target."""
+        target = self.contract.target
+        match self.kind:
+            case "binary":
+                return kinds.Binary(target, self.positive, (self.labels[0], self.labels[1]), self.cost, self.alerts)
+            case "multiclass":
+                return kinds.Multiclass(target, tuple(sorted(self.labels)))
+            case "regression":
+                return kinds.Regression(target)
+            case "anomaly":
+                return kinds.Anomaly(self.alerts or kinds.Anomaly.alerts)
+
+    @property
+    def features(self) -> "dict[str, Column]":
+        """The columns that a model may read, in the contract's order."""
+        return {name: self.contract.columns[name] for name in self.contract.features}
+
+    @property
+    def judged_positive(self) -> str | bool | int | None:
+        """The target's value whose share in batches is watched; None where the kind has no such."""
+        return self.positive if self.kind == "binary" else None
 
     def hook(self, name: str, settings: Settings | None = None) -> Callable[..., Any] | None:
         """The function of that name in the project's `hooks.py`, or None."""
@@ -164,6 +229,17 @@ def load(folder: Path) -> Project:
             f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name."
         )
     return project
+
+
+def _classes(given: dict[str, Any]) -> dict[str, Any]:
+    """The labels of several classes, from the categories of the target, when the project says them there only."""
+    contract = given.get("contract")
+    if given.get("kind") != "multiclass" or "labels" in given or not isinstance(contract, dict):
+        return {}
+    columns, target = contract.get("columns"), contract.get("target")
+    column = columns.get(target) if isinstance(columns, dict) else None
+    categories = column.get("categories") if isinstance(column, dict) else None
+    return {"labels": categories or []}
 
 
 def _plain(node: Any) -> Any:

@@ -21,6 +21,12 @@ Part = Literal["train", "validation", "holdout"]
 HUB_METRICS = {"roc_auc": "roc_auc", "brier": "brier_score"}  # where the hub's name is another or the same
 
 
+TAGS = {  # the hub's names of tasks
+    "binary": "tabular-classification", "multiclass": "tabular-classification", "regression": "tabular-regression",
+    "anomaly": "tabular-classification",
+}  # fmt: skip
+
+
 class Window(BaseModel, frozen=True, extra="forbid"):
     """How many rows a part had, and when they happened; None where it had none."""
 
@@ -45,15 +51,17 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
         metric_label: the label of one of `METRICS`.
         metric: the metric on the holdout.
         baselines: the same metric of what needs no learning, by name.
-        calibration: rows of `metrics.calibration_table` on the holdout.
-        confusion: rows of the holdout by truth and decision, from `metrics.confusion`.
+        operates: how answers become decisions, as the problem's kind says.
+        panels: what is drawn of the answers on the holdout, as the kind says.
+        window: how much of the past it learned from; columns: the ones that it reads, empty when all.
         license: an identifier that the hub knows; `unknown` until somebody decides.
         reproduce: the command that makes the same model again, where there is one.
     """
 
     project: str
     about: str = ""
-    labels: tuple[str, str]
+    kind: str = "binary"
+    labels: tuple[str, ...]
     metric_label: str
     version: int | None
     snapshot: str = Field(description="SHA-256 of the snapshot")
@@ -66,10 +74,11 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
     verdicts: tuple[Verdict, ...]
     baselines: dict[str, float]
     champion: Before | None = None
-    threshold: float
+    operates: dict[str, float] = {}
     cost: Cost = Cost()
-    confusion: dict[str, int]
-    calibration: tuple[dict[str, float], ...] = ()
+    panels: dict[str, Any] = {}
+    window: str = "all"
+    columns: tuple[str, ...] = ()
     commit: str
     lock: str = Field(description="SHA-256 of requirements.lock")
     trigger: str
@@ -98,7 +107,7 @@ def card(facts: CardFacts) -> str:
         "Evaluation": _evaluation(facts),
         "Verdicts": verdict_table(facts.verdicts),
         "Calibration": _calibration(facts),
-        "Operating threshold": _threshold(facts),
+        "How answers become decisions": _decisions(facts),
         "Limitations": _limitations(facts),
         "How to reproduce": _reproduction(facts),
     }
@@ -112,8 +121,8 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     header: dict[str, Any] = {
         "license": facts.license,
         "library_name": "sklearn",
-        "pipeline_tag": "tabular-classification",
-        "tags": ["tabular-classification", "sklearn", "skops", facts.family, project],
+        "pipeline_tag": TAGS[facts.kind],
+        "tags": [TAGS[facts.kind], "sklearn", "skops", facts.family, project],
         "metrics": [kind],
     }
     if isfinite(facts.metric.value):
@@ -123,7 +132,7 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
 
 def _result(facts: CardFacts, kind: str, project: str) -> dict[str, Any]:
     return {
-        "task": {"type": "tabular-classification", "name": "Tabular classification"},
+        "task": {"type": TAGS[facts.kind], "name": TAGS[facts.kind].replace("-", " ").capitalize()},
         "dataset": {"type": project, "name": project, "split": "holdout", "revision": facts.snapshot},
         "metrics": [
             {"type": kind, "name": facts.metric_label, "value": round(facts.metric.value, 6), "verified": False}
@@ -155,8 +164,12 @@ def summary(facts: CardFacts) -> str:
 
 def _details(facts: CardFacts) -> str:
     rows = {
-        "task": f"probability of “{escaped(facts.labels[1])}” against “{escaped(facts.labels[0])}”",
+        "task": _task(facts),
         "family": code(facts.family),
+        "learned from": facts.window if facts.window != "all" else "all rows of the train part",
+        "reads": f"{len(facts.columns)} columns: {escaped(', '.join(facts.columns))}"
+        if facts.columns
+        else "all features",
         "parameters": parameters(facts.params),
         "seed": str(facts.seed),
         "made": _moment(facts.created_at),
@@ -166,10 +179,19 @@ def _details(facts: CardFacts) -> str:
     return _pairs(rows)
 
 
+def _task(facts: CardFacts) -> str:
+    labels = [escaped(label) for label in facts.labels]
+    return {
+        "binary": f"probability of “{labels[-1]}” against “{labels[0]}”",
+        "multiclass": f"probability of each of {', '.join(f'“{label}”' for label in labels)}",
+        "regression": "number that is to be expected, and an interval that is meant to hold nine of ten",
+        "anomaly": "oddness against rows as they usually are",
+    }[facts.kind]
+
+
 def _use(facts: CardFacts) -> str:
-    positive = escaped(facts.labels[1])
     return (
-        f"Tells how likely “{positive}” is for one row of the project {code(facts.project)}, whose columns its "
+        f"Tells the {_task(facts)} for one row of the project {code(facts.project)}, whose columns its "
         f"contract names. Made for rows like those it learned from; no use beyond that was examined."
     )
 
@@ -204,27 +226,39 @@ def _direction(label: str) -> str:
 
 
 def _calibration(facts: CardFacts) -> str:
-    if not facts.calibration:
+    bins = facts.panels.get("calibration") or facts.panels.get("means")
+    if not bins:
         return "Not measured."
-    total = sum(row["rows"] for row in facts.calibration)
-    error = sum(row["rows"] * abs(row["predicted"] - row["observed"]) for row in facts.calibration) / total
-    rows = [(f"{row['predicted']:.3f}", f"{row['observed']:.3f}", f"{row['rows']:,.0f}") for row in facts.calibration]
-    return (
-        f"Predicted and observed rates are {error:.3f} apart on average (expected calibration error).\n\n"
-        f"{table(('mean prediction', 'observed rate', 'rows'), rows)}"
-    )
+    total = sum(row["rows"] for row in bins)
+    error = sum(row["rows"] * abs(row["predicted"] - row["observed"]) for row in bins) / total
+    rows = [(f"{row['predicted']:.3f}", f"{row['observed']:.3f}", f"{row['rows']:,.0f}") for row in bins]
+    what = "rates are {:.3f} apart on average (expected calibration error)" if "calibration" in facts.panels else "means of tenths of the rows are {:.3g} apart on average"  # fmt: skip
+    said = "observed rate" if "calibration" in facts.panels else "what came true"
+    return f"Predicted and observed {what.format(error)}.\n\n{table(('mean prediction', said, 'rows'), rows)}"
 
 
-def _threshold(facts: CardFacts) -> str:
+def _decisions(facts: CardFacts) -> str:
+    if "confusion" in facts.panels:
+        return _threshold(facts, facts.panels["confusion"])
+    if "classes" in facts.panels:
+        names = facts.panels["classes"]["labels"]
+        rows = [(f"**{escaped(name)}**", *(f"{count:,}" for count in counts)) for name, counts in zip(names, facts.panels["classes"]["table"], strict=True)]  # fmt: skip
+        return f"The likeliest class is the answer. On the holdout:\n\n{table(('truth', *(f'decided {escaped(name)}' for name in names)), rows)}"
+    if "interval" in facts.operates:
+        return f"Every answer comes with an interval of ±{facts.operates['interval']:.4g}, which held nine of ten rows of the validation part."
+    return f"From {facts.operates['threshold']:.4g} on a row is called odd: as many rows of the validation part reached that as the alert budget allows."
+
+
+def _threshold(facts: CardFacts, counts: Mapping[str, int]) -> str:
     negative, positive = (escaped(label) for label in facts.labels)
-    count = {name: f"{value:,}" for name, value in facts.confusion.items()}
+    count = {name: f"{value:,}" for name, value in counts.items()}
     rows = [
         (f"**{positive}**", count.get("true positive", NONE), count.get("false negative", NONE)),
         (f"**{negative}**", count.get("false positive", NONE), count.get("true negative", NONE)),
     ]
     wrong, missed = facts.cost.false_positive, facts.cost.false_negative
     return (
-        f"At {facts.threshold:.4g} or more the answer is “{positive}”: the cheapest threshold on the validation part, "
+        f"At {facts.operates['threshold']:.4g} or more the answer is “{positive}”: the cheapest threshold on the validation part, "
         f"where a false “{positive}” costs {wrong:g} and a missed one {missed:g}. On the holdout:\n\n"
         f"{table(('truth', f'decided {positive}', f'decided {negative}'), rows)}"
     )

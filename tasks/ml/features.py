@@ -6,18 +6,22 @@ import pandas as pd
 
 from tasks.ml.contract import NUMERIC
 
+MOMENT = "datetime64[us, UTC]"
+
 
 def matrix(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
-    """The feature columns in order: numbers (bool, int, float) as float64, texts as pandas' `str`; missing is NaN in both.
+    """The feature columns in order: numbers (bool, int, float) as float64, texts as pandas' `str`, times as UTC microseconds.
+
+    Missing is NaN, NaT for times.
 
     >>> rows = pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "c": pd.array(["x", None], dtype="string")})
     >>> matrix(rows, {"c": "category", "a": "int"}).dtypes.astype(str).to_dict()
     {'c': 'str', 'a': 'float64'}
     """
-    columns = {
-        name: rows[name].astype("Float64").astype("float64")
-        if kind in NUMERIC
-        else rows[name].astype("string").astype("str")
-        for name, kind in types.items()
-    }
-    return pd.DataFrame(columns, index=rows.index)
+    return pd.DataFrame({name: _column(rows[name], kind) for name, kind in types.items()}, index=rows.index)
+
+
+def _column(values: pd.Series, kind: str) -> pd.Series:
+    if kind in NUMERIC:
+        return values.astype("Float64").astype("float64")
+    return values.astype(MOMENT) if kind == "datetime" else values.astype("string").astype("str")

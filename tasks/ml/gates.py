@@ -1,14 +1,15 @@
 """Gates: questions put to a challenger, and their verdicts. A refusal is a value."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
+from tasks.ml.kinds import Binary, Kind
 from tasks.ml.leaks import jump
-from tasks.ml.metrics import METRICS, Estimate, Metric, calibration_error, paired_gain
+from tasks.ml.metrics import METRICS, Cost, Estimate, Metric, paired_gain
 
 
 class Verdict(BaseModel, frozen=True):
@@ -37,10 +38,10 @@ class Evidence:
     """What the gates look at: the same holdout rows, scored by everybody.
 
     Attributes:
-        y: (n,) labels 0 and 1 of the holdout.
-        challenger: (n,) probabilities of the positive class.
-        baselines: naive probabilities (n,) by name.
-        champion: (n,) probabilities of the champion, or None when there is none yet.
+        y: (n,) what came true on the holdout, as the problem's kind says it.
+        challenger: answers, (n,) or (n, classes).
+        baselines: naive answers by name.
+        champion: answers of the champion, or None when there is none yet.
         unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
         history: the metric of the project's earlier challengers, each on the holdout of its time, oldest first.
     """
@@ -54,6 +55,8 @@ class Evidence:
     champion: np.ndarray | None = None
     unseen_by_champion: np.ndarray = field(default_factory=lambda: np.array([], dtype=bool))
     history: tuple[Estimate, ...] = ()
+    kind: Kind = field(default_factory=lambda: Binary("target", positive=True, labels=("no", "yes"), cost=Cost()))
+    operates: Mapping[str, float] = field(default_factory=dict)
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""
@@ -69,34 +72,15 @@ class Evidence:
 
 
 class Sound(BaseModel, frozen=True, extra="forbid"):
-    """Are the answers probabilities at all: finite, between 0 and 1, not all the same?"""
+    """Are the answers of the right sort at all: finite, probabilities between 0 and 1, not all the same?"""
 
     kind: Literal["sound"] = "sound"
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """Passes when every answer is a probability and they differ."""
-        answers = evidence.challenger
-        wrong = int((~np.isfinite(answers) | (answers < 0) | (answers > 1)).sum())
-        if wrong:
-            return Verdict(
-                gate=self.kind,
-                passed=False,
-                value=wrong,
-                bar=0,
-                reason=f"{wrong} of {len(answers)} answers are no probability (NaN, inf, or outside 0…1)",
-            )
-        spread = float(np.ptp(answers)) if len(answers) else 0.0
-        if spread == 0:
-            return Verdict(
-                gate=self.kind, passed=False, value=0, bar=0, reason=f"all {len(answers)} answers are the same"
-            )
-        return Verdict(
-            gate=self.kind,
-            passed=True,
-            value=0,
-            bar=0,
-            reason=f"all {len(answers)} answers are probabilities, and they differ",
-        )
+        """Passes when the problem's kind has nothing against the answers as such."""
+        wrong = evidence.kind.unsound(evidence.challenger)
+        fine = f"all {len(evidence.challenger)} answers are {'probabilities' if evidence.kind.has_chances else 'numbers'}, and they differ"
+        return Verdict(gate=self.kind, passed=not wrong, value=float(bool(wrong)), bar=0, reason=wrong or fine)
 
 
 class Baselines(BaseModel, frozen=True, extra="forbid"):
@@ -142,15 +126,15 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
             )
         gain = evidence.gain_over(evidence.champion, rows)
         before, after = (metric.of(evidence.y[rows], p[rows]) for p in (evidence.champion, evidence.challenger))
-        loss = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"])
-        better, calm = gain.low > self.margin, loss.low > -self.log_loss_slack
+        loss = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"]) if evidence.kind.has_chances else None
+        better, calm = gain.low > self.margin, loss is None or loss.low > -self.log_loss_slack
         numbers = f"{metric.label} {before:.4f} → {after:.4f} on {seen}, gain {_signed(gain)}"
         reason = (
             f"{numbers}, must be above {self.margin:g}"
             if better
             else f"a tie keeps the champion: {numbers}, must be above {self.margin:g}"
         )
-        if better and not calm:
+        if loss is not None and better and not calm:
             reason = f"{numbers}, but log loss may get worse by {-loss.low:.3f}, more than {self.log_loss_slack:g}"
         return Verdict(
             gate=self.kind,
@@ -167,17 +151,23 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
     """Do the probabilities mean what they say?"""
 
     kind: Literal["calibration"] = "calibration"
-    error: float = Field(default=0.05, gt=0, lt=1, description="largest expected calibration error, in probability")
-    bias: float = Field(default=0.05, gt=0, lt=1, description="largest distance of mean prediction and observed rate")
+    error: float = Field(
+        default=0.05, gt=0, lt=1, description="largest expected calibration error, in probability or share of rows"
+    )
+    bias: float = Field(
+        default=0.05, gt=0, lt=1, description="largest distance of mean prediction and what came true on the whole"
+    )
 
     def judge(self, evidence: Evidence) -> Verdict:
         """Passes when both the error over ten bins and the overall bias are within their bars."""
-        error = calibration_error(evidence.y, evidence.challenger)
-        mean, rate = float(evidence.challenger.mean()), float(evidence.y.mean())
-        passed = error <= self.error and abs(mean - rate) <= self.bias
+        found = evidence.kind.calibration(evidence.y, evidence.challenger, dict(evidence.operates))
+        if found is None:
+            return Verdict(
+                gate=self.kind, passed=True, reason="nothing is said that could be held against what came true"
+            )
         return Verdict(
-            gate=self.kind, passed=passed, value=error, bar=self.error,
-            reason=f"calibration error is {error:.3f} (bar {self.error:g}); mean prediction {mean:.3f} against an observed rate of {rate:.3f} (bar {self.bias:g} apart)",
+            gate=self.kind, passed=found.error <= self.error and found.bias <= self.bias, value=found.error, bar=self.error,
+            reason=f"{found.reason} (bars {self.error:g} and {self.bias:g})",
         )  # fmt: skip
 
 
@@ -196,8 +186,10 @@ class Plausible(BaseModel, frozen=True, extra="forbid"):
                 gate=self.kind, passed=True, value=None, bar=self.sigma,
                 reason=f"{len(past)} earlier values; {self.earlier} are needed to know what is plausible",
             )  # fmt: skip
-        value, positive = metric.of(evidence.y, evidence.challenger), int(evidence.y.sum())
-        rarer = min(positive, len(evidence.y) - positive)
+        value = metric.of(evidence.y, evidence.challenger)
+        rarer = min(
+            (int(answer.sum()) for answer in _both(evidence.kind.questions(evidence.y))), default=len(evidence.y)
+        )
         sigmas = jump(value, past, greater_is_better=metric.greater_is_better, rows=rarer)
         best = (max if metric.greater_is_better else min)(estimate.value for estimate in past)
         passed = sigmas <= self.sigma
@@ -228,6 +220,13 @@ def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
             ),
         ]
     return [gate.judge(evidence) for gate in gates]
+
+
+def _both(questions: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:
+    """Every question, and its opposite."""
+    for answer in questions.values():
+        yield answer == 1
+        yield answer != 1
 
 
 def _nan_first(value: float) -> float:

@@ -1,33 +1,42 @@
-"""Metrics of binary classifiers, each with its direction, and their uncertainty by bootstrap."""
+"""Metrics, each with its direction and the problem kinds that it fits, and their uncertainty by bootstrap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import BaseModel
 
-Name = Literal["roc_auc", "average_precision", "log_loss", "brier"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+Name = Literal[
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "macro_recall", "mae", "rmse", "r2"
+]  # fmt: skip
 EPSILON = 1e-7  # probabilities are clipped here before a logarithm
 CHUNK = 1_000_000  # weights held at once, in cells: 8 MB, which stay in the cache
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that says how good probabilities are.
+    """A number that says how good answers are.
 
     Attributes:
         greater_is_better: the direction; nobody else decides it.
-        scores: (y (n,), p (n,), weights (b, n)) → (b,) the metric under each row of weights.
+        scores: (y (n,), p (n,) or (n, classes), weights (b, n)) → (b,) the metric under each row of weights. With two
+            classes y is 0 or 1 and p the probability of 1; with more, y is the class's place and p has a column each; of a
+            regression both are numbers; of anomalies y is 1 where a row is one and p any score that grows with oddness.
+        kinds: the problem kinds whose answers it can judge.
     """
 
     name: str
     label: str
     greater_is_better: bool
     scores: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+    kinds: tuple[str, ...] = ("binary",)
 
     def of(self, y: np.ndarray, p: np.ndarray) -> float:
-        """The metric of probabilities `p` (n,) of the positive class against labels `y` (n,) of 0 and 1."""
+        """The metric of answers `p` against the truth `y`."""
         return float(self.scores(y, p, np.ones((1, len(y))))[0])
 
     def gain(self, after: np.ndarray | float, before: np.ndarray | float) -> np.ndarray:
@@ -37,7 +46,10 @@ class Metric:
 
 
 def _roc_auc(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted Mann–Whitney statistic; ties count half."""
+    """Weighted Mann–Whitney statistic; ties count half. Of more than two classes the plain mean of each against the rest."""
+    if p.ndim == 2:
+        each = [_roc_auc((y == place).astype(int), p[:, place], weights) for place in range(p.shape[1])]
+        return np.mean(each, axis=0)
     positive, negative = _grouped(y, p, weights)
     below = np.cumsum(negative, axis=1) - negative
     pairs = positive.sum(axis=1) * negative.sum(axis=1)
@@ -54,12 +66,45 @@ def _average_precision(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.
 def _log_loss(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean negative logarithm of the probability given to what came true, in nats."""
     clipped = np.clip(p, EPSILON, 1 - EPSILON)
+    if p.ndim == 2:
+        return _mean(-np.log(clipped[np.arange(len(y)), y]), weights)
     return _mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)), weights)
 
 
 def _brier(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean squared distance of probability and outcome."""
+    """Mean squared distance of probability and outcome; of more than two classes summed over them (Brier 1950)."""
+    if p.ndim == 2:
+        return _mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1), weights)
     return _mean((p - y) ** 2, weights)
+
+
+def _accuracy(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of rows whose likeliest class came true."""
+    return _mean((p.argmax(axis=1) == y).astype(float), weights)
+
+
+def _macro_recall(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over the classes that occur of the share of their rows whose likeliest class is theirs."""
+    right = (p.argmax(axis=1) == y).astype(float)
+    each = [_mean(right[y == place], weights[:, y == place]) for place in np.unique(y)]
+    return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
+
+
+def _mae(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean absolute error, in units of the target."""
+    return _mean(np.abs(p - y), weights)
+
+
+def _rmse(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Root of the mean squared error, in units of the target."""
+    return np.sqrt(_mean((p - y) ** 2, weights))
+
+
+def _r2(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Share of the target's variance that is explained; below 0 when the mean would do better."""
+    near = y - y.mean()  # squares of numbers far from 0 would lose their digits
+    spread = _mean(near**2, weights) - _mean(near, weights) ** 2
+    return 1 - _divide(_mean((p - y) ** 2, weights), spread)
 
 
 def _grouped(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,15 +124,38 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
 
 
+CLASSES = ("binary", "multiclass")
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("roc_auc", "ROC AUC", greater_is_better=True, scores=_roc_auc),
-        Metric("average_precision", "average precision", greater_is_better=True, scores=_average_precision),
-        Metric("log_loss", "log loss", greater_is_better=False, scores=_log_loss),
-        Metric("brier", "Brier score", greater_is_better=False, scores=_brier),
+        Metric("roc_auc", "ROC AUC", greater_is_better=True, scores=_roc_auc, kinds=(*CLASSES, "anomaly")),
+        Metric(
+            "average_precision",
+            "average precision",
+            greater_is_better=True,
+            scores=_average_precision,
+            kinds=("binary", "anomaly"),
+        ),
+        Metric("log_loss", "log loss", greater_is_better=False, scores=_log_loss, kinds=CLASSES),
+        Metric("brier", "Brier score", greater_is_better=False, scores=_brier, kinds=CLASSES),
+        Metric("accuracy", "accuracy", greater_is_better=True, scores=_accuracy, kinds=("multiclass",)),
+        Metric(
+            "macro_recall",
+            "mean recall over classes",
+            greater_is_better=True,
+            scores=_macro_recall,
+            kinds=("multiclass",),
+        ),
+        Metric("mae", "mean absolute error", greater_is_better=False, scores=_mae, kinds=("regression",)),
+        Metric("rmse", "root mean squared error", greater_is_better=False, scores=_rmse, kinds=("regression",)),
+        Metric("r2", "R²", greater_is_better=True, scores=_r2, kinds=("regression",)),
     )
 }
+
+
+def metrics_of(kind: str) -> dict[str, Metric]:
+    """The metrics that can judge a problem kind, by name."""
+    return {name: metric for name, metric in METRICS.items() if kind in metric.kinds}
 
 
 class Estimate(BaseModel, frozen=True):
@@ -100,6 +168,16 @@ class Estimate(BaseModel, frozen=True):
     def __str__(self) -> str:
         """`0.981 [0.975, 0.987]`."""
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def packed(answers: np.ndarray) -> np.ndarray | list[list[float]]:
+    """Answers as a column of a table: numbers, or a list each."""
+    return answers.tolist() if answers.ndim == 2 else answers
+
+
+def unpacked(column: "pd.Series") -> np.ndarray:
+    """Answers from such a column: (n,), or (n, classes)."""
+    return np.stack(column.to_list()) if column.dtype == object else column.to_numpy()
 
 
 def resampled(metric: Metric, y: np.ndarray, p: np.ndarray, resamples: int, seed: int) -> np.ndarray:

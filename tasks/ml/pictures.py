@@ -6,7 +6,7 @@ same.
 """
 
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from math import ceil, isfinite, nan, sqrt
@@ -78,22 +78,31 @@ def confusion(counts: Mapping[str, int], labels: tuple[str, str], threshold: flo
 
 def report(
     points: Sequence[Point],
-    table: Sequence[Mapping[str, float]],
-    counts: Mapping[str, int],
-    labels: tuple[str, str],
+    panels: Mapping[str, Any],
+    labels: Sequence[str],
     *,
-    threshold: float,
+    operates: Mapping[str, float],
     metric_label: str,
     floor: float | None,
     title: str,
 ) -> bytes:
-    """Curve, calibration and confusion side by side under one title: PNG, 1620 × 540 pixels."""
+    """The curve and the pictures of the problem's kind side by side under one title: PNG, 1620 × 540 pixels.
+
+    Args:
+        points: of the curve.
+        panels: what to draw beside it, by the name in `PANELS`: at most two.
+        labels: how a person calls the classes.
+        operates: how answers become decisions.
+        metric_label: what the curve is.
+        floor: drawn as a line.
+        title: over all.
+    """
     figure = _figure(13.5, 4.5)
     figure.suptitle(_line(title, 110), x=0.008, ha="left", fontsize=14, fontweight="bold", color=INK, parse_math=False)
-    over_time, predicted, decided = figure.subplots(1, 3, width_ratios=(1.75, 1, 1))
+    over_time, *beside = np.atleast_1d(figure.subplots(1, 1 + len(panels), width_ratios=(1.75, *([1] * len(panels)))))
     _draw_curve(over_time, points, metric_label, floor, width=60)
-    _draw_calibration(predicted, table, width=30)
-    _draw_confusion(decided, counts, labels, threshold, width=30)
+    for axes, (name, numbers) in zip(beside, panels.items(), strict=True):
+        PANELS[name](axes, numbers, labels, operates)
     return _png(figure)
 
 
@@ -578,3 +587,78 @@ def _line(text: str, width: int) -> str:
     if len(words) <= width:
         return words
     return words[: width - 1].rstrip() + "…"
+
+
+# -- the pictures of each kind, as a panel of the report ----------------------------------------------------------------
+def _panel_calibration(axes: "Axes", table: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    _draw_calibration(axes, table, width=30)
+
+
+def _panel_confusion(axes: "Axes", counts: Any, labels: Sequence[str], operates: Mapping[str, float]) -> None:
+    _draw_confusion(axes, counts, (labels[0], labels[1]), operates["threshold"], width=30)
+
+
+def _panel_classes(axes: "Axes", numbers: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    """Truth in rows, likeliest class in columns; stronger is a larger share of its row."""
+    table, names = np.array(numbers["table"]), [_line(name, 12) for name in numbers["labels"]]
+    shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
+    right = np.trace(table) / max(table.sum(), 1)
+    _headline(axes, f"{100 * right:.1f} % of the rows get their class", "share of each true class", 30)
+    for row in range(len(names)):
+        for column in range(len(names)):
+            colour = _tint(BLUE if row == column else VERMILION, 0.06 + 0.5 * shares[row, column])
+            axes.fill([column, column + 1, column + 1, column], [row, row, row + 1, row + 1], color=colour, lw=0)
+            if len(names) <= 8:
+                axes.text(column + 0.5, row + 0.5, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=10, color=INK)  # fmt: skip
+    axes.set(xlim=(0, len(names)), ylim=(len(names), 0), xlabel="decided", ylabel="true")
+    middles = np.arange(len(names)) + 0.5
+    axes.set_xticks(middles, names, rotation=45 if len(names) > 4 else 0, parse_math=False)
+    axes.set_yticks(middles, names, parse_math=False)
+    axes.tick_params(length=0, labelsize=9, labelcolor=INK)
+    axes.spines[:].set_visible(False)
+
+
+def _panel_means(axes: "Axes", rows: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    """Mean prediction against mean truth in ten bins of equal size."""
+    said, came = ([row[name] for row in rows] for name in ("predicted", "observed"))
+    worst = max((abs(a - b) for a, b in zip(said, came, strict=True)), default=0.0)
+    ends = [min(*said, *came), max(*said, *came)]
+    _headline(axes, f"Predictions are at most {worst:.3g} off in any tenth", "means of tenths of the rows", 30)
+    axes.plot(ends, ends, color=GREY, lw=1, ls="--")
+    axes.plot(said, came, color=BLUE, lw=1.6, marker="o", ms=5)
+    axes.set(xlabel="predicted", ylabel="came true")
+    _thin(axes, grid=True)
+
+
+def _panel_errors(axes: "Axes", numbers: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    """How often which error, and the interval that is given with every answer."""
+    edges, half = numbers["edges"], numbers["interval"]
+    _headline(axes, f"Nine answers of ten are meant to be within ±{half:.3g}", "truth less prediction; outermost 2 % at the ends", 30)  # fmt: skip
+    axes.stairs(numbers["counts"], edges, fill=True, color=_tint(BLUE, 0.45))
+    for place in (-half, half):
+        axes.axvline(place, color=VERMILION, lw=1.2, ls="--")
+    axes.set(xlabel="error", ylabel="rows", ylim=(0, None))
+    _thin(axes)
+
+
+def _panel_scores(axes: "Axes", numbers: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    """The scores of rows as they are, of planted ones, and where an alarm begins."""
+    over = [low >= numbers["threshold"] for low in numbers["edges"][:-1]]
+    caught = sum(count for count, is_over in zip(numbers["planted"], over, strict=True) if is_over)
+    finding = f"{_share(caught, sum(numbers['planted']))} of planted rows reach the alarm"
+    _headline(axes, finding, "blue: rows as they are; orange: planted", 30)
+    for name, colour in (("usual", BLUE), ("planted", VERMILION)):
+        axes.stairs(numbers[name], numbers["edges"], fill=True, color=_tint(colour, 0.5), alpha=0.7)
+    axes.axvline(numbers["threshold"], color=INK, lw=1.2, ls="--")
+    axes.set(xlabel="oddness", ylabel="rows", ylim=(0, None))
+    _thin(axes)
+
+
+PANELS: dict[str, Callable[["Axes", Any, Sequence[str], Mapping[str, float]], None]] = {
+    "calibration": _panel_calibration,
+    "confusion": _panel_confusion,
+    "classes": _panel_classes,
+    "means": _panel_means,
+    "errors": _panel_errors,
+    "scores": _panel_scores,
+}

@@ -1,8 +1,8 @@
 """The search's limits: what a project says about tuning."""
 
-from typing import Literal
-
 from pydantic import BaseModel, Field
+
+from tasks.ml.models import FamilyName
 
 
 class Search(BaseModel, frozen=True, extra="forbid"):
@@ -15,10 +15,19 @@ class Search(BaseModel, frozen=True, extra="forbid"):
     folds: int = Field(
         default=3, ge=1, le=10, description="time-ordered folds a trial is scored on; pruned after any of them"
     )
-    families: tuple[Literal["logistic", "hist_gradient_boosting"], ...] = Field(
-        default=("hist_gradient_boosting", "logistic"), min_length=1
+    families: tuple[FamilyName, ...] = Field(
+        default=("hist_gradient_boosting", "logistic", "random_forest", "extra_trees"),
+        min_length=1,
+        description="when left out, all that fit the problem's kind",
+    )
+    windows: bool = Field(
+        default=True, description="also ask how much of the past to learn from, where the split is by time"
+    )
+    columns: bool = Field(default=True, description="also ask whether fewer columns do as well")
+    workers: int = Field(
+        default=1, ge=1, le=256, description="processes that search at once; with one it is repeatable"
     )
     rows: int = Field(
-        default=100_000, ge=100, description="at most so many of the newest training rows are used in a trial"
+        default=100_000, ge=100, description="at most so many of the training rows, the newest, are used in a trial"
     )
     seed: int = 0

@@ -32,7 +32,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tasks.config.settings import Settings
-from tasks.serving.champion import Champion, RowError, Succession, label_of
+from tasks.serving.champion import Champion, RowError, Succession
 from tasks.sources.upload import UploadError, Uploads
 from tasks.stores.predictions import Predictions
 
@@ -308,14 +308,13 @@ class Door:
             "version": champion.release.version,
             "ms": round(ms, 3),
         }
-        positive = label_of(champion.manifest.positive)
         records = [
             {
                 "id": answer["id"],
                 **common,
                 "row": row,
                 "prediction": answer["prediction"],
-                "probability": answer["probabilities"][positive],
+                "probability": champion.logged(answer),
             }
             for row, answer in zip(rows, predictions, strict=True)
         ]
@@ -392,10 +391,11 @@ class Door:
         more = {
             "features": manifest.features,
             "ignored": manifest.ignored,
-            "classes": manifest.classes,
-            "positive": manifest.positive,
+            "kind": manifest.kind,
         }
-        return _json({**self._describe(champion.release.project), **more, "threshold": manifest.threshold})
+        known = ("classes", "positive", "threshold", "interval")
+        decides = {name: getattr(manifest, name) for name in known if getattr(manifest, name) not in (None, ())}
+        return _json({**self._describe(champion.release.project), **more, **decides})
 
     def _describe(self, project: str) -> dict[str, Any]:
         champion, refused = self.succession.champions.get(project), self.succession.refused.get(project)

@@ -43,13 +43,14 @@ class Manifest(msgspec.Struct, frozen=True):
 
     project: str
     version: int
-    kind: Literal["binary"]
-    classes: tuple[Value, Value]
-    positive: Value
+    kind: Literal["binary", "multiclass", "regression", "anomaly"]
     target: str
     features: tuple[Feature, ...]
     ignored: tuple[str, ...]
-    threshold: float
+    classes: tuple[Value, ...] = ()
+    positive: Value = None
+    threshold: float | None = None
+    interval: float | None = None
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -165,7 +166,7 @@ class Champion:
         return champion
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """For each row the label that the threshold chooses, and the probability of each label.
+        """For each row the answer: a label with the probability of each, a number with its interval, or whether it is odd.
 
         Raises:
             RowError: a row cannot be scored; then none is.
@@ -196,25 +197,51 @@ class Champion:
         if not checked:
             return []
         try:
-            table = self.model.predict_proba(frame(checked, self.manifest.features))
+            said = self._said(frame(checked, self.manifest.features))
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
             raise RowError(
                 f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
                 "like those that it was "
                 "trained on. Compare them with the contract."
             ) from error
-        if table.shape != (len(checked), len(self.manifest.classes)) or not math.isfinite(float(table.sum())):
-            raise ArithmeticError("the model gave probabilities that are none")
-        return [self._answer(chances) for chances in table.tolist()]
+        wanted = (len(checked), len(self.manifest.classes)) if self.manifest.classes else (len(checked),)
+        if said.shape != wanted or not math.isfinite(float(said.sum())):
+            raise ArithmeticError("the model gave answers that are none")
+        return [self._answer(each) for each in said.tolist()]
 
-    def _answer(self, chances: list[float]) -> dict[str, Any]:
-        classes, positive = self.manifest.classes, self.manifest.positive
-        yes, no = (0, 1) if label_of(classes[0]) == label_of(positive) else (1, 0)
-        chosen = classes[yes if chances[yes] >= self.manifest.threshold else no]
+    def _said(self, features: pd.DataFrame) -> Any:
+        """What the model says of rows: probabilities (n, classes), or numbers (n,)."""
+        if self.manifest.classes:
+            return self.model.predict_proba(features)
+        return (
+            self.model.predict(features) if self.manifest.kind == "regression" else -self.model.score_samples(features)
+        )
+
+    def _answer(self, said: Any) -> dict[str, Any]:
+        manifest, classes = self.manifest, self.manifest.classes
+        if manifest.kind == "regression":
+            half = manifest.interval or 0.0
+            return {"prediction": said, "interval": [said - half, said + half]}
+        if manifest.kind == "anomaly":
+            return {"prediction": said >= (manifest.threshold or 0.0), "score": said}
+        if manifest.kind == "multiclass":
+            chosen = classes[said.index(max(said))]
+        else:
+            yes, no = (0, 1) if label_of(classes[0]) == label_of(manifest.positive) else (1, 0)
+            chosen = classes[yes if said[yes] >= (manifest.threshold or 0.0) else no]
         return {
             "prediction": chosen,
-            "probabilities": {label_of(label): chance for label, chance in zip(classes, chances, strict=True)},
+            "probabilities": {label_of(label): chance for label, chance in zip(classes, said, strict=True)},
         }
+
+    def logged(self, answer: dict[str, Any]) -> float | None:
+        """The number of an answer that the prediction log keeps beside it: of a class its probability (of two, the positive
+        one's), of an anomaly its score; None where the answer itself is the number.
+        """  # noqa: D205
+        if "probabilities" in answer:
+            of = answer["prediction"] if self.manifest.kind == "multiclass" else self.manifest.positive
+            return answer["probabilities"][label_of(of)]
+        return answer.get("score")
 
     def _value(self, place: int, row: dict[str, Any], feature: Feature) -> Value:
         value = row.get(feature.name)
@@ -251,17 +278,30 @@ class Champion:
             raise ArtifactError(
                 f"{folder}: manifest and model do not agree about the features: {odd}. Register the model again."
             )
-        classes = getattr(self.model, "classes_", None)
-        classes = [] if classes is None else classes.tolist()
-        labels = [label_of(label) for label in manifest.classes]
-        if labels != [label_of(label) for label in classes] or label_of(manifest.positive) not in labels:
-            raise ArtifactError(
-                f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
-                "the model again."
-            )
-        if not 0 <= manifest.threshold <= 1:
+        self._decides(folder)
+
+    def _decides(self, folder: Path) -> None:
+        """The manifest has what answers of its kind need, and means the model's classes."""
+        manifest = self.manifest
+        if manifest.kind in {"binary", "multiclass"}:
+            classes = getattr(self.model, "classes_", None)
+            classes = [] if classes is None else classes.tolist()
+            labels, learned = [label_of(label) for label in manifest.classes], [label_of(label) for label in classes]
+            speaks = manifest.kind == "multiclass" or label_of(manifest.positive) in labels
+            if labels != learned or not labels or not speaks:
+                raise ArtifactError(
+                    f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
+                    "the model again."
+                )
+        if manifest.kind == "binary" and not 0 <= (-1 if manifest.threshold is None else manifest.threshold) <= 1:
             raise ArtifactError(
                 f"{folder}: the threshold is {manifest.threshold}; wanted a probability. Register the model again."
+            )
+        needed = {"regression": manifest.interval, "anomaly": manifest.threshold}.get(manifest.kind, 0.0)
+        if needed is None or not math.isfinite(needed):
+            raise ArtifactError(
+                f"{folder}: the manifest lacks the {'interval' if manifest.kind == 'regression' else 'threshold'} that "
+                f"answers of kind '{manifest.kind}' need. Register the model again."
             )
 
     def _warm(self, folder: Path) -> None:

@@ -33,6 +33,18 @@ REVIEWED: tuple[str, ...] = (
     # One tree of HistGradientBoosting: three arrays. Compiled code follows their indices without looking at the bounds,
     # so that `_bounded` looks at them before a model is given out.
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
+    # One tree of a forest: an array of nodes and one of values. Its setter checks their shapes and kinds; their indices,
+    # which compiled code follows as above, are looked at by `_bounded`.
+    "sklearn.tree._tree.Tree",
+    # Calibration around a model: a list of the model with its calibrators, and these, a few numbers each. No code.
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+    "sklearn.calibration._TemperatureScaling",
+    # How an encoder parted the rows that it was fitted on: three numbers.
+    "sklearn.model_selection._split.KFold",
+    "sklearn.model_selection._split.StratifiedKFold",
+    # Ours: times as numbers. The names of its columns.
+    "tasks.ml.transformers.DateParts",
 )
 
 MANIFEST_BYTES = 4 << 20
@@ -240,12 +252,30 @@ def _construct(content: bytes, folder: Path) -> Any:
 
 def _bounded(model: Any) -> None:
     """Checks what compiled code follows blindly: every tree's links lead forward and its features exist."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+    from sklearn.tree import BaseDecisionTree
 
     for part in _parts(model):
-        if isinstance(part, HistGradientBoostingClassifier):
+        if isinstance(part, HistGradientBoostingClassifier | HistGradientBoostingRegressor):
             for tree in (tree for row in part._predictors for tree in row):
                 _check_tree(tree, part.n_features_in_)
+        elif isinstance(part, BaseDecisionTree) and hasattr(
+            part, "tree_"
+        ):  # a forest keeps an unfitted one as a pattern
+            _check_nodes(part.tree_, part.n_features_in_)
+
+
+def _check_nodes(tree: Any, features: int) -> None:
+    import numpy as np
+
+    left, right = tree.children_left, tree.children_right
+    size = tree.node_count
+    leaf = left == -1
+    at = np.flatnonzero(~leaf)
+    forward = all(((side[at] > at) & (side[at] < size)).all() for side in (left, right))
+    known = ((tree.feature[at] >= 0) & (tree.feature[at] < features)).all()
+    if not (size and tree.n_features == features and (leaf == (right == -1)).all() and forward and known):
+        raise ValueError("a tree points outside of itself")
 
 
 def _check_tree(tree: Any, features: int) -> None:

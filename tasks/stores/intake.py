@@ -75,7 +75,7 @@ class Intake:
         self.seen = Keys(folder / "keys")
         self._landed, self._now, self._replaceable, self._derive = landed, now, replaceable, derive
         self._rows, self._broken = Stage(folder, use.contract.time), Stage(folder)
-        self._profiler = Profiler(use.contract, use.positive)
+        self._profiler = Profiler(use.contract, use.judged_positive)
         self._waiting: list[tuple[pa.Table, int, bool]] = []
         self._waits = 0  # rows in it
 

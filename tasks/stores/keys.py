@@ -16,7 +16,8 @@ import numpy as np
 from tasks.ml.identity import SIZE
 
 TIER = 8  # runs of like size that are merged into one
-LARGEST = 4_000_000  # entries of a run that is merged no further: bounds the memory of a merge
+PIECE = 1 << 16  # entries that are put in order at a time
+LARGEST = 2_000_000  # entries of a run that is merged no further: bounds the memory of a merge
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,18 @@ class Keys:
         members = next((fitting for fitting in crowded if len(fitting) > 1), None)
         if members is None:
             return runs
-        hashes = np.concatenate([np.load(self.folder / f"{run.name}.keys.npy") for run in members])
-        names = np.concatenate([np.load(self.folder / f"{run.name}.rows.npy") for run in members])
+        hashes, names = (
+            np.concatenate([np.load(self.folder / f"{run.name}.{kind}.npy", mmap_mode="r") for run in members])
+            for kind in ("keys", "rows")
+        )
         one = self._write(hashes, names, tuple(dict.fromkeys(file for run in members for file in run.files)))
         return self._merged([*(run for run in runs if run not in members), one])
 
     def _write(self, hashes: np.ndarray, names: np.ndarray, files: tuple[str, ...]) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         order, name = np.argsort(hashes, kind="stable"), secrets.token_hex(8)
-        _save(self.folder / f"{name}.keys.npy", hashes[order])
-        _save(self.folder / f"{name}.rows.npy", names[order])
+        _save(self.folder / f"{name}.keys.npy", hashes, order)
+        _save(self.folder / f"{name}.rows.npy", names, order)
         return Run(name, len(hashes), files)
 
     def _load(self) -> list[Run]:
@@ -155,11 +158,12 @@ class Keys:
         return runs
 
 
-def _save(path: Path, array: np.ndarray) -> None:
-    """As `np.save`, which does not say that the disk is full."""
+def _save(path: Path, array: np.ndarray, order: np.ndarray) -> None:
+    """`array[order]` as `np.save` writes it, a piece at a time; `np.save` does not say that the disk is full."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
-        file.write(np.ascontiguousarray(array).data)
+        for at in range(0, len(order), PIECE):
+            file.write(array[order[at : at + PIECE]].data)
 
 
 def _fitting(runs: list[Run]) -> list[Run]:

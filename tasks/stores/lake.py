@@ -194,7 +194,7 @@ class Lake:
             "added": len(entered) - len(changed), "removed": len(left) - len(changed), "changed": len(changed),
         }  # fmt: skip
 
-    def profile(self, snapshot: Snapshot, contract: Contract, positive: str | bool | int) -> Profile:
+    def profile(self, snapshot: Snapshot, contract: Contract, positive: str | bool | int | None) -> Profile:
         """What the rows of a snapshot look like as a whole."""
         profiler = Profiler(contract, positive)
         for rows in self._tables(snapshot):
@@ -306,6 +306,6 @@ def _moment(text: str | None, lake: Lake) -> str:
 def parts(use: Project, snapshot: Snapshot, root: str) -> Parts:
     """The verified rows of a snapshot, split as the project says; rows without a label wait. Read once a process."""
     rows = Lake(use.project, root, use.contract).read(snapshot)
-    labelled = rows[use.contract.target].notna()
+    labelled = rows[use.contract.target].notna() | (not use.task.needs_labels)
     made = use.split.apply(rows[labelled].reset_index(drop=True))
     return replace(made, immature=made.immature + int((~labelled).sum()))

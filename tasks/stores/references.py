@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tasks.ml.metrics import Estimate
-from tasks.ml.models import Family
+from tasks.ml.recipe import Recipe
 
 
 class Snapshot(BaseModel, frozen=True):
@@ -122,14 +122,17 @@ class Best(BaseModel, frozen=True):
     """What the search found.
 
     Attributes:
-        family: the model and its parameters.
-        value: the project's metric, mean over the folds.
+        recipe: what to make the model of: the plainest of those that are not surely worse than the best.
+        value: the project's metric of it, mean over the folds; most: of the best one.
+        trial: its number in the study.
         trials, pruned, resumed: finished trials in all, those ended early, those of an earlier run.
         seconds: wall time; cpu_seconds: of this process.
     """
 
-    family: Family
+    recipe: Recipe
     value: float
+    most: float
+    trial: int
     trials: int
     pruned: int
     resumed: int
@@ -139,12 +142,16 @@ class Best(BaseModel, frozen=True):
 
 
 class Candidate(BaseModel, frozen=True):
-    """A fitted model on disk: `folder` holds its bundle, `digest` names the bundle's bytes."""
+    """A fitted model on disk: `folder` holds its bundle, `digest` names the bundle's bytes.
+
+    Attributes:
+        operates: how answers become decisions, as the problem's kind says: `threshold`, `interval`.
+    """
 
     run: str
     folder: str
     digest: str
-    threshold: float
+    operates: dict[str, float]
 
 
 class Scores(BaseModel, frozen=True):
@@ -152,7 +159,8 @@ class Scores(BaseModel, frozen=True):
 
     Attributes:
         metric: the challenger's, with interval; champion: the champion's on the same rows, if there is one.
-        every: every known metric of the challenger; baselines: the project's metric of each.
+        every: every metric of the kind, of the challenger; baselines: the project's metric of each.
+        operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.
         answers: file with the truth and everybody's answer for every row of the holdout.
     """
 
@@ -161,8 +169,8 @@ class Scores(BaseModel, frozen=True):
     champion_version: int | None
     every: dict[str, float]
     baselines: dict[str, float]
-    confusion: dict[str, int]
-    calibration: list[dict[str, float]]
+    operates: dict[str, float]
+    panels: dict[str, Any]
     answers: str
 
 
@@ -174,6 +182,7 @@ class Decision(BaseModel, frozen=True):
         version: the registered version; None when refused.
         metric, value, low, high: the challenger on the holdout.
         champion: version and value of the champion that it was compared with.
+        window: how much of the past the challenger learned from.
         link: the run's page in MLflow.
     """
 
@@ -190,6 +199,7 @@ class Decision(BaseModel, frozen=True):
     champion: dict[str, Any] | None = None
     trials: int | None = None
     resumed_trials: int | None = None
+    window: str | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
     link: str | None = None

@@ -83,13 +83,16 @@ class Registry:
             self.client.log_artifacts(run, folder)
 
     def log_model(
-        self, run: str, model: Any, sample: "pd.DataFrame", trusted: tuple[str, ...], requirements: list[str]
-    ) -> str:
-        """Logs a fitted pipeline with signature, as skops, never as a pickle; gives the logged model's id."""
+        self, run: str, model: Any, sample: "pd.DataFrame", answers: Any, trusted: tuple[str, ...], requirements: list[str]
+    ) -> str:  # fmt: skip
+        """Logs a fitted pipeline with the signature of these rows and its answers, as skops, never as a pickle.
+
+        Gives the logged model's id.
+        """
         import mlflow
         import mlflow.sklearn
 
-        signature = mlflow.models.infer_signature(sample, model.predict_proba(sample)[:, 1])
+        signature = mlflow.models.infer_signature(sample, answers)
         with mlflow.start_run(run_id=run, experiment_id=self.experiment()):
             logged = mlflow.sklearn.log_model(
                 model,

@@ -125,10 +125,6 @@ CASES = {
     ),
     "categories of a number": (("min: 0}", "categories: [a]}"), [":9", "contract.columns.amount", "for texts"]),
     "no feature": (("    amount: {type: float, min: 0}\n", ""), ["has no feature"]),
-    "a datetime feature": (
-        ("    amount:", "    loaded_at: {type: datetime}\n    amount:"),
-        ["features of type datetime", "['loaded_at']", "hooks.py"],
-    ),
     "broken YAML": (("search: {seconds: 5", "search: {seconds: 5]"), ["no readable YAML", "line 12", "Mend that line"]),
     "a key twice": (("search: {", "project: other\nsearch: {"), ["no readable YAML", "line 12"]),
     "another name than the folder's": (
@@ -220,4 +216,4 @@ def test_the_digest_tells_what_decides(projects):
 def test_the_truth_is_one_where_the_target_is_positive(tmp_path, positive, target, expected):
     """The positive value, whatever its type, becomes 1, every other 0."""
     use = load(write(tmp_path, f"positive: {positive}\n{GOOD}"))
-    assert use.truth(pd.DataFrame({"failed": target})).tolist() == expected
+    assert use.task.truth(pd.DataFrame({"failed": target})).tolist() == expected

@@ -135,7 +135,7 @@ def test_flights_land_or_are_quarantined_for_want_of_an_arrival(flights):
     assert len(bad) == int(rows["arr_delay"].isna().sum())
     landed = checked.rows.filter(pa.array(checked.broken == 0)).to_pandas()
     delays = rows["arr_delay"].dropna().astype(float)
-    assert int(use.truth(landed).sum()) == int((delays > 15).sum())
+    assert int(use.task.truth(landed).sum()) == int((delays > 15).sum())
 
 
 def test_a_flight_is_described_by_its_schedule(flights):

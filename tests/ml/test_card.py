@@ -62,9 +62,11 @@ def facts(**changes):
         "verdicts": (PASSED,),
         "baselines": {"class rate": 0.5},
         "champion": Before(version=3, value=0.7112),
-        "threshold": 0.31,
-        "confusion": {"true positive": 1622, "false positive": 1751, "false negative": 903, "true negative": 4724},
-        "calibration": ({"predicted": 0.2, "observed": 0.25, "rows": 10.0},),
+        "operates": {"threshold": 0.31},
+        "panels": {
+            "confusion": {"true positive": 1622, "false positive": 1751, "false negative": 903, "true negative": 4724},
+            "calibration": [{"predicted": 0.2, "observed": 0.25, "rows": 10.0}],
+        },
         "commit": "0123abcd",
         "lock": "cd" * 32,
         "trigger": "a batch landed",
@@ -117,7 +119,7 @@ def test_card_has_every_section_in_order():
         "Evaluation",
         "Verdicts",
         "Calibration",
-        "Operating threshold",
+        "How answers become decisions",
         "Limitations",
         "How to reproduce",
     ]

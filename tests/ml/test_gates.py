@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks.ml.baselines import naive
 from tasks.ml.gates import ALL, Baselines, Calibration, Champion, Evidence, Plausible, Sound, Verdict, judge
+from tasks.ml.kinds import Binary
 from tasks.ml.leaks import jump
-from tasks.ml.metrics import METRICS, Estimate
+from tasks.ml.metrics import Cost, Estimate, metrics_of
 
+METRICS = metrics_of("binary")
+KIND = Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
 N = 1500
 RNG = np.random.default_rng(0)
 TRUE = RNG.beta(1, 2, N)  # what a perfect model would say
@@ -25,7 +27,7 @@ def evidence(
 ) -> Evidence:
     """The evidence on the common holdout; the champion has seen the first `seen` rows."""
     return Evidence(
-        y=Y, challenger=challenger, baselines=naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
+        y=Y, challenger=challenger, baselines=KIND.naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
         champion=champion, unseen_by_champion=np.arange(N) >= seen,
     )  # fmt: skip
 
@@ -149,7 +151,7 @@ def test_the_strongest_baseline_counts():
     """On a stream where the last label says nearly all, a fair model that ignores it is refused."""
     y = np.repeat(np.random.default_rng(0).integers(0, 2, N // 50), 50)
     shown = replace(
-        evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=naive(y, y)
+        evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=KIND.naive(y, y)
     )
     verdict = Baselines().judge(shown)
     assert not verdict.passed
@@ -264,7 +266,7 @@ def test_i_18_poisoned_labels_do_not_reach_production():
         y=Y[judged],
         challenger=challenger,
         champion=champion,
-        baselines=naive(Y[seen], Y[judged]),
+        baselines=KIND.naive(Y[seen], Y[judged]),
         unseen_by_champion=np.ones(judged.sum(), dtype=bool),
     )
     assert not promoted(shown)

@@ -420,7 +420,13 @@ class Real:
 
     def leaks(self, limits: Leaks) -> list[Leak]:
         """What is found under these limits."""
-        return limits.find(self.learned, self.use.truth(self.learned), self.holdout, self.use.contract, 7)
+        return limits.find(
+            self.learned,
+            pd.Series(self.use.task.truth(self.learned), index=self.learned.index),
+            self.holdout,
+            self.use.contract,
+            7,
+        )
 
 
 def typed(values: pd.Series, kind: str) -> pd.Series:
@@ -438,7 +444,7 @@ def test_thyroid_has_no_leak(thyroid_rows):
     assert rows.leaks(Leaks(duplicates=0.001)) == []
     (near,) = rows.leaks(Leaks(auc=0.9))
     measured = rows.learned.dropna(subset="TBG")
-    auc = roc_auc_score(rows.use.truth(measured), measured["TBG"])
+    auc = roc_auc_score(rows.use.task.truth(measured), measured["TBG"])
     assert (near.column, near.number) == ("TBG", pytest.approx(max(auc, 1 - auc)))
     assert near.number == pytest.approx(0.953, abs=0.001)
 

@@ -4,7 +4,17 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
-from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    balanced_accuracy_score,
+    brier_score_loss,
+    log_loss,
+    mean_absolute_error,
+    r2_score,
+    roc_auc_score,
+    root_mean_squared_error,
+)
 
 from tasks.ml.metrics import (
     METRICS,
@@ -13,6 +23,7 @@ from tasks.ml.metrics import (
     calibration_table,
     confusion,
     estimate,
+    metrics_of,
     paired_gain,
     resampled,
 )
@@ -24,6 +35,18 @@ REFERENCES = {
         y, np.clip(p, 1e-7, 1 - 1e-7), sample_weight=sample_weight, labels=[0, 1]
     ),
     "brier": brier_score_loss,
+}
+OF_MORE = {
+    "roc_auc": lambda y, p, w: roc_auc_score(y, p, sample_weight=w, multi_class="ovr", labels=[0, 1, 2]),
+    "log_loss": lambda y, p, w: log_loss(y, p, sample_weight=w, labels=[0, 1, 2]),
+    "brier": lambda y, p, w: brier_score_loss(y, p, sample_weight=w, labels=[0, 1, 2], scale_by_half=False),
+    "accuracy": lambda y, p, w: accuracy_score(y, p.argmax(axis=1), sample_weight=w),
+    "macro_recall": lambda y, p, w: balanced_accuracy_score(y, p.argmax(axis=1), sample_weight=w),
+}
+OF_NUMBERS = {
+    "mae": lambda y, p, w: mean_absolute_error(y, p, sample_weight=w),
+    "rmse": lambda y, p, w: root_mean_squared_error(y, p, sample_weight=w),
+    "r2": lambda y, p, w: r2_score(y, p, sample_weight=w),
 }
 # Few distinct probabilities, so that ties are the rule, and the ends of the range among them.
 ANSWERS = st.lists(
@@ -42,10 +65,32 @@ def both_classes(rng: np.random.Generator, n: int, skill: float = 1.0) -> tuple[
 
 def test_every_metric_has_a_reference():
     """No metric goes without a second opinion."""
-    assert set(METRICS) == set(REFERENCES)
+    assert set(METRICS) == set(REFERENCES) | set(OF_MORE) | set(OF_NUMBERS)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", OF_MORE)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_metric_of_three_classes_is_scikit_learns(name, seed):
+    """With probabilities of three classes, weighted or not."""
+    rng = np.random.default_rng(seed)
+    y, p, weights = rng.integers(0, 3, 60), rng.dirichlet([1, 1, 1], 60), rng.integers(1, 4, 60).astype(float)
+    reference = OF_MORE[name]
+    assert METRICS[name].of(y, p) == pytest.approx(reference(y, p, None))
+    assert METRICS[name].scores(y, p, weights[None])[0] == pytest.approx(reference(y, p, weights))
+
+
+@pytest.mark.parametrize("name", OF_NUMBERS)
+@pytest.mark.parametrize("far", [0.0, 1e6])
+def test_a_metric_of_numbers_is_scikit_learns(name, far):
+    """Near zero and far from it, weighted or not."""
+    rng = np.random.default_rng(0)
+    y, weights = far + rng.normal(size=80), rng.integers(1, 4, 80).astype(float)
+    p, reference = y + rng.normal(scale=0.4, size=80), OF_NUMBERS[name]
+    assert METRICS[name].of(y, p) == pytest.approx(reference(y, p, None))
+    assert METRICS[name].scores(y, p, weights[None])[0] == pytest.approx(reference(y, p, weights))
+
+
+@pytest.mark.parametrize("name", REFERENCES)
 @settings(deadline=None)
 @given(answers=ANSWERS)
 def test_a_metric_is_scikit_learns_weighted_or_not(name, answers):
@@ -64,7 +109,7 @@ def test_a_metric_without_positives_does_not_exist(name):
     assert np.isnan(METRICS[name].of(np.zeros(5, dtype=int), np.linspace(0, 1, 5)))
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("metric", metrics_of("binary").values(), ids=REFERENCES)
 def test_a_gain_is_positive_when_better(metric):
     """The direction of a metric is its own affair: better is more."""
     y = np.array([0, 0, 1, 1])
@@ -104,7 +149,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 def test_a_model_gains_nothing_over_itself():
     """Compared on the same resamples, equal answers differ by exactly nothing."""
     y, p = both_classes(np.random.default_rng(0), 200)
-    for metric in METRICS.values():
+    for metric in metrics_of("binary").values():
         gain = paired_gain(metric, y, p, p, resamples=100, seed=1)
         assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 

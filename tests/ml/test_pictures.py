@@ -55,9 +55,9 @@ def periods(count):
 
 def report(shown, y, p, floor=0.7, labels=LABELS):
     """The report of these points and rows."""
-    table, counts = calibration_table(y, p), confusion(y, p, 0.3)
+    panels = {"calibration": calibration_table(y, p), "confusion": confusion(y, p, 0.3)}
     said = {"metric_label": "ROC AUC", "title": "v4"}
-    return pictures.report(shown, table, counts, labels, threshold=0.3, floor=floor, **said)
+    return pictures.report(shown, panels, labels, operates={"threshold": 0.3}, floor=floor, **said)
 
 
 def opened(png):

@@ -177,7 +177,7 @@ def test_frames_have_the_types_of_training():
         ({"classes": [0, 1]}, "not the model's"),
         ({"positive": "yes"}, "lack the positive one"),
         ({"threshold": 1.5}, "wanted a probability"),
-        ({"kind": "regression"}, "not one of a model that can be served"),
+        ({"kind": "oracle"}, "not one of a model that can be served"),
         ({"features": [FEATURES[0] | {"type": "blob"}]}, "not one of a model that can be served"),
     ],
 )

@@ -20,7 +20,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from tasks.config.errors import ArtifactError
+from tasks.ml import calibrate
+from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
+from tests.ml.test_kinds import MADE, PAIRS, taught
 
 MANIFEST = {"project": "flights", "version": 1, "threshold": 0.5}
 ENCODERS = {
@@ -106,10 +109,14 @@ def test_every_offered_pipeline_comes_back_with_the_same_answers(tmp_path, numbe
 
 def test_the_reviewed_types_are_those_that_fitted_pipelines_hold():
     """The list names what pipelines need beyond skops' own trust, and no more."""
-    dumps = [
-        skops.io.dumps(fitted(numbers, encoder, learner))
-        for numbers, encoder, learner in [("scaled", "one-hot", "logistic"), ("raw", "ordinal", "boosting")]
-    ]
+    fitted_ones = []
+    for kind, family in PAIRS:
+        model, asked, truth = taught(MADE[kind], Recipe.usual(family))
+        fitted_ones.append(model)
+        if MADE[kind].has_chances and family == "logistic":
+            method = "sigmoid" if kind == "binary" else "temperature"
+            fitted_ones.append(calibrate._corrected(MADE[kind], model, asked, truth, method))
+    dumps = [skops.io.dumps(model) for model in fitted_ones]
     assert {name for dump in dumps for name in skops.io.get_untrusted_types(data=dump)} == set(bundles.REVIEWED)
 
 

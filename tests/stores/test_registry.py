@@ -53,7 +53,9 @@ def logged(registry: Registry, sample: pd.DataFrame, family: Logistic | HistGrad
     model = pipeline(family, COLUMNS, 0).fit(sample, truth)
     run = registry.start("thyroid v1-abcdef01", {"keepfit.trigger": "a test"})
     needed = pinned("scikit-learn", "pandas", "numpy", "skops")
-    return run, registry.log_model(run, model, sample.head(20), bundles.REVIEWED, needed)
+    return run, registry.log_model(
+        run, model, sample.head(20), model.predict_proba(sample.head(20))[:, 1], bundles.REVIEWED, needed
+    )
 
 
 def test_an_experiment_is_made_once(registry: Registry):

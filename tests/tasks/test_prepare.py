@@ -177,7 +177,7 @@ def test_i_15_no_shape_of_columns_stops_a_training(choices, seed):
     types = {name: column.type for name, column in columns.items()}
     learned, asked = matrix(split.train, types), matrix(split.validation, types)
     for family in (models.Logistic(), models.HistGradientBoosting(max_iter=3)):
-        fitted = models.pipeline(family, models.observed(columns, learned), 7).fit(learned, ANY.truth(split.train))
+        fitted = models.pipeline(family, models.observed(columns, learned), 7).fit(learned, ANY.task.truth(split.train))
         answers = fitted.predict_proba(asked)
         assert np.isfinite(answers).all()
 
@@ -214,7 +214,7 @@ def test_i_17_categories_that_train_never_met_are_answered_and_counted():
     columns = {name: use.contract.columns[name] for name in use.contract.features}
     types = {name: column.type for name, column in columns.items()}
     for family in (models.Logistic(), models.HistGradientBoosting(max_iter=20)):
-        fitted = models.pipeline(family, columns, 7).fit(matrix(split.train, types), use.truth(split.train))
+        fitted = models.pipeline(family, columns, 7).fit(matrix(split.train, types), use.task.truth(split.train))
         answers = fitted.predict_proba(matrix(split.validation, types))
         assert np.isfinite(answers).all()
         same = answers[fresh & (split.validation["amount"] > 9).to_numpy()]

@@ -1,0 +1,506 @@
+"""Problem kinds: what the truth is, what a model answers, and what needs no learning. One class a kind, one interface.
+
+Everything that depends on the kind of a problem asks here; nobody else asks `if kind == …`. A new kind is a class in `KINDS`, a
+family that fits it in `models`, a metric in `metrics`, a panel in `pictures`: tests/ml/test_kinds.py runs over all of them.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import pandas as pd
+
+from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusion
+
+Name = Literal["binary", "multiclass", "regression", "anomaly"]
+FEWEST_OF_A_CLASS = 5
+COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far what is said is from what came true.
+
+    Attributes:
+        error: the mean distance of what was said and what came true, as a share.
+        bias: how far they are apart on the whole.
+        reason: both in words.
+    """
+
+    error: float
+    bias: float
+    reason: str
+
+
+class Kind(Protocol):
+    """What a problem kind knows.
+
+    Attributes:
+        name: as `project.yaml` says it.
+        metric: the metric that decides when the project names none.
+        gates: the gates that are asked when the project names none.
+        has_chances: whether answers are probabilities.
+        needs_labels: whether a row without an outcome must wait.
+    """
+
+    name: ClassVar[Name]
+    metric: ClassVar[str]
+    gates: ClassVar[tuple[str, ...]]
+    has_chances: ClassVar[bool]
+    needs_labels: ClassVar[bool]
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """What came true, as metrics want it: (n,)."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """What a server must know to speak of answers, as the manifest says it."""
+        ...
+
+    def taught(self, truth: np.ndarray) -> np.ndarray | None:
+        """The same as estimators are fitted on; None where they learn without."""
+        ...
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """What a fitted model says of rows, as metrics want it: (n,) or (n, classes)."""
+        ...
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """The rows that a model is judged on, and their truth; where nobody knows the truth, rows are planted."""
+        ...
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """Answers that need no learning, by name, from the truth before and the truth itself in order of time."""
+        ...
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:
+        """Why a part of that name with this truth cannot be used, or nothing."""
+        ...
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """Whether a fold with this truth, which may be smaller than a part, tells good from bad."""
+        ...
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """Yes-or-no questions about the truth, (n,) of 0 and 1 each: whatever answers one by itself is a leak."""
+        ...
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """What is wrong with answers as such, or nothing."""
+        ...
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+        """How answers become decisions, from rows that the model has not learned from; it goes into the manifest."""
+        ...
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> "Calibration | None":
+        """How far what is said of answers is from what came true; None where nothing is said."""
+        ...
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
+        """What is drawn of answers, by the name of the picture in `pictures.PANELS`: plain numbers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Binary:
+    """Two classes; an answer is the probability of the positive one: (n,)."""
+
+    target: str
+    positive: str | bool | int
+    labels: tuple[str, str]
+    cost: Cost
+    alerts: float | None = None
+
+    name: ClassVar[Name] = "binary"
+    metric: ClassVar[str] = "roc_auc"
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    has_chances: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """1 where the target is the positive value, else 0: (n,) int8.
+
+        >>> kind = Binary("y", True, ("no", "yes"), Cost())
+        >>> kind.truth(pd.DataFrame({"y": [True, False]})).tolist()
+        [1, 0]
+        """
+        target, positive = rows[self.target], self.positive
+        same = target.astype("string") == positive if isinstance(positive, str) else target == positive
+        return same.astype("int8").to_numpy()
+
+    def described(self) -> dict[str, Any]:
+        """The classes as the model orders them, and the positive one."""
+        return {"classes": sorted(self.labels), "positive": self.labels[1]}
+
+    def taught(self, truth: np.ndarray) -> np.ndarray:
+        """The labels as a person calls them, so that a model's classes speak for themselves."""
+        return np.array(self.labels, dtype=object)[truth].astype(str)
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """The probability of the positive class."""
+        return model.predict_proba(features)[:, model.classes_.tolist().index(self.labels[1])]
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
+        """The rows as they are."""
+        return features, truth
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """`base rate` says the share of positives before for every row. `last label` says how often a positive follows the
+        label right before; it may look at every label before its row, which on some streams beats most learners.
+
+        >>> Binary("y", True, ("no", "yes"), Cost()).naive(np.array([0, 0, 1, 1]), np.array([1, 0]))["base rate"].tolist()
+        [0.5, 0.5]
+        """  # noqa: D205
+        previous = np.r_[before, after][len(before) - 1 : -1]
+        follows = {label: _share(before[1:][before[:-1] == label]) for label in (0, 1)}
+        return {
+            "base rate": np.full(len(after), before.mean()),
+            "last label": np.where(previous == 1, follows[1], follows[0]),
+        }
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:
+        """Either class may be too rare."""
+        positive = int(truth.sum())
+        rare = min(positive, len(truth) - positive)
+        if rare >= FEWEST_OF_A_CLASS:
+            return ""
+        label = self.labels[int(positive <= len(truth) - positive)]
+        return f"insufficient classes: the {part} part has {rare} rows of '{label}' in {self.target}, {FEWEST_OF_A_CLASS} are needed"
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """Both classes occur."""
+        return len(np.unique(truth)) == 2
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """The target itself."""
+        return {self.target: truth}
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """Probabilities are finite, between 0 and 1, and not all the same."""
+        return _no_chances(answers) or _all_the_same(answers)
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+        """The threshold of least cost, or the one that so many rows reach as the alert budget allows."""
+        if self.alerts is not None:
+            return {"threshold": min(1.0, _reached_by(answers, self.alerts))}
+        return {"threshold": self.cost.threshold(truth, answers)}
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
+        """Of the probability of the positive class."""
+        error, mean, rate = calibration_error(truth, answers), float(answers.mean()), float(truth.mean())
+        said = f"calibration error is {error:.3f}; mean prediction {mean:.3f} against an observed rate of {rate:.3f}"
+        return Calibration(error, abs(mean - rate), said)
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
+        """Calibration, and decisions at the threshold."""
+        return {
+            "calibration": calibration_table(truth, answers),
+            "confusion": confusion(truth, answers, operates["threshold"]),
+        }
+
+
+@dataclass(frozen=True)
+class Multiclass:
+    """More than two classes; an answer is a probability of each: (n, classes), in the order of the labels' names."""
+
+    target: str
+    labels: tuple[str, ...]
+
+    name: ClassVar[Name] = "multiclass"
+    metric: ClassVar[str] = "log_loss"
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    has_chances: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """The place of the row's class among the labels.
+
+        >>> Multiclass("y", ("a", "b", "c")).truth(pd.DataFrame({"y": ["c", "a"]})).tolist()
+        [2, 0]
+        """
+        return pd.Categorical(rows[self.target].astype("string"), categories=list(self.labels)).codes.astype("int64")
+
+    def described(self) -> dict[str, Any]:
+        """The classes as the model orders them."""
+        return {"classes": list(self.labels)}
+
+    def taught(self, truth: np.ndarray) -> np.ndarray:
+        """The labels themselves."""
+        return np.array(self.labels, dtype=object)[truth].astype(str)
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """A probability of each label; 0 for one that the model has never met."""
+        said = model.predict_proba(features)
+        whole = np.zeros((len(features), len(self.labels)))
+        whole[:, [self.labels.index(str(label)) for label in model.classes_]] = said
+        return whole
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
+        """The rows as they are."""
+        return features, truth
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """`class shares` says how often each came before; `last label` how often each followed the label right before."""
+        size = len(self.labels)
+        pairs = np.zeros((size, size)) + 1 / size  # one row of each more, shared out: none is impossible
+        np.add.at(pairs, (before[:-1], before[1:]), 1)
+        shares = np.bincount(before, minlength=size) / max(len(before), 1)
+        previous = np.r_[before, after][len(before) - 1 : -1]
+        return {
+            "class shares": np.tile(shares, (len(after), 1)),
+            "last label": (pairs / pairs.sum(axis=1, keepdims=True))[previous],
+        }
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:
+        """Two classes at least must have enough rows."""
+        counts = np.bincount(truth, minlength=len(self.labels))
+        if (counts >= FEWEST_OF_A_CLASS).sum() >= 2:
+            return ""
+        told = ", ".join(f"{count} of '{label}'" for label, count in zip(self.labels, counts.tolist(), strict=True))
+        return f"insufficient classes: the {part} part has {told} in {self.target}; two of them need {FEWEST_OF_A_CLASS} rows"
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """Two classes at least occur."""
+        return len(np.unique(truth)) > 1
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """Is it this class?"""
+        each = {f"{self.target} = {label}": (truth == n).astype("int8") for n, label in enumerate(self.labels)}
+        return {name: answer for name, answer in each.items() if 0 < answer.sum() < len(answer)}
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """Probabilities that add up to 1 and differ from row to row."""
+        wrong = _no_chances(answers)
+        if not wrong and (off := int((np.abs(answers.sum(axis=1) - 1) > 1e-6).sum())):
+            wrong = f"{off} of {len(answers)} answers do not add up to 1"
+        return wrong or _all_the_same(answers)
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:  # noqa: ARG002 -- the interface
+        """The likeliest class is the decision."""
+        return {}
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
+        """Of the probability of the likeliest class (Guo et al. 2017); the bias is the largest of any class."""
+        right = (answers.argmax(axis=1) == truth).astype(int)
+        error = calibration_error(right, answers.max(axis=1))
+        rates = np.bincount(truth, minlength=len(self.labels)) / max(len(truth), 1)
+        apart = np.abs(answers.mean(axis=0) - rates)
+        worst = int(apart.argmax())
+        said = f"calibration error is {error:.3f}; mean prediction of '{self.labels[worst]}' {answers[:, worst].mean():.3f} against an observed rate of {rates[worst]:.3f}"
+        return Calibration(error, float(apart[worst]), said)
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:  # noqa: ARG002 -- the interface
+        """Calibration of the likeliest class, and the table of truth against decision."""
+        decided = answers.argmax(axis=1)
+        table = np.zeros((len(self.labels), len(self.labels)), dtype=int)
+        np.add.at(table, (truth, decided), 1)
+        return {
+            "calibration": calibration_table((decided == truth).astype(int), answers.max(axis=1)),
+            "classes": {"labels": list(self.labels), "table": table.tolist()},
+        }
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A number; an answer is a number: (n,)."""
+
+    target: str
+
+    name: ClassVar[Name] = "regression"
+    metric: ClassVar[str] = "mae"
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    has_chances: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """The target as a float."""
+        return rows[self.target].astype("Float64").to_numpy(dtype="float64", na_value=np.nan)
+
+    def described(self) -> dict[str, Any]:
+        """A number needs no explanation."""
+        return {}
+
+    def taught(self, truth: np.ndarray) -> np.ndarray:
+        """The same."""
+        return truth
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """The prediction."""
+        return np.asarray(model.predict(features), dtype="float64")
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
+        """The rows as they are."""
+        return features, truth
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """`mean` and `median` of what came before, and the value right before the row.
+
+        >>> Regression("y").naive(np.array([1.0, 2.0, 6.0]), np.array([4.0, 5.0]))["last value"].tolist()
+        [6.0, 4.0]
+        """
+        return {
+            "mean": np.full(len(after), before.mean()),
+            "median": np.full(len(after), np.median(before)),
+            "last value": np.r_[before[-1:], after][: len(after)],
+        }
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:
+        """One value everywhere leaves nothing to learn."""
+        return "" if np.ptp(truth) > 0 else f"nothing to learn: the {part} part has one {self.target} only"
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """There is more than one value."""
+        return len(np.unique(truth)) > 1
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:
+        """Is it above the middle? A copy of the target answers that, in whatever unit."""
+        above = (truth > np.median(truth)).astype("int8")
+        return {f"{self.target} above its median": above} if 0 < above.sum() < len(above) else {}
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """Finite numbers that are not all the same."""
+        wrong = int((~np.isfinite(answers)).sum())
+        return f"{wrong} of {len(answers)} answers are no number" if wrong else _all_the_same(answers)
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+        """How far from an answer the truth is in nine rows of ten: the half-width of a split conformal interval.
+
+        The rank is (n + 1)·0.9, rounded up, so that exchangeable rows are covered at least so often (Vovk et al. 2005;
+        Lei et al. 2018, theorem 2).
+        """
+        apart = np.sort(np.abs(truth - answers))
+        rank = min(len(apart), int(np.ceil((len(apart) + 1) * COVERED)))
+        return {"interval": float(apart[rank - 1])}
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
+        """Of the interval: how many rows it holds against how many it is meant to; the bias is in standard deviations."""
+        held = float((np.abs(truth - answers) <= operates["interval"]).mean())
+        bias = float(answers.mean() - truth.mean()) / max(float(truth.std()), 1e-12)
+        said = f"the interval holds {held:.1%} of the rows, meant are {COVERED:.0%}; predictions are {bias:+.3f} standard deviations off on the whole"
+        return Calibration(abs(held - COVERED), abs(bias), said)
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
+        """Prediction against truth in bins, and the errors."""
+        order = np.argsort(answers, kind="stable")
+        bins = [group for group in np.array_split(order, 10) if len(group)]
+        errors = truth - answers
+        counts, edges = np.histogram(np.clip(errors, *np.quantile(errors, [0.01, 0.99])), bins=30)
+        return {
+            "means": [
+                {"predicted": float(answers[at].mean()), "observed": float(truth[at].mean()), "rows": float(len(at))}
+                for at in bins
+            ],
+            "errors": {"counts": counts.tolist(), "edges": edges.tolist(), "interval": operates["interval"]},
+        }
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """No labels; an answer is a score that grows with oddness: (n,).
+
+    Nobody knows the truth, so a model is judged by rows of which it is known that they are odd: each judged row is asked
+    once as it is and once with half of its features taken from other rows, so that every value is usual and their
+    combination is not. Telling the two apart is the density against the product of its margins (Hastie, Tibshirani and
+    Friedman, The Elements of Statistical Learning, 2009, 14.2.4).
+    """
+
+    alerts: float = 0.01
+
+    name: ClassVar[Name] = "anomaly"
+    metric: ClassVar[str] = "roc_auc"
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    has_chances: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = False
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """Unknown, and taken as usual: 0 for every row."""
+        return np.zeros(len(rows), dtype="int8")
+
+    def described(self) -> dict[str, Any]:
+        """A score needs no explanation."""
+        return {}
+
+    def taught(self, truth: np.ndarray) -> None:
+        """Learned without labels."""
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """The oddness."""
+        return -np.asarray(model.score_samples(features), dtype="float64")
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """The rows, then as many with half of their features from other rows: each row takes its own random half."""
+        random = np.random.default_rng([seed, len(features)])
+        takes = random.random(features.shape).argsort(axis=1) < max(1, features.shape[1] // 2)
+        planted = {
+            name: features[name].where(~takes[:, n], features[name].iloc[random.permutation(len(features))].to_numpy())
+            for n, name in enumerate(features)
+        }
+        both = pd.concat([features, pd.DataFrame(planted, index=features.index)], ignore_index=True)
+        return both, np.r_[truth, np.ones(len(features), dtype="int8")]
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
+        """`no opinion` finds every row as odd as every other."""
+        return {"no opinion": np.zeros(len(after))}
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:  # noqa: ARG002 -- the interface
+        """Any rows teach what is usual."""
+        return ""
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """There is more than one row."""
+        return len(truth) > 1
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
+        """There is no target that could leak."""
+        return {}
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """Finite numbers that are not all the same."""
+        wrong = int((~np.isfinite(answers)).sum())
+        return f"{wrong} of {len(answers)} answers are no number" if wrong else _all_the_same(answers)
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
+        """The score that so many usual rows reach as the alert budget allows."""
+        return {"threshold": _reached_by(answers[truth == 0], self.alerts)}
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
+        """Of the alert budget: how many usual rows reach the threshold against how many may."""
+        reached = float((answers[truth == 0] >= operates["threshold"]).mean())
+        said = f"{reached:.2%} of the rows reach the threshold; the alert budget is {self.alerts:.2%}"
+        return Calibration(abs(reached - self.alerts), abs(reached - self.alerts), said)
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
+        """The scores of rows as they are and of planted ones."""
+        edges = np.histogram_bin_edges(np.clip(answers, *np.quantile(answers, [0.01, 0.99])), bins=30)
+        inside = np.clip(answers, edges[0], edges[-1])
+        usual, planted = (np.histogram(inside[truth == label], bins=edges)[0].tolist() for label in (0, 1))
+        return {
+            "scores": {"usual": usual, "planted": planted, "edges": edges.tolist(), "threshold": operates["threshold"]}
+        }
+
+
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Binary, Multiclass, Regression, Anomaly)}
+
+
+def _share(labels: np.ndarray) -> float:
+    """Share of positives with one row of each added, so that it is neither 0 nor 1 (Laplace's rule of succession)."""
+    return float((labels.sum() + 1) / (len(labels) + 2))
+
+
+def _reached_by(answers: np.ndarray, share: float) -> float:
+    """The least answer at or above which at most this share of the rows lies; above all of them when ties forbid any."""
+    ranked = np.sort(answers)
+    allowed = int(share * len(ranked))
+    edge = ranked[len(ranked) - allowed] if allowed else np.nextafter(ranked[-1], np.inf)
+    return float(edge if (answers >= edge).sum() <= allowed else np.nextafter(edge, np.inf))
+
+
+def _no_chances(answers: np.ndarray) -> str:
+    rows = ~np.isfinite(answers) | (answers < 0) | (answers > 1)
+    wrong = int((rows.any(axis=1) if rows.ndim == 2 else rows).sum())
+    return f"{wrong} of {len(answers)} answers are no probability (NaN, inf, or outside 0…1)" if wrong else ""
+
+
+def _all_the_same(answers: np.ndarray) -> str:
+    return f"all {len(answers)} answers are the same" if len(answers) and not np.ptp(answers, axis=0).any() else ""

@@ -1,0 +1,102 @@
+"""A recipe: everything that the search decides about a model, and how a model is made of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from tasks.ml import models, threads
+from tasks.ml.features import matrix
+from tasks.ml.kinds import Kind
+from tasks.ml.models import Family
+from tasks.ml.window import Window
+
+if TYPE_CHECKING:
+    from tasks.ml.contract import Column
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Rows to learn from.
+
+    Attributes:
+        features: every feature column, as `features.matrix` gives them.
+        truth: what came true: (n,).
+        times: when each row happened.
+    """
+
+    features: pd.DataFrame
+    truth: np.ndarray
+    times: pd.Series
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, kind: Kind, columns: "Mapping[str, Column]", time: str) -> Self:
+        """The same of rows as they landed."""
+        features = matrix(rows, {name: column.type for name, column in columns.items()})
+        return cls(features.reset_index(drop=True), kind.truth(rows), rows[time].reset_index(drop=True))
+
+
+class Recipe(BaseModel, frozen=True, extra="forbid"):
+    """A model's family with its parameters, the rows of the past that it learns from, and the columns that it reads.
+
+    Attributes:
+        features: empty means all.
+    """
+
+    family: Family
+    window: Window = Window()
+    features: tuple[str, ...] = ()
+
+    @classmethod
+    def usual(cls, family: str) -> Self:
+        """The defaults of a family, on all rows and columns."""
+        return cls.model_validate({"family": {"kind": family}})
+
+    @property
+    def name(self) -> str:
+        """`logistic`; with the window and the number of columns where they are not all."""
+        read = f"{len(self.features)} columns" if self.features else ""
+        return ", ".join(filter(None, [self.family.kind, self.window.name.replace("all", ""), read]))
+
+    @property
+    def plainness(self) -> tuple[float, ...]:
+        """Of two recipes that are equally good the one with the smaller plainness is taken."""
+        return (self.family.rank, self.window.kind != "all", self.family.size, len(self.features))
+
+    def columns(self, known: "Mapping[str, Column]") -> "dict[str, Column]":
+        """The columns that it reads, in the contract's order."""
+        return {name: column for name, column in known.items() if not self.features or name in self.features}
+
+    def fit(
+        self, kind: Kind, columns: "Mapping[str, Column]", learned: Learned, *, seed: int, workers: int = 1
+    ) -> Any:  # fmt: skip
+        """The fitted pipeline.
+
+        Args:
+            kind: the problem.
+            columns: the feature columns by name, in order.
+            learned: the rows to learn from.
+            seed: of everything that is drawn.
+            workers: how many processes do this at once; they share the cores.
+        """
+        read, inside = self.columns(columns), self.window.rows(learned.times)
+        features, times = learned.features.loc[inside, list(read)], learned.times[inside]
+        seen = models.observed(read, features)
+        weights = self.window.weights(times, learned.times.max())
+        with threads.limited(threads.share(workers)):
+            made = models.pipeline(
+                self.family, seen, seed, kind.name, models.wide(seen, features), threads.share(workers)
+            )
+            made.fit(features, kind.taught(learned.truth[inside]), **self._weighed(weights))
+        if hasattr(
+            made[-1], "n_jobs"
+        ):  # threads add up a forest's answers in the order in which they end: other last digits
+            made[-1].n_jobs = None
+        return made
+
+    def _weighed(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The weights as the pipeline's last step takes them; a family that cannot weigh gets none."""
+        return {} if weights is None or not self.family.weighs else {"model__sample_weight": weights}
