@@ -10,8 +10,10 @@ from contextlib import contextmanager
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; `OMP_NUM_THREADS` lowers it, as the local stack does beside its servers."""
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return min(own, int(told)) if told.isdigit() and int(told) else own
 
 
 def share(workers: int, most: int | None = None) -> int:
