@@ -1,0 +1,170 @@
+"""Whether retraining pays: a frozen model against two that are retrained every period, on a project's own batches.
+
+`python -m tests.benchmarks.test_retraining PROJECT [--every month|quarter] [--first 2] [--last 2]` prints the table that stands in the
+project's README. Every model is the project's boosting at its defaults, without a search, so that the rows it learned from are all that differs.
+"""
+
+import argparse
+import datetime as dt
+import importlib.util
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.pipeline import Pipeline
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml import models
+from tasks.ml.features import matrix
+
+SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "average_precision": average_precision_score,
+    "roc_auc": roc_auc_score,
+}
+FEWEST = 10  # rows of either class; with fewer, a period is neither judged nor learned from alone
+PROJECTS = ["milling", "thyroid", "flights"]
+
+
+@dataclass(frozen=True)
+class Period:
+    """The good rows of one batch."""
+
+    name: str
+    features: pd.DataFrame
+    truth: np.ndarray
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether both classes have rows enough."""
+        return min(int(self.truth.sum()), int((1 - self.truth).sum())) >= FEWEST
+
+
+def main() -> None:
+    """Reads project and lengths from the command line and prints the table."""
+    parser = argparse.ArgumentParser(description="Prints what retraining is worth, period by period.")
+    parser.add_argument("project")
+    parser.add_argument("--every", default="month", help="month or quarter (default: month)")
+    parser.add_argument("--first", type=int, default=2, help="periods that the frozen model learned from (default: 2)")
+    parser.add_argument("--last", type=int, default=2, help="periods that the window holds (default: 2)")
+    asked = parser.parse_args()
+    settings = Settings()
+    with tempfile.TemporaryDirectory() as folder:
+        files = written(asked.project, Path(folder), asked.every, settings)
+        use = Project.named(asked.project, settings)
+        table = retraining(use, periods(use, files, settings), asked.first, asked.last)
+    sys.stdout.write(f"{use.metric}\n\n{as_markdown(table)}\n")
+
+
+def written(project: str, folder: Path, every: str, settings: Settings) -> list[Path]:
+    """The batches that the project's own data.py writes, in order of time."""
+    spec = importlib.util.spec_from_file_location(f"data_of_{project}", settings.projects / project / "data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module.batches(folder, every)
+
+
+def periods(use: Project, files: Sequence[Path], settings: Settings) -> list[Period]:
+    """The batches as landing would leave them: derived by the project's hook, without the rows that its contract refuses."""
+    derive = use.hook("derive", settings)
+    columns = {name: use.contract.columns[name].type for name in use.contract.features}
+    found = []
+    for file in files:
+        raw = pd.read_csv(file, dtype=str, na_values=["NA", ""], keep_default_na=False)
+        table = pa.Table.from_pandas(derive(raw) if derive else raw, preserve_index=False)
+        checked = use.contract.check(table, dt.datetime.now(dt.UTC))
+        rows = checked.rows.filter(pa.array(checked.broken == 0)).to_pandas()
+        found.append(Period(file.stem, matrix(rows, columns), use.task.truth(rows)))
+    return found
+
+
+def retraining(use: Project, history: Sequence[Period], first: int, last: int) -> pd.DataFrame:
+    """The project's metric in every period after the first ones, for three ways of keeping a model.
+
+    Args:
+        use: what the features are and which metric decides.
+        history: all periods in order of time.
+        first: the frozen model learned from so many periods, once.
+        last: the windowed model learns from so many periods before the one that is judged.
+
+    Returns:
+        One row a period: its name, rows, share of positives, and the scores `frozen`, `all`, `window`; NaN where nothing can be said.
+    """
+    frozen = _fitted(use, history[:first])
+    rows = []
+    for place in range(first, len(history)):
+        period = history[place]
+        ways = {
+            "frozen": frozen,
+            "all": _fitted(use, history[:place]),
+            "window": _fitted(use, history[place - last : place]),
+        }
+        rows.append(
+            {"period": period.name, "rows": len(period.truth), "share": period.truth.mean()}
+            | {name: _score(use, model, period) for name, model in ways.items()}
+        )
+    return pd.DataFrame(rows)
+
+
+def _fitted(use: Project, learned: Sequence[Period]) -> Pipeline | None:
+    """The project's boosting at its defaults on these periods; None when they say too little."""
+    together = Period(
+        "", pd.concat([period.features for period in learned]), np.concatenate([period.truth for period in learned])
+    )
+    if not together.is_telling:
+        return None
+    seen = models.observed(use.features, together.features)
+    model = models.pipeline(models.HistGradientBoosting(), seen, use.search.seed, use.kind)
+    return model.fit(together.features[list(seen)], use.task.taught(together.truth))
+
+
+def _score(use: Project, model: Pipeline | None, period: Period) -> float:
+    if model is None or not period.is_telling:
+        return math.nan
+    return SCORES[use.metric](period.truth, use.task.answers(model, period.features[list(model.feature_names_in_)]))
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table as README.md holds it, with the mean of the periods in which every way has a score."""
+    told = table.dropna()
+    lines = [
+        "| period | rows | positives | frozen | retrained on all | retrained on the window |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [_line(name, f"{rows:,}", *scores) for name, rows, *scores in table.itertuples(index=False)]
+    means = [told[name].mean() for name in ("share", "frozen", "all", "window")]
+    return "\n".join([*lines, _line("**mean**", f"{told['rows'].sum():,}", *means)])
+
+
+def _line(*cells: str | float) -> str:
+    told = [cell if isinstance(cell, str) else "" if math.isnan(cell) else f"{cell:.3f}".lstrip("0") for cell in cells]
+    return f"| {' | '.join(told)} |"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("project", PROJECTS)
+def test_retraining_pays(project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that keeps learning is better on average than one that stopped after two periods."""
+    settings = Settings()
+    use = Project.named(project, settings)
+    table = retraining(use, periods(use, written(project, tmp_path, "month", settings), settings), first=2, last=2)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{project}: {use.metric}\n{as_markdown(table)}\n")
+    told = table.dropna()
+    assert len(told) > 1
+    assert told["all"].mean() > told["frozen"].mean()
+
+
+if __name__ == "__main__":
+    main()
