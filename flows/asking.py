@@ -10,8 +10,10 @@ from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 
 
-def ask(project: str, row: str, settings: Settings, say: Callable[[str], None]) -> dict[str, Any]:
-    """The champion's answer for one row, given as the text of a JSON object.
+def ask(
+    project: str, row: str, settings: Settings, say: Callable[[str], None], *, explain: bool = False
+) -> dict[str, Any]:
+    """The champion's answer for one row, given as the text of a JSON object, and with `explain` what each column adds to it.
 
     Raises:
         KeepfitError: the row is no JSON object, there is no champion, or it does not take the row.
@@ -26,9 +28,9 @@ def ask(project: str, row: str, settings: Settings, say: Callable[[str], None]) 
         raise KeepfitError(f"--row is a {type(fields).__name__}; wanted an object of features, like '{{\"age\": 41}}'.")
     address = settings.serving()
     if address:
-        return _over_http(address, project, fields)
+        return _over_http(address, project, fields, explain=explain)
     say("no server runs: the champion is loaded in this process")
-    return _here(project, fields, settings)
+    return _here(project, fields, settings, explain=explain)
 
 
 def served(settings: Settings) -> dict[str, int]:
@@ -43,15 +45,16 @@ def served(settings: Settings) -> dict[str, int]:
     return {row["project"]: row["version"] for row in listed if row["version"]}
 
 
-def _over_http(address: str, project: str, fields: dict[str, Any]) -> dict[str, Any]:
-    answer = httpx.post(f"{address}/projects/{project}/predict", json={"rows": [fields]}, timeout=30)
-    body = answer.json()
+def _over_http(address: str, project: str, fields: dict[str, Any], *, explain: bool) -> dict[str, Any]:
+    body = {"rows": [fields], **({"explain": True} if explain else {})}
+    answer = httpx.post(f"{address}/projects/{project}/predict", json=body, timeout=30)
+    said = answer.json()
     if answer.is_error:
-        raise KeepfitError(str(body.get("error", body)))
-    return body
+        raise KeepfitError(str(said.get("error", said)))
+    return said
 
 
-def _here(project: str, fields: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def _here(project: str, fields: dict[str, Any], settings: Settings, *, explain: bool) -> dict[str, Any]:
     from tasks.serving.champion import Champion, RowError
     from tasks.stores.journal import Journal
 
@@ -60,11 +63,13 @@ def _here(project: str, fields: dict[str, Any], settings: Settings) -> dict[str,
         raise KeepfitError(f"{project} has no champion yet. Land data and say `keepfit train {project}`.")
     champion = Champion.load(settings.bundles(project) / str(release.version), release)
     try:
-        answers = champion.predict([fields])
+        rows = champion.check([fields])
+        answers = champion.score(rows)
+        parts, explained = champion.explain(rows, answers) if explain else ([{}], {})
     except RowError as error:
         raise KeepfitError(str(error)) from error
     return {
         "project": project,
         "version": release.version,
-        "predictions": [{"id": None, **answer} for answer in answers],
-    }
+        "predictions": [{"id": None, **answer, **part} for answer, part in zip(answers, parts, strict=True)],
+    } | ({"explained": explained} if explained else {})

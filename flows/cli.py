@@ -438,17 +438,31 @@ def release(project: str, version: int, *, reason: str = "by hand", as_json: Jso
 
 
 @app.command(group=MODELS)
-def predict(project: str, *, row: str, as_json: Json = False) -> int:
+def predict(project: str, *, row: str, explain: bool = False, as_json: Json = False) -> int:
     """Ask the champion about one row.
 
     Args:
         project: The project.
         row: The features as a JSON object; a dash reads it from stdin.
+        explain: Also say what each column adds to the answer.
     """
     from flows.asking import ask
 
     text = sys.stdin.read() if row == "-" else row
-    return show(ask(project, text, Settings(), say), as_json=as_json)
+    said = ask(project, text, Settings(), say, explain=explain)
+    return show(said, as_json=as_json, page=_explained(said) if explain else None)
+
+
+def _explained(said: dict[str, Any]) -> Table:
+    """The answer, and under it what each column adds, the largest first."""
+    (answer,) = said["predictions"]
+    title = f"{said['project']} version {said['version']}: {answer['prediction']}"
+    table = Table("column", said["explained"]["adds up to"], title=title, caption=said["explained"]["method"], box=None)
+    parts = sorted(answer["contributions"].items(), key=lambda part: -abs(part[1]))
+    for name, value in [("(base)", answer["base"]), *((name, value) for name, value in parts if value)]:
+        table.add_row(name, f"{value:+.4g}")
+    table.add_row("(sum)", f"{answer['base'] + sum(answer['contributions'].values()):+.4g}")
+    return table
 
 
 @app.command(group=LOOP)

@@ -1,7 +1,8 @@
 """Evaluate: challenger, champion and naive baselines on the same holdout, read here and nowhere before."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,12 @@ from pydantic import TypeAdapter
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
+from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
 from tasks.ml.split import Split
 from tasks.stores import bundles
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import Journal
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry
@@ -31,19 +33,26 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
+    features = matrix(split.holdout, use.types)
+    asked, truth = use.task.asked(features, use.task.truth(split.holdout), use.search.seed)
+    own = _Bundle.read(Path(candidate.folder), candidate.digest)
+    before = _Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
     answers = _answers(
-        use,
-        split.holdout,
-        use.task.truth(pd.concat([split.train, split.validation])),
-        candidate,
-        champion,
-        settings,
+        use, split.holdout, use.task.truth(pd.concat([split.train, split.validation])), asked, truth, own, before
     )
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
-    scores = summarise(use, answers, candidate.operates, champion.version if champion else None, str(path))
+    with threads.limited(threads.share(1)):
+        importance = Importance.of_model(use.task, use.goal, own.model, asked[own.columns], truth, seed=use.search.seed)
+    scores = summarise(
+        use, features, answers, importance, candidate.operates, champion.version if champion else None, str(path)
+    )
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
-    Registry(project, settings.mlflow(), settings.artifacts).log(
+    registry = Registry(project, settings.mlflow(), settings.artifacts)
+    for name, table in (("importance", scores.importance), ("slices", scores.slices)):
+        if table:
+            registry.log_table(candidate.run, name, table.table())
+    registry.log(
         candidate.run,
         metrics=every
         | {f"holdout.{use.metric}.low": scores.metric.low, f"holdout.{use.metric}.high": scores.metric.high},
@@ -54,34 +63,47 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     return scores
 
 
+@dataclass(frozen=True)
+class _Bundle:
+    """A model with what its manifest says of it."""
+
+    manifest: dict[str, Any]
+    model: Any
+
+    @classmethod
+    def read(cls, folder: Path, digest: str) -> Self:
+        """The bundle of that digest."""
+        return cls(*bundles.read(folder, digest))
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the model reads."""
+        return [feature["name"] for feature in self.manifest["features"]]
+
+    def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
+        """What it says of rows of features."""
+        with threads.limited(threads.share(1)):
+            return use.task.answers(self.model, asked[self.columns])
+
+
 def _answers(
     use: Project,
     holdout: pd.DataFrame,
     before: np.ndarray,
-    candidate: Candidate,
-    champion: Release | None,
-    settings: Settings,
+    asked: pd.DataFrame,
+    truth: np.ndarray,
+    challenger: _Bundle,
+    champion: _Bundle | None,
 ) -> pd.DataFrame:
     """One row an answer, in order of time: the row's id, the truth, and what everybody said."""
-    features = matrix(holdout, {name: column.type for name, column in use.features.items()})
-    asked, truth = use.task.asked(features, use.task.truth(holdout), use.search.seed)
     answers = pd.DataFrame({ROW: np.resize(holdout[ROW].to_numpy(), len(truth)), "truth": truth})
     for name, said in use.task.naive(before, truth).items():
         answers[f"baseline {name}"] = packed(said)
-    own, _ = _ask(use, asked, Path(candidate.folder), candidate.digest)
-    answers["challenger"], answers["unseen"] = packed(own), True
+    answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
     if champion:
-        said, manifest = _ask(use, asked, settings.bundles(use.project) / str(champion.version), champion.digest)
-        answers["champion"] = packed(said)
-        answers["unseen"] = np.resize(_unseen(use, holdout, manifest), len(truth))
+        answers["champion"] = packed(champion.answers(use, asked))
+        answers["unseen"] = np.resize(_unseen(use, holdout, champion.manifest), len(truth))
     return answers
-
-
-def _ask(use: Project, asked: pd.DataFrame, folder: Path, digest: str) -> tuple[np.ndarray, dict[str, Any]]:
-    """A bundle's answers for rows of features, and its manifest."""
-    manifest, model = bundles.read(folder, digest)
-    with threads.limited(threads.share(1)):
-        return use.task.answers(model, asked[[feature["name"] for feature in manifest["features"]]]), manifest
 
 
 def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np.ndarray:
@@ -91,16 +113,27 @@ def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np
 
 
 def summarise(
-    use: Project, answers: pd.DataFrame, operates: dict[str, float], champion: int | None, path: str
+    use: Project,
+    features: pd.DataFrame,
+    answers: pd.DataFrame,
+    importance: Importance,
+    operates: dict[str, float],
+    champion: int | None,
+    path: str,
 ) -> Scores:
     """The numbers that people look at."""
     y, p = answers["truth"].to_numpy(), unpacked(answers["challenger"])
+    before = unpacked(answers["champion"]) if champion is not None else None
     sure = {"resamples": 500, "seed": use.search.seed}
+    metric = estimate(use.goal, y, p, **sure)
+    slices = use.slices.measure(
+        use.goal, features, use.types, y, p, before, answers["unseen"].to_numpy(), whole=metric, seed=use.search.seed
+    )
     return Scores(
-        metric=estimate(use.goal, y, p, **sure),
-        champion=estimate(use.goal, y, unpacked(answers["champion"]), **sure) if champion is not None else None,
+        metric=metric,
+        champion=estimate(use.goal, y, before, **sure) if before is not None else None,
         champion_version=champion,
         every={name: metric.of(y, p) for name, metric in metrics_of(use.kind).items()},
         baselines={name.removeprefix("baseline "): use.goal.of(y, unpacked(answers[name])) for name in answers if name.startswith("baseline ")},
-        operates=operates, panels=use.task.panels(y, p, operates), answers=path,
+        operates=operates, panels=use.task.panels(y, p, operates), importance=importance, slices=slices, answers=path,
     )  # fmt: skip

@@ -1,6 +1,5 @@
 """Register: a challenger that passed becomes a version with lineage, card and verdicts; one that did not leaves its reasons."""
 
-import base64
 import datetime as dt
 import shutil
 from pathlib import Path
@@ -176,7 +175,7 @@ def _facts(
         project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
         delta_version=training.rows.version, parts=windows, family=best.recipe.family.kind, params=best.recipe.family.model_dump(exclude={"kind"}), window=best.recipe.window.name, columns=best.recipe.features, kind=use.kind,  # ty: ignore[invalid-argument-type]
         seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, operates=candidate.operates,
-        cost=use.cost, panels=scores.panels, commit=commit(), lock=lock(), trigger=training.reason,
+        cost=use.cost, panels=scores.panels, importance=scores.importance, slices=scores.slices, commit=commit(), lock=lock(), trigger=training.reason,
         created_at=dt.datetime.fromisoformat(training.started),
     )  # fmt: skip
 
@@ -204,9 +203,11 @@ def _show(
         floor=use.floor,
         title=title,
     )
+    relied = pictures.explained(scores.importance, scores.slices, title)
     links = {"the run in MLflow": decision.link} if decision.link else {}
     create_markdown_artifact(
-        f"# {title}\n\n![report](data:image/png;base64,{base64.b64encode(report).decode()})\n\n{card.summary(facts)}\n", key=artifact_key(use.project, "report"),
+        f"# {title}\n\n{pages.embedded(report, 'report')}\n\n{card.summary(facts)}\n\n{pages.embedded(relied, 'what it relies on, and groups of rows')}\n",
+        key=artifact_key(use.project, "report"),
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
     page = pages.decision(
@@ -219,7 +220,7 @@ def _show(
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {
-        "report.png": report, "search.png": search, "card/README.md": card.card(facts), "decision.md": page, "panels.json": as_json(scores.panels),
+        "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "panels.json": as_json(scores.panels),
     })  # fmt: skip
     registry.log(
         run,

@@ -6,6 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.calibrate import calibrated
+from tasks.ml.contributions import usual
 from tasks.ml.features import matrix
 from tasks.ml.recipe import Learned, Recipe
 from tasks.stores import bundles
@@ -28,7 +29,10 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     operates = kind.operate(truth, kind.answers(model, asked))
     folder = settings.home / "candidates" / project / run
     digest = bundles.write(
-        folder, model, manifest(use, snapshot, recipe, operates, method, use.split.seen_until(split))
+        folder,
+        model,
+        manifest(use, snapshot, recipe, operates, method, use.split.seen_until(split))
+        | {"usual": usual(model, recipe.read(columns, learned))},
     )
     get_run_logger().info(
         "%s fitted on %s rows; calibration %s%s", recipe.name, len(learned.features), method, "".join(f"; {name} {value:.4g}" for name, value in operates.items())

@@ -24,6 +24,7 @@ from tasks.ml.policy import OnBatch, Policy
 from tasks.ml.profile import Expectations
 from tasks.ml.reading import Reading
 from tasks.ml.search import Search
+from tasks.ml.slices import Slices
 from tasks.ml.split import Split
 from tasks.sources.source import Sources
 
@@ -67,6 +68,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         lt=1,
         description="share of the rows that may be called positive, or odd; sets the threshold in place of `cost`",
     )
+    slices: Slices = Slices()
     gates: tuple[Gate, ...] = Field(default=ALL, min_length=1)
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
@@ -97,6 +99,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         self._split_fits()
         self._kind_fits()
         self.leaks.fits(self.contract)
+        self.slices.fits(self.contract)
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
@@ -170,7 +173,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources"}))
+        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources", "slices"}))
 
     def __hash__(self) -> int:
         """By what it says."""
@@ -194,6 +197,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def features(self) -> "dict[str, Column]":
         """The columns that a model may read, in the contract's order."""
         return {name: self.contract.columns[name] for name in self.contract.features}
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The type of each of them by name."""
+        return {name: column.type for name, column in self.features.items()}
 
     @property
     def judged_positive(self) -> str | bool | int | None:

@@ -13,9 +13,11 @@ from typing import Any, Literal
 from pydantic import AwareDatetime, BaseModel, Field
 from ruamel.yaml import YAML
 
+from tasks.ml.explain import Importance
 from tasks.ml.gates import Verdict
 from tasks.ml.metrics import METRICS, Cost, Estimate
 from tasks.ml.pages import NONE, code, escaped, number, parameters, sentence, table, verdict_table
+from tasks.ml.slices import Sliced
 
 Part = Literal["train", "validation", "holdout"]
 HUB_METRICS = {"roc_auc": "roc_auc", "brier": "brier_score"}  # where the hub's name is another or the same
@@ -53,6 +55,7 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
         baselines: the same metric of what needs no learning, by name.
         operates: how answers become decisions, as the problem's kind says.
         panels: what is drawn of the answers on the holdout, as the kind says.
+        importance: the columns that it relies on, where that was measured; slices: the metric of groups of rows, likewise.
         window: how much of the past it learned from; columns: the ones that it reads, empty when all.
         license: an identifier that the hub knows; `unknown` until somebody decides.
         reproduce: the command that makes the same model again, where there is one.
@@ -77,6 +80,8 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
     operates: dict[str, float] = {}
     cost: Cost = Cost()
     panels: dict[str, Any] = {}
+    importance: Importance | None = None
+    slices: Sliced | None = None
     window: str = "all"
     columns: tuple[str, ...] = ()
     commit: str
@@ -108,10 +113,12 @@ def card(facts: CardFacts) -> str:
         "Verdicts": verdict_table(facts.verdicts),
         "Calibration": _calibration(facts),
         "How answers become decisions": _decisions(facts),
+        "What it relies on": _importance(facts.importance),
+        "Groups of rows": _slices(facts.slices),
         "Limitations": _limitations(facts),
         "How to reproduce": _reproduction(facts),
     }
-    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
+    body = "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items() if text)
     return f"---\n{_yaml(metadata(facts))}---\n\n# {escaped(facts.name)}\n\n{summary(facts)}\n\n{body}\n"
 
 
@@ -264,11 +271,51 @@ def _threshold(facts: CardFacts, counts: Mapping[str, int]) -> str:
     )
 
 
+def _importance(importance: Importance | None) -> str:
+    """Each column's share in how good the answers are; nothing where it was not measured."""
+    if importance is None:
+        return ""
+    rows = [(code(one.column), number(one.loss.value), _interval(one.loss)) for one in importance.columns]
+    return (
+        f"How much worse the {escaped(importance.metric)} gets on the holdout when a column's values change places between "
+        f"rows ({escaped(importance.note)}). An interval that holds 0 means that the column may be of no use. Columns that "
+        f"say the same cover for each other, and none of this says what causes what.\n\n"
+        f"{table(('column', 'loss', '90 % interval'), rows)}"
+    )
+
+
+def _slices(slices: Sliced | None) -> str:
+    """The metric of each group of rows; nothing where none was looked at."""
+    if slices is None:
+        return ""
+    if not slices.slices:
+        return f"None was large enough ({escaped(slices.note)})."
+    rows = [
+        (
+            f"{code(one.column)} {escaped(one.values)}{' **(worse)**' if one.is_worse else ''}",
+            f"{one.rows:,}",
+            number(one.challenger.value),
+            _interval(one.challenger),
+            *((number(one.champion.value), _interval(one.champion)) if one.champion else (NONE, NONE)),
+        )
+        for one in slices.slices
+    ]
+    count, worse = len(slices.slices), len(slices.worse)
+    return (
+        f"The {escaped(slices.metric)} of {escaped(slices.note)}; over all rows it is {_estimate(slices.whole)}. "
+        f"{worse} of {count} {'is' if worse == 1 else 'are'} worse than that with the whole interval; about one in twenty would be by "
+        f"chance. Some groups are harder to tell than others, whatever the model.\n\n"
+        f"{table(('group', 'rows', 'this', '90 % interval', 'champion before', '90 % interval'), rows)}"
+    )
+
+
 def _limitations(facts: CardFacts) -> str:
     lines = [
         f"The {escaped(facts.metric_label)} holds for the time of the holdout; when the world moves, it moves.",
         "The interval is a bootstrap over rows; rows that depend on each other make it too narrow.",
-        "Groups of rows were not compared with each other.",
+        "Groups of rows were compared by the columns named above and by no other."
+        if facts.slices
+        else "Groups of rows were not compared with each other.",
     ]
     failed = ", ".join(escaped(verdict.gate) for verdict in facts.verdicts if not verdict.passed)
     lines += [f"It did not pass: {failed}. It must not answer in production."] if failed else []

@@ -203,7 +203,7 @@ def _drawn(rng: np.random.Generator, n: int, samples: int) -> np.ndarray:
 
 def estimate(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int, seed: int) -> Estimate:
     """The metric with its interval."""
-    return _summary(metric.of(y, p), resampled(metric, y, p, resamples, seed))
+    return summary(metric.of(y, p), resampled(metric, y, p, resamples, seed))
 
 
 def paired_gain(
@@ -211,11 +211,11 @@ def paired_gain(
 ) -> Estimate:
     """How much better probabilities `after` are than `before` on the same rows, with interval; positive is better."""
     gains = metric.gain(resampled(metric, y, after, resamples, seed), resampled(metric, y, before, resamples, seed))
-    return _summary(float(metric.gain(metric.of(y, after), metric.of(y, before))), gains)
+    return summary(float(metric.gain(metric.of(y, after), metric.of(y, before))), gains)
 
 
-def _summary(value: float, samples: np.ndarray) -> Estimate:
-    """Samples in which the metric does not exist (one class drawn) say nothing and are left out."""
+def summary(value: float, samples: np.ndarray) -> Estimate:
+    """A number with the 90 % interval of its samples; those in which it does not exist (one class drawn) say nothing and are left out."""
     known = samples[np.isfinite(samples)]
     if not len(known):
         return Estimate(value=value, low=float("nan"), high=float("nan"))

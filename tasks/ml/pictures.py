@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from tasks.ml.metrics import METRICS
+from tasks.ml.explain import Importance, Reliance
+from tasks.ml.metrics import METRICS, Estimate
+from tasks.ml.slices import Sliced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +28,7 @@ INK, GREY, FAINT, WHITE = "#1f2328", "#5b636d", "#d5d9de", "#ffffff"
 BLUE, VERMILION, ORANGE, GREEN, PINK, SKY = "#0072b2", "#c44e00", "#e69f00", "#009e73", "#cc79a7", "#56b4e9"
 FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"))
 DPI = 120
+SHOWN = 14  # rows of a ranking that are drawn; the table has them all
 CALIBRATED = 0.05  # mean distance of prediction and outcome up to which the title calls a model calibrated
 Z90 = 1.6449  # a 90 % interval, as everywhere in the project
 
@@ -103,6 +106,34 @@ def report(
     _draw_curve(over_time, points, metric_label, floor, width=60)
     for axes, (name, numbers) in zip(beside, panels.items(), strict=True):
         PANELS[name](axes, numbers, labels, operates)
+    return _png(figure)
+
+
+def explained(importance: Importance, slices: Sliced | None, title: str) -> bytes:
+    """The columns that a model relies on, and beside them groups of rows: PNG, 1080 or 1620 pixels wide, as high as its rows need.
+
+    Args:
+        importance: of the columns.
+        slices: of the groups; None where none was looked at.
+        title: over all.
+    """
+    rows = max(len(importance.columns), len(slices.slices) if slices else 0)
+    figure = _figure(13.5 if slices else 9, 2.0 + 0.27 * min(rows, SHOWN))
+    figure.suptitle(
+        _line(title, 110 if slices else 78),
+        x=0.012,
+        ha="left",
+        fontsize=14,
+        fontweight="bold",
+        color=INK,
+        parse_math=False,
+    )
+    if slices is None:
+        _draw_importance(figure.add_subplot(), importance, width=78)
+        return _png(figure)
+    left, right = figure.subplots(1, 2)
+    _draw_importance(left, importance, width=52)
+    _draw_slices(right, slices, width=52)
     return _png(figure)
 
 
@@ -368,6 +399,68 @@ def _search_key(axes: "Axes", looks: Mapping[str, tuple[str, str]], *, pruned: i
             parse_math=False, annotation_clip=False,
         )  # fmt: skip
         at, shift = (1, 0), (12, 0)
+
+
+def _draw_importance(axes: "Axes", importance: Importance, width: int) -> None:
+    """The most important columns, a dot and an interval each; those that may be of no use are grey."""
+    shown = [one for one in importance.columns if isfinite(one.loss.value)][:SHOWN]
+    _headline(axes, _importance_finding(shown), f"{importance.note}; bars: 90 % interval", width)
+    if not shown:
+        _nothing(axes, "no column could be measured")
+        return
+    _draw_ranges(axes, [(one.column, one.loss, BLUE if one.is_sure else GREY) for one in shown])
+    axes.axvline(0, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    axes.set_xlabel(f"how much worse the {importance.metric} gets with the column shuffled", parse_math=False)
+
+
+def _importance_finding(shown: Sequence[Reliance]) -> str:
+    sure = [one for one in shown if one.is_sure]
+    if not sure:
+        return "No column is surely of use by itself"
+    others = f"; {len(sure) - 1} more {'is' if len(sure) == 2 else 'are'} surely of use" if len(sure) > 1 else ""
+    return f"It relies most on {_line(sure[0].column, 30)}{others}"
+
+
+def _draw_slices(axes: "Axes", slices: Sliced, width: int) -> None:
+    """Every group, or the worst where there are many: a dot and an interval each, the champion's dot hollow, the whole as a line."""
+    known = [one for one in slices.slices if isfinite(one.challenger.value)]
+    worst = sorted(known, key=lambda one: _sign(slices.metric) * one.challenger.value)[:SHOWN]
+    shown = [one for one in known if one in worst]
+    beside = any(one.champion for one in shown)
+    _headline(axes, _slices_finding(slices), f"bars: 90 % interval{'   ○ champion before' if beside else ''}{f'   the {SHOWN} worst of {len(known)}' if len(known) > SHOWN else ''}", width)  # fmt: skip
+    if not shown:
+        _nothing(axes, "no group could be measured")
+        return
+    names = [f"{one.name} ({one.rows:,})" for one in shown]
+    _draw_ranges(axes, [(name, one.challenger, VERMILION if one.is_worse else BLUE) for name, one in zip(names, shown, strict=True)])  # fmt: skip
+    for place, one in enumerate(shown):
+        if one.champion and isfinite(one.champion.value):
+            axes.plot([one.champion.value], [place], marker="o", ms=6, mfc=WHITE, mec=GREY, mew=1.4, zorder=2)
+    axes.axvline(slices.whole.value, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    axes.set_xlabel(f"{slices.metric}; dashed: over all rows", parse_math=False)
+
+
+def _slices_finding(slices: Sliced) -> str:
+    worse = slices.worse
+    if not slices.slices:
+        return "No group of rows is large enough"
+    if not worse:
+        return f"No group of {len(slices.slices)} is surely worse than the whole"
+    worst = min(worse, key=lambda one: _sign(slices.metric) * one.challenger.value)
+    return f"{len(worse)} of {len(slices.slices)} groups {'is' if len(worse) == 1 else 'are'} surely worse, most of all {_line(worst.name, 30)}"
+
+
+def _draw_ranges(axes: "Axes", rows: Sequence[tuple[str, Estimate, str]]) -> None:
+    """One line a row from the top: its name, a dot, the interval, in the row's colour."""
+    for place, (_, said, colour) in enumerate(rows):
+        if isfinite(said.low):
+            axes.hlines(place, said.low, said.high, color=colour, alpha=0.45, lw=3)
+        axes.plot([said.value], [place], marker="o", ms=6, color=colour, zorder=3)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [_line(name, 34) for name, _, _ in rows], parse_math=False)
+    _thin(axes)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.grid(axis="x", color=FAINT, lw=0.6)
 
 
 def _draw_months(axes: "Axes", rows: Sequence[Mapping[str, Any]], metric_label: str, floor: float | None) -> None:

@@ -70,6 +70,10 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         """The columns that it reads, in the contract's order."""
         return {name: column for name, column in known.items() if not self.features or name in self.features}
 
+    def read(self, columns: "Mapping[str, Column]", learned: Learned) -> pd.DataFrame:
+        """The features of the rows and columns that it learns from."""
+        return learned.features.loc[self.window.rows(learned.times), list(self.columns(columns))]
+
     def fit(
         self, kind: Kind, columns: "Mapping[str, Column]", learned: Learned, *, seed: int, workers: int = 1
     ) -> Any:  # fmt: skip
@@ -83,7 +87,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
             workers: how many processes do this at once; they share the cores.
         """
         read, inside = self.columns(columns), self.window.rows(learned.times)
-        features, times = learned.features.loc[inside, list(read)], learned.times[inside]
+        features, times = self.read(columns, learned), learned.times[inside]
         seen = models.observed(read, features)
         weights = self.window.weights(times, learned.times.max())
         with threads.limited(threads.share(workers)):

@@ -67,37 +67,47 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a request for predictions."""
 
     rows: list[dict[str, str | int | float | bool | None]]
+    explain: bool | msgspec.UnsetType = msgspec.UNSET
+
+    @property
+    def names(self) -> int:
+        """How many names the body has outside of its rows."""
+        return 1 + (self.explain is not msgspec.UNSET)
 
 
 _DECODER = msgspec.json.Decoder(Rows)
 
 
-def rows_of(body: bytes) -> list[dict[str, Any]]:
-    """The rows in a body.
+def question(body: bytes) -> Rows:
+    """What a body asks.
 
     Raises:
         Refusal: 422 for another shape or a name that stands twice in an object, 400 for no JSON, 413 for too many rows.
     """
     try:
-        rows = _DECODER.decode(body).rows
+        asked = _DECODER.decode(body)
     except msgspec.ValidationError:
         raise Refusal(
             422,
-            'The body has another shape; wanted {"rows": [{feature: text, number, true, false or null}]}. See /docs.',
+            'The body has another shape; wanted {"rows": [{feature: text, number, true, false or null}]}, and "explain": '
+            "true where wanted. See /docs.",
         ) from None
     except (ValueError, RecursionError):  # msgspec's malformed JSON and Python's bad UTF-8 are both a ValueError
         raise Refusal(
             400, 'The body is no JSON in UTF-8; wanted {"rows": [{…}]} with finite numbers. See /docs.'
         ) from None
+    rows = asked.rows
     if len(rows) > ROWS:
         raise Refusal(413, f"The request has {len(rows):,} rows; wanted at most {ROWS:,}. Send them in parts.")
-    if _quotes(body) != 2 * (1 + sum(len(row) + sum(type(value) is str for value in row.values()) for row in rows)):
+    if _quotes(body) != 2 * (
+        asked.names + sum(len(row) + sum(type(value) is str for value in row.values()) for row in rows)
+    ):
         raise Refusal(
             422,
             "An object names a field twice; wanted each once, because only one of the two values could count. Remove "
             "one.",
         )
-    return rows
+    return asked
 
 
 def _quotes(body: bytes) -> int:
@@ -281,18 +291,22 @@ class Door:
     def _answer(self, champion: Champion, body: bytes) -> bytes:
         started, at = time.perf_counter(), dt.datetime.now(dt.UTC)
         try:
-            rows = champion.check(rows_of(body))
+            asked = question(body)
+            rows = champion.check(asked.rows)
             answers = champion.score(rows)
+            parts, explained = champion.explain(rows, answers) if asked.explain is True else ([{}] * len(answers), {})
         except RowError as error:
             raise Refusal(422, str(error)) from None
         took = time.perf_counter() - started
         project, version = champion.release.project, champion.release.version
         names = secrets.token_hex(16 * len(answers)) if answers else ""
         predictions = [{"id": names[32 * n : 32 * n + 32], **answer} for n, answer in enumerate(answers)]
+        said = [{**answer, **part} for answer, part in zip(predictions, parts, strict=True)]
         self._log(champion, at, took * 1000, rows, predictions)
         self._seconds.labels(project).observe(took)
         self._predicted.labels(project).inc(len(answers))
-        return msgspec.json.encode({"project": project, "version": version, "predictions": predictions})
+        content = {"project": project, "version": version, "predictions": said}
+        return msgspec.json.encode(content | ({"explained": explained} if explained else {}))
 
     def _log(
         self,
@@ -515,6 +529,7 @@ PLAIN_ROUTES = {
     "/metrics": "Counters in Prometheus' text format",
     "/openapi.json": "This description",
 }
+EXPLAIN = "With true every prediction has what each column adds to it, for a few rows at once"
 REFUSALS = {
     "400": "No JSON, or a Host header of another machine",
     "403": "Called from a page of another site",
@@ -553,7 +568,10 @@ def _predicting(name: str, champion: Champion) -> dict[str, Any]:
     body = {
         "type": "object",
         "required": ["rows"],
-        "properties": {"rows": {"type": "array", "maxItems": ROWS, "items": row}},
+        "properties": {
+            "rows": {"type": "array", "maxItems": ROWS, "items": row},
+            "explain": {"type": "boolean", "default": False, "description": EXPLAIN},
+        },
     }
     operation = _operation(f"{name}: predictions of '{champion.manifest.target}' by version {champion.release.version}")
     operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
@@ -591,8 +609,8 @@ def _details(operation: dict[str, Any]) -> str:
     answers = "".join(
         f"<tr><td>{status}<td>{html.escape(answer['description'])}" for status, answer in operation["responses"].items()
     )
-    body = "<code>{&quot;rows&quot;: [{…}]}</code>"
-    return f"<p>Body: {body}, each row with</p><table>{fields}</table><p>Answers</p><table>{answers}</table>"
+    body = "<code>{&quot;rows&quot;: [{…}], &quot;explain&quot;: false}</code>"
+    return f"<p>Body: {body}. {html.escape(EXPLAIN)}. Each row with</p><table>{fields}</table><p>Answers</p><table>{answers}</table>"
 
 
 # -- the process ------------------------------------------------------------------------------------------------------

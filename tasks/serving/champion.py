@@ -8,13 +8,16 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
+import numpy as np
 import pandas as pd
 
 from tasks.config.errors import ArtifactError, KeepfitError
+from tasks.ml.contributions import Explainer, UnexplainedError
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 
@@ -51,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True):
     positive: Value = None
     threshold: float | None = None
     interval: float | None = None
+    usual: dict[str, Any] = {}
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -208,6 +212,51 @@ class Champion:
         if said.shape != wanted or not math.isfinite(float(said.sum())):
             raise ArithmeticError("the model gave answers that are none")
         return [self._answer(each) for each in said.tolist()]
+
+    def explain(
+        self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
+    ) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """What each column adds to each answer, and what it adds up to, by which method.
+
+        Of two classes the positive one is explained, of more the answered one. Nothing but names of columns and numbers is said.
+
+        Args:
+            checked: rows that `check` gave.
+            answers: what `score` said of them.
+
+        Raises:
+            RowError: there are too many rows, or the model cannot be explained here.
+        """
+        try:
+            explainer = self._explainer
+            found = explainer.explain(frame(checked, self.manifest.features), self._chosen(answers))
+        except UnexplainedError as error:
+            raise RowError(f"Version {self.release.version} cannot be explained so. {error}") from None
+        if not np.isfinite(found.score).all():
+            raise ArithmeticError("the contributions are no numbers")
+        rows = zip(found.base.tolist(), found.contributions.tolist(), strict=True)
+        parts = [
+            {"base": base, "contributions": dict(zip(explainer.columns, adds, strict=True))} for base, adds in rows
+        ]
+        return parts, {"adds up to": self._scale, "method": explainer.method}
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        """Made when it is asked for first: who asks for predictions alone does not wait for it."""
+        return Explainer.of(self.model, self.manifest.usual)
+
+    @property
+    def _scale(self) -> str:
+        """What is explained, in words."""
+        of = {"binary": f" of '{label_of(self.manifest.positive)}'", "multiclass": " of the prediction"}
+        return f"{self._explainer.scale}{of.get(self.manifest.kind, '')}"
+
+    def _chosen(self, answers: list[dict[str, Any]]) -> np.ndarray:
+        """Of each row the place of the class that is explained."""
+        places = {label_of(label): place for place, label in enumerate(self.manifest.classes)}
+        if self.manifest.kind == "binary":
+            return np.full(len(answers), places[label_of(self.manifest.positive)])
+        return np.array([places.get(label_of(answer["prediction"]), 0) for answer in answers], dtype=int)
 
     def _said(self, features: pd.DataFrame) -> Any:
         """What the model says of rows: probabilities (n, classes), or numbers (n,)."""

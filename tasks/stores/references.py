@@ -4,8 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.ml.explain import Importance
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
+from tasks.ml.slices import Sliced
 
 
 class Snapshot(BaseModel, frozen=True):
@@ -161,6 +163,7 @@ class Scores(BaseModel, frozen=True):
         metric: the challenger's, with interval; champion: the champion's on the same rows, if there is one.
         every: every metric of the kind, of the challenger; baselines: the project's metric of each.
         operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.
+        importance: the columns that the challenger relies on; slices: the metric of groups of rows, where the project names any.
         answers: file with the truth and everybody's answer for every row of the holdout.
     """
 
@@ -171,6 +174,8 @@ class Scores(BaseModel, frozen=True):
     baselines: dict[str, float]
     operates: dict[str, float]
     panels: dict[str, Any]
+    importance: Importance
+    slices: Sliced | None = None
     answers: str
 
 

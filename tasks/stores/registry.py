@@ -1,6 +1,7 @@
 """The registry: what MLflow remembers of trainings and versions. Its aliases mirror the journal, nothing more."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Mapping
@@ -73,6 +74,21 @@ class Registry:
         tags = [InputTag("mlflow.data.context", context), InputTag("rows", str(rows)), InputTag("sha256", digest)]
         self.client.log_inputs(run, [DatasetInput(entity, tags)])
 
+    def log_table(self, run: str, name: str, columns: Mapping[str, list[Any]]) -> None:
+        """Puts a table beside the run, which MLflow shows beside those of other runs; again, it replaces the one that is there."""
+        content = {
+            "columns": list(columns),
+            "data": [[_known(value) for value in row] for row in zip(*columns.values(), strict=True)],
+        }
+        self.log_files(run, {f"{name}.json": json.dumps(content, allow_nan=False)})
+        table = json.dumps([*self._tables(run, f"{name}.json"), {"path": f"{name}.json", "type": "table"}])
+        self.log(run, tags={"mlflow.loggedArtifacts": table})
+
+    def _tables(self, run: str, other_than: str) -> list[dict[str, str]]:
+        """The tables that the run has, as MLflow's tag names them."""
+        known = json.loads(self.client.get_run(run).data.tags.get("mlflow.loggedArtifacts", "[]"))
+        return [one for one in known if one["path"] != other_than]
+
     def log_files(self, run: str, files: Mapping[str, bytes | str]) -> None:
         """Puts files beside the run; a name with a slash makes a folder."""
         with tempfile.TemporaryDirectory() as folder:
@@ -142,6 +158,11 @@ class Registry:
         """A text file of a run."""
         with tempfile.TemporaryDirectory() as folder:
             return Path(self.client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+
+
+def _known(value: Any) -> Any:
+    """The value, or None for a number that is none: JSON has no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def as_json(value: Any) -> str:

@@ -14,7 +14,7 @@ import pytest
 from flows import cli
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
-from tests.samples import light_projects
+from tests.samples import SHIPPED, light_projects
 
 HEAVY = ["mlflow", "pandas", "prefect", "sklearn"]
 WATCHED = """
@@ -97,7 +97,7 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
         "last_train": None,
         "waiting": 0,
     }
-    assert said["projects"] == [{"project": name, **nothing} for name in ("flights", "thyroid")]
+    assert said["projects"] == [{"project": name, **nothing} for name in SHIPPED]
 
 
 def test_status_counts_the_files_that_wait(alone, tmp_path):
@@ -107,7 +107,8 @@ def test_status_counts_the_files_that_wait(alone, tmp_path):
         (inbox / place).parent.mkdir(parents=True, exist_ok=True)
         (inbox / place).touch()
     said = json.loads(command(alone, "status", "--json").stdout)
-    assert {project["project"]: project["waiting"] for project in said["projects"]} == {"flights": 0, "thyroid": 3}
+    waiting = {project["project"]: project["waiting"] for project in said["projects"]}
+    assert waiting == dict.fromkeys(SHIPPED, 0) | {"thyroid": 3}
 
 
 # -- misuse: exit code 2 ----------------------------------------------------------------------------------------------
@@ -147,7 +148,7 @@ def test_an_unknown_project_is_named_beside_the_known_ones(alone):
     assert done.returncode == 1
     message = failure(done)
     assert "no project 'nope'" in message
-    assert "flights, thyroid" in message
+    assert ", ".join(SHIPPED) in message
 
 
 def test_a_nearly_right_project_is_suggested(alone):
@@ -195,7 +196,7 @@ def test_every_project_of_the_repository_loads(alone):
     assert done.returncode == 0, done.stdout
     said = json.loads(done.stdout)
     assert said["ok"] is True
-    assert [row["project"] for row in said["projects"]] == ["flights", "thyroid"]
+    assert [row["project"] for row in said["projects"]] == SHIPPED
     assert all(row["features"] and row["gates"] and len(row["digest"]) == 64 for row in said["projects"])
 
 

@@ -1,5 +1,7 @@
 """Problem kinds: every one of them, with every family that fits it, goes the whole way; a new kind inherits these tests."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 
 from tasks.ml import calibrate, models
 from tasks.ml.contract import Column
+from tasks.ml.contributions import Explainer, usual
 from tasks.ml.examination import Examination, Marks, plainest
+from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Calibration, Champion, Evidence, Sound
 from tasks.ml.kinds import COVERED, KINDS, Anomaly, Binary, Kind, Multiclass, Regression
@@ -84,6 +88,13 @@ def test_a_model_of_every_family_goes_the_whole_way(name, family, tmp_path):
     digest = bundles.write(tmp_path / "bundle", model, {"project": "any"})
     _, again = bundles.read(tmp_path / "bundle", digest)
     assert kind.answers(again, asked).tobytes() == answers.tobytes()
+    if family not in {"nearest_neighbours", "gaussian_mixture"}:
+        learned_from = json.loads(json.dumps(usual(model, asked)))  # as a manifest holds it
+        explainer = Explainer.of(again, learned_from)
+        assert explainer.most >= 10
+        parts = explainer.explain(asked[:10], np.zeros(10, dtype=int))
+        assert parts.contributions.shape == (10, len(COLUMNS))
+        assert np.isfinite(parts.score).all()
     goal, before = METRICS[kind.metric], kind.truth(rows()[:1000])
     for naive in kind.naive(before, truth).values():
         assert len(naive) == len(truth)
@@ -100,6 +111,19 @@ def test_a_model_of_every_family_goes_the_whole_way(name, family, tmp_path):
     )
     assert Sound().judge(evidence).passed
     assert Calibration(error=0.15, bias=0.15).judge(evidence).passed
+
+
+@pytest.mark.parametrize(("name", "family"), PAIRS)
+def test_every_model_says_what_it_relies_on(name, family):
+    """The columns that the truth follows from come first and are sure; the one that is only a name is not among them."""
+    kind = MADE[name]
+    model, asked, truth = taught(kind, Recipe.usual(family))
+    found = Importance.of_model(kind, METRICS[kind.metric], model, asked, truth, seed=1)
+    order = [one.column for one in found.columns]
+    assert set(order) == set(COLUMNS)
+    assert order[0] != "town"
+    assert found.columns[0].is_sure
+    assert order.index("town") > 1
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -22,7 +22,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tasks.config.settings import Settings
-from tasks.serving.app import BODY_BYTES, ROWS, Door, Refusal, rows_of
+from tasks.serving.app import BODY_BYTES, ROWS, Door, Refusal, question
 from tasks.serving.champion import Champion
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -69,7 +69,7 @@ class Stage:
         """Writes the bundle of a constant model."""
         manifest = {
             "project": "flights", "version": version, "kind": "binary", "classes": [False, True], "positive": True,
-            "target": "late", "features": FEATURES, "ignored": ["id"], "threshold": 0.5,
+            "target": "late", "features": FEATURES, "ignored": ["id"], "threshold": 0.5, "usual": {"means": [0.0, 0.0]},
         }  # fmt: skip
         folder = self.home / "bundles" / "flights" / str(version)
         self.digests[version] = bundles.write(folder, constant(chance), manifest)
@@ -240,14 +240,40 @@ def test_v_04_a_hostile_body_gets_a_short_refusal(stage):
     assert stage.log() == before
 
 
+def test_an_explanation_comes_when_it_is_asked_for(stage):
+    """With `explain` a prediction has base and contributions, without it is as it was; the log holds neither; too many rows get 422."""
+    plain = stage.predict().json()
+    asked = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD, GOOD], "explain": True})
+    quiet = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD], "explain": False})
+    assert asked.status_code == quiet.status_code == 200
+    assert set(quiet.json()) == set(plain) == {"project", "version", "predictions"}
+    assert set(quiet.json()["predictions"][0]) == set(plain["predictions"][0]) == {"id", "prediction", "probabilities"}
+    assert asked.json()["explained"] == {"adds up to": "log-odds of 'true'", "method": "linear"}
+    for one in asked.json()["predictions"]:
+        assert one["probabilities"] == plain["predictions"][0]["probabilities"]
+        log_odds = np.log(one["probabilities"]["true"] / one["probabilities"]["false"])
+        assert one["base"] + sum(one["contributions"].values()) == pytest.approx(log_odds)
+        assert set(one["contributions"]) == {"age", "new"}
+    many = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD] * 101, "explain": True})
+    assert many.status_code == 422
+    assert "101 rows to explain" in many.json()["error"]
+    wrong = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD], "explain": "yes"})
+    assert wrong.status_code == 422
+
+
 def test_a_name_that_stands_twice_is_seen_behind_every_escape():
     """Quotation marks inside texts and names are no second name; a second name is one."""
     odd = {'a"b': '":\\', "c\\": '\\"', ":": "{}", "": None, "ü\n": "ü"}
     for ascii_only in (True, False):
         body = json.dumps({"rows": [odd, odd]}, ensure_ascii=ascii_only).encode()
-        assert rows_of(body) == [odd, odd]
+        assert question(body).rows == [odd, odd]
+        for said in (b"true", b"false"):
+            explained = body[:-1] + b', "explain": ' + said + b"}"
+            assert question(explained).rows == [odd, odd]
+            with pytest.raises(Refusal, match="twice"):
+                question(explained[:-1] + b', "explain": ' + said + b"}")
         with pytest.raises(Refusal, match="twice"):
-            rows_of(body.replace(b'"": null', b'"": null, "": null', 1))
+            question(body.replace(b'"": null', b'"": null, "": null', 1))
 
 
 def raw(stage, head, chunks=(), host=None):

@@ -11,9 +11,10 @@ from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import OrdinalEncoder
+from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 from tasks.config.errors import ArtifactError
+from tasks.ml.contributions import Explainer, usual
 from tasks.serving.champion import Champion, Feature, RowError, Succession, frame
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -342,3 +343,53 @@ def test_following_goes_on_until_it_is_cancelled(town):
 
     asyncio.run(scene())
     assert town.answering == 1
+
+
+def test_an_answer_is_explained_when_asked(champion, model):
+    """What each column adds and the base are the log-odds of the answered probability of the positive class; names and numbers only."""
+    rows = champion.check([GOOD, {**GOOD, "sex": None, "age": None}, {**GOOD, "age": 80.0, "sex": "m"}])
+    answers = champion.score(rows)
+    parts, explained = champion.explain(rows, answers)
+    assert explained == {"adds up to": "log-odds of 'true'", "method": "tree shap"}
+    for answer, part in zip(answers, parts, strict=True):
+        assert list(part["contributions"]) == ["age", "visits", "sex", "new"]
+        log_odds = math.log(answer["probabilities"]["true"] / answer["probabilities"]["false"])
+        assert part["base"] + sum(part["contributions"].values()) == pytest.approx(log_odds, abs=1e-9)
+    assert parts[2]["contributions"]["age"] > 0 > parts[0]["contributions"]["age"]
+    assert champion.explain([], [])[0] == []
+
+
+def test_the_positive_class_is_explained_wherever_it_stands(model, tmp_path):
+    """Where the first class is the positive one, its own log-odds are explained."""
+    champion = loaded(tmp_path / "1", model, positive=False)
+    rows = champion.check([GOOD])
+    (answer,) = champion.score(rows)
+    (part,), explained = champion.explain(rows, [answer])
+    log_odds = math.log(answer["probabilities"]["false"] / answer["probabilities"]["true"])
+    assert explained["adds up to"] == "log-odds of 'false'"
+    assert part["base"] + sum(part["contributions"].values()) == pytest.approx(log_odds, abs=1e-9)
+
+
+def test_what_cannot_be_explained_is_refused_and_answered_all_the_same(tmp_path):
+    """A linear model without training means has answers but no explanation; the message says what to do. So with too many rows."""
+    rows, target = table()
+    scaled = ColumnTransformer([("n", StandardScaler(), ["visits", "new"])])
+    linear = Pipeline([("prepare", scaled), ("model", LogisticRegression())]).fit(rows, target)
+    champion = loaded(tmp_path / "1", linear)
+    checked = champion.check([GOOD])
+    answers = champion.score(checked)
+    with pytest.raises(RowError, match=r"Version 1 cannot be explained so\. .*Train again"):
+        champion.explain(checked, answers)
+    known = loaded(tmp_path / "2", linear, usual=usual(linear, rows))
+    (part,), explained = known.explain(checked, answers)
+    assert explained["method"] == "linear"
+    assert part["contributions"]["age"] == part["contributions"]["sex"] == 0.0
+    with pytest.raises(RowError, match="There are 101 rows to explain; wanted at most 100"):
+        known.explain(checked * 101, answers * 101)
+
+
+def test_nobody_waits_for_what_was_not_asked(model, tmp_path, monkeypatch):
+    """Without the question no explainer is made, neither at loading nor at answering."""
+    monkeypatch.setattr(Explainer, "of", lambda *_: pytest.fail("made without being asked"))
+    champion = loaded(tmp_path / "1", model)
+    assert len(champion.predict([GOOD] * 200)) == 200

@@ -90,6 +90,20 @@ def test_a_run_holds_what_was_logged(registry: Registry, tmp_path: Path):
     assert registry.link(run) is None
 
 
+def test_a_table_is_one_that_mlflow_shows(registry: Registry):
+    """MLflow's own reader finds the rows; logged again a table is replaced, and the others stay. No number is an empty cell."""
+    run = registry.start("thyroid v1-abcdef01", {})
+    registry.log_table(run, "importance", {"column": ["a", "b"], "loss": [0.5, float("nan")]})
+    registry.log_table(run, "slices", {"slice": ["x"]})
+    registry.log_table(run, "importance", {"column": ["c", "d"], "loss": [0.25, float("nan")]})
+    found = registry.client.load_table(registry.experiment(), "importance.json", run_ids=[run])
+    assert found["column"].tolist() == ["c", "d"]
+    assert found["loss"].iloc[0] == 0.25
+    assert pd.isna(found["loss"].iloc[1])
+    shown = json.loads(registry.client.get_run(run).data.tags["mlflow.loggedArtifacts"])
+    assert sorted(shown, key=str) == [{"path": f"{name}.json", "type": "table"} for name in ("importance", "slices")]
+
+
 def test_nothing_to_log_is_no_error(registry: Registry):
     """A search without a finished trial logs an empty series."""
     run = registry.start("empty", {})
