@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from tasks.config.settings import REPOSITORY
 
+SHIPPED = sorted(path.parent.name for path in (REPOSITORY / "deployments").glob("*/project.yaml"))
 LIGHT = "search: {seconds: 60, trials: 2, folds: 2, seed: 7}"
 Answer = TypeVar("Answer")
 
