@@ -236,6 +236,23 @@ def data_tidy(project: str, *, keep_days: float = 30, dry_run: bool = False, as_
     return show(found, as_json=as_json, page=f"{project}: {found['reason']}")
 
 
+@data.command(name="trust")
+def data_trust(project: str, *, why: str, snapshot: str | None = None, as_json: Json = False) -> int:
+    """Set rows apart anew to judge by: in place of the trusted set that the first training made.
+
+    Nothing learns from them from then on. The champion has learned from most of them, so the next challenger waits for a person.
+
+    Args:
+        project: The project.
+        why: Goes on record with your name.
+        snapshot: Rows that you trust, like v12-3f9c2a7b; the newest by default.
+    """
+    from flows import looking
+
+    told = looking.trust(project, snapshot, why, Settings())
+    return show(told, as_json=as_json, page=f"{project}: {told['reason']}")
+
+
 def _changes(found: dict[str, Any]) -> str:
     return ", ".join(f"{found.get(what, 0):,} {what}" for what in ("added", "removed", "changed"))
 

@@ -3,10 +3,11 @@
 import json
 from typing import Any
 
+from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
-from tasks.stores.lake import OUTCOMES, ROWS, Lake, snapshot_named
+from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, Lake, snapshot_named
 
 
 def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
@@ -15,9 +16,10 @@ def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
 
 
 def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
-    """Every version of a project's rows and of their outcomes, newest first: what made it, and how much of its kind there is."""
+    """Every version of a project's rows, of their outcomes and of the trusted set, newest first: what made it, and how much of its kind there is."""
     _, lake = _lake(project, settings)
     rows = list(lake.versions(ROWS))
+    apart = [(f"t{version.number}", TRUSTED, version) for version in lake.versions(TRUSTED) if version.number]
     labelled = [
         (f"v{newest}.{version.number}", OUTCOMES, version)
         for version in lake.versions(OUTCOMES)
@@ -29,7 +31,7 @@ def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
             "name": version.why.get("keepfit.name", ""), "batch": version.why.get("keepfit.batch", ""), "rows": lake.count(kind, version.number),
         }
         for name, kind, version in sorted(
-            [*((f"v{version.number}", ROWS, version) for version in rows), *labelled],
+            [*((f"v{version.number}", ROWS, version) for version in rows), *labelled, *apart],
             key=lambda found: (found[2].at, found[2].number), reverse=True,
         )
     ]  # fmt: skip
@@ -51,6 +53,26 @@ def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, An
         "snapshot": found.name, **found.model_dump(), "files": len(files), "bytes": sum(file.size for file in files),
         "columns": list(use.contract.columns), "ok": not damaged, "damaged": damaged,
     }  # fmt: skip
+
+
+def trust(project: str, name: str | None, reason: str, settings: Settings) -> dict[str, Any]:
+    """Sets rows of a snapshot apart to judge by, in place of those that were before.
+
+    Raises:
+        KeepfitError: no reason is given, or nothing may be set apart in this project.
+        ArtifactError: there is no such snapshot.
+    """
+    from tasks.stores.trust import Trust
+
+    use, lake = _lake(project, settings)
+    if not reason.strip():
+        raise KeepfitError("--why is empty. Say why these rows may be trusted; it goes on record.")
+    if not use.trusted.share:
+        raise KeepfitError(f"{project} sets nothing apart: trusted.share is 0. Give it a share first, for example 0.1.")
+    found = snapshot_named(lake, name)
+    if found is None:
+        return {"state": "refused", "reason": f"no row of {project} has landed yet"}
+    return Trust(use, settings).set_apart(found, settings.actor, reason, renew=True)
 
 
 def compare(project: str, a: str, b: str, settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import time
+from typing import Any
 
 import httpx
 from prefect import get_run_logger, task
@@ -13,10 +14,12 @@ from tasks.config.errors import KeepfitError
 from tasks.config.names import resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.gates import Verdict, outcome
 from tasks.serving.champion import Champion
 from tasks.stores.journal import Journal, Release
 from tasks.stores.registry import Registry
 
+BY_HAND = "by hand"  # the reason of whoever gave none
 PATIENCE = 20.0  # seconds that the servers have to follow
 
 
@@ -36,7 +39,7 @@ def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
     use, journal = Project.named(project, settings), Journal(settings.journal())
     champion = journal.champion(project)
     trained = next((row for row in reversed(journal.trainings(project)) if row["version"] == version), None)
-    refused = _objection(use, version, trained["detail"] if trained else None, champion)
+    refused = _objection(use, version, trained["detail"] if trained else None, champion, reason)
     if refused or trained is None:
         return Plan(project=project, refused=refused)
     detail = trained["detail"]
@@ -51,17 +54,20 @@ def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
     return Plan(project=project, release=release, previous=champion.version if champion else None)
 
 
-def _objection(use: Project, version: int, detail: dict[str, object] | None, champion: Release | None) -> str:
+def _objection(use: Project, version: int, detail: dict[str, Any] | None, champion: Release | None, reason: str) -> str:
     """Why a version may not be released, or nothing."""
     if detail is None:
         return f"{use.project} has no version {version} with verdicts on record; train one first"
-    verdicts = {str(verdict["gate"]): bool(verdict["passed"]) for verdict in detail.get("verdicts", [])}  # ty: ignore[not-iterable]
-    unasked = [gate.kind for gate in use.gates if gate.kind not in verdicts]
+    verdicts = [Verdict.model_validate(verdict) for verdict in detail.get("verdicts", [])]
+    asked = {verdict.gate for verdict in verdicts}
+    unasked = [gate.kind for gate in use.gates if gate.kind not in asked]
     if unasked:
         return f"version {version} has no verdict of: {', '.join(unasked)}; train again under the present configuration"
-    failed = [gate for gate, passed in verdicts.items() if not passed]
-    if failed:
-        return f"version {version} did not pass: {', '.join(failed)}"
+    failed, judged = [verdict for verdict in verdicts if not verdict.passed], outcome(verdicts)
+    if judged == "refused":
+        return f"version {version} did not pass: {', '.join(verdict.gate for verdict in failed)}"
+    if judged == "held" and reason.strip() in {"", BY_HAND}:
+        return f"version {version} is held: {failed[0].reason}. Whoever releases it says why: --reason"
     if champion and champion.version == version:
         return f"version {version} is the champion already, since {champion.at[:19]}"
     return ""

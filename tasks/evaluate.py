@@ -1,4 +1,4 @@
-"""Evaluate: challenger, champion and naive baselines on the same holdout, read here and nowhere before."""
+"""Evaluate: challenger, champion and naive baselines on the same holdout and trusted set, read here and nowhere before."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +10,22 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import TypeAdapter
 
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
+from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
 from tasks.ml.split import Split
+from tasks.ml.trusted import apart
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
-from tasks.stores.lake import ROW, parts
-from tasks.stores.references import Candidate, Scores, Snapshot
+from tasks.stores.lake import ROW, TRUSTED, Lake, parts
+from tasks.stores.references import Candidate, OnTrusted, Scores, Snapshot
 from tasks.stores.registry import Registry
+from tasks.stores.trust import set_at
 
 ANSWERS = "holdout.parquet"  # what everybody answered on the holdout, a row each
 
@@ -33,13 +37,15 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
-    features = matrix(split.holdout, use.types)
-    asked, truth = use.task.asked(features, use.task.truth(split.holdout), use.search.seed)
     own = _Bundle.read(Path(candidate.folder), candidate.digest)
     before = _Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
-    answers = _answers(
-        use, split.holdout, use.task.truth(pd.concat([split.train, split.validation])), asked, truth, own, before
-    )
+    with judging():
+        holdout, trusted = split.holdout.rows, split.trusted.rows
+    features, truth = matrix(holdout, use.types), use.task.truth(holdout)
+    asked, truth = use.task.asked(features, truth, use.search.seed)
+    answers = _answers(use, holdout, asked, truth, own, before)
+    for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
+        answers[f"baseline {name}"] = packed(said)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     with threads.limited(threads.share(1)):
@@ -47,7 +53,12 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     scores = summarise(
         use, features, answers, importance, candidate.operates, champion.version if champion else None, str(path)
     )
+    if len(trusted):
+        known = _known(use, Lake(project, settings.lake(project), use.contract), trusted, snapshot, before)
+        reference = on_trusted(use, trusted, known, own, before, path.with_name(f"{candidate.run}-{TRUSTED}.parquet"))
+        scores = scores.model_copy(update={"trusted": reference})
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
+    every |= {f"trusted.{use.metric}": scores.trusted.metric.value} if scores.trusted else {}
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     for name, table in (("importance", scores.importance), ("slices", scores.slices)):
         if table:
@@ -58,8 +69,9 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
         | {f"holdout.{use.metric}.low": scores.metric.low, f"holdout.{use.metric}.high": scores.metric.high},
     )
     get_run_logger().info(
-        "%s on %s holdout rows: %s; champion %s", use.goal.label, len(answers), scores.metric, scores.champion or "none"
-    )
+        "%s on %s holdout rows: %s; champion %s; %s", use.goal.label, len(answers), scores.metric, scores.champion or "none",
+        f"on {scores.trusted.rows} trusted rows {scores.trusted.metric}" if scores.trusted else "no trusted rows",
+    )  # fmt: skip
     return scores
 
 
@@ -88,21 +100,18 @@ class _Bundle:
 
 def _answers(
     use: Project,
-    holdout: pd.DataFrame,
-    before: np.ndarray,
+    rows: pd.DataFrame,
     asked: pd.DataFrame,
     truth: np.ndarray,
     challenger: _Bundle,
     champion: _Bundle | None,
 ) -> pd.DataFrame:
-    """One row an answer, in order of time: the row's id, the truth, and what everybody said."""
-    answers = pd.DataFrame({ROW: np.resize(holdout[ROW].to_numpy(), len(truth)), "truth": truth})
-    for name, said in use.task.naive(before, truth).items():
-        answers[f"baseline {name}"] = packed(said)
+    """One row an answer: the row's id, the truth, what challenger and champion said, and whether the champion had not seen it."""
+    answers = pd.DataFrame({ROW: np.resize(rows[ROW].to_numpy(), len(truth)), "truth": truth})
     answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
     if champion:
         answers["champion"] = packed(champion.answers(use, asked))
-        answers["unseen"] = np.resize(_unseen(use, holdout, champion.manifest), len(truth))
+        answers["unseen"] = np.resize(_unseen(use, rows, champion.manifest), len(truth))
     return answers
 
 
@@ -110,6 +119,45 @@ def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np
     """Which rows a model has not seen: (n,) bool, as the split says that it was trained with."""
     split = TypeAdapter(Split).validate_python(manifest["split"]) if "split" in manifest else use.split
     return split.unseen(holdout, manifest["seen_until"])
+
+
+def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: _Bundle | None) -> np.ndarray:
+    """Which trusted rows were set apart when the champion was trained already, so that it did not learn from them: (n,) bool."""
+    then = champion.manifest.get("trusted") if champion else None
+    if then is None:
+        return np.zeros(len(trusted), dtype=bool)
+    if set_at(lake, then) == set_at(lake, snapshot.trusted):
+        return np.ones(len(trusted), dtype=bool)
+    try:
+        return apart(trusted, lake.apart(then), use.split.unit(use.contract.key))
+    except ArtifactError:  # rows of the older set were erased since: what it held cannot be told any more
+        return np.zeros(len(trusted), dtype=bool)
+
+
+def on_trusted(
+    use: Project, rows: pd.DataFrame, known: np.ndarray, own: _Bundle, champion: _Bundle | None, path: Path
+) -> OnTrusted:
+    """Challenger and champion on the trusted reference set; every answer is kept in the file.
+
+    Args:
+        use: the project.
+        rows: the trusted rows.
+        known: (n,) bool, True where the champion surely has not learned from the row.
+        own: the challenger.
+        champion: the champion, if there is one.
+        path: the file.
+    """
+    asked, truth = use.task.asked(matrix(rows, use.types), use.task.truth(rows), use.search.seed)
+    answers = _answers(use, rows, asked, truth, own, champion)
+    unseen = (answers["unseen"].to_numpy() | np.resize(known, len(truth))) if champion else np.ones(len(truth), bool)
+    answers = answers.assign(unseen=unseen)
+    answers.to_parquet(path)
+    y, before = truth[unseen], unpacked(answers["champion"])[unseen] if champion and unseen.any() else None
+    sure = {"resamples": 500, "seed": use.search.seed}
+    return OnTrusted(
+        rows=len(truth), unseen=int(unseen.sum()), metric=estimate(use.goal, truth, unpacked(answers["challenger"]), **sure),
+        champion=estimate(use.goal, y, before, **sure) if before is not None else None, answers=str(path),
+    )  # fmt: skip
 
 
 def summarise(

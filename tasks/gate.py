@@ -1,5 +1,6 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,14 @@ def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...
 
 
 def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> Evidence:
-    """What the gates look at, from the file of answers and the project's past."""
+    """What the gates look at, from the files of answers and the project's past."""
     answers = pd.read_parquet(Path(scores.answers))
+    reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
+    whole = _evidence(use, scores, answers, past)
+    return whole if reference is None else replace(whole, trusted=_evidence(use, scores, reference, ()))
+
+
+def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=answers["truth"].to_numpy(), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,

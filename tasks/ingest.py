@@ -422,7 +422,8 @@ class Landings(Workplace):
     def _corrected(self, arrivals: list[Arrival], supersedes: str) -> list[str]:
         """The batches whose rows these arrivals may replace: those of the same names, and the one that was named."""
         names = {arrival.name for arrival in arrivals}
-        mine = [row for row in self.journal.batches(self.project) if (row["kind"] or "rows") == self.kind]
+        known = self.journal.batches(self.project, names if len(names) <= MANY else None)
+        mine = [row for row in known if (row["kind"] or "rows") == self.kind]
         same = [row["batch"] for row in mine if row["name"] in names and row["landed"]]
         return sorted({*same, *([self.named(supersedes)["batch"]] if supersedes else [])})
 

@@ -1,6 +1,5 @@
 """Prepare: a snapshot becomes parts, or the reason why nothing can be learned from it."""
 
-import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -11,7 +10,7 @@ from tasks.config.project import Project
 from tasks.config.provenance import commit
 from tasks.config.settings import Settings
 from tasks.ml.pages import contract_table, sentence
-from tasks.ml.split import Parts
+from tasks.ml.sealed import Sealed, SealedParts
 from tasks.stores.lake import BATCH, ROW, parts
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
@@ -27,15 +26,20 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
     prepared = examined(use, split, describe(use, split))
-    everything = pd.concat([split.train, split.validation, split.holdout]).drop(columns=[ROW, BATCH])
+    learned = pd.concat([split.train, split.validation])
+    everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW, BATCH])
     create_table_artifact(
         contract_table(use.contract, everything), key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
         + "".join(f"\n\n{sentence(noted)}" for noted in prepared.leaks),
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
-    registry.log_rows(run, snapshot.name, snapshot.digest, everything.head(100), "training", snapshot.rows)
-    counted = prepared.rows | ({"pending": prepared.immature} if prepared.immature else {})
+    registry.log_rows(
+        run, snapshot.name, snapshot.digest, learned.drop(columns=[ROW, BATCH]).head(100), "training", snapshot.rows
+    )
+    counted = prepared.rows | {
+        name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
+    }
     registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()}, tags={"keepfit.code": commit()})
     get_run_logger().info("%s", said(prepared))
     return prepared
@@ -44,31 +48,35 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
 def said(prepared: Prepared) -> str:
     """One line: the parts or why there is no training, rows that wait for their label, values that are new, leaks that do not block."""
     return "; ".join([
-        prepared.refused or f"train, validation, holdout: {prepared.rows}",
+        prepared.refused or f"train, validation, holdout: {prepared.rows}; trusted: {prepared.trusted}",
         *([f"pending: {prepared.immature:,} rows whose label may still change"] if prepared.immature else []),
         *(f"'{name}': {share:.1%} of the validation rows hold a value that train has not" for name, share in prepared.unseen.items()),
         *prepared.leaks,
     ])  # fmt: skip
 
 
-def describe(use: Project, split: Parts) -> Prepared:
+def describe(use: Project, split: SealedParts) -> Prepared:
     """Sizes, windows and class shares of the parts, and whether they can be learned from."""
-    frames = {"train": split.train, "validation": split.validation, "holdout": split.holdout}
-    time = use.contract.time
-    truths = {name: use.task.truth(frame) for name, frame in frames.items()}
-    problems = (_unlearnable(use, name, truth) for name, truth in truths.items())
+    kind, target, time = use.task, use.contract.target, use.contract.time
+    parts = {
+        "train": Sealed("train", split.train, kind, target),
+        "validation": Sealed("validation", split.validation, kind, target),
+        "holdout": split.holdout,
+    }
+    problems = (_unlearnable(part) for part in parts.values())
     refused = next((problem for problem in problems if problem), "") or _untunable(use, split)
     return Prepared(
-        rows={name: len(frame) for name, frame in frames.items()},
-        windows={name: (str(frame[time].min()), str(frame[time].max())) for name, frame in frames.items()},
-        rates={name: float(truth.mean()) if len(truth) else 0.0 for name, truth in truths.items()},
+        rows={name: len(part) for name, part in parts.items()},
+        windows={name: part.window(time) for name, part in parts.items()},
+        rates={name: part.rate for name, part in parts.items()},
+        trusted=len(split.trusted),
         refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
         immature=split.immature,
         unseen=_unseen(use, split),
     )
 
 
-def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
+def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
     """The same, refused when something in the parts knows the target before it should.
 
     Of the holdout only features and keys are handed on, to find rows and groups that stand on both sides; its target is not.
@@ -76,7 +84,7 @@ def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
     if prepared.refused:
         return prepared
     learned = pd.concat([split.train, split.validation], ignore_index=True)
-    holdout = split.holdout.drop(columns=use.contract.target)
+    holdout = split.holdout.without_target()
     questions = use.task.questions(use.task.truth(learned))
     found = {
         (leak.kind, leak.column): leak
@@ -95,7 +103,7 @@ def examined(use: Project, split: Parts, prepared: Prepared) -> Prepared:
     )
 
 
-def _untunable(use: Project, split: Parts) -> str:
+def _untunable(use: Project, split: SealedParts) -> str:
     """Why the search could score no model, or nothing: its folds need truths that differ on both sides, and a feature with a value."""
     newest = use.split.at_most(split.train, use.search.rows)
     folds = [
@@ -111,7 +119,7 @@ def _untunable(use: Project, split: Parts) -> str:
     return ""
 
 
-def _unseen(use: Project, split: Parts) -> dict[str, float]:
+def _unseen(use: Project, split: SealedParts) -> dict[str, float]:
     """For each column of texts, the share of validation rows whose value train has not; columns without any are left out."""
     texts = [name for name in use.contract.features if use.contract.columns[name].type in {"text", "category"}]
     shares = {
@@ -122,8 +130,8 @@ def _unseen(use: Project, split: Parts) -> dict[str, float]:
     return {name: share for name, share in shares.items() if share}
 
 
-def _unlearnable(use: Project, name: str, truth: np.ndarray) -> str:
+def _unlearnable(part: Sealed) -> str:
     """Why a part cannot be used, or nothing."""
-    if len(truth) < FEWEST:
-        return f"too few rows: the {name} part has {len(truth)}, {FEWEST} are needed"
-    return use.task.unlearnable(truth, name)
+    if len(part) < FEWEST:
+        return f"too few rows: the {part.name} part has {len(part)}, {FEWEST} are needed"
+    return part.unlearnable

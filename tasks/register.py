@@ -18,7 +18,7 @@ from tasks.config.provenance import commit, lock, pinned
 from tasks.config.settings import Settings
 from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
-from tasks.ml.gates import Verdict
+from tasks.ml.gates import Verdict, outcome
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
@@ -34,7 +34,7 @@ def register(
     settings = Settings()
     use = Project.named(training.project, settings)
     registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
-    passed = all(verdict.passed for verdict in verdicts)
+    judged = outcome(verdicts)
     facts = _facts(use, training, prepared, best, candidate, scores, verdicts)
     detail: dict[str, Any] = {
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
@@ -42,13 +42,18 @@ def register(
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
     version = None
-    if passed:
+    if judged != "refused":
         version, detail["digest"] = _version(use, training, candidate, registry, settings, card.summary(facts))
         registry.point("challenger", version)
-    going = "releasing" if use.release.by == "itself" else "registered"
-    reason = _headline(verdicts) if passed else "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
+    states = {
+        "passed": "releasing" if use.release.by == "itself" else "registered",
+        "held": "held",
+        "refused": "refused",
+    }
+    against = "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
+    reason = against or _headline(verdicts)
     decision = Decision(
-        project=use.project, state=going if passed else "refused", reason=reason, trigger=training.reason, version=version,
+        project=use.project, state=states[judged], reason=reason, trigger=training.reason, version=version,
         snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
         resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
     )  # fmt: skip
@@ -56,7 +61,8 @@ def register(
     _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
     _announce(decision)
     shutil.rmtree(candidate.folder, ignore_errors=True)
-    Path(scores.answers).unlink(missing_ok=True)
+    for answers in (scores.answers, *([scores.trusted.answers] if scores.trusted else [])):
+        Path(answers).unlink(missing_ok=True)
     get_run_logger().info("%s: %s", decision.state, decision.reason)
     return decision
 
@@ -192,7 +198,7 @@ def _show(
 ) -> None:
     """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
     points = curve_points(journal.trainings(use.project))
-    shown = "passed" if decision.version else "refused"
+    shown = decision.state if decision.state in {"held", "refused"} else "passed"
     title = f"{use.project} {decision.snapshot}: {shown}"
     report = pictures.report(
         points,

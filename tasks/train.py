@@ -51,4 +51,5 @@ def manifest(
         "ignored": [name for name in contract.columns if name not in read], **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
+        "trusted": snapshot.trusted,
     }  # fmt: skip

@@ -16,8 +16,9 @@ from tasks.stores.journal import Journal
 from tasks.stores.lake import Lake, snapshot_named
 from tasks.stores.references import Training
 from tasks.stores.registry import Registry
+from tasks.stores.trust import Trust
 
-DONE = frozenset({"released", "registered", "refused"})
+DONE = frozenset({"released", "registered", "held", "refused"})
 
 
 @task(name="admit", cache_policy=NO_CACHE)
@@ -32,7 +33,8 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
             reason=reason,
             refused=f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}",
         )
-    past, recipe = journal.trainings(project), digest([use.digest, code(), lock()])
+    rows = Trust(use, settings).ready(rows, settings.actor)
+    past, recipe = journal.trainings(project), digest([use.digest, code(), lock(), rows.trusted])
     done = next(
         (
             row

@@ -26,6 +26,7 @@ from tasks.ml.reading import Reading
 from tasks.ml.search import Search
 from tasks.ml.slices import Slices
 from tasks.ml.split import Split
+from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     expects: Expectations = Expectations()
     contract: Contract
     split: Split
+    trusted: Trusted = Trusted()
     leaks: Leaks = Leaks()
     search: Search = Search()
     cost: Cost = Field(default=Cost(), description="binary: what wrong decisions cost; sets the threshold")

@@ -162,7 +162,7 @@ def project_yaml(name: str, draft: Draft, source: str, reading: Reading, schema:
         _line(f"split: {{kind: time, column: {_text(contract.time)}, holdout: 0.2}}", judges),
         _line("search: {seconds: 60, trials: 40}", "whichever comes first"),
         _line("cost: {false_positive: 1, false_negative: 1}", "in any unit: sets the threshold of a decision"),
-        _line("gates: [{kind: sound}, {kind: baselines}, {kind: champion}, {kind: calibration}, {kind: plausible}]", "every one must pass"),
+        _line("gates: [{kind: sound}, {kind: baselines}, {kind: champion}, {kind: trusted}, {kind: calibration}, {kind: plausible}]", "every one must pass"),
         _line("retrain: [{kind: batch, cooldown: 60}]", "when a batch has landed, once a minute at most; {kind: cron, cron: '0 4 * * 1'} adds Mondays"),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"

@@ -14,7 +14,7 @@ from pydantic import AwareDatetime, BaseModel, Field
 from ruamel.yaml import YAML
 
 from tasks.ml.explain import Importance
-from tasks.ml.gates import Verdict
+from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import METRICS, Cost, Estimate
 from tasks.ml.pages import NONE, code, escaped, number, parameters, sentence, table, verdict_table
 from tasks.ml.slices import Sliced
@@ -318,7 +318,11 @@ def _limitations(facts: CardFacts) -> str:
         else "Groups of rows were not compared with each other.",
     ]
     failed = ", ".join(escaped(verdict.gate) for verdict in facts.verdicts if not verdict.passed)
-    lines += [f"It did not pass: {failed}. It must not answer in production."] if failed else []
+    advice = {
+        "held": "A person decides whether it may answer in production",
+        "refused": "It must not answer in production",
+    }
+    lines += [f"It did not pass: {failed}. {advice[outcome(facts.verdicts)]}."] if failed else []
     return "\n".join(f"- {line}" for line in lines)
 
 

@@ -1,6 +1,6 @@
 """Gates: questions put to a challenger, and their verdicts. A refusal is a value."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
@@ -22,6 +22,7 @@ class Verdict(BaseModel, frozen=True):
         value: the number that was judged; None where there is none.
         bar: what it was held against.
         low, high: 90 % interval of the value, where it has one.
+        hold: not passed, but a person may release the version all the same.
     """
 
     gate: str
@@ -31,6 +32,7 @@ class Verdict(BaseModel, frozen=True):
     bar: float | None = None
     low: float | None = None
     high: float | None = None
+    hold: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Evidence:
         champion: answers of the champion, or None when there is none yet.
         unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
         history: the metric of the project's earlier challengers, each on the holdout of its time, oldest first.
+        trusted: the same of the trusted reference set; None when nothing was set apart.
     """
 
     y: np.ndarray
@@ -57,6 +60,7 @@ class Evidence:
     history: tuple[Estimate, ...] = ()
     kind: Kind = field(default_factory=lambda: Binary("target", positive=True, labels=("no", "yes"), cost=Cost()))
     operates: Mapping[str, float] = field(default_factory=dict)
+    trusted: "Evidence | None" = None
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""
@@ -147,6 +151,53 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
         )
 
 
+class TrustedSet(BaseModel, frozen=True, extra="forbid"):
+    """Does the trusted reference set, which no batch can touch, say the same as the newest rows? If not, a person decides."""
+
+    kind: Literal["trusted"] = "trusted"
+    slack: float = Field(
+        default=0.0, ge=0, description="how much worse than the champion it may surely be there, in units of the metric"
+    )
+    log_loss_slack: float = Field(
+        default=0.05, ge=0, description="how much worse the log loss may surely be there, in nats"
+    )
+    min_rows: int = Field(default=50, ge=2, description="fewer rows that neither model has seen say nothing")
+
+    def judge(self, evidence: Evidence) -> Verdict:
+        """Holds the challenger when one set calls it surely better than the champion and the other surely worse.
+
+        It holds as well when the trusted set cannot be asked about this champion.
+        """
+        trusted = evidence.trusted
+        if trusted is None:
+            return Verdict(gate=self.kind, passed=True, reason="nothing was set apart yet; the newest rows decide")
+        if evidence.champion is None or trusted.champion is None:
+            return Verdict(gate=self.kind, passed=True, reason="there is no champion yet; the naive baselines decide")
+        rows, metric = trusted.unseen_by_champion, trusted.metric
+        if rows.sum() < self.min_rows:
+            return Verdict(
+                gate=self.kind, passed=False, hold=True, value=int(rows.sum()), bar=self.min_rows,
+                reason=f"only {int(rows.sum())} of {len(rows)} trusted rows are new to the champion; {self.min_rows} are needed. A person decides this once",
+            )  # fmt: skip
+        gain = trusted.gain_over(trusted.champion, rows)
+        loss = trusted.gain_over(trusted.champion, rows, METRICS["log_loss"]) if trusted.kind.has_chances else None
+        recent = evidence.gain_over(evidence.champion, evidence.unseen_by_champion)
+        worse = not gain.high >= -self.slack or (loss is not None and not loss.high >= -self.log_loss_slack)
+        opposed = recent.high < 0 and gain.low > self.slack
+        seen = f"{int(rows.sum())} trusted rows that neither model has seen"
+        numbers = f"{metric.label} gain {_signed(gain)} on {seen}" + (f", log loss {_signed(loss)}" if loss else "")
+        if worse:
+            reason = f"the trusted set calls it worse than the champion: {numbers}. Look at what the newest batches hold, then release it by hand or leave it"
+        elif opposed:
+            reason = f"the trusted set calls it better than the champion, the newest rows call it worse: {numbers}; there {_signed(recent)}. Look at what the newest batches hold"
+        else:
+            reason = f"the trusted set has nothing against it: {numbers}"
+        return Verdict(
+            gate=self.kind, passed=not (worse or opposed), hold=worse or opposed, value=gain.value, low=gain.low, high=gain.high,
+            bar=-self.slack, reason=reason,
+        )  # fmt: skip
+
+
 class Calibration(BaseModel, frozen=True, extra="forbid"):
     """Do the probabilities mean what they say?"""
 
@@ -203,8 +254,8 @@ class Plausible(BaseModel, frozen=True, extra="forbid"):
         )  # fmt: skip
 
 
-Gate = Annotated[Sound | Baselines | Champion | Calibration | Plausible, Field(discriminator="kind")]
-ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), Calibration(), Plausible())
+Gate = Annotated[Sound | Baselines | Champion | TrustedSet | Calibration | Plausible, Field(discriminator="kind")]
+ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible())
 
 
 def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
@@ -220,6 +271,20 @@ def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
             ),
         ]
     return [gate.judge(evidence) for gate in gates]
+
+
+def outcome(verdicts: Sequence[Verdict]) -> Literal["passed", "held", "refused"]:
+    """What the verdicts come to. Where the trusted set contradicts the newest rows, what the newest rows say is not believed.
+
+    >>> outcome([Verdict(gate="sound", passed=True, reason=""), Verdict(gate="trusted", passed=False, hold=True, reason="")])
+    'held'
+    """
+    failed = [verdict for verdict in verdicts if not verdict.passed]
+    if not failed:
+        return "passed"
+    disputed = any(verdict.gate == "trusted" and verdict.hold for verdict in failed)
+    binding = [verdict for verdict in failed if not verdict.hold and not (disputed and verdict.gate == "champion")]
+    return "refused" if binding else "held"
 
 
 def _both(questions: Mapping[str, np.ndarray]) -> Iterator[np.ndarray]:

@@ -114,7 +114,7 @@ class Binary:
 
     name: ClassVar[Name] = "binary"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
@@ -209,7 +209,7 @@ class Multiclass:
 
     name: ClassVar[Name] = "multiclass"
     metric: ClassVar[str] = "log_loss"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
@@ -309,7 +309,7 @@ class Regression:
 
     name: ClassVar[Name] = "regression"
     metric: ClassVar[str] = "mae"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 
@@ -409,7 +409,7 @@ class Anomaly:
 
     name: ClassVar[Name] = "anomaly"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
 

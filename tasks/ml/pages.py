@@ -186,7 +186,7 @@ def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
     interval = (
         NONE if verdict.low is None or verdict.high is None else f"{number(verdict.low)} … {number(verdict.high)}"
     )
-    answer = "yes" if verdict.passed else "**no**"
+    answer = "yes" if verdict.passed else "**a person decides**" if verdict.hold else "**no**"
     return escaped(verdict.gate), answer, number(verdict.value), interval, number(verdict.bar), escaped(verdict.reason)
 
 

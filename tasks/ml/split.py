@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,20 @@ class Parts:
     immature: int = 0
 
 
+class Learnable(Protocol):
+    """Parts, as far as a model learns from them."""
+
+    @property
+    def train(self) -> pd.DataFrame:
+        """What it is fitted on."""
+        ...
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """What it is calibrated and thresholded with."""
+        ...
+
+
 Folds = list[tuple[pd.DataFrame, pd.DataFrame]]
 
 
@@ -56,7 +70,11 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.column: "datetime"}
 
-    def seen_until(self, parts: Parts) -> str:
+    def unit(self, key: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns whose equal values stand on one side as a whole: a row's key."""
+        return key
+
+    def seen_until(self, parts: Learnable) -> str:
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when there is none."""
         return _newest(parts, self.column)
 
@@ -104,7 +122,11 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.column: "datetime"} if self.column else {}
 
-    def seen_until(self, parts: Parts) -> str:
+    def unit(self, key: tuple[str, ...]) -> tuple[str, ...]:
+        """The columns whose equal values stand on one side as a whole: a row's key."""
+        return key
+
+    def seen_until(self, parts: Learnable) -> str:
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when no column tells it."""
         return _newest(parts, self.column)
 
@@ -253,6 +275,10 @@ class GroupSplit(_ByHash, frozen=True):
     kind: Literal["group"] = "group"
     group: str = Field(description="the column whose equal values are one group")
 
+    def unit(self, key: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG002 - a verb of every split
+        """The columns whose equal values stand on one side as a whole: the group."""
+        return (self.group,)
+
     def columns_needed(self) -> dict[str, Type | None]:
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.group: None} | super().columns_needed()
@@ -340,7 +366,7 @@ def _matured(rows: pd.DataFrame, column: str | None, days: float) -> tuple[pd.Da
     return mature, len(ordered) - len(mature)
 
 
-def _newest(parts: Parts, column: str | None) -> str:
+def _newest(parts: Learnable, column: str | None) -> str:
     if column is None:
         return ""
     instants = pd.concat([parts.train[column], parts.validation[column]])

@@ -22,7 +22,7 @@ from tasks.stores.lake import QUARANTINE, Lake, rows_schema
 from tasks.stores.predictions import Predictions
 from tasks.stores.tables import DataFile, Table
 
-Kind = Literal["rows", "quarantine", "outcomes"]
+Kind = Literal["rows", "quarantine", "outcomes", "trusted"]
 
 
 class Edit(BaseModel, frozen=True):
@@ -72,7 +72,7 @@ class Change(BaseModel, frozen=True):
         """The columns that a table has under the contract."""
         if table == "quarantine":
             return QUARANTINE
-        return rows_schema(self.contract if table == "rows" else outcome_contract(self.contract))
+        return rows_schema(outcome_contract(self.contract) if table == "outcomes" else self.contract)
 
 
 def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, Keys] | None = None) -> None:
@@ -141,7 +141,7 @@ class Workplace:
     @contextmanager
     def alone(self) -> Generator[None]:
         """Nobody else changes the rows of this project meanwhile."""
-        with self.journal.alone(f"land {self.project}"):
+        with self.journal.alone(f"land {self.project}"), self.lake.held():
             settle(self.project, self.lake, self.journal, self.staging)
             yield
 
@@ -156,7 +156,7 @@ class Workplace:
 
     def key(self, kind: Kind) -> tuple[str, ...]:
         """The columns that name a row of the table `rows` or `outcomes`."""
-        return self.contract.key if kind == "rows" else outcome_contract(self.contract).key
+        return outcome_contract(self.contract).key if kind == "outcomes" else self.contract.key
 
 
 def _version(table: Table) -> int | None:

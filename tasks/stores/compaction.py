@@ -13,7 +13,7 @@ from tasks.stores.lake import Lake
 from tasks.stores.staging import Stage
 from tasks.stores.tables import ROWS_OF_A_FILE, DataFile, Table
 
-KINDS: tuple[Kind, ...] = ("rows", "outcomes", "quarantine")
+KINDS: tuple[Kind, ...] = ("rows", "outcomes", "quarantine", "trusted")
 
 
 def small(files: Sequence[DataFile]) -> list[DataFile]:
@@ -44,7 +44,7 @@ def compact(place: Workplace, at: dt.datetime, at_least: int = 2) -> dict[str, i
         project=place.project, id=f"compact {name}", at=at, why=why, contract=place.contract, edits=tuple(edits), staging=str(place.staging),
     ))  # fmt: skip
     for edit in edits:
-        if edit.table != "quarantine":
+        if edit.table in {"rows", "outcomes"}:  # the tables that batches land in have an index of keys
             place.index(edit.table).rename([file.path for file in edit.remove], [file.path for file in edit.add])
     return counts
 

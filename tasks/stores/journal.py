@@ -5,7 +5,7 @@ import fcntl
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -317,25 +317,27 @@ class Journal:
             row = connection.execute(query).mappings().first()
         return dict(row) if row else None
 
-    def batches(self, project: str) -> list[dict[str, Any]]:
-        """Every batch of a project in order of arrival, without its profile."""
+    def batches(self, project: str, names: Collection[str] | None = None) -> list[dict[str, Any]]:
+        """Every batch of a project in order of arrival, without its profile; or those of these names."""
         columns = [column for column in BATCHES.c if column.name != "profile"]
         query = sa.select(*columns).where(BATCHES.c.project == project).order_by(BATCHES.c.at)
+        query = query if names is None else query.where(BATCHES.c.name.in_(names))
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
     def profiles(self, project: str, count: int) -> list[str]:
         """The profiles (JSON) of the newest landed batches of rows, oldest first."""
-        query = (
-            sa.select(BATCHES.c.profile)
+        newest = (
+            sa.select(BATCHES.c.batch)
             .where(
                 BATCHES.c.project == project, ~IS_OUTCOMES, BATCHES.c.state == "landed", BATCHES.c.profile.is_not(None)
             )
             .order_by(BATCHES.c.at.desc())
             .limit(count)
-        )
+        )  # found first: a profile is long, and all of them would be sorted
+        query = sa.select(BATCHES.c.profile).where(BATCHES.c.project == project, BATCHES.c.batch.in_(newest))
         with self.engine.connect() as connection:
-            return list(connection.scalars(query))[::-1]
+            return list(connection.scalars(query.order_by(BATCHES.c.at)))
 
     def totals(self, project: str) -> dict[str, int]:
         """Batches landed and held, rows of a project: arrived, in the table, quarantined, known already, erased; outcomes landed."""

@@ -2,8 +2,9 @@
 
 import functools
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -16,12 +17,14 @@ from tasks.ml.contract import Contract
 from tasks.ml.identity import as_text, from_binary, key_hashes, set_digest
 from tasks.ml.outcomes import AT, Labels
 from tasks.ml.profile import Profile, Profiler
-from tasks.ml.split import Parts
+from tasks.ml.sealed import SealedParts
+from tasks.ml.trusted import apart
 from tasks.stores.keys import Keys
 from tasks.stores.references import Snapshot
 from tasks.stores.tables import Table, span
 
 ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
+TRUSTED = "trusted"  # the table of what was set apart to judge by
 ROW, BATCH = "_row", "_batch"  # the 128-bit name of a row, and the batch that it came in
 NULLABLE = {  # integers with gaps stay integers, so that a row reads back as the row that landed
     pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(),
@@ -46,7 +49,7 @@ class Version:
 
 
 class Lake:
-    """The tables `rows`, `quarantine` and `outcomes` of one project under one folder or object-store URL.
+    """The tables `rows`, `quarantine`, `outcomes` and `trusted` of one project under one folder or object-store URL.
 
     Args:
         contract: names the key, the time and the target; without it there are no outcomes and no windows of time.
@@ -57,10 +60,17 @@ class Lake:
         self.landed = Table(f"{root}/{ROWS}", contract.time if contract else "")
         self.quarantine = Table(f"{root}/quarantine")
         self.outcomes = Table(f"{root}/{OUTCOMES}", AT)
+        self.trusted = Table(f"{root}/{TRUSTED}", contract.time if contract else "")
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Nobody else changes the tables meanwhile."""
+        with self.landed.held(), self.quarantine.held(), self.outcomes.held(), self.trusted.held():
+            yield
 
     def table(self, kind: str) -> Table:
-        """`rows`, `outcomes` or `quarantine`."""
-        return {ROWS: self.landed, OUTCOMES: self.outcomes, "quarantine": self.quarantine}[kind]
+        """`rows`, `outcomes`, `quarantine` or `trusted`."""
+        return {ROWS: self.landed, OUTCOMES: self.outcomes, "quarantine": self.quarantine, TRUSTED: self.trusted}[kind]
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""
@@ -89,12 +99,12 @@ class Lake:
         if table is None or not self.landed.files(table):
             return None
         if version is None:
-            labelled = self.outcomes.open()
-            outcomes = labelled.version() if labelled else None
+            outcomes = self._newest(self.outcomes)
         wanted = Snapshot(
             project=self.project, version=table.version(), outcomes=outcomes, window=window, rows=0, digest="", since="", until="",
+            trusted=self._newest(self.trusted),
         )  # fmt: skip
-        tables = list(self._tables(wanted, verify=False))
+        tables = list(self.content(wanted, verify=False))
         ids = _names(tables)
         spans = [span(rows, self.landed.time) for rows in tables if len(rows)]
         return wanted.model_copy(
@@ -104,7 +114,11 @@ class Lake:
             }
         )  # fmt: skip
 
-    def _tables(
+    def _newest(self, table: Table) -> int | None:
+        opened = table.open()
+        return opened.version() if opened else None
+
+    def content(
         self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None
     ) -> Iterator[pa.Table]:
         """The rows of a snapshot, a table for each data file, with the labels of its outcomes.
@@ -150,7 +164,7 @@ class Lake:
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
         """
-        tables = list(self._tables(snapshot))
+        tables = list(self.content(snapshot))
         ids = _names(tables)
         if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
@@ -163,13 +177,22 @@ class Lake:
         )
         return _frame([rows]).assign(**{ROW: pd.array(as_text(ids[order]), dtype="str")})
 
+    def apart(self, version: int | None) -> pd.DataFrame:
+        """The verified rows of a version of the table `trusted`, in the order of their names; without one, none."""
+        wanted = list(rows_schema(self.contract).names) if self.contract else None
+        files = [] if version is None else self.trusted.files(self.trusted.open(version))
+        if not files:
+            return pd.DataFrame(columns=wanted or [])
+        rows = _frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
+        return rows.reindex(columns=wanted) if wanted else rows  # columns that are younger than the set are empty
+
     def count(self, kind: str, version: int) -> int:
         """Rows of one version of the table `rows` or `outcomes`."""
         table = self.table(kind)
         return sum(file.rows for file in table.files(table.open(version)))
 
     def versions(self, kind: str = ROWS) -> Iterator[Version]:
-        """Every version of the table `rows` or `outcomes`, newest first."""
+        """Every version of a table, newest first."""
         table = self.table(kind).open()
         for row in table.history() if table else ():
             at = pd.Timestamp(row["timestamp"], unit="ms", tz="UTC").isoformat()
@@ -186,7 +209,7 @@ class Lake:
             for snapshot in (a, b)
         )
         same = old & new if (a.outcomes, a.window) == (b.outcomes, b.window) else frozenset()
-        gone, came = (list(self._tables(snapshot, paths=files - same)) for snapshot, files in ((a, old), (b, new)))
+        gone, came = (list(self.content(snapshot, paths=files - same)) for snapshot, files in ((a, old), (b, new)))
         before, after = _named_keys(gone, key), _named_keys(came, key)
         left, entered = before.keys() - after.keys(), after.keys() - before.keys()
         changed = {before[name] for name in left} & {after[name] for name in entered}
@@ -197,7 +220,7 @@ class Lake:
     def profile(self, snapshot: Snapshot, contract: Contract, positive: str | bool | int | None) -> Profile:
         """What the rows of a snapshot look like as a whole."""
         profiler = Profiler(contract, positive)
-        for rows in self._tables(snapshot):
+        for rows in self.content(snapshot):
             there = [
                 rows[field.name].cast(field.type)
                 if field.name in rows.column_names
@@ -206,6 +229,11 @@ class Lake:
             ]
             profiler.add(pa.table(there, schema=contract.schema))
         return profiler.result()
+
+    @staticmethod
+    def frame(rows: pa.Table) -> pd.DataFrame:
+        """Rows as they are learned from: integers with gaps stay integers, names are 32 hex digits."""
+        return _frame([rows])
 
     # -- keys ---------------------------------------------------------------------------------------------------------
     def follow(self, keys: Keys, table: Table, key: tuple[str, ...]) -> None:
@@ -303,9 +331,14 @@ def _moment(text: str | None, lake: Lake) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def parts(use: Project, snapshot: Snapshot, root: str) -> Parts:
-    """The verified rows of a snapshot, split as the project says; rows without a label wait. Read once a process."""
-    rows = Lake(use.project, root, use.contract).read(snapshot)
+def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
+    """The verified rows of a snapshot, split as the project says; what judges is sealed. Read once a process.
+
+    Rows without a label wait. What was set apart is in no other part, under whatever content it came again.
+    """
+    lake = Lake(use.project, root, use.contract)
+    rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
+    rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
     labelled = rows[use.contract.target].notna() | (not use.task.needs_labels)
     made = use.split.apply(rows[labelled].reset_index(drop=True))
-    return replace(made, immature=made.immature + int((~labelled).sum()))
+    return SealedParts.of(made, trusted, use.task, use.contract.target, waiting=int((~labelled).sum()))

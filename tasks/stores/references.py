@@ -20,6 +20,7 @@ class Snapshot(BaseModel, frozen=True):
         rows: number of rows.
         digest: SHA-256 over the content of all rows, whatever their order.
         since, until: time of the oldest and the newest row.
+        trusted: version of the Delta table `trusted`, whose rows judge and never teach; None: nothing was set apart.
     """
 
     project: str
@@ -30,6 +31,7 @@ class Snapshot(BaseModel, frozen=True):
     until: str
     outcomes: int | None = None
     window: tuple[str, str] = ("", "")
+    trusted: int | None = None
 
     @property
     def name(self) -> str:
@@ -107,6 +109,7 @@ class Prepared(BaseModel, frozen=True):
         windows: (oldest, newest) time by part.
         refused: why nothing can be learned; empty when it can.
         immature: rows whose label may still change; pending, in no part.
+        trusted: rows of the trusted reference set.
         unseen: share of validation rows with a value of that column that train has not, where there are any.
         leaks: what knows too much but does not forbid a training, a sentence each.
     """
@@ -116,6 +119,7 @@ class Prepared(BaseModel, frozen=True):
     rates: dict[str, float]
     refused: str = ""
     immature: int = 0
+    trusted: int = 0
     unseen: dict[str, float] = {}
     leaks: tuple[str, ...] = ()
 
@@ -156,6 +160,22 @@ class Candidate(BaseModel, frozen=True):
     operates: dict[str, float]
 
 
+class OnTrusted(BaseModel, frozen=True):
+    """What came out on the trusted reference set.
+
+    Attributes:
+        rows: how many; unseen: how many of them the champion has not learned from either.
+        metric: the challenger's; champion: the champion's on the rows that neither has seen.
+        answers: file with the truth and both answers for every row.
+    """
+
+    rows: int
+    unseen: int
+    metric: Estimate
+    champion: Estimate | None
+    answers: str
+
+
 class Scores(BaseModel, frozen=True):
     """What came out on the holdout.
 
@@ -165,6 +185,7 @@ class Scores(BaseModel, frozen=True):
         operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.
         importance: the columns that the challenger relies on; slices: the metric of groups of rows, where the project names any.
         answers: file with the truth and everybody's answer for every row of the holdout.
+        trusted: the same of the trusted reference set, where there is one.
     """
 
     metric: Estimate
@@ -177,13 +198,15 @@ class Scores(BaseModel, frozen=True):
     importance: Importance
     slices: Sliced | None = None
     answers: str
+    trusted: OnTrusted | None = None
 
 
 class Decision(BaseModel, frozen=True):
     """How a training ended.
 
     Attributes:
-        state: released, releasing (on its way), registered (waits for a person), refused, or failed.
+        state: released, releasing (on its way), registered (waits for a person), held (the two holdouts disagree: a person
+            decides), refused, or failed.
         version: the registered version; None when refused.
         metric, value, low, high: the challenger on the holdout.
         champion: version and value of the champion that it was compared with.

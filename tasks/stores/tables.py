@@ -11,7 +11,8 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.fs
 import pyarrow.parquet
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, PostCommitHookProperties, RemoveAction, create_table_with_add_actions
 from pydantic import BaseModel
 
@@ -95,13 +96,29 @@ class Table:
     def __init__(self, root: str, time: str = "") -> None:
         self.root, self.time = root, time
         self.options = _options() if root.startswith("s3://") else None
+        self._is_held, self._opened = False, None
 
     # -- what is there ------------------------------------------------------------------------------------------------
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Nobody else changes the table meanwhile: it is opened once, because each time costs a look at the whole log."""
+        self._is_held, self._opened = True, None
+        try:
+            yield
+        finally:
+            self._is_held, self._opened = False, None
+
     def open(self, version: int | None = None) -> DeltaTable | None:
         """The table at a version (default: the newest), or None before the first commit."""
-        if not DeltaTable.is_deltatable(self.root, storage_options=self.options):
+        if version is None and self._opened is not None:
+            return self._opened
+        try:
+            table = DeltaTable(self.root, version=version, storage_options=self.options)
+        except TableNotFoundError:
             return None
-        return DeltaTable(self.root, version=version, storage_options=self.options)
+        if version is None and self._is_held:
+            self._opened = table
+        return table
 
     def files(self, table: DeltaTable | None) -> list[DataFile]:
         """The data files of an opened table, by name."""
@@ -212,6 +229,7 @@ class Table:
             post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
         )  # fmt: skip
         table.update_incremental()
+        self._opened = table if self._is_held else None
         return table.version()
 
     def delete(self, names: Sequence[str], at: dt.datetime, reason: str) -> None:

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from tasks.ml.gates import ALL, Baselines, Calibration, Champion, Evidence, Plausible, Sound, Verdict, judge
+from tasks.ml.gates import (
+    ALL,
+    Baselines,
+    Calibration,
+    Champion,
+    Evidence,
+    Plausible,
+    Sound,
+    TrustedSet,
+    Verdict,
+    judge,
+    outcome,
+)
 from tasks.ml.kinds import Binary
 from tasks.ml.leaks import jump
 from tasks.ml.metrics import Cost, Estimate, metrics_of
@@ -291,3 +303,80 @@ def test_verdicts_come_in_the_order_of_the_gates():
 def test_the_same_evidence_gives_the_same_verdicts():
     """A judgement can be repeated to the last digit."""
     assert judge(ALL, evidence(GOOD, WORSE)) == judge(ALL, evidence(GOOD, WORSE))
+
+
+# -- the trusted set --------------------------------------------------------------------------------------------------
+def both(recent: Evidence, trusted: Evidence | None) -> list[Verdict]:
+    """The verdicts when a second set of rows is asked."""
+    return judge(ALL, replace(recent, trusted=trusted))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_two_sets_that_agree_promote(metric):
+    """Better on the newest rows and on the trusted ones: nothing stands against it, whatever the metric."""
+    shown = evidence(GOOD, WORSE, metric)
+    assert outcome(both(shown, shown)) == "passed"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_challenger_that_is_worse_on_trusted_rows_is_held(metric):
+    """Better on the newest rows, surely worse on the trusted ones: held for a person, and the reason says where to look."""
+    verdicts = both(evidence(GOOD, WORSE, metric), evidence(WORSE, GOOD, metric))
+    assert outcome(verdicts) == "held"
+    (against,) = [verdict for verdict in verdicts if not verdict.passed]
+    assert (against.gate, against.hold) == ("trusted", True)
+    assert "calls it worse than the champion" in against.reason
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_challenger_that_only_trusted_rows_call_better_is_held(metric):
+    """Surely worse on the newest rows, surely better on the trusted ones: what the newest rows say is not believed."""
+    verdicts = both(evidence(WORSE, GOOD, metric), evidence(GOOD, WORSE, metric))
+    failed = {verdict.gate for verdict in verdicts if not verdict.passed}
+    assert {"champion", "trusted"} <= failed
+    assert next(verdict for verdict in verdicts if verdict.gate == "trusted").hold
+    assert outcome(verdicts) == ("held" if failed == {"champion", "trusted"} else "refused")
+
+
+def test_a_tie_on_trusted_rows_leaves_the_newest_rows_to_decide():
+    """The same answers on the trusted rows contradict nobody: better is promoted, a tie keeps the champion."""
+    tie = evidence(GOOD, GOOD)
+    assert outcome(both(evidence(GOOD, WORSE), tie)) == "passed"
+    assert outcome(both(tie, tie)) == "refused"
+
+
+def test_a_worse_log_loss_on_trusted_rows_is_enough_to_hold():
+    """The rank is the same, the probabilities are squeezed: log loss is surely worse, and a person decides."""
+    squeezed = np.clip(GOOD**4, 1e-4, 1)
+    found = next(
+        verdict for verdict in both(evidence(GOOD, WORSE), evidence(squeezed, GOOD)) if verdict.gate == "trusted"
+    )
+    assert (found.passed, found.hold) == (False, True)
+    assert "log loss" in found.reason
+
+
+def test_trusted_rows_that_the_champion_has_seen_do_not_count():
+    """With fewer than fifty that are new to it the set cannot be asked, and a person decides once."""
+    found = next(
+        verdict
+        for verdict in both(evidence(GOOD, WORSE), evidence(GOOD, WORSE, seen=N - 49))
+        if verdict.gate == "trusted"
+    )
+    assert (found.passed, found.hold, found.value) == (False, True, 49)
+    assert (
+        TrustedSet(min_rows=49).judge(replace(evidence(GOOD, WORSE), trusted=evidence(GOOD, WORSE, seen=N - 49))).passed
+    )
+
+
+def test_trusted_rows_of_one_class_agree_with_nobody():
+    """A metric that does not exist there is no agreement: held."""
+    one = replace(evidence(GOOD, WORSE), y=np.zeros(N, dtype=int))
+    assert TrustedSet().judge(replace(evidence(GOOD, WORSE), trusted=one)).hold
+
+
+def test_a_refusal_is_stronger_than_a_hold():
+    """A gate that no person may overrule beside one that waits for a person: refused."""
+    hold = Verdict(gate="trusted", passed=False, hold=True, reason="")
+    assert outcome([hold, Verdict(gate="champion", passed=False, reason="")]) == "held"
+    assert outcome([hold, Verdict(gate="calibration", passed=False, reason="")]) == "refused"
+    assert outcome([Verdict(gate="champion", passed=False, reason="")]) == "refused"

@@ -19,6 +19,8 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import models
 from tasks.ml.features import matrix
+from tasks.ml.judging import judging
+from tasks.ml.sealed import SealedParts
 from tasks.ml.split import Parts
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import ROW, parts
@@ -59,13 +61,18 @@ def part(first: int, count: int, positive: int) -> pd.DataFrame:
     )
 
 
+def sealed(use: Project, made: Parts) -> SealedParts:
+    """The same parts as the lake hands them out, without a trusted set."""
+    return SealedParts.of(made, made.holdout.head(0), use.task, use.contract.target)
+
+
 def described(sizes: dict[str, int] | None = None, positive: dict[str, int] | None = None) -> Prepared:
     """What is said about parts of these sizes with so many positives, by default a quarter."""
     first, frames = 0, {}
     for name, count in (SIZES | (sizes or {})).items():
         frames[name] = part(first, count, (positive or {}).get(name, count // 4))
         first += count
-    return prepare.describe(project(), Parts(**frames))
+    return prepare.describe(project(), sealed(project(), Parts(**frames)))
 
 
 def test_parts_are_described_by_size_window_and_share():
@@ -120,14 +127,16 @@ def test_i_19_immature_rows_are_pending_and_counted():
     """Rows of the last days are in no part; their number is in what is said, and in the reason when too little is left."""
     use = project(split={"column": "at", "matures": 5})
     rows = part(0, 600, 150)
-    found = prepare.describe(use, use.split.apply(rows))
+    found = prepare.describe(use, sealed(use, use.split.apply(rows)))
     pending = int((rows["at"] > rows["at"].max() - pd.Timedelta(days=5)).sum())
     assert (pending, found.immature) == (120, 120)
     assert sum(found.rows.values()) == 480
     assert found.refused == ""
     assert "pending: 120 rows whose label may still change" in prepare.said(found)
     short = project(split={"column": "at", "matures": 23})
-    assert prepare.describe(short, short.split.apply(rows)).refused.endswith("; 552 rows wait for their label")
+    assert prepare.describe(short, sealed(short, short.split.apply(rows))).refused.endswith(
+        "; 552 rows wait for their label"
+    )
 
 
 # -- rows of any shape --------------------------------------------------------------------------------------------------
@@ -166,7 +175,7 @@ def test_i_15_no_shape_of_columns_stops_a_training(choices, seed):
     rows = part(0, 600, 150).drop(columns="amount")
     for name, values in choices.items():
         rows[name] = typed(rng.choice(values, len(rows)).tolist(), SHAPES[name][0])
-    split = ANY.split.apply(rows)
+    split = sealed(ANY, ANY.split.apply(rows))
     prepared = prepare.examined(ANY, split, prepare.describe(ANY, split))
     if not rows[list(SHAPES)].notna().to_numpy().any():
         assert prepared.refused.startswith("nothing to learn from: no feature holds any value")
@@ -187,7 +196,7 @@ def test_i_16_a_class_that_no_fold_can_learn_is_refused():
     use = project()
     split = use.split.apply(part(0, 480, 120))
     early = split.train.assign(y=pd.array(np.arange(len(split.train)) < 40, dtype="boolean"))
-    refused = prepare.describe(use, Parts(early, split.validation, split.holdout)).refused
+    refused = prepare.describe(use, sealed(use, Parts(early, split.validation, split.holdout))).refused
     assert (
         refused
         == "insufficient classes: none of the 3 folds of the train part has both 'healthy' and 'finding' in y before and after its cut"
@@ -207,7 +216,7 @@ def test_i_17_categories_that_train_never_met_are_answered_and_counted():
     )
     known = set(split.train["kind"])
     wanted = np.mean([kind not in known for kind in split.validation["kind"]])
-    prepared = prepare.describe(use, split)
+    prepared = prepare.describe(use, sealed(use, split))
     assert prepared.unseen == {"kind": pytest.approx(wanted)}
     assert wanted >= fresh.mean()
     assert f"'kind': {wanted:.1%} of the validation rows hold a value that train has not" in prepare.said(prepared)
@@ -395,9 +404,11 @@ def test_i_07_late_rows_never_enter_a_closed_evaluation_window(tmp_path, monkeyp
     closed = use.split.apply(first)
     parts.cache_clear()
     again = parts(use, before, settings.lake("small"))
-    for name in ("train", "validation", "holdout"):
-        assert set(getattr(again, name)["id"]) == set(getattr(closed, name)["id"])
     later = parts(use, after, settings.lake("small"))
-    assert set(late["id"]) <= set(later.holdout["id"])
+    with judging():
+        assert set(again.holdout.rows["id"]) == set(closed.holdout["id"])
+        assert set(late["id"]) <= set(later.holdout.rows["id"])
+        assert again.holdout.rows[ROW].is_unique
+    for name in ("train", "validation"):
+        assert set(getattr(again, name)["id"]) == set(getattr(closed, name)["id"])
     assert late["at"].min() >= closed.holdout["at"].min()  # they do lie inside the window
-    assert again.holdout[ROW].is_unique
