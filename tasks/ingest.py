@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -428,12 +428,17 @@ class Landings(Workplace):
         return sorted({*same, *([self.named(supersedes)["batch"]] if supersedes else [])})
 
     def _replaceable(self, batches: list[str]) -> Callable[[np.ndarray], np.ndarray]:
-        """Which row names, (n, 16) bytes, belong to these batches: (n,) bool."""
-        names, table = set[bytes](), self.table
-        for file in table.files(table.open()) if batches else ():
-            rows = table.peek(file, [ROW, BATCH])
-            names.update(rows.filter(pc.is_in(rows[BATCH], pa.array(batches)))[ROW].to_pylist())  # ty: ignore[missing-attribute]
-        return lambda ids: np.array([bytes(row) in names for row in ids] if names else [False] * len(ids), dtype=bool)
+        """Which row names, (n, 16) bytes, belong to these batches: (n,) bool. The table is looked at when somebody asks of any."""
+
+        @cache
+        def names() -> set[bytes]:
+            found, table = set[bytes](), self.table
+            for file in table.files(table.open()) if batches else ():
+                rows = table.peek(file, [ROW, BATCH])
+                found.update(rows.filter(pc.is_in(rows[BATCH], pa.array(batches)))[ROW].to_pylist())  # ty: ignore[missing-attribute]
+            return found
+
+        return lambda ids: np.array([bytes(row) in names() for row in ids], dtype=bool)
 
     def _stamped(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known."""

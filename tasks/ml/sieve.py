@@ -65,7 +65,8 @@ def sift(
             met = left[there]
             if find is landed and len(met):
                 same = (ids[met] == names[there]).all(axis=1)
-                may = ~same & replaceable(names[there])
+                may = ~same
+                may[may] = replaceable(names[there][may])
                 fate[met[may]], older[met[may]] = CORRECTED, names[there][may]
                 met, names, there = met[~may], names[there][~may], slice(None)
             _meet(met, ids, names[there], fate, reasons, len(rules) - (1 if find is earlier else 0))

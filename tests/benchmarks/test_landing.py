@@ -251,10 +251,11 @@ def _landings(home: Path) -> Landings:
 
 def _landed(landings: Landings, rows: pa.Table, folder: Path) -> float:
     """Seconds of one landing."""
-    file = folder / "batch.parquet"
+    file = folder / f"{rows['id'][0]}.parquet"
     pa.parquet.write_table(rows, file)
     start = time.perf_counter()
     landing = landings.land(file)
     seconds = time.perf_counter() - start
+    file.unlink()
     assert landing.landed == 1000
     return seconds

@@ -16,7 +16,7 @@ from tests.samples import until, write_rows
 
 pytestmark = pytest.mark.stack
 FIRST, SECOND = slice(0, 1772), slice(1772, 2972)
-ENDED = {"released", "registered", "refused", "failed"}
+ENDED = {"released", "registered", "held", "refused", "failed"}
 
 
 def keepfit(*words: str) -> tuple[int, dict]:
@@ -83,6 +83,7 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
         "sound",
         "baselines",
         "champion",
+        "trusted",
         "calibration",
         "plausible",
     ]
