@@ -1,5 +1,6 @@
 """Tune: an Optuna search over families and parameters on time-ordered folds, inside a time budget, resumable."""
 
+import math
 import os
 import subprocess
 import sys
@@ -115,7 +116,11 @@ class Search:
         asked = self.use.search
         while (done := _count(study, running=others)) < asked.trials and (not done or time.monotonic() < deadline):
             study.sampler = studies.sampler(asked.seed, len(study.trials) if others else done, others=others)
-            self.run(study, study.ask(), deadline)
+            trial = study.ask()
+            if others and _count(study, running=True, before=trial.number) >= asked.trials:
+                _give_up(study, trial)  # somebody else asked for the last one at the same moment
+                break
+            self.run(study, trial, deadline)
             told()
 
     def run(self, study: "Study", trial: "Trial", deadline: float) -> None:
@@ -244,10 +249,17 @@ def _earlier(use: Project, settings: Settings) -> list[Recipe]:
     return [Recipe.model_validate(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED])]
 
 
-def _count(study: "Study", *, running: bool) -> int:
-    """Trials that are finished; and those under way, when they count."""
-    under_way = sum(trial.state.name == "RUNNING" for trial in study.get_trials(deepcopy=False)) if running else 0
-    return len(_finished(study)) + under_way
+def _count(study: "Study", *, running: bool, before: float = math.inf) -> int:
+    """Trials that are finished; and those under way, when they count. `before`: only those of a smaller number."""
+    under_way = [trial for trial in study.get_trials(deepcopy=False) if running and trial.state.name == "RUNNING"]
+    return sum(trial.number < before for trial in (*_finished(study), *under_way))
+
+
+def _give_up(study: "Study", trial: "Trial") -> None:
+    """Ends a trial that was one too many."""
+    import optuna
+
+    study.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 def _cpu_seconds() -> float:

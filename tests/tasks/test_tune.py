@@ -294,11 +294,29 @@ def test_two_processes_share_one_search(tmp_path: Path, monkeypatch: pytest.Monk
     search = tune.Search.of(use, snapshot, here)
     shown = SimpleNamespace(update=looks.append)
     tune._together(search, found, snapshot, cast("tune.Progress", shown), time.monotonic() + 600)
-    ended = [trial for trial in found.trials if trial.state.is_finished()]
-    assert len(found.trials) == len(ended) == 6
+    ended = tune._finished(found)
+    assert len(ended) == 6
+    assert all(trial.state.is_finished() for trial in found.trials)  # one that both asked for at once was given up
     assert len({trial.params["logistic.C"] for trial in ended}) == 6
     assert looks
     best = tune._best(found, search, 0, 1.0, 1.0)
     again = search.examination.mark(best.recipe, lambda _step, _loss: None)
     assert again is not None
     assert best.value == pytest.approx(-again.loss)
+
+
+def test_whoever_asks_for_one_trial_too_many_gives_it_up(monkeypatch: pytest.MonkeyPatch):
+    """Two searchers see that one trial is left and both ask for it: the later number is given up, and the total is as asked."""
+    use, found, theirs = project(trials=3), study(), list[optuna.Trial]()
+    search, ask = tune.Search.over(use, rows()), found.ask
+
+    def slower() -> optuna.Trial:
+        if len(tune._finished(found)) == 2 and not theirs:
+            theirs.append(ask())  # somebody else was a moment quicker
+        return ask()
+
+    monkeypatch.setattr(found, "ask", slower)
+    search.go_on(found, time.monotonic() + FOREVER, lambda: None, others=True)
+    assert [trial.state for trial in found.trials[-2:]] == [TrialState.RUNNING, TrialState.FAIL]
+    search.run(found, theirs[0], time.monotonic() + FOREVER)
+    assert len(tune._finished(found)) == 3
