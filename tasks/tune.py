@@ -104,18 +104,19 @@ class Search:
             ranked = examination.ranked() if asked.columns and many and examination.folds else ()
         return cls(use, Space(asked.families, tuple(windows), ranked), examination)
 
-    def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, others: bool = False) -> None:
+    def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, place: int | None = None) -> None:
         """Runs trials until so many are finished or the time is over; the first one always runs to its end.
 
         Args:
             study: where the trials are.
             deadline: on the clock `time.monotonic`.
             told: is called after every trial.
-            others: somebody else searches at the same time; what they have begun counts.
+            place: which of several is searching; what the others have begun counts, and each draws by itself. None: nobody else.
         """
-        asked = self.use.search
+        asked, others = self.use.search, place is not None
         while (done := _count(study, running=others)) < asked.trials and (not done or time.monotonic() < deadline):
-            study.sampler = studies.sampler(asked.seed, len(study.trials) if others else done, others=others)
+            number = done if place is None else len(study.trials)
+            study.sampler = studies.sampler(asked.seed + (place or 0), number, others=others)
             trial = study.ask()
             if others and _count(study, running=True, before=trial.number) >= asked.trials:
                 _give_up(study, trial)  # somebody else asked for the last one at the same moment
@@ -156,6 +157,7 @@ class Part(BaseModel, frozen=True):
         study: name of the study.
         ranked: as in `Space`, so that all search in the same space.
         until: when the search ends, in seconds since 1970.
+        place: which of the processes this is, from 0.
     """
 
     project: str
@@ -163,6 +165,7 @@ class Part(BaseModel, frozen=True):
     study: str
     ranked: tuple[str, ...]
     until: float
+    place: int = 0
 
 
 def explore(part: str) -> None:
@@ -180,7 +183,7 @@ def explore(part: str) -> None:
         if os.getppid() != parent:
             sys.exit("the search was left alone")
 
-    search.go_on(study, time.monotonic() + asked.until - time.time(), told, others=True)
+    search.go_on(study, time.monotonic() + asked.until - time.time(), told, place=asked.place)
 
 
 def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progress", deadline: float) -> None:
@@ -189,17 +192,18 @@ def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progre
     until = time.time() + deadline - time.monotonic()
     part = Part(
         project=search.use.project, snapshot=snapshot, study=study.study_name, ranked=search.space.ranked, until=until
-    ).model_dump_json()
+    )
     for _ in _on_this_machine(asked, part):
         shown.update(study)
 
 
-def _on_this_machine(asked: Asked, part: str) -> Iterator[None]:
+def _on_this_machine(asked: Asked, part: Part) -> Iterator[None]:
     """So many processes; they end with this one. Yields while they run."""
-    command = [sys.executable, "-c", "import sys; from tasks.tune import explore; explore(sys.argv[1])", part]
+    command = [sys.executable, "-c", "import sys; from tasks.tune import explore; explore(sys.argv[1])"]
+    parts = [part.model_copy(update={"place": place}).model_dump_json() for place in range(asked.workers)]
     # Prefect's variables would make their logs those of this task run
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    processes = [subprocess.Popen(command, env=environment) for _ in range(asked.workers)]
+    processes = [subprocess.Popen([*command, each], env=environment) for each in parts]
     try:
         while any(process.poll() is None for process in processes):
             yield

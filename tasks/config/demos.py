@@ -13,7 +13,7 @@ from tasks.config.errors import KeepfitError, suggestion
 if TYPE_CHECKING:
     import pandas as pd
 
-PERIODS = {"month": ("M", "%Y-%m"), "quarter": ("Q", "%Y-Q%q")}
+PERIODS = {"week": ("W-SUN", "%G-W%V"), "month": ("M", "%Y-%m"), "quarter": ("Q", "%Y-Q%q")}
 
 
 def source(package: str, file: str, sha256: str) -> Path:

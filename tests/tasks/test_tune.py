@@ -316,7 +316,7 @@ def test_whoever_asks_for_one_trial_too_many_gives_it_up(monkeypatch: pytest.Mon
         return ask()
 
     monkeypatch.setattr(found, "ask", slower)
-    search.go_on(found, time.monotonic() + FOREVER, lambda: None, others=True)
+    search.go_on(found, time.monotonic() + FOREVER, lambda: None, place=0)
     assert [trial.state for trial in found.trials[-2:]] == [TrialState.RUNNING, TrialState.FAIL]
     search.run(found, theirs[0], time.monotonic() + FOREVER)
     assert len(tune._finished(found)) == 3
