@@ -31,7 +31,7 @@ SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "roc_auc": roc_auc_score,
 }
 FEWEST = 10  # rows of either class; with fewer, a period is neither judged nor learned from alone
-PROJECTS = ["milling", "thyroid", "flights"]
+PROJECTS = ["fraud", "milling", "thyroid", "flights"]
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ def test_quarters_hold_the_same_rows(tmp_path, thyroid):
 
 def test_an_unknown_period_is_refused(tmp_path):
     """A period that is not offered is answered with those that are."""
-    with pytest.raises(KeepfitError, match=r"every is 'months'\. Wanted: month, quarter\. Did you mean 'month'\?"):
+    with pytest.raises(KeepfitError, match=r"every is 'months'\. Wanted: week, month, quarter\. Did you mean 'month'\?"):
         script("thyroid").batches(tmp_path, every="months")
 
 
