@@ -35,7 +35,7 @@ LARGEST_ID = 1 << 32  # of a customer or terminal
 
 SENT = ["payment", "time", "customer", "terminal", "amount", "away", "weekend", "night"]
 FEATURES = [
-    f"{who}_{what}_{days}d" for who, whats in (("customer", ("count", "mean")), ("terminal", ("count", "risk"))) for what in whats for days in WINDOWS
+    f"{who}_{what}_{days}d" for who, ways in (("customer", ("count", "mean")), ("terminal", ("count", "risk"))) for what in ways for days in WINDOWS
 ]  # fmt: skip
 
 
