@@ -1,7 +1,6 @@
 """The payments simulation: the described process found again in its rows, features that know no future, patterns at their dates."""
 
 import datetime as dt
-import importlib.util
 import sys
 from types import ModuleType
 
@@ -18,20 +17,15 @@ from sklearn.tree import DecisionTreeClassifier
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ingest import Landings
+from tests.samples import data_of
 
 NOW = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
 
 
 @pytest.fixture(scope="module")
 def data() -> ModuleType:
-    """The project's data.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("data_of_fraud", REPOSITORY / "deployments" / "fraud" / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    """The project's data.py."""
+    return data_of("fraud")
 
 
 @pytest.fixture(scope="module")
