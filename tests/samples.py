@@ -1,11 +1,14 @@
 """What tests share: rows as files, a light project, a free port, and waiting for a thing to happen."""
 
 import csv
+import importlib.util
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from tasks.config.settings import REPOSITORY
@@ -50,3 +53,14 @@ def light_projects(folder: Path) -> Path:
     lines = [LIGHT if line.startswith("search:") else line for line in text.splitlines()]
     (folder / "thyroid" / "project.yaml").write_text("\n".join(lines) + "\n")
     return folder
+
+
+def data_of(project: str, folder: Path = REPOSITORY / "deployments") -> ModuleType:
+    """A project's data.py, which belongs to no package."""
+    spec = importlib.util.spec_from_file_location(f"data_of_{project}", folder / project / "data.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module

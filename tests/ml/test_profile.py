@@ -2,7 +2,6 @@
 """Profiles of batches, what is odd about one, and how two sets of rows differ."""
 
 import datetime as dt
-import importlib.util
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -19,6 +18,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.contract import Column, Contract
 from tasks.ml.profile import Expectations, Finding, Profile, Profiler, Repeats, differences
+from tests.samples import data_of
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
 NOW = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
@@ -606,11 +606,7 @@ def test_i_22_i_23_faults_planted_in_thyroid_are_held(thyroid, attack):
 @pytest.mark.slow
 def test_no_month_of_flights_is_held(tmp_path):
     """Twelve real months with all of a year's seasons, 27,000 flights each."""
-    spec = importlib.util.spec_from_file_location("data_of_flights", DEPLOYMENTS / "flights" / "data.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = data_of("flights")
     use = Project.named("flights", Settings(projects=DEPLOYMENTS))
     profiles: list[Profile] = []
     for path in module.batches(tmp_path, "month"):
