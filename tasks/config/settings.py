@@ -22,6 +22,7 @@ class Settings(BaseSettings):
         prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
         database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
         lake_url: folder or object-store URL of the Delta tables.
+        dask: address of a Dask scheduler, like tcp://host:8786, whose workers search; they need the same environment as this process.
         token: what a program that uploads batches must show; without one, only programs on this machine may.
         upload_bytes: the biggest batch that may be uploaded.
         actor: who is recorded as the person behind a command.
@@ -41,6 +42,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     studies_url: str | None = None
     lake_url: str | None = None
+    dask: str | None = None
     token: SecretStr | None = None
     upload_bytes: int = Field(default=1 << 30, ge=1)
     actor: str = Field(default_factory=lambda: f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}")

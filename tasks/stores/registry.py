@@ -150,6 +150,12 @@ class Registry:
         """Closes a run."""
         self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
 
+    def abandon(self, training: int) -> None:
+        """Closes what is still open of a training that was killed."""
+        open_runs = f"attributes.status = 'RUNNING' and tags.`keepfit.training` = '{training}'"
+        for run in self.client.search_runs([self.experiment()], open_runs):
+            self.client.set_terminated(run.info.run_id, status="KILLED")
+
     def link(self, run: str) -> str | None:
         """The run's page, when a server runs."""
         return f"{self.uri}/#/experiments/{self.experiment()}/runs/{run}{UI}" if self.uri.startswith("http") else None
