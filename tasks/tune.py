@@ -49,6 +49,7 @@ POLL = 0.2  # seconds between two looks at whether processes have ended
 PATIENCE = 20  # seconds that a Dask scheduler has to answer
 REMEMBERED = 3  # searches whose best recipe is tried first
 ROUNDS = 3  # how often a search goes on after processes of it were killed
+APART = "import sys; from tasks.tune import explore_apart; explore_apart(sys.argv[1])"
 LOG = logging.getLogger(__name__)
 
 
@@ -214,7 +215,7 @@ def explore_apart(part: str) -> None:
     """The same as the whole of a process, which ends with whoever holds the other end of its stdin, by a kill too."""
 
     def outlive_nobody() -> None:
-        sys.stdin.buffer.read()
+        os.read(0, 1)  # not through sys.stdin, whose lock would be in the way when this process ends
         os._exit(1)
 
     threading.Thread(target=outlive_nobody, daemon=True).start()
@@ -254,21 +255,19 @@ def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progre
         if use.search.workers > 1
         else [part]
     )
-    lost = LostError("nobody searched")
     for _ in range(ROUNDS):
+        lost: LostError | None = None
         try:
             for _ in _on_dask(settings, parts) if settings.dask else _on_this_machine(parts):
                 shown.update(study)
         except LostError as error:
             lost = error
-            LOG.warning("%s; their trials are tried again", error)
-            studies.reap(study)
-        else:
+        orphans, done = studies.reap(study), _count(study, running=False)
+        if not (lost or orphans) or done >= use.search.trials or (done and time.monotonic() > deadline):
             return
-        if (done := _count(study, running=False)) >= use.search.trials or (done and time.monotonic() > deadline):
-            return
+        LOG.warning("%s; %s trials are tried again", lost or "a worker of the search was lost", orphans)
     raise RuntimeError(
-        f"{lost}, {ROUNDS} times. Finished trials are kept; look whether memory ran out, and train again to go on."
+        f"{lost or 'Workers of the search were lost'}, {ROUNDS} times. Finished trials are kept; look whether memory ran out, and train again to go on."
     )
 
 
@@ -283,11 +282,11 @@ def _on_this_machine(parts: list[Part]) -> Iterator[None]:
     Raises:
         LostError: some were killed; the others ended by themselves.
     """
-    command = [sys.executable, "-c", "import sys; from tasks.tune import explore_apart; explore_apart(sys.argv[1])"]
     # Prefect's variables would make their logs those of this task run
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
     processes = [
-        subprocess.Popen([*command, part.model_dump_json()], env=environment, stdin=subprocess.PIPE) for part in parts
+        subprocess.Popen([sys.executable, "-c", APART, part.model_dump_json()], env=environment, stdin=subprocess.PIPE)
+        for part in parts
     ]
     try:
         while any(process.poll() is None for process in processes):

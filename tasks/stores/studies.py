@@ -25,13 +25,16 @@ def study(url: str, name: str, seed: int) -> "Study":
     return found
 
 
-def reap(study: "Study") -> None:
-    """Marks every trial failed that is RUNNING, and queues it again. The caller knows that nobody works on any."""
+def reap(study: "Study") -> int:
+    """Marks every trial failed that is RUNNING, and queues it again; gives how many. The caller knows that nobody works on any."""
     from optuna.trial import TrialState
 
+    reaped = 0
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True).state == TrialState.FAIL:
             study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            reaped += 1
+    return reaped
 
 
 def opened(url: str, name: str, seed: int, *, others: bool = False) -> "Study":
