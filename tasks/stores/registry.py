@@ -21,6 +21,9 @@ class Registry:
     def __init__(self, project: str, uri: str, artifacts: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault(
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+        )  # a training whose terminal is gone failed on it
         import mlflow
 
         mlflow.set_tracking_uri(uri)
@@ -151,9 +154,10 @@ class Registry:
         self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
 
     def abandon(self, training: int) -> None:
-        """Closes what is still open of a training that was killed."""
-        open_runs = f"attributes.status = 'RUNNING' and tags.`keepfit.training` = '{training}'"
-        for run in self.client.search_runs([self.experiment()], open_runs):
+        """Closes the run of a training that was killed, also one that MLflow closed itself when the model was logged."""
+        mine = f"tags.`keepfit.training` = '{training}'"
+        newest = ["attributes.start_time DESC"]  # an older one is of a journal that was wiped
+        for run in self.client.search_runs([self.experiment()], mine, max_results=1, order_by=newest):
             self.client.set_terminated(run.info.run_id, status="KILLED")
 
     def link(self, run: str) -> str | None:

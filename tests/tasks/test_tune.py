@@ -524,10 +524,10 @@ def test_a_search_on_dask_stops_when_the_training_does(landed: Settings, cluster
     begun = begin(landed, "ended", trials=500)
     with pytest.raises(EndedError):
         begun.together(end)
-    under_way = lambda: [trial for trial in begun.study.trials if trial.state == TrialState.RUNNING]  # noqa: E731
     with distributed.Client(Settings().dask, set_as_default=False) as client:
-        until(lambda: not any(client.processing().values()) and not under_way(), 60, "the end of the tasks")
-        assert not any(client.run(lambda dask_worker: dask_worker.state.executing_count).values())
+        until(lambda: not any(client.processing().values()), 60, "the end of the tasks")
+        busy = lambda: client.run(lambda dask_worker: dask_worker.state.executing_count)  # noqa: E731
+        until(lambda: not any(busy().values()), 60, "the end of the threads")
     assert 0 < len(begun.finished) < 500
 
 
