@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -19,10 +20,11 @@ from tasks.config.settings import REPOSITORY, Settings
 from tasks.ingest import Landings
 from tasks.stores import studies
 from tasks.stores.lake import Lake
+from tasks.stores.references import Snapshot
 from tests.benchmarks.test_landing import said
 
 NUMBERS = 20
-TRIALS, ROWS = 8, 40_000
+TRIALS = 8
 YAML = f"""
 project: wide
 positive: true
@@ -51,18 +53,22 @@ def rows(count: int) -> pd.DataFrame:
     return table.assign(id=range(count), at=stamps, y=truth)
 
 
-def landed(folder: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> Settings:
+def landed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, family: str, count: int = 40_000, trials: int = TRIALS
+) -> Settings:
     """A home of a core for each process, where the rows have landed."""
     place = folder / "projects" / "wide"
     place.mkdir(parents=True)
-    (place / "project.yaml").write_text(YAML.replace("FAMILY", family))
+    (place / "project.yaml").write_text(
+        YAML.replace("FAMILY", family).replace(f"trials: {TRIALS}", f"trials: {trials}")
+    )
     for name, value in {
         "KEEPFIT_HOME": folder / "state", "KEEPFIT_PROJECTS": place.parent, "PYTHONPATH": REPOSITORY, "OMP_NUM_THREADS": 1,
     }.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
     settings = Settings()
-    rows(ROWS).to_parquet(folder / "rows.parquet", index=False)
-    assert Landings(Project.named("wide", settings), settings).land(folder / "rows.parquet").landed == ROWS
+    rows(count).to_parquet(folder / "rows.parquet", index=False)
+    assert Landings(Project.named("wide", settings), settings).land(folder / "rows.parquet").landed == count
     studies.prepare(settings.studies())
     return settings
 
@@ -71,20 +77,13 @@ def landed(folder: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> Settin
 @pytest.mark.timeout(3600)
 def test_two_searchers_against_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The same number of trials of a second or more by one process and by two, a core each; imports and reading are inside."""
-    settings = landed(tmp_path, monkeypatch, "extra_trees")
-    seconds, trial = dict[int, float](), dict[int, float]()
+    settings, seconds, trial = landed(tmp_path, monkeypatch, "extra_trees"), dict[int, float](), dict[int, float]()
     for workers in (1, 2):
-        use = Project.named("wide", settings)
-        use = use.model_copy(update={"search": use.search.model_copy(update={"workers": workers})})
-        snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
-        assert snapshot is not None
-        search = tune.Search.of(use, snapshot, settings)
-        study = studies.study(settings.studies(), f"{workers}", 7)
+        search, snapshot = asked(settings, workers)
+        study = studies.study(settings.studies(), str(workers), 7)
         shown = cast("tune.Progress", SimpleNamespace(update=lambda _study: None))
-        # the digest that processes compare is the file's; the number of workers is not in it here
-        monkeypatch.setattr(tune, "_config", lambda _use: Project.named("wide", settings).digest)
         begun = time.monotonic()
-        together(search, study, snapshot, shown)
+        tune._together(search, study, snapshot, shown, begun + 3600)
         seconds[workers] = time.monotonic() - begun
         done = tune._finished(study)
         assert len(done) == TRIALS
@@ -93,3 +92,50 @@ def test_two_searchers_against_one(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         f"{TRIALS} trials of {trial[1]:.1f} s: one process {seconds[1]:.1f} s, two {seconds[2]:.1f} s ({trial[2]:.1f} s a trial); "
         f"{seconds[1] / seconds[2]:.2f} x (goal 1.7) on {os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f}"
     )
+
+
+def asked(settings: Settings, workers: int) -> tuple[tune.Search, Snapshot]:
+    """The search by so many, and the rows that it is over."""
+    file = settings.projects / "wide" / "project.yaml"
+    file.write_text(re.sub(r"workers: \d", f"workers: {workers}", file.read_text()))
+    use = Project.named("wide", settings)
+    snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
+    assert snapshot is not None
+    return tune.Search.of(use, snapshot, settings), snapshot
+
+
+PEAK = """
+import json, resource, sys, time
+import sklearn.ensemble
+from tasks import tune
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.recipe import Learned, Recipe
+from tasks.stores import studies
+from tasks.stores.lake import Lake, parts
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+settings = Settings()
+use = Project.named("wide", settings)
+snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
+before = peak()
+search = tune.Search.of(use, snapshot, settings)
+search.go_on(studies.study(settings.studies(), "peak", 7), time.monotonic() + 3600, lambda: None)
+learned = Learned.of(parts(use, snapshot, settings.lake("wide")).train, use.task, use.features, use.contract.time)
+Recipe.usual(sys.argv[1]).fit(use.task, use.features, learned, seed=7)
+print(json.dumps({"peak": peak() - before, "before": before, "matrix": int(learned.features.memory_usage().sum())}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", ["hist_gradient_boosting", "logistic"])
+def test_memory_of_a_training_against_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str):
+    """Reading, two trials and the fit in a process of their own: what they need beyond the libraries, in training matrices."""
+    landed(tmp_path, monkeypatch, family, count=400_000, trials=2)
+    done = subprocess.run([sys.executable, "-c", PEAK, family], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    said(
+        f"{family}, 400,000 rows: {found['peak'] / 2**20:.0f} MiB beyond the {found['before'] / 2**20:.0f} of the libraries, "
+        f"matrix {found['matrix'] / 2**20:.0f} MiB: {found['peak'] / found['matrix']:.1f} x (goal 3)"
+    )
+    assert found["matrix"] > 0
