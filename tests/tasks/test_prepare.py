@@ -377,6 +377,34 @@ def _trained(settings: Settings, snapshot: Snapshot, monkeypatch: pytest.MonkeyP
     return flow.train.fn("small"), journal, champion
 
 
+def test_i_14_no_training_learns_from_a_target_that_is_no_number(tmp_path, monkeypatch):
+    """One row in a hundred with such a target is put apart and counted, and is in no part; more of them and nothing lands."""
+    use, settings, (before,) = landed(tmp_path, monkeypatch, {"amount": {"type": "float"}}, part(0, 600, 150))
+    landings = ingest.Landings(use, settings, lambda: dt.datetime(2027, 1, 1, tzinfo=dt.UTC))
+    more = part(0, 400, 100).assign(id=np.arange(400) + 1000, at=lambda rows: rows["at"] + pd.Timedelta(days=40))
+    said = []
+    for name, bad in {"few.csv": ["NaN", "inf", "1e999", "NA"], "many.csv": ["None", "NaN", "inf", "", "-inf"]}.items():
+        texts = more["y"].astype(str).to_numpy(dtype=object)
+        texts[:: 400 // len(bad)] = bad
+        shifted = more["id"] + (1000 if name == "many.csv" else 0)
+        more.assign(y=texts, id=shifted, at=more["at"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")).to_csv(
+            tmp_path / name, index=False
+        )
+        said.append(landings.land(tmp_path / name))
+    few, many = said
+    assert (few.state, few.landed, few.quarantined) == ("landed", 396, 4)
+    assert (many.state, many.landed) == ("held", 0)
+    assert "y" in many.reason
+    snapshot = landings.lake.snapshot()
+    assert snapshot is not None
+    assert snapshot.rows == before.rows + 396
+    split = parts(use, snapshot, settings.lake("small"))
+    with judging():
+        every = pd.concat([split.train, split.validation, split.holdout.rows])
+    assert set(use.task.truth(every)) == {0, 1}
+    assert not set(more["id"][:: 400 // 4]) & set(every["id"])
+
+
 def test_what_does_not_block_is_told(tmp_path, monkeypatch, seen, caplog):
     """A column that the newest rows lack is no reason to refuse: it stands in the log and beside the contract."""
     rows = part(0, 1500, 450)
