@@ -818,6 +818,10 @@ class _Move:
         """The same, missing values counted as one more value."""
         return np.maximum(self.distances, [abs(self.new.gaps - known.gaps) for known in self.before])
 
+    def is_far(self, bar: float) -> bool:
+        """Whether it is at least so far from every batch before, the newest first: one that is near answers for all."""
+        return all(_with_gaps(self.new, known) >= bar for known in reversed(self.before))
+
     @cached_property
     def grids(self) -> list[Numbers]:
         """The batches before with a grid."""
@@ -842,9 +846,9 @@ class _Move:
         """
         if not isinstance(self.new, Numbers) or not self.new.grid or not self.grids:
             return None
-        far = self.nearest(self.new.points)
-        if far < WIDE:
+        if any(_apart(self.new.points, known.points) < WIDE for known in reversed(self.grids)):
             return None
+        far = self.nearest(self.new.points)
         close = min(far / 4, 0.1 + 0.8 * _noise(self.new.filled, max(known.filled for known in self.grids)))
         loose = min(far / 4, max(close, 1.5 * self.unrest))  # no factor fits by chance when there is only one
         undone = self._undone()
@@ -927,8 +931,7 @@ class _Move:
     def reports(self, limit: float) -> Iterator[Finding]:
         """What is worth reading, though it may be a season: shifts, constants, unseen categories."""
         most = max(known.seen for known in self.before)
-        moved = float(np.median(self.distances)) - _noise(self.new.seen, most) * 0.8
-        if moved >= limit:
+        if self._median_reaches(limit + _noise(self.new.seen, most) * 0.8):
             number = float(np.median(self.distances))
             rest = (_distance(self.before[-2], self.before[-1]) or 0.0) if len(self.before) > 1 else None
             measure = "KS" if isinstance(self.new, Numbers) else "total variation"
@@ -939,6 +942,15 @@ class _Move:
             reason = f"{self.name} has one value in all {self.new.seen} rows looked at; usually its most frequent one has at most {before:.1%}"
             yield _finding("constant", self.name, 1.0, before, reason)
         yield from self._unseen()
+
+    def _median_reaches(self, bar: float) -> bool:
+        """Whether the median of the distances does; most batches before need not be looked at to deny it."""
+        below = 0
+        for known in reversed(self.before):
+            below += (_distance(self.new, known) or 0.0) < bar
+            if below > (len(self.before) + 1) // 2:
+                return False
+        return float(np.median(self.distances)) >= bar
 
     def _unseen(self) -> Iterator[Finding]:
         """Listed categories that no list before has, when they are more than those lists could have left out."""
@@ -982,7 +994,7 @@ def _swapped(moves: dict[str, _Move]) -> Iterator[tuple[Finding, str]]:
 
     Missing values move with their column, so they count as one more value.
     """
-    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and move.with_gaps.min() >= 0.4}
+    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and move.is_far(0.4)}
     restless = {name: _unrest(move.before, _with_gaps) for name, move in far.items()}
     found = []
     for one, other in ((a, b) for a in far for b in far if a < b and far[a].new.kind == far[b].new.kind):
