@@ -446,7 +446,7 @@ def train(
 
 @app.command(group=MODELS)
 def release(project: str, version: int, *, reason: str = "by hand", as_json: Json = False) -> int:
-    """Make a registered version champion, if every configured gate passed it."""
+    """Make a registered version champion, if every configured gate passed it; one that is held needs a --reason."""
     settings = connect()
     from flows.runs import run
 
