@@ -8,7 +8,6 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
-from tasks.config.provenance import commit
 from tasks.config.settings import Settings
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.split import Parts
@@ -36,7 +35,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(run, snapshot.name, snapshot.digest, everything.head(100), "training", snapshot.rows)
     counted = prepared.rows | ({"pending": prepared.immature} if prepared.immature else {})
-    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()}, tags={"keepfit.code": commit()})
+    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
     return prepared
 

@@ -15,7 +15,7 @@ from prefect.states import State
 
 from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
-from tasks.config.provenance import commit, lock, pinned
+from tasks.config.provenance import commit, cpu_seconds, lock, pinned
 from tasks.config.settings import Settings
 from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
@@ -45,9 +45,12 @@ def register(
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
     version, recorded = None, _answered(candidate, scores)
+    registry.log(training.run, metrics=_took(training))
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if passed:
-        version, detail["digest"] = _version(use, training, candidate, recorded, registry, settings, card.summary(facts))
+        version, detail["digest"] = _version(
+            use, training, candidate, recorded, registry, settings, card.summary(facts)
+        )
         registry.point("challenger", version)
     going = "releasing" if use.release.by == "itself" else "registered"
     reason = _headline(verdicts) if passed else "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
@@ -79,7 +82,8 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
     if training.id:
         _end(Journal(settings.journal()), training, decision, {"run": training.run})
         registry = Registry(training.project, settings.mlflow(), settings.artifacts)
-        registry.log(training.run, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
+        tags = {"keepfit.decision": "refused", "keepfit.reason": reason[:4000]}
+        registry.log(training.run, metrics=_took(training), tags=tags)
         registry.end(training.run)
         _announce(decision)
     create_markdown_artifact(
@@ -130,6 +134,12 @@ def _end(journal: Journal, training: Training, decision: Decision, detail: dict[
         version=decision.version,
         detail=detail,
     )
+
+
+def _took(training: Training) -> dict[str, float]:
+    """Wall and CPU time of the whole training up to its decision, child processes included."""
+    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(training.started)).total_seconds()
+    return {"training.seconds": seconds, "training.cpu_seconds": cpu_seconds() - training.cpu_began}
 
 
 def _answered(candidate: Candidate, scores: Scores) -> Recorded:

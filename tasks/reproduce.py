@@ -156,7 +156,9 @@ def again(asked: str, place: str) -> None:
     """
     version = Version.model_validate_json(asked)
     for step in remade(version, Path(place), Settings()):
-        key = {"stopped": step.model_dump(mode="json")} if isinstance(step, Divergence) else step.model_dump(mode="json")
+        key = (
+            {"stopped": step.model_dump(mode="json")} if isinstance(step, Divergence) else step.model_dump(mode="json")
+        )
         sys.stdout.write(json.dumps(key) + "\n")
         sys.stdout.flush()
 

@@ -52,6 +52,19 @@ def source() -> str:
     return total.hexdigest()
 
 
+def other_than(planned: str | None) -> str:
+    """What is wrong when a run was planned with other code than this process has, or nothing; None: nobody planned it.
+
+    >>> other_than(None), other_than(code())
+    ('', '')
+    """
+    return (
+        f"the run was planned with the code {planned[:12]}, which is not the code here ({code()[:12]}): say `keepfit deploy`, then train again"
+        if planned and planned != code()
+        else ""
+    )
+
+
 def changed() -> str:
     """What is wrong when the code on the disk is not the code that this process began with, or nothing."""
     now = source()
@@ -118,6 +131,12 @@ def machine() -> dict[str, str]:
         "platform": platform.platform(), "cores": str(os.cpu_count() or 1),
         "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}", "container": container(),
     }  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 def container(root: Path = Path("/")) -> str:

@@ -102,7 +102,14 @@ def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, .
 
 def _told(step: str, path: tuple[str, ...], recorded: Any, found: Any) -> Divergence:
     """What a fact that differs means to a person."""
-    kinds = {"packages": "package", "python": "python", "machine": "machine", "blas": "blas", "lock": "lock", "code": "code"}
+    kinds = {
+        "packages": "package",
+        "python": "python",
+        "machine": "machine",
+        "blas": "blas",
+        "lock": "lock",
+        "code": "code",
+    }
     kind = kinds.get(path[0], path[0]) if step == "environment" else step
     name = ".".join(path[1:] or path if kind in {"package", "code"} else path)
     was = {"package": "package {0}: {1} is recorded, {2} is installed", "code": "code: {0} is another file than then"}
@@ -148,7 +155,10 @@ def apart(recorded: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarr
     (1, 1)
     """
     old, new = (np.unique(np.ascontiguousarray(names).view(f"V{SIZE}").reshape(-1)) for names in (recorded, found))
-    return tuple(each.view(np.uint8).reshape(-1, SIZE) for each in (np.setdiff1d(old, new), np.setdiff1d(new, old)))
+    missing, added = (
+        each.view(np.uint8).reshape(-1, SIZE) for each in (np.setdiff1d(old, new), np.setdiff1d(new, old))
+    )
+    return missing, added
 
 
 def differing(missing: dict[str, str], added: dict[str, str], step: str) -> Divergence:
@@ -169,10 +179,11 @@ def differing(missing: dict[str, str], added: dict[str, str], step: str) -> Dive
     old = {"changed": sorted(changed), "missing": sorted(left), "added": [NOTHING]}[what][0]
     new = {"changed": changed.get(old, ""), "missing": NOTHING, "added": min(came, default="")}[what]
     key = missing.get(old) or added.get(new) or f"named {old if what != 'added' else new}"
+    was = {"changed": "was changed since", "missing": "is missing", "added": "was not there then"}[what]
     others = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
     more = f" (in all: {others})" if sum(counts.values()) > 1 else ""
     return Divergence(
-        step=step, kind="row", name=key, recorded=old, found=new, cause=f"row {key} was {what} since{more}"
+        step=step, kind="row", name=key, recorded=old, found=new, cause=f"row {key} {was}{more}"
     )  # fmt: skip
 
 

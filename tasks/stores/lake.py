@@ -192,9 +192,9 @@ class Lake:
             names, own = from_binary(rows[ROW]), row_ids(rows.drop_columns([ROW]))
             odd = np.flatnonzero((names != own).any(axis=1))
             if 2 * len(odd) <= len(rows):
-                yield from (
-                    (*as_text(np.stack([names[one], own[one]])), _said(rows, int(one), key)) for one in odd
-                )
+                for one in odd:
+                    name, other = as_text(np.stack([names[one], own[one]]))
+                    yield name, other, _said(rows, int(one), key)
 
     def count(self, kind: str, version: int) -> int:
         """Rows of one version of the table `rows` or `outcomes`."""
