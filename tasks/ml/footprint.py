@@ -273,7 +273,7 @@ def _reason(
     moved = "" if distance is None else f"the largest difference of two answers on the holdout is {distance:.3g}"
     said = {
         "EXACT": "the same parameters, bit for bit",
-        "NUMERIC": f"other digits in the parameters; {moved}, at most {most:.3g} counts as the same",
+        "NUMERIC": f"the parameters are not the same to the bit; {moved}, at most {most:.3g} counts as the same",
         "DIFFERENT": "another model" + (f"; {moved}" if moved else ""),
     }[verdict]
     if inputs:
