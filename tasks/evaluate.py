@@ -1,5 +1,6 @@
 """Evaluate: challenger, champion and naive baselines on the same holdout, read here and nowhere before."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -38,14 +39,27 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     own = _Bundle.read(Path(candidate.folder), candidate.digest)
     before = _Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
     answers = _answers(
-        use, split.holdout, use.task.truth(pd.concat([split.train, split.validation])), asked, truth, own, before
+        use,
+        split.holdout,
+        use.task.truth(pd.concat([split.train, split.validation])),
+        lambda values: use.task.told(features, values),
+        asked,
+        truth,
+        own,
+        before,
     )
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, asked[own.columns], truth, seed=use.search.seed)
-    scores = summarise(
-        use, features, answers, importance, candidate.operates, champion.version if champion else None, str(path)
+    scores = summarise(  # planted rows come last, and users' questions are fewer than rows
+        use,
+        asked.head(len(features)),
+        answers,
+        importance,
+        candidate.operates,
+        champion.version if champion else None,
+        str(path),
     )
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
     registry = Registry(project, settings.mlflow(), settings.artifacts)
@@ -90,19 +104,20 @@ def _answers(
     use: Project,
     holdout: pd.DataFrame,
     before: np.ndarray,
+    told: Callable[[np.ndarray], np.ndarray],
     asked: pd.DataFrame,
     truth: np.ndarray,
     challenger: _Bundle,
     champion: _Bundle | None,
 ) -> pd.DataFrame:
     """One row an answer, in order of time: the row's id, the truth, and what everybody said."""
-    answers = pd.DataFrame({ROW: np.resize(holdout[ROW].to_numpy(), len(truth)), "truth": truth})
+    answers = pd.DataFrame({ROW: told(holdout[ROW].to_numpy()), "truth": packed(truth)})
     for name, said in use.task.naive(before, truth).items():
         answers[f"baseline {name}"] = packed(said)
     answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
     if champion:
         answers["champion"] = packed(champion.answers(use, asked))
-        answers["unseen"] = np.resize(_unseen(use, holdout, champion.manifest), len(truth))
+        answers["unseen"] = told(_unseen(use, holdout, champion.manifest))
     return answers
 
 
@@ -122,7 +137,7 @@ def summarise(
     path: str,
 ) -> Scores:
     """The numbers that people look at."""
-    y, p = answers["truth"].to_numpy(), unpacked(answers["challenger"])
+    y, p = unpacked(answers["truth"]), unpacked(answers["challenger"])
     before = unpacked(answers["champion"]) if champion is not None else None
     sure = {"resamples": 500, "seed": use.search.seed}
     metric = estimate(use.goal, y, p, **sure)

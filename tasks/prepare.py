@@ -61,7 +61,9 @@ def describe(use: Project, split: Parts) -> Prepared:
     return Prepared(
         rows={name: len(frame) for name, frame in frames.items()},
         windows={name: (str(frame[time].min()), str(frame[time].max())) for name, frame in frames.items()},
-        rates={name: float(truth.mean()) if len(truth) else 0.0 for name, truth in truths.items()},
+        rates={
+            name: float(truth.mean()) if len(truth) and truth.dtype != object else 0.0 for name, truth in truths.items()
+        },
         refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
         immature=split.immature,
         unseen=_unseen(use, split),

@@ -25,7 +25,7 @@ HUB_METRICS = {"roc_auc": "roc_auc", "brier": "brier_score"}  # where the hub's 
 
 TAGS = {  # the hub's names of tasks
     "binary": "tabular-classification", "multiclass": "tabular-classification", "regression": "tabular-regression",
-    "anomaly": "tabular-classification",
+    "anomaly": "tabular-classification", "recommendation": "tabular-classification",
 }  # fmt: skip
 
 
@@ -193,6 +193,7 @@ def _task(facts: CardFacts) -> str:
         "multiclass": f"probability of each of {', '.join(f'“{label}”' for label in labels)}",
         "regression": "number that is to be expected, and an interval that is meant to hold nine of ten",
         "anomaly": "oddness against rows as they usually are",
+        "recommendation": "items that somebody will take, the best first",
     }[facts.kind]
 
 
