@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pandas as pd
-from pandas.util import hash_array
+from pandas.util import hash_pandas_object
 
 from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusion, hits
 
@@ -619,8 +619,9 @@ def coded(names: np.ndarray) -> np.ndarray:
 
     From SipHash; two of 100,000 names share one with a chance of one in a million.
     """
-    hashes = hash_array(np.asarray(names, dtype=object).ravel(), categorize=True) >> np.uint64(12)
-    codes = np.where(np.asarray(names, dtype=object).ravel() == "", -1.0, hashes.astype("float64"))
+    flat = pd.Series(np.asarray(names, dtype=object).ravel(), dtype=object)
+    hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)
+    codes = np.where(flat == "", -1.0, hashes.astype("float64"))
     return codes.reshape(np.shape(names))
 
 
