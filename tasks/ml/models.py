@@ -265,7 +265,7 @@ class Favourites(_Family):
     smoothing: float = Field(default=5.0, gt=0, description="rows of what is popular that everybody begins with")
 
     fits: ClassVar = ("recommendation",)
-    space: ClassVar = {"smoothing": Range(0.1, 100.0)}
+    space: ClassVar = {"smoothing": Range(0.1, 1000.0)}
     rank: ClassVar = 1
 
     def estimator(self, seed: int, problem: str, threads: int) -> Any:  # noqa: ARG002 -- nothing is drawn
@@ -279,11 +279,11 @@ class ItemNeighbours(_Family):
     """What goes with the user's own items, by who took both."""
 
     kind: Literal["item_neighbours"] = "item_neighbours"
-    neighbours: int = Field(default=50, ge=1, le=500, description="items that may speak for one")
+    neighbours: int = Field(default=20, ge=1, le=500, description="items that may speak for one")
     shrinkage: float = Field(default=10.0, ge=0, description="makes likenesses small that rest on few users")
 
     fits: ClassVar = ("recommendation",)
-    space: ClassVar = {"neighbours": Range(5, 200, whole=True), "shrinkage": Range(1.0, 1000.0)}
+    space: ClassVar = {"neighbours": Range(1, 200, whole=True), "shrinkage": Range(1.0, 1000.0)}
     rank: ClassVar = 2
 
     @property

@@ -137,7 +137,7 @@ class ItemNeighbours(_Recommender):
     The shrinkage makes cosines small that rest on few users (Bell and Koren 2007, Scalable collaborative filtering, 4.1).
     """
 
-    def __init__(self, neighbours: int = 50, shrinkage: float = 10.0) -> None:
+    def __init__(self, neighbours: int = 20, shrinkage: float = 10.0) -> None:
         self.neighbours = neighbours
         self.shrinkage = shrinkage
 
