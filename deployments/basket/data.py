@@ -1,4 +1,4 @@
-"""A grocer's year, the purchases of 2,469 households, cut into batches of a store week each.
+"""A grocer's year, the purchases of 2,467 households, cut into batches of a store week each.
 
 `python deployments/basket/data.py FOLDER [--every week|month]`
 """

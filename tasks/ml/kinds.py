@@ -620,7 +620,7 @@ def coded(names: np.ndarray) -> np.ndarray:
     From SipHash; two of 100,000 names share one with a chance of one in a million.
     """
     flat = pd.Series(np.asarray(names, dtype=object).ravel(), dtype=object)
-    hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)
+    hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)  # ty: ignore[not-callable]
     codes = np.where(flat == "", -1.0, hashes.astype("float64"))
     return codes.reshape(np.shape(names))
 

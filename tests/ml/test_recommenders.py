@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 from sklearn.metrics import ndcg_score
 
+from tasks.ml import models
 from tasks.ml.contract import Column
 from tasks.ml.kinds import Recommendation, coded
 from tasks.ml.metrics import METRICS, resampled
-from tasks.ml.models import FAMILIES, families_of
+from tasks.ml.models import families_of
 from tasks.ml.recipe import Learned, Recipe
 from tasks.ml.recommenders import Factors, Favourites, ItemNeighbours
 from tasks.ml.window import Window
@@ -166,7 +167,7 @@ def test_a_half_life_forgets_old_tastes():
             {"who": "x", "item": [old] * 20 + [new] * 20, "at": pd.date_range("2026", periods=40, tz="UTC")}
         )
         learned = Learned.of(rows, kind, columns, "at")
-        recipe = Recipe(family=FAMILIES["favourites"](kind="favourites"), window=Window(kind="decay", days=5))
+        recipe = Recipe(family=models.Favourites(), window=Window(kind="decay", days=5))
         model = recipe.fit(kind, columns, learned, seed=1)
         assert kind.answers(model, learned.features.head(1)).tolist() == coded(np.array([[new]])).tolist()
 
