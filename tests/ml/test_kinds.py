@@ -143,6 +143,19 @@ def test_every_model_says_what_it_relies_on(name, family):
 
 
 @pytest.mark.parametrize("name", KINDS)
+def test_what_is_known_of_rows_is_known_of_every_question(name):
+    """A question about rows that were all seen is seen, one about rows that were not is not, and there is a word for each."""
+    kind, frame = MADE[name], rows(300)
+    features = matrix(frame, types_of(kind))
+    asked, truth = kind.asked(features, kind.truth(frame), 1)
+    for seen in (True, False):
+        assert kind.told(features, np.full(300, seen)).tolist() == [seen] * len(truth)
+    assert len(asked) == len(truth)
+    some = np.arange(300) != 7
+    assert 0 < (~kind.told(features, some)).sum() <= 2
+
+
+@pytest.mark.parametrize("name", KINDS)
 def test_answers_that_are_none_are_found(name):
     """A NaN among the answers, and answers that are all the same, are unsound; real ones are not."""
     kind = MADE[name]
