@@ -193,7 +193,7 @@ def _task(facts: CardFacts) -> str:
         "multiclass": f"probability of each of {', '.join(f'“{label}”' for label in labels)}",
         "regression": "number that is to be expected, and an interval that is meant to hold nine of ten",
         "anomaly": "oddness against rows as they usually are",
-        "recommendation": "items that somebody will take, the best first",
+        "recommendation": "list of items that somebody will take, the best first,",
     }[facts.kind]
 
 
