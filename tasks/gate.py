@@ -61,7 +61,7 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> E
 def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
-        y=answers["truth"].to_numpy(), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
+        y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
         unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import BaseModel
@@ -193,9 +194,10 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
     yield Step(name="operates", facts=footprints.operates_facts(fitted))
     with judging():
         holdout = split.holdout.rows
-    questions, truth = use.task.asked(matrix(holdout, use.types), use.task.truth(holdout), seed)
+    features = matrix(holdout, use.types)
+    questions, _ = use.task.asked(features, use.task.truth(holdout), seed)
     answers = use.task.answers(fitted.model, questions[list(recipe.columns(use.features))])
-    names = holdout[ROW].iloc[np.resize(np.arange(len(holdout)), len(truth))]
+    names = pd.Series(use.task.told(features, holdout[ROW].to_numpy()))
     yield Step(name="answers", facts=footprints.answers_facts(names, answers))
     place.write_bytes(np.ascontiguousarray(answers, dtype="<f8").tobytes())
 

@@ -55,6 +55,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         default=("no", "yes"),
         description="binary: how a person calls the two classes: negative, positive; multiclass: the target's values",
     )
+    user: str | None = Field(default=None, description="recommendation: the feature column that says who took the item")
+    k: int = Field(default=10, ge=1, le=100, description="recommendation: how many items are named, the best first")
     metric: Name = Field(default="roc_auc", description="what decides; when left out, the usual one of the kind")
     floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
     reads: Reading = Reading()
@@ -85,8 +87,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         if kind is None:
             return given
         search = given.get("search", {})
-        families = {"families": models.families_of(kind.name)}
-        usual = {"metric": kind.metric, "gates": [{"kind": gate} for gate in kind.gates]}
+        families: dict[str, Any] = {"families": models.families_of(kind.name)}
+        usual: dict[str, Any] = {"metric": kind.metric, "gates": [{"kind": gate} for gate in kind.gates]}
+        if kind.name == "recommendation":
+            families["columns"] = False  # the user's alone is read
+            usual["trusted"] = {"share": 0}  # taste moves: what people took long ago would hold every refresh
         return usual | given | ({"search": families | search} if isinstance(search, dict) else {}) | _classes(given)
 
     @field_validator("gates")
@@ -147,6 +152,26 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 f"{target} is of type {columns[target].type}; kind 'regression' predicts a number: int or float"
             )
 
+        if self.kind == "recommendation":
+            self._user_fits()
+
+    def _user_fits(self) -> None:
+        usable = [name for name in self.contract.features if self.contract.columns[name].type != "datetime"]
+        if self.user not in usable:
+            raise ValueError(
+                f"user is {self.user!r}; kind 'recommendation' needs the feature column that says who took the item. "
+                f"Features: {usable}.{suggestion(self.user or '', usable)}"
+            )
+        if self.contract.columns[self.contract.target].type not in {"text", "category"}:
+            raise ValueError(
+                f"{self.contract.target} is of type {self.contract.columns[self.contract.target].type}; kind "
+                "'recommendation' names items: text or category"
+            )
+        if self.search.columns:
+            raise ValueError(
+                "search.columns asks which columns to leave out, but kind 'recommendation' reads its user alone: leave it away"
+            )
+
     @classmethod
     def named(cls, name: str, settings: Settings | None = None) -> "Project":
         """The project in the folder of that name.
@@ -195,6 +220,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 return kinds.Regression(target)
             case "anomaly":
                 return kinds.Anomaly(self.alerts or kinds.Anomaly.alerts)
+            case "recommendation":
+                return kinds.Recommendation(target, str(self.user), self.k)
 
     @property
     def features(self) -> "dict[str, Column]":

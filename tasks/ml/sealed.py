@@ -21,14 +21,14 @@ class Sealed:
     Attributes:
         name: which rows.
         target: the column that stays behind the seal in any case.
-        rate: the mean of the truth, as the kind says it.
+        rate: the mean of the truth, as the kind says it; 0 where the truth is no number.
         unlearnable: why nothing can be judged by them, or nothing.
     """
 
     def __init__(self, name: str, rows: pd.DataFrame, kind: Kind, target: str) -> None:
         self._rows, self.name, self.target = rows, name, target
         truth = kind.truth(rows)
-        self.rate = float(truth.mean()) if len(truth) else 0.0
+        self.rate = float(truth.mean()) if len(truth) and truth.dtype != object else 0.0
         self.unlearnable = kind.unlearnable(truth, name) if len(truth) else f"too few rows: the {name} part has none"
 
     def __len__(self) -> int:

@@ -46,7 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     project: str
     version: int
-    kind: Literal["binary", "multiclass", "regression", "anomaly"]
+    kind: Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
     target: str
     features: tuple[Feature, ...]
     ignored: tuple[str, ...]
@@ -54,6 +54,7 @@ class Manifest(msgspec.Struct, frozen=True):
     positive: Value = None
     threshold: float | None = None
     interval: float | None = None
+    k: int | None = None
     usual: dict[str, Any] = {}
 
 
@@ -175,7 +176,7 @@ class Champion:
         return champion
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """For each row the answer: a label with the probability of each, a number with its interval, or whether it is odd.
+        """For each row the answer: a label with the probability of each, a number with its interval, whether it is odd, or a list of items.
 
         Raises:
             RowError: a row cannot be scored; then none is.
@@ -206,7 +207,10 @@ class Champion:
         if not checked:
             return []
         try:
-            said = self._said(frame(checked, self.manifest.features))
+            features = frame(checked, self.manifest.features)
+            if self.manifest.kind == "recommendation":
+                return self._recommended(features)
+            said = self._said(features)
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
             raise RowError(
                 f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
@@ -217,6 +221,14 @@ class Champion:
         if said.shape != wanted or not math.isfinite(float(said.sum())):
             raise ArithmeticError("the model gave answers that are none")
         return [self._answer(each) for each in said.tolist()]
+
+    def _recommended(self, features: pd.DataFrame) -> list[dict[str, Any]]:
+        """For each row the best items, and the scores of those items."""
+        names, scores = self.model[-1].top(self.model[:-1].transform(features), self.manifest.k or 0)
+        if not math.isfinite(float(scores.sum())):
+            raise ArithmeticError("the model gave answers that are none")
+        said = ([(name, score) for name, score in zip(*pair, strict=True) if name] for pair in zip(names.tolist(), scores.tolist(), strict=True))  # fmt: skip
+        return [{"prediction": [name for name, _ in best], "scores": [score for _, score in best]} for best in said]
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -351,10 +363,11 @@ class Champion:
             raise ArtifactError(
                 f"{folder}: the threshold is {manifest.threshold}; wanted a probability. Register the model again."
             )
-        needed = {"regression": manifest.interval, "anomaly": manifest.threshold}.get(manifest.kind, 0.0)
-        if needed is None or not math.isfinite(needed):
+        name = {"regression": "interval", "anomaly": "threshold", "recommendation": "k"}.get(manifest.kind)
+        needed = getattr(manifest, name) if name else 0.0
+        if needed is None or not math.isfinite(needed) or (name == "k" and needed < 1):
             raise ArtifactError(
-                f"{folder}: the manifest lacks the {'interval' if manifest.kind == 'regression' else 'threshold'} that "
+                f"{folder}: the manifest lacks the {name} that "
                 f"answers of kind '{manifest.kind}' need. Register the model again."
             )
 

@@ -50,6 +50,10 @@ REVIEWED: tuple[str, ...] = (
     "sklearn.model_selection._split.StratifiedKFold",
     # Ours: times as numbers. The names of its columns.
     "tasks.ml.transformers.DateParts",
+    # Ours: recommenders. Arrays of numbers and names; numpy alone follows their indices, and looks at the bounds.
+    "tasks.ml.recommenders.Favourites",
+    "tasks.ml.recommenders.ItemNeighbours",
+    "tasks.ml.recommenders.Factors",
 )
 
 MANIFEST_BYTES = 4 << 20

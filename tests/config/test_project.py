@@ -217,3 +217,47 @@ def test_the_truth_is_one_where_the_target_is_positive(tmp_path, positive, targe
     """The positive value, whatever its type, becomes 1, every other 0."""
     use = load(write(tmp_path, f"positive: {positive}\n{GOOD}"))
     assert use.task.truth(pd.DataFrame({"failed": target})).tolist() == expected
+
+
+RECOMMENDS = textwrap.dedent(
+    """\
+    project: demo
+    kind: recommendation
+    user: who
+    contract:
+      key: [id]
+      time: happened_at
+      target: item
+      columns:
+        id: {type: int}
+        happened_at: {type: datetime}
+        who: {type: text}
+        item: {type: text}
+    split: {kind: time, column: happened_at}
+    """
+)
+
+
+def test_a_recommendation_says_who_and_how_many(tmp_path):
+    """Families, metric and gates follow from the kind, and columns are not searched for."""
+    use = load(write(tmp_path, f"k: 3\n{RECOMMENDS}"))
+    assert use.task.described() == {"user": "who", "k": 3}
+    assert (use.metric, [gate.kind for gate in use.gates]) == ("ndcg_at_k", ["sound", "baselines", "champion", "plausible"])  # fmt: skip
+    assert use.search.families == ("favourites", "item_neighbours", "factors")
+    assert not use.search.columns
+
+
+@pytest.mark.parametrize(
+    ("met", "said", "wanted"),
+    [
+        ("user: who", "user: whom", r"user is 'whom'.*Features: \['who'\]\. Did you mean 'who'\?"),
+        ("user: who\n", "", "user is None; kind 'recommendation' needs the feature column"),
+        ("item: {type: text}", "item: {type: int}", "item is of type int; kind 'recommendation' names items: text or category"),
+        ("split:", "search: {columns: true}\nsplit:", "search.columns asks which columns to leave out"),
+        ("user: who", "user: who\nmetric: roc_auc", "cannot judge kind 'recommendation'. Wanted: ndcg_at_k, recall_at_k, mrr"),
+    ],
+)  # fmt: skip
+def test_a_recommendation_that_cannot_be_is_explained(tmp_path, met, said, wanted):
+    """What was met and what was wanted, with the next move."""
+    with pytest.raises(ProjectError, match=wanted):
+        load(write(tmp_path, RECOMMENDS.replace(met, said)))
