@@ -10,7 +10,7 @@ from tasks.gate import gate
 from tasks.prepare import prepare
 from tasks.register import conclude, decline, note_failure, register
 from tasks.train import fit
-from tasks.trigger import admit, plan_follow_up
+from tasks.trigger import admit, alone, plan_follow_up
 from tasks.tune import tune
 
 
@@ -30,20 +30,21 @@ def train(
         event: Started by an event: the cool-down between trainings holds.
         again: Train even when this snapshot was trained on with this code and configuration.
     """
-    training = admit(project, snapshot, reason, event=event, again=again)
-    if training.wait:
-        plan_follow_up(project, training.wait, training.rows.name)
-    if training.refused:
-        return decline(training, training.refused)
-    prepared = prepare(project, training.rows, training.run)
-    if prepared.refused:
-        return decline(training, prepared.refused)
-    best = tune(project, training.rows, training.run)
-    candidate = fit(project, training.rows, best.recipe, training.run)
-    scores = evaluate(project, training.rows, candidate)
-    verdicts = gate(project, scores, training.run)
-    decision = register(training, prepared, best, candidate, scores, verdicts)
-    if decision.version is None or decision.state != "releasing":
-        return decision.model_dump(mode="json")
-    released = release(project, decision.version, reason=decision.reason, actor=f"train: {reason}")
-    return conclude(training, decision, released)
+    with alone(project):
+        training = admit(project, snapshot, reason, event=event, again=again)
+        if training.wait:
+            plan_follow_up(project, training.wait, training.rows.name)
+        if training.refused:
+            return decline(training, training.refused)
+        prepared = prepare(project, training.rows, training.run)
+        if prepared.refused:
+            return decline(training, prepared.refused)
+        best = tune(project, training.rows, training.run)
+        candidate = fit(project, training.rows, best.recipe, training.run)
+        scores = evaluate(project, training.rows, candidate)
+        verdicts = gate(project, scores, training.run)
+        decision = register(training, prepared, best, candidate, scores, verdicts)
+        if decision.version is None or decision.state != "releasing":
+            return decision.model_dump(mode="json")
+        released = release(project, decision.version, reason=decision.reason, actor=f"train: {reason}")
+        return conclude(training, decision, released)

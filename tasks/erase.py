@@ -20,7 +20,7 @@ from tasks.ml.identity import digest, key_hashes
 from tasks.stores import files
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
-from tasks.stores.journal import FORGOTTEN
+from tasks.stores.journal import made_nothing
 from tasks.stores.lake import BATCH, ROW, named
 from tasks.stores.predictions import Predictions
 from tasks.stores.tables import DataFile
@@ -266,7 +266,7 @@ class Erasing(Workplace):
         """The trainings whose snapshot held a row that goes."""
         champion = self.journal.champion(self.project)
         for row in self.journal.trainings(self.project):
-            if row["state"] in FORGOTTEN:
+            if made_nothing(row):
                 continue
             rows, outcomes, _, _ = named(row["rows"]) if row["rows"] else (None, None, "", "")
             held = rows is None or bool(self._files("rows", rows) & goes["rows"].keys())

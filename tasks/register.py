@@ -1,6 +1,7 @@
 """Register: a challenger that passed becomes a version with lineage, card and verdicts; one that did not leaves its reasons."""
 
 import datetime as dt
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,13 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
 from tasks.stores import bundles, footprints
 from tasks.stores.footprints import Recorded
-from tasks.stores.journal import Journal
+from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
 from tasks.stores.registry import Registry, as_json
+
+# what numpy, Python, C++ and Arrow say when they get no memory
+MEMORY = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|malloc of size|realloc of size")
 
 
 @task(name="register", cache_policy=NO_CACHE)
@@ -122,13 +126,22 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
 def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 -- Prefect calls it by these names
     """Hook: a training whose run failed or was cancelled is not under way any more."""
     journal, now = Journal(Settings().journal()), dt.datetime.now(dt.UTC)
-    running = [
-        row
-        for row in journal.trainings(str(flow_run.parameters["project"]))
-        if row["state"] in {"running", "releasing"}
-    ]
-    for row in running[-1:]:
-        journal.end_training(row["id"], state="failed", reason=(state.message or state.name or "failed")[:2000], at=now)
+    reason = failure(state.message or state.name or "failed")
+    for row in journal.trainings(str(flow_run.parameters["project"])):
+        if row["state"] in UNDER_WAY and str(flow_run.id) in (row["runner"] or ""):
+            journal.cut_off(row, state="crashed" if state.is_crashed() else "failed", reason=reason, at=now)
+
+
+def failure(message: str) -> str:
+    """What a failed run said, for the journal; when memory ran out, what that means comes first.
+
+    >>> failure("Flow run encountered an exception: ValueError: no")
+    'Flow run encountered an exception: ValueError: no'
+    """
+    said = message.strip()[:2000]
+    return (
+        f"{OUT_OF_MEMORY}: give the machine more of it, or lower search.rows. {said}" if MEMORY.search(said) else said
+    )
 
 
 def _end(journal: Journal, training: Training, decision: Decision, detail: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from tasks.config.settings import Settings
 from tasks.ml.identity import digest
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
-from tasks.stores.journal import FORGOTTEN
+from tasks.stores.journal import made_nothing
 from tasks.stores.lake import named
 
 
@@ -51,7 +51,7 @@ class Tidying(Workplace):
 
     def snapshots(self) -> list[str]:
         """The names of the snapshots that a version of the model was, or is being, trained on."""
-        trainings = [row for row in self.journal.trainings(self.project) if row["state"] not in FORGOTTEN]
+        trainings = [row for row in self.journal.trainings(self.project) if not made_nothing(row)]
         return sorted({row["rows"] or "" for row in trainings})
 
     def _unneeded(self, kind: Kind, since: dt.datetime, kept_for: list[str]) -> list[str]:

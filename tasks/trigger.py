@@ -3,12 +3,17 @@
 import datetime as dt
 import os
 import platform
-from typing import cast
+import shutil
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, cast
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.runtime import flow_run
 
 from tasks.config import provenance
 from tasks.config.project import Project
@@ -16,22 +21,34 @@ from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.identity import digest
-from tasks.stores.journal import Journal
+from tasks.stores import bundles
+from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import Lake, snapshot_named
 from tasks.stores.references import Training
 from tasks.stores.registry import Registry
 from tasks.stores.trust import Trust
 
 DONE = frozenset({"released", "registered", "held", "refused"})
+CRASHES = 3  # so often the same training may be killed before it is not tried again by itself
+PATIENCE = 7 * 24 * 3600  # seconds that a training waits for another one of its project
+
+
+@contextmanager
+def alone(project: str) -> Generator[None]:
+    """One training of a project at a time, over all processes and machines; a kill lets the next one in."""
+    with Journal(Settings().journal()).alone(f"train {project}", PATIENCE):
+        yield
 
 
 @task(name="admit", cache_policy=NO_CACHE)
 def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again: bool) -> Training:
-    """Decides whether a training may start, and if so records that it did in the journal and in MLflow."""
+    """Decides whether a training may start, and if so records that it did in the journal and in MLflow. The caller is `alone`."""
     settings, now, cpu = Settings(), dt.datetime.now(dt.UTC), provenance.cpu_seconds()
     if other := provenance.other_than(_planned()):
         return Training(project=project, reason=reason, refused=other)
     use, journal = Project.named(project, settings), Journal(settings.journal())
+    registry = Registry(project, settings.mlflow(), settings.artifacts)
+    settle(use, journal, registry, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None:
         return Training(
@@ -56,6 +73,9 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
             snapshot=rows,
             refused=f"snapshot {rows.name} was trained on already with this code and configuration: {done['state']}, {done['reason']}",
         )
+    hopeless = _hopeless([row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe])
+    if hopeless and not again:
+        return Training(project=project, reason=reason, snapshot=rows, refused=hopeless)
     wait = (
         use.on_batch.wait(dt.datetime.fromisoformat(past[-1]["started"]), now)
         if event and use.on_batch and past
@@ -70,9 +90,9 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
             refused=f"cooling down: the last training began less than {use.on_batch.cooldown if use.on_batch else 0:g} s ago; a follow-up is planned in {wait:.0f} s",
         )
     number = journal.start_training(
-        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now, rows=rows.name
-    )
-    registry = Registry(project, settings.mlflow(), settings.artifacts)
+        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
+        runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}",
+    )  # fmt: skip
     run = registry.start(f"{project} {rows.name}", {
         "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
         "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), **_origin(),
@@ -99,6 +119,33 @@ def _origin() -> dict[str, str]:
         "keepfit.omp_threads": os.environ.get("OMP_NUM_THREADS", "all"), "keepfit.threads": str(threads.cores()),
         **{f"keepfit.{name}": value for name, value in provenance.machine().items()},
     }  # fmt: skip
+
+
+def settle(use: Project, journal: Journal, registry: Registry, settings: Settings, now: dt.datetime) -> None:
+    """Ends in journal and MLflow what a training left that was killed, and removes its files. No other one of the project is under way."""
+    dead = [row for row in journal.trainings(use.project) if row["state"] in UNDER_WAY]
+    for row in dead:
+        reason = f"cut off: {row['runner'] or 'its process'} was gone when the next training began; finished trials are taken over"
+        journal.cut_off(row, state="crashed", reason=reason, at=now)
+        registry.abandon(row["id"])
+    if dead and (champion := journal.champion(use.project)):
+        registry.point("champion", champion.version)
+    shutil.rmtree(settings.home / "candidates" / use.project, ignore_errors=True)
+    bundles.clear(settings.bundles(use.project))
+
+
+def _hopeless(past: list[dict[str, Any]]) -> str:
+    """Why one more training of the same kind would only end as those before, or nothing.
+
+    Args:
+        past: the trainings on the same snapshot with the same code and configuration, oldest first.
+    """
+    again = "`keepfit train --again` tries it nonetheless"
+    if past and past[-1]["state"] == "failed" and past[-1]["reason"].startswith(OUT_OF_MEMORY):
+        return f"this snapshot ran out of memory with this code and configuration: {past[-1]['reason']} {again}"
+    if len(past) >= CRASHES and all(row["state"] == "crashed" for row in past[-CRASHES:]):
+        return f"the last {CRASHES} trainings on this snapshot were killed; see what ends them, often it is memory. {again}"
+    return ""
 
 
 @task(name="plan follow-up", cache_policy=NO_CACHE)

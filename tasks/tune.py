@@ -1,14 +1,19 @@
 """Tune: an Optuna search over families and parameters on time-ordered folds, inside a time budget, resumable."""
 
+import errno
+import logging
 import math
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pandas as pd
 from prefect import get_run_logger, task
@@ -18,14 +23,15 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from pydantic import BaseModel
 
+from tasks.config.errors import StackError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.provenance import code, cpu_seconds
 from tasks.config.settings import Settings
 from tasks.ml.examination import Examination, Marks, plainest
+from tasks.ml.identity import digest
 from tasks.ml.pages import progress
 from tasks.ml.recipe import Recipe
-from tasks.ml.search import Search as Asked
 from tasks.ml.space import FEWEST_COLUMNS, Space
 from tasks.ml.window import Window, choices
 from tasks.stores import studies
@@ -40,7 +46,11 @@ if TYPE_CHECKING:
 
 REFRESH = 1.0  # seconds between two pictures of the progress
 POLL = 0.2  # seconds between two looks at whether processes have ended
+PATIENCE = 20  # seconds that a Dask scheduler has to answer
 REMEMBERED = 3  # searches whose best recipe is tried first
+ROUNDS = 3  # how often a search goes on after processes of it were killed
+APART = "import sys; from tasks.tune import explore_apart; explore_apart(sys.argv[1])"
+LOG = logging.getLogger(__name__)
 
 
 @task(name="tune", cache_policy=NO_CACHE)
@@ -56,7 +66,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     search = Search.of(use, snapshot, settings)
     for params in search.space.starts(_earlier(use, settings)):
         study.enqueue_trial(params, skip_if_exists=True)
-    if use.search.workers > 1:
+    if use.search.workers > 1 or settings.dask:
         _together(search, study, snapshot, shown, start + use.search.seconds)
     else:
         search.go_on(study, start + use.search.seconds, lambda: shown.update(study))
@@ -114,19 +124,21 @@ class Search:
             told: is called after every trial.
             place: which of several is searching; what the others have begun counts, and each draws by itself. None: nobody else.
         """
-        asked, others = self.use.search, place is not None
-        while (done := _count(study, running=others)) < asked.trials and (not done or time.monotonic() < deadline):
+        asked, others, earlier = self.use.search, place is not None, _broken(study)
+        while (done := _count(study, running=others, earlier=earlier)) < asked.trials and (
+            not done or time.monotonic() < deadline
+        ):
             number = done if place is None else len(study.trials)
             study.sampler = studies.sampler(asked.seed + (place or 0), number, others=others)
             trial = study.ask()
-            if others and _count(study, running=True, before=trial.number) >= asked.trials:
+            if others and _count(study, running=True, earlier=earlier, before=trial.number) >= asked.trials:
                 _give_up(study, trial)  # somebody else asked for the last one at the same moment
                 break
             self.run(study, trial, deadline)
             told()
 
     def run(self, study: "Study", trial: "Trial", deadline: float) -> None:
-        """One trial: examined fold by fold, pruned after any of them."""
+        """One trial: examined fold by fold, pruned after any of them. One that raises is over, the search is not, unless memory ran out."""
         import optuna
 
         last = len(self.examination.folds) - 1
@@ -141,9 +153,13 @@ class Search:
             marks = self.examination.mark(self.space.suggest(trial), report)
         except optuna.TrialPruned:
             marks = None
-        except BaseException:
+        except BaseException as error:
+            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
+            if isinstance(error, MemoryError) or not isinstance(error, Exception):
+                raise
+            LOG.warning("trial %s failed", trial.number, exc_info=True)
+            return
         if marks is None:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             return
@@ -152,82 +168,204 @@ class Search:
 
 
 class Part(BaseModel, frozen=True):
-    """What a process that takes part in a search must know; where things are, its environment says.
+    """What whoever takes part in a search must know; where things are, its environment says.
 
     Attributes:
+        config: digest of project and code, which must be the same everywhere.
         study: name of the study.
         ranked: as in `Space`, so that all search in the same space.
         until: when the search ends, in seconds since 1970.
-        place: which of the processes this is, from 0.
-        code: digest of the code that the search began with.
+        place: which of those that search this is, from 0; None when it is the only one.
+        beside: how many of them share this one's machine.
     """
 
     project: str
-    code: str
+    config: str
     snapshot: Snapshot
     study: str
     ranked: tuple[str, ...]
     until: float
-    place: int = 0
+    place: int | None = None
+    beside: int = 1
 
 
-def explore(part: str) -> None:
-    """Takes part in a search until it ends, or until whoever started this process has gone.
+def explore(part: str, told: Callable[[], None] = lambda: None) -> None:
+    """Takes part in a search until it ends.
 
     Args:
         part: a `Part` as JSON.
+        told: is called after every trial.
+
+    Raises:
+        StackError: project, code or studies are others here than where the search began.
     """
-    asked, settings, parent = Part.model_validate_json(part), Settings(), os.getppid()
-    if asked.code != code():
-        sys.exit("the code changed while the search began; train again")
+    asked, settings = Part.model_validate_json(part), Settings()
     use = Project.named(asked.project, settings)
+    if _config(use) != asked.config:
+        raise StackError(
+            f"project.yaml of {use.project} or the code differ here from where the search began. Bring both to the same commit and train again."
+        )
+    use = use.model_copy(update={"search": use.search.model_copy(update={"workers": asked.beside})})
+    study = studies.joined(settings.studies(), asked.study, use.search.seed, others=asked.place is not None)
     search = Search.of(use, asked.snapshot, settings, ranked=asked.ranked)
-    study = studies.opened(settings.studies(), asked.study, use.search.seed, others=True)
-
-    def told() -> None:
-        if os.getppid() != parent:
-            sys.exit("the search was left alone")
-
     search.go_on(study, time.monotonic() + asked.until - time.time(), told, place=asked.place)
 
 
+def explore_apart(part: str) -> None:
+    """The same as the whole of a process, which ends with whoever holds the other end of its stdin, by a kill too."""
+
+    def outlive_nobody() -> None:
+        os.read(0, 1)  # not through sys.stdin, whose lock would be in the way when this process ends
+        os._exit(1)
+
+    threading.Thread(target=outlive_nobody, daemon=True).start()
+    try:
+        explore(part)
+    except MemoryError:
+        sys.exit(errno.ENOMEM)
+
+
+def explore_on_dask(part: str) -> None:
+    """The same as a task on a Dask worker, which ends after the trial during which it was cancelled or its client went."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def told() -> None:
+        if (task := worker.state.tasks.get(key)) is None or task.state != "executing":
+            raise RuntimeError("the search was left alone")
+
+    explore(part, told)
+
+
+class LostError(Exception):
+    """Some that searched were killed; what they finished is in the study."""
+
+
 def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progress", deadline: float) -> None:
-    """The search in several processes over one study."""
-    asked = search.use.search
-    until = time.time() + deadline - time.monotonic()
+    """The search in several processes over one study; when some are killed, their trials are tried again."""
+    settings, use = Settings(), search.use
     part = Part(
-        project=search.use.project,
-        code=code(),
-        snapshot=snapshot,
-        study=study.study_name,
-        ranked=search.space.ranked,
-        until=until,
+        project=use.project, config=_config(use), snapshot=snapshot, study=study.study_name, ranked=search.space.ranked,
+        until=time.time() + deadline - time.monotonic(), beside=use.search.workers,
+    )  # fmt: skip
+    parts = (
+        [part.model_copy(update={"place": place}) for place in range(use.search.workers)]
+        if use.search.workers > 1
+        else [part]
     )
-    for _ in _on_this_machine(asked, part):
-        shown.update(study)
+    for _ in range(ROUNDS):
+        lost: LostError | None = None
+        try:
+            for _ in _on_dask(settings, parts) if settings.dask else _on_this_machine(parts):
+                shown.update(study)
+        except LostError as error:
+            lost = error
+        orphans, done = studies.reap(study), _count(study, running=False)
+        if not (lost or orphans) or done >= use.search.trials or (done and time.monotonic() > deadline):
+            return
+        LOG.warning("%s; %s trials are tried again", lost or "a worker of the search was lost", orphans)
+    raise RuntimeError(
+        f"{lost or 'Workers of the search were lost'}, {ROUNDS} times. Finished trials are kept; look whether memory ran out, and train again to go on."
+    )
 
 
-def _on_this_machine(asked: Asked, part: Part) -> Iterator[None]:
-    """So many processes; they end with this one. Yields while they run."""
-    command = [sys.executable, "-c", "import sys; from tasks.tune import explore; explore(sys.argv[1])"]
-    parts = [part.model_copy(update={"place": place}).model_dump_json() for place in range(asked.workers)]
+def _config(use: Project) -> str:
+    """Digest of what everybody who searches must have in common."""
+    return digest([use.digest, code()])
+
+
+def _on_this_machine(parts: list[Part]) -> Iterator[None]:
+    """A process each; they end with this one. Yields while they run.
+
+    Raises:
+        LostError: some were killed; the others ended by themselves.
+    """
     # Prefect's variables would make their logs those of this task run
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT__")}
-    processes = [subprocess.Popen([*command, each], env=environment) for each in parts]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", APART, part.model_dump_json()], env=environment, stdin=subprocess.PIPE)
+        for part in parts
+    ]
     try:
         while any(process.poll() is None for process in processes):
             yield
             time.sleep(POLL)
-        if failed := [process.returncode for process in processes if process.returncode]:
-            raise RuntimeError(
-                f"{len(failed)} of {asked.workers} processes of the search ended with {failed[0]}; finished trials are kept. "
-                "Their last lines stand above; train again to go on"
-            )
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
-            process.wait()
+            process.communicate()
+    failed = [process.returncode for process in processes if process.returncode]
+    if errno.ENOMEM in failed:
+        raise MemoryError("a process of the search ran out of it")
+    if broken := [code for code in failed if code > 0]:
+        raise RuntimeError(
+            f"{len(broken)} of {len(parts)} processes of the search ended with {broken[0]}; finished trials are kept. "
+            "Their last lines stand above; train again to go on"
+        )
+    if failed:
+        raise LostError(
+            f"{len(failed)} of {len(parts)} processes of the search were killed ({signal.Signals(-failed[0]).name})"
+        )
+
+
+def _on_dask(settings: Settings, parts: list[Part]) -> Iterator[None]:
+    """A task each on the workers of a Dask cluster; they are cancelled when this ends. Yields while they run.
+
+    Raises:
+        StackError: no scheduler or no worker is there, or the workers cannot reach the studies.
+        LostError: workers were killed again and again; the others ended by themselves.
+    """
+    from distributed import Client, KilledWorker
+
+    address = settings.dask or ""
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise StackError(
+            f"No Dask scheduler answers at KEEPFIT_DASK={address}: {error}. Start one, or unset it to search on this machine."
+        ) from error
+    with client:
+        there = {worker: known["host"] for worker, known in client.scheduler_info(n_workers=-1)["workers"].items()}
+        if not there:
+            raise StackError(f"The Dask scheduler at {address} has no worker. Start one with `dask worker {address}`.")
+        _reach(settings, set(there.values()))
+        places = [list(there)[number % len(there)] for number in range(len(parts))]
+        beside = Counter(there[place] for place in places)
+        tasks = [
+            client.submit(
+                explore_on_dask, part.model_copy(update={"beside": beside[there[place]]}).model_dump_json(),
+                key=f"keepfit-{part.study}-{number}-{uuid4().hex}", pure=False, workers=[place], allow_other_workers=True,
+            )
+            for number, (part, place) in enumerate(zip(parts, places, strict=True))
+        ]  # fmt: skip
+        try:
+            while not all(task.done() for task in tasks):
+                yield
+                time.sleep(POLL)
+            errors = [task.exception() for task in tasks if task.status == "error"]
+        finally:
+            client.cancel(tasks, force=True)
+    for error in errors:
+        if not isinstance(error, KilledWorker):
+            raise error
+    if errors:
+        raise LostError(f"{len(errors)} of {len(parts)} tasks of the search were lost with their Dask workers")
+
+
+def _reach(settings: Settings, hosts: set[str]) -> None:
+    """Refuses workers on machines that cannot see the studies."""
+    import psutil
+
+    own = {address.address for card in psutil.net_if_addrs().values() for address in card}
+    elsewhere = sorted(host for host in hosts if host not in own)
+    if elsewhere and settings.studies().startswith("sqlite"):
+        raise StackError(
+            f"The studies are an SQLite file on this machine, and Dask workers run on {', '.join(elsewhere)}. "
+            "Set KEEPFIT_STUDIES_URL to a database server for all of them (the lake, KEEPFIT_LAKE_URL, must be within reach, too)."
+        )
 
 
 class Progress:
@@ -263,10 +401,25 @@ def _earlier(use: Project, settings: Settings) -> list[Recipe]:
     return [Recipe.model_validate(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED])]
 
 
-def _count(study: "Study", *, running: bool, before: float = math.inf) -> int:
-    """Trials that are finished; and those under way, when they count. `before`: only those of a smaller number."""
-    under_way = [trial for trial in study.get_trials(deepcopy=False) if running and trial.state.name == "RUNNING"]
-    return sum(trial.number < before for trial in (*_finished(study), *under_way))
+def _count(study: "Study", *, running: bool, earlier: Collection[int] | None = None, before: float = math.inf) -> int:
+    """Trials that are finished; and those under way, when they count.
+
+    Args:
+        study: where the trials are.
+        running: whether those count that are under way.
+        earlier: numbers of trials that had raised before this search went on; those that raised since count, too. None: none does.
+        before: only those of a smaller number count.
+    """
+    under_way = {
+        trial.number for trial in study.get_trials(deepcopy=False) if running and trial.state.name == "RUNNING"
+    }
+    broken = set[int]() if earlier is None else _broken(study) - set(earlier)
+    return sum(number < before for number in {trial.number for trial in _finished(study)} | under_way | broken)
+
+
+def _broken(study: "Study") -> set[int]:
+    """Numbers of the trials that raised."""
+    return {trial.number for trial in study.get_trials(deepcopy=False) if "error" in trial.user_attrs}
 
 
 def _give_up(study: "Study", trial: "Trial") -> None:
@@ -301,6 +454,11 @@ def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: flo
     """The plainest of the recipes that are not surely worse than the best."""
     use, history = search.use, _history(study, search.use)
     complete = [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
+    if not complete and (broken := _broken(study)):
+        raise RuntimeError(
+            f"No trial of {use.project} finished, {len(broken)} failed; the last one: {study.trials[max(broken)].user_attrs['error']}. "
+            "There is no candidate and the champion stays. Mend what it says and train again."
+        )
     if not complete:
         raise RuntimeError(
             f"No trial of {use.project} finished in {use.search.seconds:g} s. Give search.seconds more, or search.rows fewer."

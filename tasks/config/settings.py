@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
         database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
         lake_url: folder or object-store URL of the Delta tables.
+        dask: address of a Dask scheduler, like tcp://host:8786, whose workers search; they need the same environment as this process.
         token: what a program that uploads batches must show; without one, only programs on this machine may.
         upload_bytes: the biggest batch that may be uploaded.
         library_skew: `accept` reads models that other versions of scikit-learn, skops or numpy wrote; each is logged, and a
@@ -44,6 +45,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     studies_url: str | None = None
     lake_url: str | None = None
+    dask: str | None = None
     token: SecretStr | None = None
     upload_bytes: int = Field(default=1 << 30, ge=1)
     library_skew: Literal["refuse", "accept"] = "refuse"

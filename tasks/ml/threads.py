@@ -11,9 +11,15 @@ from contextlib import contextmanager
 
 def cores() -> int:
     """Cores that this process may use; `OMP_NUM_THREADS` lowers it, as the local stack does beside its servers."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return min(own, int(told)) if told.isdigit() and int(told) else own
+    told = (
+        os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    )  # a list speaks of nested teams, the outer one first
+    return min(available(), int(told)) if told.isdigit() and int(told) else available()
+
+
+def available() -> int:
+    """Cores that the system lets this process use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def share(workers: int, most: int | None = None) -> int:

@@ -152,6 +152,12 @@ def read(folder: Path, digest: str, *, skew: Skew = "refuse") -> tuple[dict[str,
     return manifest, _construct(content, folder)
 
 
+def clear(folder: Path) -> None:
+    """Removes what killed writers left beside bundles; nobody writes any now."""
+    for draft in folder.glob(".*.tmp"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
 # -- the way in -------------------------------------------------------------------------------------------------------
 def _manifest(folder: Path, digest: str) -> dict[str, Any]:
     text = _bytes(folder / MANIFEST, MANIFEST_BYTES)

@@ -19,7 +19,9 @@ from tasks.config.errors import ConflictError
 from tasks.stores import durable
 
 METADATA = sa.MetaData()
-FORGOTTEN = frozenset({"refused", "failed"})  # trainings that made no version
+UNDER_WAY = frozenset({"running", "releasing"})  # states of a training that has not ended
+OUT_OF_MEMORY = "out of memory"  # how the reason of a training begins that was
+FORGOTTEN = frozenset({"refused", "failed", "crashed"})  # states of trainings that may have made no version
 
 BATCHES = sa.Table(
     "batches",
@@ -106,12 +108,18 @@ TRAININGS = sa.Table(
     sa.Column("snapshot", sa.Text, nullable=False, comment="digest of the snapshot"),
     sa.Column("rows", sa.Text, comment="name of the snapshot"),
     sa.Column("config", sa.Text, nullable=False, comment="digest of project and code"),
-    sa.Column("state", sa.Text, nullable=False, comment="running | released | registered | refused | failed"),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        comment="running | releasing | released | registered | held | refused | failed | crashed",
+    ),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("version", sa.Integer),
     sa.Column("started", sa.Text, nullable=False),
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: metric, value, low, high, verdicts, run id"),
+    sa.Column("runner", sa.Text, comment="who runs it: flow run, process and machine"),
 )
 
 RELEASES = sa.Table(
@@ -389,8 +397,8 @@ class Journal:
 
     # -- trainings ----------------------------------------------------------------------------------------------------
     def start_training(
-        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = ""
-    ) -> int:
+        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "",
+    ) -> int:  # fmt: skip
         """Records that a training began; gives its number."""
         with self._write() as connection:
             done = connection.execute(
@@ -406,6 +414,7 @@ class Journal:
                     started=at.isoformat(),
                     at=at.isoformat(),
                     detail="{}",
+                    runner=runner,
                 )
             )
             return int((done.inserted_primary_key or (0,))[0])
@@ -429,12 +438,22 @@ class Journal:
         with self._write() as connection:
             connection.execute(TRAININGS.update().where(TRAININGS.c.id == training).values(**values))
 
+    def cut_off(self, training: dict[str, Any], *, state: str, reason: str, at: dt.datetime) -> None:
+        """Records that a training ended before its time; one whose version was released by then was released."""
+        live = training["version"] in {release.version for release in self.releases(training["project"])}
+        self.end_training(training["id"], state="released" if live else state, reason=reason, at=at)
+
     def trainings(self, project: str) -> list[dict[str, Any]]:
         """Every training of a project, oldest first; `detail` as an object."""
         query = sa.select(TRAININGS).where(TRAININGS.c.project == project).order_by(TRAININGS.c.id)
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [{**row, "detail": json.loads(row["detail"])} for row in rows]
+
+
+def made_nothing(training: dict[str, Any]) -> bool:
+    """Whether a training ended without a version."""
+    return training["state"] in FORGOTTEN and training["version"] is None
 
 
 def _flock(file: IO[str]) -> bool:

@@ -21,6 +21,9 @@ class Registry:
     def __init__(self, project: str, uri: str, artifacts: Path) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        os.environ.setdefault(
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"
+        )  # a training whose terminal is gone failed on it
         import mlflow
 
         mlflow.set_tracking_uri(uri)
@@ -149,6 +152,13 @@ class Registry:
     def end(self, run: str, *, failed: bool = False) -> None:
         """Closes a run."""
         self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
+
+    def abandon(self, training: int) -> None:
+        """Closes the run of a training that was killed, also one that MLflow closed itself when the model was logged."""
+        mine = f"tags.`keepfit.training` = '{training}'"
+        newest = ["attributes.start_time DESC"]  # an older one is of a journal that was wiped
+        for run in self.client.search_runs([self.experiment()], mine, max_results=1, order_by=newest):
+            self.client.set_terminated(run.info.run_id, status="KILLED")
 
     def link(self, run: str) -> str | None:
         """The run's page, when a server runs."""

@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
+from tasks.config.errors import StackError
+
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
+    from optuna.storages import RDBStorage
+
+PATIENCE = 60  # seconds that a writer waits for SQLite's lock
 
 
 def study(url: str, name: str, seed: int) -> "Study":
@@ -15,23 +20,60 @@ def study(url: str, name: str, seed: int) -> "Study":
 
     Trials that a killed run left RUNNING are marked failed and queued again: the caller is alone.
     """
-    import optuna
-
     found = opened(url, name, seed)
-    for trial in found.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-        found.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        found.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+    reap(found)
     return found
 
 
+def reap(study: "Study") -> int:
+    """Marks every trial failed that is RUNNING, and queues it again; gives how many. The caller knows that nobody works on any."""
+    from optuna.trial import TrialState
+
+    reaped = 0
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        if study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True).state == TrialState.FAIL:
+            study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            reaped += 1
+    return reaped
+
+
 def opened(url: str, name: str, seed: int, *, others: bool = False) -> "Study":
-    """The study of that name, to take part in it; `others`: somebody else searches at the same time."""
+    """The study of that name, new or as it was left; `others`: somebody else searches at the same time."""
     import optuna
 
-    storage = optuna.storages.RDBStorage(
-        url, engine_kwargs={"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-    )
-    found = optuna.create_study(storage=storage, study_name=name, direction="minimize", load_if_exists=True)
+    found = optuna.create_study(storage=_storage(url), study_name=name, direction="minimize", load_if_exists=True)
+    return _ready(found, seed, others=others)
+
+
+def joined(url: str, name: str, seed: int, *, others: bool) -> "Study":
+    """The study of that name, to take part in it.
+
+    Raises:
+        StackError: there is none here: whoever began the search means another database.
+    """
+    import optuna
+
+    try:
+        found = optuna.load_study(storage=_storage(url), study_name=name)
+    except KeyError as error:
+        raise StackError(
+            f"There is no study '{name}' in {sa.make_url(url)!r}. "
+            "Whoever takes part in a search needs the environment (KEEPFIT_*) of the one that began it."
+        ) from error
+    return _ready(found, seed, others=others)
+
+
+def _storage(url: str) -> "RDBStorage":
+    """Optuna's storage; a writer waits for another one instead of failing."""
+    import optuna
+
+    patience = {"connect_args": {"timeout": PATIENCE}} if url.startswith("sqlite") else {}
+    return optuna.storages.RDBStorage(url, engine_kwargs=patience)
+
+
+def _ready(found: "Study", seed: int, *, others: bool) -> "Study":
+    import optuna
+
     found.sampler = sampler(seed, len(found.trials), others=others)
     found.pruner = optuna.pruners.MedianPruner(n_startup_trials=4)
     return found

@@ -1,26 +1,41 @@
 """The search: scored on later rows, the same for a seed, within its budget, resumable."""
 
 import datetime as dt
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import distributed
 import numpy as np
 import optuna
 import pandas as pd
+import psutil
 import pytest
 from optuna.trial import TrialState, create_trial
 from sklearn.metrics import roc_auc_score
 
 from tasks import tune
+from tasks.config.errors import StackError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ingest import Landings
 from tasks.ml import models
+from tasks.ml.examination import Examination
 from tasks.ml.recipe import Recipe
 from tasks.stores import studies
 from tasks.stores.journal import Journal
+from tasks.stores.lake import Lake
+from tasks.stores.references import Snapshot
+from tests.samples import free_port, until
 
 pytestmark = pytest.mark.filterwarnings("ignore:Argument ``(group|multivariate)`` is an experimental feature")
 FOREVER = 1e12
@@ -273,36 +288,392 @@ search: {seconds: 600, trials: 6, folds: 2, seed: 7, families: [logistic], worke
 """
 
 
-def test_two_processes_share_one_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Two processes finish as many trials as were asked for, no more, each on rows that they read from the lake themselves."""
-    folder = tmp_path / "projects" / "small"
+@dataclass(frozen=True)
+class Begun:
+    """A search over rows that have landed, whose trials are in a file that other processes can open."""
+
+    search: tune.Search
+    study: optuna.Study
+    snapshot: Snapshot
+
+    @property
+    def finished(self) -> list[optuna.trial.FrozenTrial]:
+        """The trials that count."""
+        return tune._finished(self.study)
+
+    def together(self, told=lambda _study: None) -> None:
+        """Runs it in the processes, or on the workers, that the project and the settings ask for."""
+        shown = cast("tune.Progress", SimpleNamespace(update=told))
+        tune._together(self.search, self.study, self.snapshot, shown, time.monotonic() + 600)
+
+
+@pytest.fixture(scope="module")
+def landed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A home in which the rows have landed."""
+    home = tmp_path_factory.mktemp("several")
+    folder = home / "projects" / "small"
     folder.mkdir(parents=True)
     (folder / "project.yaml").write_text(YAML)
-    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("KEEPFIT_PROJECTS", str(folder.parent))
-    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    here = Settings()
-    use = Project.named("small", here)
-    content = rows().drop(columns="empty").sort_values("at").assign(at=lambda frame: frame["at"].astype(str))
-    content.to_csv(tmp_path / "a.csv", index=False)
-    landings = Landings(use, here)
-    assert landings.land(tmp_path / "a.csv").landed == 400
-    studies.prepare(here.studies())
-    found, looks = studies.study(here.studies(), "both", 7), []
-    snapshot = landings.lake.snapshot()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KEEPFIT_HOME", str(home / "state"))
+        environment.setenv("KEEPFIT_PROJECTS", str(folder.parent))
+        environment.setenv("PYTHONPATH", str(REPOSITORY))
+        settings = Settings()
+        content = rows().drop(columns="empty").sort_values("at").assign(at=lambda frame: frame["at"].astype(str))
+        content.to_csv(home / "a.csv", index=False)
+        assert Landings(Project.named("small", settings), settings).land(home / "a.csv").landed == 400
+        studies.prepare(settings.studies())
+        yield settings
+
+
+def begin(landed: Settings, name: str, trials: int = 6) -> Begun:
+    """A search of so many trials by two that has not had any yet."""
+    folder = landed.projects / "small"
+    (folder / "project.yaml").write_text(YAML.replace("trials: 6", f"trials: {trials}"))
+    use = Project.named("small", landed)
+    snapshot = Lake("small", landed.lake("small"), use.contract).snapshot()
     assert snapshot is not None
-    search = tune.Search.of(use, snapshot, here)
-    shown = SimpleNamespace(update=looks.append)
-    tune._together(search, found, snapshot, cast("tune.Progress", shown), time.monotonic() + 600)
-    ended = tune._finished(found)
-    assert len(ended) == 6
-    assert all(trial.state.is_finished() for trial in found.trials)  # one that both asked for at once was given up
-    assert len({trial.params["logistic.C"] for trial in ended}) == 6
+    found = studies.study(landed.studies(), name, use.search.seed)
+    return Begun(tune.Search.of(use, snapshot, landed), found, snapshot)
+
+
+@pytest.fixture
+def begun(landed: Settings, request: pytest.FixtureRequest) -> Begun:
+    """A search of six trials by two."""
+    return begin(landed, request.node.name)
+
+
+def test_two_processes_share_one_search(begun: Begun):
+    """Two processes finish as many trials as were asked for, no more, each on rows that they read from the lake themselves."""
+    looks = list[optuna.Study]()
+    begun.together(looks.append)
+    assert len(begun.finished) == 6
+    assert all(
+        trial.state.is_finished() for trial in begun.study.trials
+    )  # one that both asked for at once was given up
+    assert len({trial.params["logistic.C"] for trial in begun.finished}) == 6
     assert looks
-    best = tune._best(found, search, 0, 1.0, 1.0)
-    again = search.examination.mark(best.recipe, lambda _step, _loss: None)
+    best = tune._best(begun.study, begun.search, 0, 1.0, 1.0)
+    again = begun.search.examination.mark(best.recipe, lambda _step, _loss: None)
     assert again is not None
     assert best.value == pytest.approx(-again.loss)
+
+
+def test_one_process_apart_finds_what_a_search_in_this_one_does(begun: Begun, landed: Settings):
+    """With one worker the same seed draws the same trials with the same values, wherever it runs."""
+    search = alone(begun.search)
+    here = studies.study(landed.studies(), "here", search.use.search.seed)
+    search.go_on(here, time.monotonic() + FOREVER, lambda: None)
+    replace(begun, search=search).together()
+    assert [trial.params for trial in begun.study.trials] == [trial.params for trial in here.trials]
+    assert [trial.values for trial in begun.study.trials] == [trial.values for trial in here.trials]
+
+
+def alone(search: tune.Search) -> tune.Search:
+    """The same search by one worker."""
+    asked = search.use.search.model_copy(update={"workers": 1})
+    return replace(search, use=search.use.model_copy(update={"search": asked}))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tasks import tune
+from tasks.ml.examination import Examination
+place, flag, mark = tune.Part.model_validate_json(sys.argv[1]).place, Path(FLAG), Examination.mark
+def killed(self, recipe, report):
+    def told(step, loss):
+        report(step, loss)
+        if place == 0 and not flag.exists():
+            flag.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return mark(self, recipe, told)
+Examination.mark = killed
+tune.explore_apart(sys.argv[1])
+"""
+
+
+def test_o_16_a_process_that_is_killed_in_a_trial_takes_nothing_with_it(begun: Begun, tmp_path: Path, monkeypatch):
+    """SIGKILL after a fold: the other process goes on, the trial is tried again with what it had drawn, and the total is as asked."""
+    monkeypatch.setattr(tune, "APART", f"FLAG = {str(tmp_path / 'killed')!r}\n{KILLED}")
+    begun.together()
+    assert (tmp_path / "killed").exists()
+    assert len(begun.finished) == 6
+    assert len({trial.params["logistic.C"] for trial in begun.finished}) == 6  # none was repeated
+    lost = [trial for trial in begun.study.trials if trial.state == TrialState.FAIL and trial.intermediate_values]
+    assert len(lost) == 1
+    assert lost[0].params in [trial.params for trial in begun.finished]
+
+
+def test_o_16_a_search_whose_processes_are_always_killed_ends_with_a_reason(begun: Begun, monkeypatch):
+    """It is not tried for ever, no trial stays under way, and the reason says that they were killed and what that often means."""
+    monkeypatch.setattr(tune, "APART", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    begun.study.ask()
+    with pytest.raises(RuntimeError, match=r"2 of 2 processes of the search were killed \(SIGKILL\), 3 times.*memory"):
+        begun.together()
+    assert [trial.state for trial in begun.study.trials] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_search_whose_process_ran_out_of_memory_says_so(begun: Begun, monkeypatch):
+    """What a process of the search could not get is known to the training."""
+    monkeypatch.setattr(
+        tune,
+        "APART",
+        "import sys\nfrom tasks import tune\ndef explore(part): raise MemoryError\ntune.explore = explore\ntune.explore_apart(sys.argv[1])",
+    )
+    with pytest.raises(MemoryError):
+        begun.together()
+
+
+def test_a_process_ends_with_the_one_that_started_it(begun: Begun, tmp_path: Path):
+    """SIGKILL of the process that runs the training ends those that search for it."""
+    part = tune.Part(
+        project="small", config="", snapshot=begun.snapshot, study=begun.study.study_name, ranked=(), until=0.0
+    )
+    program = f"""
+import time
+from pathlib import Path
+from tasks import tune
+tune.APART = "import sys, time\\nfrom tasks import tune\\ntune.explore = lambda part: time.sleep(600)\\ntune.explore_apart(sys.argv[1])"
+for _ in tune._on_this_machine([tune.Part.model_validate_json({part.model_dump_json()!r})] * 2):
+    pass
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program])
+    try:
+        children = until(
+            lambda: both if len(both := psutil.Process(parent.pid).children()) == 2 else None, 60, "two processes"
+        )
+    finally:
+        parent.kill()
+        parent.wait()
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+
+
+def test_what_takes_part_must_be_of_the_same_code_and_configuration(begun: Begun):
+    """Another project.yaml or other code would search something else: the error says so."""
+    part = tune.Part(
+        project="small", config="other", snapshot=begun.snapshot, study=begun.study.study_name, ranked=(), until=0.0
+    )
+    with pytest.raises(StackError, match="differ here from where the search began"):
+        tune.explore(part.model_dump_json())
+
+
+def test_what_takes_part_must_find_the_study(begun: Begun):
+    """A process with another environment does not begin a study of its own."""
+    config = tune._config(Project.named("small", Settings()))
+    part = tune.Part(project="small", config=config, snapshot=begun.snapshot, study="nowhere", ranked=(), until=0.0)
+    with pytest.raises(StackError, match=r"no study 'nowhere' in .*KEEPFIT_\*"):
+        tune.explore(part.model_dump_json())
+
+
+# -- on Dask ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def cluster(landed: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen]]:
+    """A scheduler and two workers on this machine, in this order; the environment names the scheduler."""
+    file = tmp_path_factory.mktemp("dask") / "scheduler.json"
+    quiet = ["--scheduler-file", str(file), "--host", "127.0.0.1", "--no-dashboard"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", *quiet, "--nthreads", "1", "--no-nanny"]
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", *quiet, "--port", "0"]
+    started = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for command in (scheduler, worker, worker)]
+    try:
+        until(file.exists, 60, "the scheduler")
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("KEEPFIT_DASK", json.loads(file.read_text())["address"])
+            with distributed.Client(Settings().dask, set_as_default=False) as client:
+                client.wait_for_workers(2, timeout=60)
+            yield started
+    finally:
+        for process in started[::-1]:
+            process.terminate()
+        for process in started:
+            process.wait()
+
+
+def test_two_dask_workers_share_one_search(begun: Begun, cluster):
+    """Tasks on both workers finish as many trials as were asked for, and what they found is true here."""
+    begun.together()
+    assert len(begun.finished) == 6
+    assert len({trial.params["logistic.C"] for trial in begun.finished}) == 6
+    best = tune._best(begun.study, begun.search, 0, 1.0, 1.0)
+    again = begun.search.examination.mark(best.recipe, lambda _step, _loss: None)
+    assert again is not None
+    assert best.value == pytest.approx(-again.loss)
+
+
+def test_one_dask_worker_finds_what_a_search_in_this_process_does(begun: Begun, landed: Settings, cluster):
+    """With one worker the same seed draws the same trials with the same values, wherever it runs."""
+    search = alone(begun.search)
+    here = studies.study(landed.studies(), "here, not on Dask", search.use.search.seed)
+    search.go_on(here, time.monotonic() + FOREVER, lambda: None)
+    replace(begun, search=search).together()
+    assert [trial.params for trial in begun.study.trials] == [trial.params for trial in here.trials]
+    assert [trial.values for trial in begun.study.trials] == [trial.values for trial in here.trials]
+
+
+def test_a_search_on_dask_stops_when_the_training_does(landed: Settings, cluster):
+    """The training ends in the middle: the workers stop after their trials, and the cluster is free again."""
+
+    class EndedError(Exception):
+        pass
+
+    def end(study: optuna.Study) -> None:
+        if tune._finished(study):
+            raise EndedError
+
+    begun = begin(landed, "ended", trials=500)
+    with pytest.raises(EndedError):
+        begun.together(end)
+    with distributed.Client(Settings().dask, set_as_default=False) as client:
+        until(lambda: not any(client.processing().values()), 60, "the end of the tasks")
+        busy = lambda: client.run(lambda dask_worker: dask_worker.state.executing_count)  # noqa: E731
+        until(lambda: not any(busy().values()), 60, "the end of the threads")
+    assert 0 < len(begun.finished) < 500
+
+
+def test_dask_workers_on_other_machines_need_a_database_server(landed: Settings, monkeypatch: pytest.MonkeyPatch):
+    """An SQLite file cannot be reached from elsewhere: the error names the machines and the setting."""
+    with pytest.raises(StackError, match=r"run on 192\.0\.2\.7.*KEEPFIT_STUDIES_URL"):
+        tune._reach(landed, {"127.0.0.1", "192.0.2.7"})
+    tune._reach(landed, {"127.0.0.1"})
+    monkeypatch.setenv("KEEPFIT_STUDIES_URL", "postgresql://user@server/studies")
+    tune._reach(Settings(), {"192.0.2.7"})
+
+
+def test_a_dask_scheduler_that_is_not_there_is_told(begun: Begun, monkeypatch: pytest.MonkeyPatch):
+    """Nobody answers: the error names the setting and what to do."""
+    monkeypatch.setattr(tune, "PATIENCE", 0.5)
+    monkeypatch.setenv("KEEPFIT_DASK", f"tcp://127.0.0.1:{free_port()}")
+    with pytest.raises(StackError, match="No Dask scheduler answers at KEEPFIT_DASK=tcp://127"):
+        begun.together()
+
+
+def test_o_16_a_dask_worker_that_is_killed_takes_nothing_with_it(landed: Settings, cluster):
+    """SIGKILL of a worker in the middle: the other one goes on, and the total is as asked, none of it repeated."""
+
+    def kill(study: optuna.Study) -> None:
+        if tune._finished(study):
+            cluster[2].kill()
+
+    begun = begin(landed, "killed worker", trials=20)
+    begun.together(kill)
+    assert cluster[2].wait() == -signal.SIGKILL
+    assert len(begun.finished) == 20
+    assert len({trial.params["logistic.C"] for trial in begun.finished}) == 20
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+def test_o_16_a_trial_that_fails_is_no_failed_search(monkeypatch: pytest.MonkeyPatch):
+    """One recipe raises: the others are tried, it counts against the budget, and its error is kept."""
+    mark, calls = Examination.mark, list[Recipe]()
+
+    def sometimes(self, recipe, report):
+        calls.append(recipe)
+        if len(calls) == 2:
+            raise ValueError("a singular matrix")
+        return mark(self, recipe, report)
+
+    monkeypatch.setattr(Examination, "mark", sometimes)
+    found = searched(project())
+    assert [trial.state.name for trial in found.trials] == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
+    assert found.trials[1].user_attrs["error"] == "ValueError: a singular matrix"
+    assert len({str(trial.params) for trial in found.trials}) == 4  # what failed is not drawn again
+    assert tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0).trials == 3
+
+
+def test_o_16_when_all_trials_fail_there_is_no_candidate_but_a_reason(monkeypatch: pytest.MonkeyPatch):
+    """The search ends by itself, and the error names the last one's cause and what happens to the champion."""
+
+    def never(*_):
+        raise ValueError("a singular matrix")
+
+    monkeypatch.setattr(Examination, "mark", never)
+    found = searched(project())
+    assert [trial.state for trial in found.trials] == [TrialState.FAIL] * 4
+    with pytest.raises(
+        RuntimeError, match=r"4 failed; the last one: ValueError: a singular matrix\. There is no candidate"
+    ):
+        tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0)
+    monkeypatch.undo()
+    assert len(tune._finished(searched(project(), found))) == 4  # what was mended is tried again
+
+
+def test_o_16_a_storage_that_is_locked_is_waited_for(settings: Settings):
+    """Somebody holds the database for a while: no trial ends meanwhile, and all do afterwards."""
+    studies.prepare(settings.studies())
+    found = studies.study(settings.studies(), "locked", 7)
+    search = tune.Search.over(project(families=["logistic"]), rows())
+    searching = threading.Thread(target=search.go_on, args=(found, time.monotonic() + FOREVER, lambda: None))
+    holder = sqlite3.connect(settings.home / "studies.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    try:
+        searching.start()
+        searching.join(2)
+        assert searching.is_alive()
+        assert holder.execute("SELECT count(*) FROM trials").fetchone() == (0,)
+    finally:
+        holder.execute("ROLLBACK")
+        holder.close()
+    searching.join()
+    assert [trial.state.is_finished() for trial in found.trials] == [True] * 4
+
+
+MOMENTS = """
+import os, signal, sys, time
+import optuna
+from tasks import tune
+from tasks.config.settings import Settings
+from tasks.ml.examination import Examination
+from tasks.stores import studies
+from tests.tasks import test_tune as asked
+url = Settings().studies()
+use = asked.project(trials=5, families=["logistic"])
+search = tune.Search.over(use, asked.rows())
+planted = {"in its first trial": (optuna.Trial, "report", 1), "between two folds": (optuna.Trial, "report", 5), "between two trials": (optuna.Study, "ask", 4)}
+for moment, (owner, name, nth) in planted.items():
+    if os.fork() == 0:
+        true, calls = getattr(owner, name), []
+        def killed(self, *args):
+            calls.append(1)
+            if len(calls) == nth:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return true(self, *args)
+        setattr(owner, name, killed)
+        search.go_on(studies.study(url, moment, 7), time.monotonic() + 1e9, lambda: None)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == -signal.SIGKILL
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URL of studies that were killed, each at another moment."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KEEPFIT_HOME", str(tmp_path_factory.mktemp("killed")))
+        environment.setenv("PYTHONPATH", str(REPOSITORY))
+        url = Settings().studies()
+        studies.prepare(url)
+        studies.study(url, "schema", 0)
+        subprocess.run([sys.executable, "-c", MOMENTS], check=True)
+        return url
+
+
+@pytest.mark.parametrize(
+    ("moment", "done"), [("in its first trial", 0), ("between two folds", 2), ("between two trials", 3)]
+)
+def test_o_16_a_killed_search_goes_on_without_repeating(killed: str, moment: str, done: int):
+    """SIGKILL at any moment: what was finished stays untouched, and in the end there are the trials of a search that nobody killed."""
+    use = project(trials=5, families=["logistic"])
+    whole = searched(use, studies.study(killed, f"whole, {moment}", 7))
+    found = studies.study(killed, moment, 7)
+    before = [(trial.number, trial.datetime_complete, trial.values) for trial in tune._finished(found)]
+    assert len(before) == done
+    searched(use, found)
+    after = tune._finished(found)
+    assert [(trial.number, trial.datetime_complete, trial.values) for trial in after][:done] == before
+    assert [(trial.params, trial.state, trial.values) for trial in after] == [
+        (trial.params, trial.state, trial.values) for trial in whole.trials
+    ]
 
 
 def test_whoever_asks_for_one_trial_too_many_gives_it_up(monkeypatch: pytest.MonkeyPatch):

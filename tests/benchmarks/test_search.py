@@ -1,0 +1,141 @@
+"""What a second searcher gains, and what memory a training needs beside its matrix. Nothing asserts a time."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks import tune
+from tasks.config.project import Project
+from tasks.config.settings import REPOSITORY, Settings
+from tasks.ingest import Landings
+from tasks.stores import studies
+from tasks.stores.lake import Lake
+from tasks.stores.references import Snapshot
+from tests.benchmarks.test_landing import said
+
+NUMBERS = 20
+TRIALS = 8
+YAML = f"""
+project: wide
+positive: true
+contract:
+  key: [id]
+  time: at
+  target: y
+  columns:
+    id: {{type: int}}
+    at: {{type: datetime}}
+    y: {{type: bool}}
+{"".join(f"    number{n}: {{type: float}}{chr(10)}" for n in range(NUMBERS))}
+split: {{kind: time, column: at}}
+search: {{seconds: 3600, trials: {TRIALS}, folds: 2, seed: 7, families: [FAMILY], workers: 1, windows: false, columns: false}}
+retrain: []
+"""
+
+
+def rows(count: int) -> pd.DataFrame:
+    """Rows of many numbers, of which two tell the truth, with noise."""
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(count, NUMBERS))
+    truth = numbers[:, 0] * numbers[:, 1] + rng.normal(scale=0.5, size=count) > 0
+    table = pd.DataFrame(numbers, columns=[f"number{n}" for n in range(NUMBERS)])
+    stamps = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(count), unit="min")
+    return table.assign(id=range(count), at=stamps, y=truth)
+
+
+def landed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, family: str, count: int = 40_000, trials: int = TRIALS
+) -> Settings:
+    """A home of a core for each process, where the rows have landed."""
+    place = folder / "projects" / "wide"
+    place.mkdir(parents=True)
+    (place / "project.yaml").write_text(
+        YAML.replace("FAMILY", family).replace(f"trials: {TRIALS}", f"trials: {trials}")
+    )
+    for name, value in {
+        "KEEPFIT_HOME": folder / "state", "KEEPFIT_PROJECTS": place.parent, "PYTHONPATH": REPOSITORY, "OMP_NUM_THREADS": 1,
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    settings = Settings()
+    rows(count).to_parquet(folder / "rows.parquet", index=False)
+    assert Landings(Project.named("wide", settings), settings).land(folder / "rows.parquet").landed == count
+    studies.prepare(settings.studies())
+    return settings
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_searchers_against_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The same number of trials of a second or more by one process and by two, a core each; imports and reading are inside."""
+    settings, seconds, trial = landed(tmp_path, monkeypatch, "extra_trees"), dict[int, float](), dict[int, float]()
+    for workers in (1, 2):
+        search, snapshot = asked(settings, workers)
+        study = studies.study(settings.studies(), str(workers), 7)
+        shown = cast("tune.Progress", SimpleNamespace(update=lambda _study: None))
+        begun = time.monotonic()
+        tune._together(search, study, snapshot, shown, begun + 3600)
+        seconds[workers] = time.monotonic() - begun
+        done = tune._finished(study)
+        assert len(done) == TRIALS
+        trial[workers] = float(np.mean([one.duration.total_seconds() for one in done if one.duration]))
+    said(
+        f"{TRIALS} trials of {trial[1]:.1f} s: one process {seconds[1]:.1f} s, two {seconds[2]:.1f} s ({trial[2]:.1f} s a trial); "
+        f"{seconds[1] / seconds[2]:.2f} x (goal 1.7) on {os.cpu_count()} cores with a load of {os.getloadavg()[0]:.1f}"
+    )
+
+
+def asked(settings: Settings, workers: int) -> tuple[tune.Search, Snapshot]:
+    """The search by so many, and the rows that it is over."""
+    file = settings.projects / "wide" / "project.yaml"
+    file.write_text(re.sub(r"workers: \d", f"workers: {workers}", file.read_text()))
+    use = Project.named("wide", settings)
+    snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
+    assert snapshot is not None
+    return tune.Search.of(use, snapshot, settings), snapshot
+
+
+PEAK = """
+import json, resource, sys, time
+import sklearn.ensemble
+from tasks import tune
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.recipe import Learned, Recipe
+from tasks.stores import studies
+from tasks.stores.lake import Lake, parts
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+settings = Settings()
+use = Project.named("wide", settings)
+snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
+before = peak()
+search = tune.Search.of(use, snapshot, settings)
+search.go_on(studies.study(settings.studies(), "peak", 7), time.monotonic() + 3600, lambda: None)
+learned = Learned.of(parts(use, snapshot, settings.lake("wide")).train, use.task, use.features, use.contract.time)
+Recipe.usual(sys.argv[1]).fit(use.task, use.features, learned, seed=7)
+print(json.dumps({"peak": peak() - before, "before": before, "matrix": int(learned.features.memory_usage().sum())}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("family", ["hist_gradient_boosting", "logistic"])
+def test_memory_of_a_training_against_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str):
+    """Reading, two trials and the fit in a process of their own: what they need beyond the libraries, in training matrices."""
+    landed(tmp_path, monkeypatch, family, count=400_000, trials=2)
+    done = subprocess.run([sys.executable, "-c", PEAK, family], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    said(
+        f"{family}, 400,000 rows: {found['peak'] / 2**20:.0f} MiB beyond the {found['before'] / 2**20:.0f} of the libraries, "
+        f"matrix {found['matrix'] / 2**20:.0f} MiB: {found['peak'] / found['matrix']:.1f} x (goal 3)"
+    )
+    assert found["matrix"] > 0
