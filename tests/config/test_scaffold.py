@@ -47,7 +47,7 @@ def test_what_is_written_loads_as_what_was_drafted(tmp_path):
     again = load(tmp_path / "demo")
     assert use == again
     assert again.contract == made.contract
-    assert (again.positive, again.labels) == (made.positive, made.labels)
+    assert (again.kind, again.positive, again.labels) == ("binary", made.question.positive, made.question.labels)
     assert again.reads == Reading(encoding="latin-1", delimiter="\t", decimal=",")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", scaffold.SCHEMA]
 
