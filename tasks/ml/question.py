@@ -69,6 +69,10 @@ def question(target: str | None, known: Mapping[str, Seen], left_out: Mapping[st
             "anomaly", notes={"kind": "nobody knows the truth, so rows are found that are unlike the others"}
         )
     seen = known[target]
+    if what := personal(target, seen.raw):
+        raise KeepfitError(
+            f"--target is '{target}', which looks like {what}: personal data is not stored. Give another column."
+        )
     if kind is not None:
         return _noted(ASKED[kind](seen), "given")
     return _noted(*_by_values(seen))
@@ -156,10 +160,6 @@ def _binary(seen: Seen) -> Question:
 def _multiclass(seen: Seen) -> Question:
     """One of several: a closed list of categories, so that what is none of them is met at the door."""
     _two_at_least(seen)
-    if what := personal(seen.name, seen.raw):
-        raise KeepfitError(
-            f"--target is '{seen.name}', which looks like {what}: personal data is not stored. Give another."
-        )
     goal, read = read_as("category", seen.name, seen.raw, "."), _whole(seen).type
     if read in {"float", "datetime"} or not 3 <= goal.different <= CATEGORIES:
         met = {"float": "holds fractions", "datetime": "holds times"}.get(

@@ -414,6 +414,7 @@ def test_a_kind_that_is_given_is_taken(values, kind, type_):
         ([f"2024-01-{1 + i % 28:02d}" for i in range(ROWS)], None, "holds times"),
         ([f"2024-01-{1 + i % 28:02d}" for i in range(ROWS)], "multiclass", "holds times"),
         ([f"u{i % 7}@example.org" for i in range(ROWS)], None, "e-mail addresses, personal data is not stored"),
+        ([f"u{i % 7}@example.org" for i in range(ROWS)], "anomaly", "e-mail addresses, personal data is not stored"),
         (["a", "b"], "multiclas", "Did you mean 'multiclass'?"),
     ],
 )
