@@ -85,7 +85,7 @@ class _Bundle:
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest))
+        return cls(*bundles.read(folder, digest, skew=Settings().library_skew))
 
     @property
     def columns(self) -> list[str]:

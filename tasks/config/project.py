@@ -33,6 +33,7 @@ from tasks.sources.source import Sources
 if TYPE_CHECKING:
     pass
 
+UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
 
@@ -180,7 +181,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources", "slices"}))
+        return digest(self.model_dump(mode="json", exclude=UNDECIDING))
 
     def __hash__(self) -> int:
         """By what it says."""
