@@ -137,22 +137,23 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
 @app.command(group=PROJECTS)
 def new(
-    name: str, *, data: Path, target: str, time: str | None = None, key: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    as_json: Json = False,
+    name: str, *, data: Path, target: str | None = None, time: str | None = None,
+    key: Annotated[tuple[str, ...], Parameter(negative="")] = (), kind: str | None = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Write a new project whose contract is inferred from a file.
 
     Args:
         name: Of the project, and of its folder.
         data: CSV, Parquet or JSON lines.
-        target: The column to predict; it has two values.
+        target: The column to predict; not needed with --kind anomaly.
         time: The column that says when a row happened.
         key: The columns that name a row.
+        kind: binary, multiclass, regression or anomaly; by default what the target's values say.
     """
     from flows import newcomer
 
     now = dt.datetime.now(dt.UTC)
-    made = newcomer.new(name, data, target, time=time, key=key, settings=Settings(), now=now)
+    made = newcomer.new(name, data, target, time=time, key=key, kind=kind, settings=Settings(), now=now)
     return show(made, as_json=as_json, page=newcomer.page_of_new(made))
 
 

@@ -128,6 +128,11 @@ class Landings(Workplace):
         super().__init__(use, settings)
         self._derive = use.hook("derive", settings)
         if kind == "outcomes":
+            if use.contract.target is None:
+                raise BatchError(
+                    f"{use.project} has no target, so nothing can come true of its rows. Name the column as `contract.target`, nullable, "
+                    "and land the outcomes again. Nothing was changed."
+                )
             use = use.model_copy(update={"contract": outcome_contract(use.contract)})
             self._derive = self._stamped
         self.use, self.kind, self._clock = use, kind, clock
@@ -446,7 +451,7 @@ class Landings(Workplace):
     def _stamped(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known."""
         contract, now = self.use.contract, self._clock()
-        if AT in raw or contract.missing([*raw.columns, AT]):
+        if AT in raw or contract.target is None or contract.missing([*raw.columns, AT]):
             return raw
         stamped = raw.assign(**{AT: pd.Timestamp(now)})
         labels = self.lake.labels()

@@ -104,15 +104,16 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
 
 def _untunable(use: Project, split: SealedParts) -> str:
     """Why the search could score no model, or nothing: its folds need truths that differ on both sides, and a feature with a value."""
-    newest = use.split.at_most(split.train, use.search.rows)
+    newest, target = use.split.at_most(split.train, use.search.rows), use.contract.target
     folds = [
         before
-        for before, after in use.split.folds(newest, use.search.folds, use.contract.target)
+        for before, after in use.split.folds(newest, use.search.folds, target)
         if use.task.teaches(use.task.truth(before)) and use.task.teaches(use.task.truth(after))
     ]
     if not folds:
         wanted = f"both '{use.labels[0]}' and '{use.labels[1]}'" if use.kind == "binary" else "different values"
-        return f"insufficient classes: none of the {use.search.folds} folds of the train part has {wanted} in {use.contract.target} before and after its cut"
+        where = f" in {target}" if target else ""
+        return f"insufficient classes: none of the {use.search.folds} folds of the train part has {wanted}{where} before and after its cut"
     if not folds[0][list(use.contract.features)].notna().to_numpy().any():
         return f"nothing to learn from: no feature holds any value in the oldest {len(folds[0]):,} rows of the train part, from which the first fold learns"
     return ""

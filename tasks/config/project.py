@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+import pandas as pd
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -126,7 +127,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             )  # fmt: skip
 
     def _kind_fits(self) -> None:
-        columns, target = self.contract.columns, self.contract.target
+        target = self.contract.columns.get(self.contract.target or "")
+        if target is None and kinds.KINDS[self.kind].needs_labels:
+            raise ValueError(
+                f"contract.target is missing; kind '{self.kind}' learns from a target. Name the column to predict; kind 'anomaly' needs none"
+            )
         usable = metrics_of(self.kind)
         if self.metric not in usable:
             raise ValueError(
@@ -144,12 +149,12 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             )
         if self.kind == "multiclass" and len(set(self.labels)) < 3:
             raise ValueError(
-                f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {target}: "
+                f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {self.contract.target}: "
                 "name them here, or as the column's `categories`"
             )
-        if self.kind == "regression" and columns[target].type not in {"int", "float"}:
+        if self.kind == "regression" and target is not None and target.type not in {"int", "float"}:
             raise ValueError(
-                f"{target} is of type {columns[target].type}; kind 'regression' predicts a number: int or float"
+                f"{self.contract.target} is of type {target.type}; kind 'regression' predicts a number: int or float"
             )
 
         if self.kind == "recommendation":
@@ -210,7 +215,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def task(self) -> kinds.Kind:
         """What the kind of this problem knows, about this target."""
-        target = self.contract.target
+        target = self.contract.target or ""  # only a kind that needs no labels has none
         match self.kind:
             case "binary":
                 return kinds.Binary(target, self.positive, (self.labels[0], self.labels[1]), self.cost, self.alerts)
@@ -222,6 +227,12 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 return kinds.Anomaly(self.alerts or kinds.Anomaly.alerts)
             case "recommendation":
                 return kinds.Recommendation(target, str(self.user), self.k)
+
+    def labelled(self, rows: pd.DataFrame) -> pd.Series:
+        """Which rows may teach and judge: those whose target is known; all of them where the kind needs none."""
+        target = self.contract.target
+        known = rows[target].notna() if target else pd.Series(data=False, index=rows.index)
+        return known | (not self.task.needs_labels)
 
     @property
     def features(self) -> "dict[str, Column]":

@@ -192,7 +192,7 @@ class Profile(BaseModel, frozen=True):
         sampled: rows looked at closely.
         oldest, newest: of the contract's time column, exact, UTC.
         positives: rows of the sample with the positive target; None without classes.
-        target: the target's name.
+        target: the target's name; empty where there is none.
         columns: each column's aggregate.
         repeats: how often rows are the same but for key and time.
     """
@@ -231,7 +231,7 @@ class Profiler:
         self._rows, self._nulls = 0, dict.fromkeys(self._names, 0)
         self._span = (2**63, -(2**63))
         self._sample = _Sample()
-        self._twins = _Twins([*contract.features, contract.target])
+        self._twins = _Twins([name for name in [*contract.features, contract.target] if name])
 
     def add(self, rows: pa.Table) -> None:
         """Takes in the next rows, typed as the contract's schema."""
@@ -254,10 +254,10 @@ class Profiler:
     def result(self) -> Profile:
         """The profile of all rows so far."""
         if not self._rows:
-            return Profile(target=self._contract.target)
-        sample = self._sample.rows()
-        truth = _truth(sample[self._contract.target], self._positive)
-        ranks = _ranks(sample[self._contract.target]) if truth is None else None
+            return Profile(target=self._contract.target or "")
+        sample, target = self._sample.rows(), self._contract.target
+        truth = _truth(sample[target], self._positive) if target else None
+        ranks = _ranks(sample[target]) if target and truth is None else None
         columns = {name: self._column(name, sample[name], truth, ranks) for name in self._names}
         oldest, newest = (_moment(end) if self._span[0] <= self._span[1] else None for end in self._span)
         return Profile(
@@ -266,7 +266,7 @@ class Profiler:
             oldest=oldest,
             newest=newest,
             positives=None if truth is None else int(truth.sum()),
-            target=self._contract.target,
+            target=target or "",
             columns=columns,
             repeats=self._twins.result(sample, self._rows),
         )

@@ -573,7 +573,9 @@ def _predicting(name: str, champion: Champion) -> dict[str, Any]:
             "explain": {"type": "boolean", "default": False, "description": EXPLAIN},
         },
     }
-    operation = _operation(f"{name}: predictions of '{champion.manifest.target}' by version {champion.release.version}")
+    target = champion.manifest.target
+    asked = f"predictions of '{target}'" if target else "how odd rows are,"
+    operation = _operation(f"{name}: {asked} by version {champion.release.version}")
     operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     operation["responses"] |= {status: {"description": text} for status, text in REFUSALS.items()}
     return operation

@@ -47,7 +47,7 @@ class Manifest(msgspec.Struct, frozen=True):
     project: str
     version: int
     kind: Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
-    target: str
+    target: str | None
     features: tuple[Feature, ...]
     ignored: tuple[str, ...]
     classes: tuple[Value, ...] = ()

@@ -146,7 +146,7 @@ class Lake:
 
     def _labels(self, outcomes: int | None) -> Labels | None:
         """What came true, of one version of the table `outcomes`."""
-        if outcomes is None or self.contract is None:
+        if outcomes is None or self.contract is None or self.contract.target is None:
             return None
         files = self.outcomes.files(self.outcomes.open(outcomes))
         if not files:
@@ -377,6 +377,6 @@ def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     lake = Lake(use.project, root, use.contract)
     rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
     rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
-    labelled = rows[use.contract.target].notna() | (not use.task.needs_labels)
+    labelled = use.labelled(rows)
     made = use.split.apply(rows[labelled].reset_index(drop=True))
     return SealedParts.of(made, trusted, use.task, use.contract.target, waiting=int((~labelled).sum()))
