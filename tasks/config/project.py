@@ -156,21 +156,19 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"{self.contract.target} is of type {target.type}; kind 'regression' predicts a number: int or float"
             )
+        if self.kind == "recommendation" and target is not None:
+            self._user_fits(target)
 
-        if self.kind == "recommendation":
-            self._user_fits()
-
-    def _user_fits(self) -> None:
+    def _user_fits(self, target: Column) -> None:
         usable = [name for name in self.contract.features if self.contract.columns[name].type != "datetime"]
         if self.user not in usable:
             raise ValueError(
                 f"user is {self.user!r}; kind 'recommendation' needs the feature column that says who took the item. "
                 f"Features: {usable}.{suggestion(self.user or '', usable)}"
             )
-        if self.contract.columns[self.contract.target].type not in {"text", "category"}:
+        if target.type not in {"text", "category"}:
             raise ValueError(
-                f"{self.contract.target} is of type {self.contract.columns[self.contract.target].type}; kind "
-                "'recommendation' names items: text or category"
+                f"{self.contract.target} is of type {target.type}; kind 'recommendation' names items: text or category"
             )
         if self.search.columns:
             raise ValueError(
