@@ -125,7 +125,8 @@ def parts_facts(use: Project, split: SealedParts) -> dict[str, Facts]:
 
 
 def _read(use: Project, part: pd.DataFrame) -> pd.DataFrame:
-    return matrix(part, use.types).assign(**{use.contract.target: use.task.truth(part)})
+    target = use.contract.target
+    return matrix(part, use.types).assign(**({target: use.task.truth(part)} if target else {}))
 
 
 def operates_facts(fitted: Fitted) -> Facts:
