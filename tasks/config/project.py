@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -95,6 +95,16 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             usual["trusted"] = {"share": 0}  # taste moves: what people took long ago would hold every refresh
         return usual | given | ({"search": families | search} if isinstance(search, dict) else {}) | _classes(given)
 
+    @field_validator("contract")
+    @classmethod
+    def _a_target_to_learn_from(cls, contract: Contract, info: ValidationInfo) -> Contract:
+        kind = kinds.KINDS.get(info.data.get("kind", ""))
+        if kind and kind.needs_labels and contract.target is None:
+            raise ValueError(
+                f"lacks a target, from which kind '{kind.name}' learns. Name the column to predict as `target`; `kind: anomaly` needs none"
+            )
+        return contract
+
     @field_validator("gates")
     @classmethod
     def _each_gate_once(cls, gates: tuple[Gate, ...]) -> tuple[Gate, ...]:
@@ -128,10 +138,6 @@ class Project(BaseModel, frozen=True, extra="forbid"):
 
     def _kind_fits(self) -> None:
         target = self.contract.columns.get(self.contract.target or "")
-        if target is None and kinds.KINDS[self.kind].needs_labels:
-            raise ValueError(
-                f"contract.target is missing; kind '{self.kind}' learns from a target. Name the column to predict; kind 'anomaly' needs none"
-            )
         usable = metrics_of(self.kind)
         if self.metric not in usable:
             raise ValueError(

@@ -109,7 +109,11 @@ CASES = {
         [":13", "gates", "once", "['sound', 'sound']"],
     ),
     "a missing section": (("split: {kind: time, column: happened_at}\n", ""), ["split is missing"]),
-    "a missing key of a section": (("  target: failed\n", ""), [":2", "contract.target is missing"]),
+    "a missing key of a section": (("  time: happened_at\n", ""), [":2", "contract.time is missing"]),
+    "no target for a kind that learns from one": (
+        ("  target: failed\n", ""),
+        [":2", "contract lacks a target", "kind 'binary'", "as `target`"],
+    ),
     "a key column that is not there": (("key: [id]", "key: [idd]"), [":2", "key is 'idd'", "Did you mean 'id'?"]),
     "a time that is no datetime": (
         ("time: happened_at", "time: amount"),

@@ -382,7 +382,7 @@ def test_only_a_kind_that_needs_no_labels_goes_without_a_target(parts_project):
         path.write_text(
             text.replace("kind: anomaly", f"kind: {kind}").replace("metric: roc_auc", f"metric: {KINDS[kind].metric}")
         )
-        with pytest.raises(ProjectError, match=r"contract\.target is missing"):
+        with pytest.raises(ProjectError, match="contract lacks a target"):
             load(path.parent)
 
 
