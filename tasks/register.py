@@ -139,9 +139,10 @@ def _version(
 ) -> tuple[int, str]:
     """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
     manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
+    computing = bundles.computing(Path(candidate.folder), candidate.digest)
     sample = matrix(
         parts(use, training.rows, settings.lake(use.project)).train.head(5),
-        {feature["name"]: feature["type"] for feature in manifest["features"]},
+        {name: use.types[name] for name in model.feature_names_in_},
     )
     logged = registry.log_model(
         training.run, model, sample, use.task.answers(model, sample), bundles.REVIEWED,
@@ -154,7 +155,8 @@ def _version(
     }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
-    return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
+    folder = settings.bundles(use.project) / str(version)
+    return version, bundles.write(folder, model, own | {"version": version}, bundles.with_hooks(computing))
 
 
 def _facts(

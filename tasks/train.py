@@ -33,6 +33,7 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
         model,
         manifest(use, snapshot, recipe, operates, method, use.split.seen_until(split))
         | {"usual": usual(model, recipe.read(columns, learned))},
+        bundles.with_hooks(use.computing if computed(use, recipe) else None),
     )
     get_run_logger().info(
         "%s fitted on %s rows; calibration %s%s", recipe.name, len(learned.features), method, "".join(f"; {name} {value:.4g}" for name, value in operates.items())
@@ -45,11 +46,19 @@ def manifest(
 ) -> dict[str, object]:
     """What a server must know about a model, and what it was made of."""
     contract, read = use.contract, recipe.columns(use.features)
+    made = computed(use, recipe)
+    sent = {name: contract.columns[name] for name in contract.features} if made else read
     return {
         "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
-        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in read.items()],
-        "ignored": [name for name in contract.columns if name not in read], **operates, "metric": use.metric,
+        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in sent.items()],
+        "ignored": [name for name in contract.columns if name not in sent], **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
-        "trusted": snapshot.trusted,
+        "trusted": snapshot.trusted, **({"computed": made} if made else {}),
     }  # fmt: skip
+
+
+def computed(use: Project, recipe: Recipe) -> dict[str, str]:
+    """The types of the computed columns by name, all of them when the model reads any: `features` then needs every column of the contract."""
+    made = {name: each.type for name, each in use.computed.items()}
+    return made if made.keys() & recipe.columns(use.features).keys() else {}

@@ -2,6 +2,7 @@
 
 Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
+A model that reads computed columns has the project's `hooks.py` beside it, as it was when the model was trained.
 """
 
 import hashlib
@@ -15,14 +16,16 @@ import shutil
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.config.errors import ArtifactError
+from tasks.ml.computed import ComputedError, Computing
 
-MODEL, MANIFEST = "model.skops", "manifest.json"
+MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
+BESIDE = frozenset({HOOKS})
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
 # arrays). Seen by dumping fitted pipelines of every family; a test does so again. Whoever adds a name looks at what its
@@ -55,11 +58,17 @@ MEMBER = re.compile(r"schema\.json|\d+\.(?:npy|bin)")
 PINNED = ("scikit-learn", "skops", "numpy")
 
 
-def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
+def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None) -> str:
     """Puts a fitted model and its manifest into a new folder, wholly or not at all, and gives the bundle's digest.
 
     The manifest gains `files` (SHA-256 by name) and `versions`. The same model written again has the same bytes, and
     so a repeated step changes nothing.
+
+    Args:
+        folder: where; it must not hold another bundle.
+        model: a fitted pipeline of reviewed types.
+        manifest: what a server must know of it.
+        beside: more files, by their names in `BESIDE`.
 
     Raises:
         ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
@@ -69,15 +78,16 @@ def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
 
     content = _canonical(skops.io.dumps(model))
     _refuse_unreviewed(content, folder)
+    files = {MODEL: content, **(beside or {})}
     whole = {
         **manifest,
-        "files": {MODEL: hashlib.sha256(content).hexdigest()},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "versions": {name: version(name) for name in PINNED},
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     digest = hashlib.sha256(text).hexdigest()
     if not folder.exists():
-        _publish(folder, {MODEL: content, MANIFEST: text})
+        _publish(folder, {**files, MANIFEST: text})
     found = hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest()
     if found != digest:
         raise ArtifactError(
@@ -85,8 +95,52 @@ def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
             "register a new version, "
             "or remove the folder if it was never released."
         )
-    _same(folder / MODEL, _bytes(folder / MODEL, MODEL_BYTES), whole["files"][MODEL])
+    for name in files:
+        _same(folder / name, _bytes(folder / name, MODEL_BYTES), whole["files"][name])
     return digest
+
+
+def beside(folder: Path, digest: str, name: str) -> bytes | None:
+    """A file that lies beside the model, verified, or None where the bundle has none of that name.
+
+    Raises:
+        ArtifactError: it is missing or altered.
+    """
+    files = _manifest(folder, digest)["files"]
+    if name not in files:
+        return None
+    content = _bytes(folder / name, MODEL_BYTES)
+    _same(folder / name, content, files[name])
+    return content
+
+
+def with_hooks(computing: Computing | None) -> dict[str, bytes]:
+    """What lies beside a model that reads computed columns: the code that makes them."""
+    return {HOOKS: computing.source.encode()} if computing else {}
+
+
+def computing(folder: Path, digest: str) -> Computing | None:
+    """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
+
+    The code is the project's own and runs with the rights of whoever loads the model, once its bytes have proved to be those
+    that were released: whoever may write hooks.py or the journal decides what runs here.
+
+    Raises:
+        ArtifactError: it is missing or altered, or does not import here.
+    """
+    types, source = _manifest(folder, digest).get("computed", {}), beside(folder, digest, HOOKS)
+    if not types and source is None:
+        return None
+    if not types or source is None:
+        raise ArtifactError(
+            f"{folder / MANIFEST} has computed columns without {HOOKS}, or {HOOKS} without them. Register the model again."
+        )
+    made = Computing(source.decode(), types)
+    try:
+        made.ready()
+    except ComputedError as error:
+        raise ArtifactError(f"{folder}: {error} Install what it needs here, or release another version.") from error
+    return made
 
 
 def read(folder: Path, digest: str) -> tuple[dict[str, Any], Any]:
@@ -120,9 +174,10 @@ def _manifest(folder: Path, digest: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{folder / MANIFEST} is no manifest of a bundle ({type(error).__name__}). Register the model again."
         ) from error
-    if names != {MODEL} or not isinstance(versions, dict):
+    if MODEL not in names or names - {MODEL} - BESIDE or not isinstance(versions, dict):
         raise ArtifactError(
-            f"{folder / MANIFEST} names {len(names)} files; wanted exactly {MODEL}. Register the model again."
+            f"{folder / MANIFEST} names {len(names)} files; wanted {MODEL} and at most {', '.join(sorted(BESIDE))}. "
+            "Register the model again."
         )
     return manifest
 
