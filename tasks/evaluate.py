@@ -14,7 +14,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
-from tasks.ml.computed import Computing
+from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.judging import judging
@@ -94,7 +94,13 @@ class _Bundle:
         sent = asked[[feature["name"] for feature in self.manifest["features"]]]
         if self.computing is None:
             return sent
-        return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+        try:
+            return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+        except ComputedError as error:
+            version = self.manifest["version"]
+            raise ComputedError(
+                f"{error} This is the code of {f'version {version}' if version else 'the challenger'}."
+            ) from error
 
     def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
         """What it says of rows of features."""

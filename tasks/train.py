@@ -60,5 +60,5 @@ def manifest(
 
 def computed(use: Project, recipe: Recipe) -> dict[str, str]:
     """The types of the computed columns by name, all of them when the model reads any: `features` then needs every column of the contract."""
-    made = {name: each.type for name, each in use.computed.items()}
+    made: dict[str, str] = {name: each.type for name, each in use.computed.items()}
     return made if made.keys() & recipe.columns(use.features).keys() else {}

@@ -75,10 +75,10 @@ class Computing:
         return _function(self.source)
 
     def add(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """The rows with the computed columns behind their own.
+        r"""The rows with the computed columns behind their own.
 
         >>> raw = pd.DataFrame({"amount": [3.0, 5.0]})
-        >>> twice = "def features(rows):\\n    return rows[['amount']].mul(2).set_axis(['twice'], axis=1)"
+        >>> twice = "def features(rows):\n    return rows[['amount']].mul(2).set_axis(['twice'], axis=1)"
         >>> Computing(twice, {"twice": "float"}).add(raw).to_dict("list")
         {'amount': [3.0, 5.0], 'twice': [6.0, 10.0]}
         """
@@ -94,6 +94,10 @@ class Computing:
             ComputedError: the function raises, or gives other rows or columns than it must, or values that are none.
         """
         return self._checked(raw, self.ready())
+
+    def leave_empty(self, raw: pd.DataFrame) -> pd.DataFrame:
+        """As `add`, with nothing in the computed columns and without running anything."""
+        return pd.concat([raw, self._missing(raw)], axis=1)
 
     def entangled(self, raw: pd.DataFrame, seed: int) -> str:
         """Why what a row gets depends on more than the row, or nothing.
@@ -115,9 +119,7 @@ class Computing:
     def _checked(self, raw: pd.DataFrame, make: Callable[[pd.DataFrame], Any]) -> pd.DataFrame:
         asked = raw.reset_index(drop=True)
         if asked.empty:
-            return pd.DataFrame(
-                {name: _column(pd.Series(dtype="object"), name, kind) for name, kind in self.types.items()}
-            )
+            return self._missing(raw)
         try:
             with np.errstate(all="ignore"):
                 made = make(asked.copy(deep=False))
@@ -135,6 +137,10 @@ class Computing:
         return pd.DataFrame({name: _column(made[name], name, kind) for name, kind in self.types.items()}).set_axis(
             raw.index
         )
+
+    def _missing(self, raw: pd.DataFrame) -> pd.DataFrame:
+        nothing = pd.Series(None, index=raw.index, dtype="object")
+        return pd.DataFrame({name: _column(nothing, name, kind) for name, kind in self.types.items()})
 
     def _are_the_declared(self, made: pd.DataFrame, asked: pd.DataFrame) -> None:
         names = [str(name) for name in made.columns]
@@ -204,8 +210,10 @@ def _compiled(source: str, purpose: str) -> Callable[[pd.DataFrame], Any]:
         exec(compile(tree, FILE, "exec"), module.__dict__)  # noqa: S102 -- the project's own code, see `Computing.source`
         return getattr(module, FUNCTION)
     except ComputedError:
+        del sys.modules[name]
         raise
     except Exception as error:
+        del sys.modules[name]
         raise ComputedError(
             f"hooks.py: does not import without its folder: {type(error).__name__}: {error}. Wanted: a function {FUNCTION} that needs installed "
             "packages alone, no file beside it."

@@ -203,8 +203,9 @@ class Champion:
         """As `predict`, for rows that `check` gave."""
         if not checked:
             return []
+        features = self._features(checked)
         try:
-            return self._answers(self._features(checked))
+            return self._answers(features)
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
             raise RowError(
                 f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
@@ -283,10 +284,14 @@ class Champion:
 
     def _blank(self, rows: list[dict[str, Value]]) -> pd.DataFrame:
         """What the model reads of warm-up rows; without computed columns where their code has nothing for rows that are no real ones."""
+        sent = frame(rows, self.manifest.features)
+        if self.computing is None:
+            return sent
         try:
-            return self._features(rows)
-        except RowError:
-            return frame(rows, self.manifest.features).reindex(columns=self.model.feature_names_in_.tolist())
+            made = self.computing.add(sent)
+        except ComputedError:
+            made = self.computing.leave_empty(sent)
+        return made[self.model.feature_names_in_.tolist()]
 
     def _said(self, features: pd.DataFrame) -> Any:
         """What the model says of rows: probabilities (n, classes), or numbers (n,)."""
