@@ -2,6 +2,8 @@
 
 import datetime as dt
 import shutil
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -81,29 +83,36 @@ def small(quiet: Path) -> Small:
 def test_answers_over_http_are_those_of_the_evaluation(small: Small):
     """Callers send raw columns; every judged row gets, over HTTP, bit by bit the probability that it was judged with.
 
-    Without the computed product a logistic model is worth nothing here. hooks.py may change, or go: neither a running nor a fresh
+    Without the computed product a logistic model is worth nothing here. hooks.py may change, or go: neither the running nor a fresh
     server answers otherwise.
     """
     candidate, scores, answers = trained(small.land(rows()), "run")
     assert scores.metric.value > 0.8
     released(small, candidate, 1)
-    first = _over_http(small, sent(small, answers))
-    assert [one["probabilities"]["yes"] for one in first] == answers["challenger"].tolist()
-    rewrite(small, PRODUCT.replace("*", "-"))
-    assert _over_http(small, sent(small, answers)) == first
+    asked, judged = sent(small, answers), answers["challenger"].tolist()
+    with _server(small) as ask:
+        assert ask(asked) == judged
+        rewrite(small, PRODUCT.replace("*", "-"))
+        assert ask(asked) == judged
     (small.settings.projects / "small" / "hooks.py").unlink()
-    assert _over_http(small, sent(small, answers)) == first
+    with _server(small) as ask:
+        assert ask(asked) == judged
 
 
-def _over_http(small: Small, asked: list[dict[str, float]]) -> list[dict[str, dict[str, float]]]:
-    """What a fresh serving process answers, without the ids."""
+@contextmanager
+def _server(small: Small) -> Generator[Callable[[list[dict[str, float]]], list[float]]]:
+    """A fresh serving process: rows to probabilities."""
     stage = Stage(small.settings.home)
+
+    def ask(rows_: list[dict[str, float]]) -> list[float]:
+        said = httpx.post(f"{stage.url}/projects/small/predict", json={"rows": rows_}, timeout=30)
+        assert said.status_code == 200, said.text
+        return [one["probabilities"]["yes"] for one in said.json()["predictions"]]
+
     stage.start()
     try:
         until(stage.answers)
-        said = httpx.post(f"{stage.url}/projects/small/predict", json={"rows": asked}, timeout=30)
-        assert said.status_code == 200, said.text
-        return [{"probabilities": one["probabilities"]} for one in said.json()["predictions"]]
+        yield ask
     finally:
         stage.stop()
 
