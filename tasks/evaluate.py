@@ -87,7 +87,7 @@ class _Bundle:
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest), bundles.computing(folder, digest))
+        return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
 
     def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
         """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""

@@ -7,7 +7,6 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
-from tasks.config.provenance import commit
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
 from tasks.ml.pages import contract_table, sentence
@@ -41,7 +40,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     counted = prepared.rows | {
         name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
     }
-    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()}, tags={"keepfit.code": commit()})
+    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
     return prepared
 

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
+from tasks.config.provenance import code, cpu_seconds
 from tasks.config.settings import Settings
 from tasks.ml.examination import Examination, Marks, plainest
 from tasks.ml.pages import progress
@@ -45,7 +46,7 @@ REMEMBERED = 3  # searches whose best recipe is tried first
 @task(name="tune", cache_policy=NO_CACHE)
 def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     """Searches until the budget in trials or seconds is spent. May be repeated: finished trials are not run again."""
-    settings, start, before = Settings(), time.monotonic(), _cpu_seconds()
+    settings, start, before = Settings(), time.monotonic(), cpu_seconds()
     use = Project.named(project, settings)
     studies.prepare(settings.studies())
     name = f"{project} {snapshot.digest[:16]} {use.digest[:16]}"
@@ -59,7 +60,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
         _together(search, study, snapshot, shown, start + use.search.seconds)
     else:
         search.go_on(study, start + use.search.seconds, lambda: shown.update(study))
-    best = _best(study, search, resumed, time.monotonic() - start, _cpu_seconds() - before)
+    best = _best(study, search, resumed, time.monotonic() - start, cpu_seconds() - before)
     shown.close(study)
     _remember(best, use, Registry(project, settings.mlflow(), settings.artifacts), run)
     get_run_logger().info(
@@ -158,9 +159,11 @@ class Part(BaseModel, frozen=True):
         ranked: as in `Space`, so that all search in the same space.
         until: when the search ends, in seconds since 1970.
         place: which of the processes this is, from 0.
+        code: digest of the code that the search began with.
     """
 
     project: str
+    code: str
     snapshot: Snapshot
     study: str
     ranked: tuple[str, ...]
@@ -175,6 +178,8 @@ def explore(part: str) -> None:
         part: a `Part` as JSON.
     """
     asked, settings, parent = Part.model_validate_json(part), Settings(), os.getppid()
+    if asked.code != code():
+        sys.exit("the code changed while the search began; train again")
     use = Project.named(asked.project, settings)
     search = Search.of(use, asked.snapshot, settings, ranked=asked.ranked)
     study = studies.opened(settings.studies(), asked.study, use.search.seed, others=True)
@@ -191,7 +196,12 @@ def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progre
     asked = search.use.search
     until = time.time() + deadline - time.monotonic()
     part = Part(
-        project=search.use.project, snapshot=snapshot, study=study.study_name, ranked=search.space.ranked, until=until
+        project=search.use.project,
+        code=code(),
+        snapshot=snapshot,
+        study=study.study_name,
+        ranked=search.space.ranked,
+        until=until,
     )
     for _ in _on_this_machine(asked, part):
         shown.update(study)
@@ -264,12 +274,6 @@ def _give_up(study: "Study", trial: "Trial") -> None:
     import optuna
 
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of those that it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _finished(study: "Study") -> list["FrozenTrial"]:

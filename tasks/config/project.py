@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     pass
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
+UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
 
@@ -195,8 +196,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        said = self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources", "slices"})
-        return digest([said, self._hooks])
+        return digest([self.model_dump(mode="json", exclude=UNDECIDING), self._hooks])
 
     def __hash__(self) -> int:
         """By what it says."""
@@ -239,6 +239,12 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """How its computed columns are made as its folder says now; None where it has none."""
         types = {name: each.type for name, each in self.computed.items()}
         return Computing(self._hooks, types) if types else None
+
+    def with_hooks(self, source: str) -> Self:
+        """The same project whose computed columns are made by this text of hooks.py."""
+        other = self.model_copy()
+        other._hooks = source if self.computed else ""
+        return other
 
     def completed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows with the contract's columns, with the computed ones behind them.
@@ -298,8 +304,7 @@ def _with_hooks(project: Project, path: Path) -> Project:
             f"{path}: has a function {FUNCTION}, but project.yaml declares no column that it makes. Name each one and its type under "
             "`computed`, or give the function another name."
         )
-    project._hooks = source if project.computed else ""
-    return project
+    return project.with_hooks(source)
 
 
 def _classes(given: dict[str, Any]) -> dict[str, Any]:

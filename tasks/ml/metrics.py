@@ -60,7 +60,8 @@ def _average_precision(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.
     """Sum over thresholds of precision times the step in recall (scikit-learn's definition, no interpolation)."""
     positive, negative = (part[:, ::-1] for part in _grouped(y, p, weights))
     found, flagged = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
-    return _divide((positive * _divide(found, flagged)).sum(axis=1), positive.sum(axis=1))
+    precision = np.nan_to_num(_divide(found, flagged))  # before the first row that counts no positive is found either
+    return _divide((positive * precision).sum(axis=1), positive.sum(axis=1))
 
 
 def _log_loss(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tasks.ml.kinds import Kind
-from tasks.ml.split import Parts
+from tasks.ml.split import ROW, Parts
 
 JUDGING: ContextVar[bool] = ContextVar("judging", default=False)  # set by `judging.judging` alone
 
@@ -29,7 +29,7 @@ class Sealed:
         self._rows, self.name, self.target = rows, name, target
         truth = kind.truth(rows)
         self.rate = float(truth.mean()) if len(truth) else 0.0
-        self.unlearnable = kind.unlearnable(truth, name)
+        self.unlearnable = kind.unlearnable(truth, name) if len(truth) else f"too few rows: the {name} part has none"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -47,6 +47,11 @@ class Sealed:
                 "model may look at what it is judged by."
             )
         return self._rows
+
+    @property
+    def names(self) -> pd.Series:
+        """The names of the rows: hashes, which tell which rows they are and nothing of what is in them."""
+        return self._rows[ROW]
 
     def without_target(self) -> pd.DataFrame:
         """Keys and features, to find rows and groups that stand on both sides."""

@@ -211,7 +211,7 @@ class Door:
 
     def __init__(self, settings: Settings, in_flight: int = IN_FLIGHT) -> None:
         self.settings = settings
-        self.succession = Succession(settings.journal(), settings.bundles)
+        self.succession = Succession(settings.journal(), settings.bundles, skew=settings.library_skew)
         self.predictions = Predictions(settings.home)
         self.uploads = Uploads(settings)
         self._in_flight = 0

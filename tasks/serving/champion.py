@@ -154,13 +154,18 @@ class Champion:
     computing: Computing | None = None
 
     @classmethod
-    def load(cls, folder: Path, release: Release) -> Self:
+    def load(cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse") -> Self:
         """The champion of a release, after its bundle has been verified and a row has been scored with it.
+
+        Args:
+            folder: where its bundle lies.
+            release: names the bundle's digest.
+            skew: `accept` loads a model that other versions of the libraries wrote, too.
 
         Raises:
             ArtifactError: the bundle is not the released one, or the model does not answer as it should.
         """
-        written, model = bundles.read(folder, release.digest)
+        written, model = bundles.read(folder, release.digest, skew=skew)
         try:
             manifest = msgspec.convert(written, Manifest)
         except msgspec.ValidationError as error:
@@ -438,10 +443,11 @@ class Succession:
     """
 
     def __init__(
-        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse"
+    ) -> None:  # fmt: skip
         self._url = journal
         self._folder = folder
+        self._skew: bundles.Skew = skew
         self._clock = clock
         self._journal: Journal | None = None
         self.champions: dict[str, Champion] = {}
@@ -492,7 +498,7 @@ class Succession:
         try:
             if Path(project).name != project or project.startswith("."):
                 raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
-            champion = Champion.load(self._folder(project) / str(release.version), release)
+            champion = Champion.load(self._folder(project) / str(release.version), release, skew=self._skew)
         except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
             self._refuse(project, release, error)
             return

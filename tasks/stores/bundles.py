@@ -1,13 +1,15 @@
 """Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names.
 
+Beside them may lie what tells how the model came about (`BESIDE`); the manifest names its SHA-256. No server reads it but `hooks.py`, the
+code that a model with computed columns was trained with.
 Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
-A model that reads computed columns has the project's `hooks.py` beside it, as it was when the model was trained.
 """
 
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -19,13 +21,15 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.config.errors import ArtifactError
 from tasks.ml.computed import ComputedError, Computing
 
+LOG = logging.getLogger("keepfit.bundles")
 MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
-BESIDE = frozenset({HOOKS})
+BESIDE = frozenset({HOOKS, "footprint.json", "rows.bin", "answers.bin"})
+Skew = Literal["refuse", "accept"]  # what becomes of a model that other versions of the libraries wrote
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
 # arrays). Seen by dumping fitted pipelines of every family; a test does so again. Whoever adds a name looks at what its
@@ -74,9 +78,7 @@ def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[st
         ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
             changed.
     """
-    import skops.io
-
-    content = _canonical(skops.io.dumps(model))
+    content = _dumped(model)
     _refuse_unreviewed(content, folder)
     files = {MODEL: content, **(beside or {})}
     whole = {
@@ -100,6 +102,20 @@ def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[st
     return digest
 
 
+def parameters(model: Any) -> str:
+    """SHA-256 over everything that a fitted pipeline is made of: arrays and parameters, no addresses, no time of day."""
+    return hashlib.sha256(_dumped(model)).hexdigest()
+
+
+def manifest_of(folder: Path, digest: str) -> dict[str, Any]:
+    """The manifest of a bundle, after its bytes have proved to be those that were written; the model is not opened.
+
+    Raises:
+        ArtifactError: it is missing or altered.
+    """
+    return _manifest(folder, digest)
+
+
 def beside(folder: Path, digest: str, name: str) -> bytes | None:
     """A file that lies beside the model, verified, or None where the bundle has none of that name.
 
@@ -114,11 +130,6 @@ def beside(folder: Path, digest: str, name: str) -> bytes | None:
     return content
 
 
-def with_hooks(computing: Computing | None) -> dict[str, bytes]:
-    """What lies beside a model that reads computed columns: the code that makes them."""
-    return {HOOKS: computing.source.encode()} if computing else {}
-
-
 def computing(folder: Path, digest: str) -> Computing | None:
     """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
 
@@ -128,13 +139,10 @@ def computing(folder: Path, digest: str) -> Computing | None:
     Raises:
         ArtifactError: it is missing or altered, or does not import here.
     """
-    types, source = _manifest(folder, digest).get("computed", {}), beside(folder, digest, HOOKS)
-    if not types and source is None:
+    if not (types := _manifest(folder, digest).get("computed")):
         return None
-    if not types or source is None:
-        raise ArtifactError(
-            f"{folder / MANIFEST} has computed columns without {HOOKS}, or {HOOKS} without them. Register the model again."
-        )
+    if (source := beside(folder, digest, HOOKS)) is None:
+        raise ArtifactError(f"{folder / MANIFEST} has computed columns without {HOOKS}. Register the model again.")
     made = Computing(source.decode(), types)
     try:
         made.ready()
@@ -143,21 +151,22 @@ def computing(folder: Path, digest: str) -> Computing | None:
     return made
 
 
-def read(folder: Path, digest: str) -> tuple[dict[str, Any], Any]:
+def read(folder: Path, digest: str, *, skew: Skew = "refuse") -> tuple[dict[str, Any], Any]:
     """The manifest and the model of a bundle, after every byte has proved to be the one that was written.
 
     Args:
         folder: where the bundle lies; files that the manifest does not name are not read.
         digest: SHA-256 of the manifest, from the journal.
+        skew: `accept` reads a model that other versions of the libraries wrote, too, and logs it.
 
     Raises:
-        ArtifactError: something is missing, altered, too big, written by another scikit-learn, or holds types that were
+        ArtifactError: something is missing, altered, too big, written by other libraries, or holds types that were
             not reviewed.
     """
     manifest = _manifest(folder, digest)
     content = _bytes(folder / MODEL, MODEL_BYTES)
     _same(folder / MODEL, content, manifest["files"][MODEL])
-    _same_library(folder, manifest["versions"])
+    _same_libraries(folder, manifest["versions"], skew)
     _refuse_bomb(content, folder)
     _refuse_unreviewed(content, folder)
     return manifest, _construct(content, folder)
@@ -213,12 +222,29 @@ def _same(path: Path, content: bytes, digest: str) -> None:
         )
 
 
-def _same_library(folder: Path, versions: dict[str, str]) -> None:
-    wrote, reads = str(versions.get("scikit-learn")), version("scikit-learn")
-    if wrote.split(".")[:2] != reads.split(".")[:2]:
+def skewed(versions: dict[str, str]) -> str:
+    """The libraries whose first two numbers are others here than where a model was written, or nothing.
+
+    >>> skewed({name: version(name) for name in PINNED})
+    ''
+    """
+    pairs = [(name, str(versions.get(name, "none")), version(name)) for name in PINNED]
+    return ", ".join(
+        f"{name} {wrote}; this process has {reads}"
+        for name, wrote, reads in pairs
+        if wrote.split(".")[:2] != reads.split(".")[:2]
+    )
+
+
+def _same_libraries(folder: Path, versions: dict[str, str], skew: Skew) -> None:
+    if not (others := skewed(versions)):
+        return
+    if skew == "refuse":
         raise ArtifactError(
-            f"{folder} was written by scikit-learn {wrote}; this process has {reads}. Train again, or install {wrote}."
+            f"{folder} was written by {others}. Train again, install what wrote it, or accept that answers may differ: "
+            "KEEPFIT_LIBRARY_SKEW=accept, which goes on record with the release."
         )
+    LOG.warning("library skew accepted: %s was written by %s", folder, others)
 
 
 def _refuse_bomb(content: bytes, folder: Path) -> None:
@@ -370,6 +396,12 @@ def _parts(thing: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 # -- the way out ------------------------------------------------------------------------------------------------------
+def _dumped(model: Any) -> bytes:
+    import skops.io
+
+    return _canonical(skops.io.dumps(model))
+
+
 def _canonical(dumped: bytes) -> bytes:
     """The same skops file without memory addresses, random names and the time of day: equal models, equal bytes."""
     ids: dict[int, int] = {}

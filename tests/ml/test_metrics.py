@@ -103,6 +103,20 @@ def test_a_metric_is_scikit_learns_weighted_or_not(name, answers):
     assert both == pytest.approx([reference(y, p, sample_weight=weights), metric.of(y, p)])
 
 
+@pytest.mark.parametrize("name", REFERENCES)
+@settings(deadline=None)
+@given(answers=ANSWERS, left_out=st.sets(st.integers(0, 30)))
+def test_rows_that_were_not_drawn_do_not_count(name, answers, left_out):
+    """A resample leaves rows out: whichever they are, the highest scored among them, the number is scikit-learn's of the others."""
+    y, p, _ = (np.array(column) for column in zip(*answers, strict=True))
+    weights = np.array([float(at not in left_out) for at in range(len(y))])
+    drawn = weights > 0
+    assume(0 < y[drawn].sum() < drawn.sum())
+    assert METRICS[name].scores(y, p, weights[None])[0] == pytest.approx(
+        REFERENCES[name](y[drawn], p[drawn], sample_weight=None)
+    )
+
+
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision"])
 def test_a_metric_without_positives_does_not_exist(name):
     """Where no positive is, there is nothing to rank: NaN, not a number that looks good."""

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks import evaluate, prepare, train
+from tasks import evaluate, prepare, reproduce, train
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.ml.computed import ComputedError
+from tasks.ml.footprint import Step
 from tasks.ml.recipe import Recipe
 from tasks.serving.champion import Champion, RowError
-from tasks.stores import bundles
+from tasks.stores import bundles, footprints
 from tasks.stores.journal import Release
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Candidate, Scores, Snapshot
@@ -63,8 +64,8 @@ def released(small: Small, candidate: Candidate, version: int) -> Release:
     folder = Path(candidate.folder)
     manifest, model = bundles.read(folder, candidate.digest)
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
-    beside = bundles.with_hooks(bundles.computing(folder, candidate.digest))
-    digest = bundles.write(small.settings.bundles("small") / str(version), model, own | {"version": version}, beside)
+    files = footprints.read(folder, candidate.digest).files()
+    digest = bundles.write(small.settings.bundles("small") / str(version), model, own | {"version": version}, files)
     at = dt.datetime(2027, 1, 1, tzinfo=dt.UTC).isoformat()
     return small.journal.release(Release("small", version, version, digest, "a test", "good", at, "roc_auc", 0.8, 0.7, 0.9))  # fmt: skip
 
@@ -149,21 +150,22 @@ def test_computed_columns_are_called_by_name(small: Small):
         assert 1 / (1 + np.exp(-odds)) == pytest.approx(answer["probabilities"]["yes"], abs=1e-9)
 
 
-def test_the_bundle_has_the_code_only_where_the_model_reads_what_it_makes(small: Small):
-    """A recipe of raw columns alone carries no code and asks for no other column; one computed column needs all raw ones."""
+def test_code_runs_only_where_the_model_reads_what_it_makes(small: Small):
+    """A recipe of raw columns alone asks for no other column and runs no code; one computed column needs all raw ones."""
     snapshot = small.land(rows())
     made = {}
     for name, features in (("raw", ("b",)), ("mixed", ("b", "product"))):
         recipe = Recipe.usual("logistic").model_copy(update={"features": features})
         candidate, _, answers = trained(snapshot, name, recipe)
         manifest, _ = bundles.read(Path(candidate.folder), candidate.digest)
-        made[name] = {feature["name"] for feature in manifest["features"]}, set(manifest["files"])
+        made[name] = {feature["name"] for feature in manifest["features"]}, set(manifest.get("computed", ()))
         version = len(made)
         champion = Champion.load(small.settings.bundles("small") / str(version), released(small, candidate, version))
         told = [{key: row[key] for key in made[name][0]} for row in sent(small, answers)]
         said = [one["probabilities"]["yes"] for one in champion.predict(told)]
         assert said == answers["challenger"].tolist()
-    assert made == {"raw": ({"b"}, {"model.skops"}), "mixed": ({"a", "b"}, {"model.skops", "hooks.py"})}
+        assert (champion.computing is None) == (name == "raw")
+    assert made == {"raw": ({"b"}, set()), "mixed": ({"a", "b"}, {"product", "sides"})}
 
 
 def test_altered_code_is_refused_and_never_runs(small: Small, tmp_path: Path):
@@ -240,3 +242,24 @@ def test_a_computed_column_that_tells_the_target_is_a_leak(quiet: Path):
     split = parts(small.use, small.land(frame), small.settings.lake("small"))
     refused = prepare.examined(small.use, split, prepare.describe(small.use, split)).refused
     assert "column 'gap' alone tells the target" in refused
+
+
+def test_a_version_is_made_again_by_the_code_of_then(small: Small, tmp_path: Path):
+    """With the configuration of then every step is as recorded, whatever hooks.py says today; with today's the changed code is named."""
+    candidate, _, _ = trained(small.land(rows()), "run")
+    release, folder = released(small, candidate, 1), small.settings.bundles("small") / "1"
+    rewrite(small, PRODUCT.replace("*", "-"))
+    recorded = footprints.read(folder, release.digest).footprint
+    odd = {}
+    for as_recorded in (True, False):
+        asked = reproduce.Version(
+            project="small", version=1, folder=str(folder), digest=release.digest, threads=1, as_recorded=as_recorded
+        )
+        steps = [step for step in reproduce.remade(asked, tmp_path / "said", small.settings) if isinstance(step, Step)]
+        known = {step.name: step for step in recorded.steps}
+        odd[as_recorded] = {
+            step.name for step in steps if step.name in known and any(known[step.name].differences(step))
+        }
+        assert {"configuration", "train", "parameters"} <= {step.name for step in steps}
+    assert odd[True] == set()
+    assert {"configuration", "train", "parameters"} <= odd[False]
