@@ -118,11 +118,14 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
     settings = Settings()
     found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
+    for use in found:
+        if use.computing:
+            use.computing.ready()
     rows = [
         {
             "project": use.project,
             "columns": len(use.contract.columns),
-            "features": len(use.contract.features),
+            "features": len(use.features),
             "gates": [gate.kind for gate in use.gates],
             "digest": use.digest,
         }

@@ -14,6 +14,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
+from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.judging import judging
@@ -49,7 +50,7 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     with threads.limited(threads.share(1)):
-        importance = Importance.of_model(use.task, use.goal, own.model, asked[own.columns], truth, seed=use.search.seed)
+        importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
     scores = summarise(  # planted rows come last, and users' questions are fewer than rows
         use,
         asked.head(len(features)),
@@ -87,21 +88,30 @@ class _Bundle:
 
     manifest: dict[str, Any]
     model: Any
+    computing: Computing | None
 
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest, skew=Settings().library_skew))
+        return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the model reads."""
-        return [feature["name"] for feature in self.manifest["features"]]
+    def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
+        """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""
+        sent = asked[[feature["name"] for feature in self.manifest["features"]]]
+        if self.computing is None:
+            return sent
+        try:
+            return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+        except ComputedError as error:
+            version = self.manifest["version"]
+            raise ComputedError(
+                f"{error} This is the code of {f'version {version}' if version else 'the challenger'}."
+            ) from error
 
     def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
         """What it says of rows of features."""
         with threads.limited(threads.share(1)):
-            return use.task.answers(self.model, asked[self.columns])
+            return use.task.answers(self.model, self.reads(asked))
 
 
 def _answers(

@@ -174,7 +174,7 @@ def _version(
     manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
     sample = matrix(
         parts(use, training.rows, settings.lake(use.project)).train.head(5),
-        {feature["name"]: feature["type"] for feature in manifest["features"]},
+        {name: use.types[name] for name in model.feature_names_in_},
     )
     logged = registry.log_model(
         training.run, model, sample, use.task.answers(model, sample), bundles.REVIEWED,

@@ -41,11 +41,19 @@ def manifest(
 ) -> dict[str, object]:
     """What a server must know about a model, and what it was made of."""
     contract, read = use.contract, recipe.columns(use.features)
+    made = computed(use, recipe)
+    sent = {name: contract.columns[name] for name in contract.features} if made else read
     return {
         "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
-        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in read.items()],
-        "ignored": [name for name in contract.columns if name not in read], **operates, "metric": use.metric,
+        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in sent.items()],
+        "ignored": [name for name in contract.columns if name not in sent], **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
-        "trusted": snapshot.trusted,
+        "trusted": snapshot.trusted, **({"computed": made} if made else {}),
     }  # fmt: skip
+
+
+def computed(use: Project, recipe: Recipe) -> dict[str, str]:
+    """The types of the computed columns by name, all of them when the model reads any: `features` then needs every column of the contract."""
+    made: dict[str, str] = {name: each.type for name, each in use.computed.items()}
+    return made if made.keys() & recipe.columns(use.features).keys() else {}

@@ -9,14 +9,24 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pandas as pd
-from pydantic import BaseModel, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.settings import Settings
 from tasks.ml import kinds, models
+from tasks.ml.computed import FUNCTION, Computed, Computing, defines
 from tasks.ml.contract import Column, Contract
+from tasks.ml.features import matrix
 from tasks.ml.gates import ALL, Gate
 from tasks.ml.identity import digest
 from tasks.ml.leaks import Leaks
@@ -33,6 +43,7 @@ from tasks.sources.source import Sources
 if TYPE_CHECKING:
     pass
 
+COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
 UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
@@ -63,6 +74,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     reads: Reading = Reading()
     expects: Expectations = Expectations()
     contract: Contract
+    computed: dict[str, Computed] = Field(
+        default={},
+        description="columns that `features` in hooks.py makes of the contract's, at training and at serving",
+    )
     split: Split
     trusted: Trusted = Trusted()
     leaks: Leaks = Leaks()
@@ -79,6 +94,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
     sources: Sources = ()
+
+    _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models
 
     @model_validator(mode="before")
     @classmethod
@@ -117,8 +134,9 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def _parts_fit_together(self) -> Self:
         self._split_fits()
         self._kind_fits()
-        self.leaks.fits(self.contract)
-        self.slices.fits(self.contract)
+        self._computed_fit()
+        self.leaks.fits(self.whole)
+        self.slices.fits(self.whole)
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
@@ -181,6 +199,15 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 "search.columns asks which columns to leave out, but kind 'recommendation' reads its user alone: leave it away"
             )
 
+    def _computed_fit(self) -> None:
+        if twice := [name for name in self.computed if name in self.contract.columns]:
+            raise ValueError(f"computed names '{twice[0]}', which is a column of the contract. Give it another name")
+        if self.computed and self.kind not in COMPUTES:
+            raise ValueError(
+                f"computed is for the kinds {', '.join(COMPUTES)}; a model of kind '{self.kind}' is judged by columns of different rows together. "
+                "Derive the columns at landing: `derive` in hooks.py"
+            )
+
     @classmethod
     def named(cls, name: str, settings: Settings | None = None) -> "Project":
         """The project in the folder of that name.
@@ -210,7 +237,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        return digest(self.model_dump(mode="json", exclude=UNDECIDING))
+        return digest([self.model_dump(mode="json", exclude=UNDECIDING), self._hooks])
 
     def __hash__(self) -> int:
         """By what it says."""
@@ -239,14 +266,43 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         return known | (not self.task.needs_labels)
 
     @property
+    def whole(self) -> Contract:
+        """The contract with the computed columns behind its own."""
+        added = {name: each.column for name, each in self.computed.items()}
+        if not added:
+            return self.contract
+        return self.contract.model_copy(update={"columns": self.contract.columns | added})
+
+    @property
     def features(self) -> "dict[str, Column]":
-        """The columns that a model may read, in the contract's order."""
-        return {name: self.contract.columns[name] for name in self.contract.features}
+        """The columns that a model may read: the contract's in its order, then the computed ones."""
+        return {name: self.whole.columns[name] for name in self.whole.features}
 
     @property
     def types(self) -> dict[str, str]:
         """The type of each of them by name."""
         return {name: column.type for name, column in self.features.items()}
+
+    @property
+    def computing(self) -> Computing | None:
+        """How its computed columns are made as its folder says now; None where it has none."""
+        types = {name: each.type for name, each in self.computed.items()}
+        return Computing(self._hooks, types) if types else None
+
+    def with_hooks(self, source: str) -> Self:
+        """The same project whose computed columns are made by this text of hooks.py."""
+        other = self.model_copy()
+        other._hooks = source if self.computed else ""
+        return other
+
+    def completed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows with the contract's columns, with the computed ones behind them.
+
+        Raises:
+            ComputedError: hooks.py does not give what project.yaml declares.
+        """
+        raw = {name: self.contract.columns[name].type for name in self.contract.features}
+        return pd.concat([rows, self.computing.of(matrix(rows, raw))], axis=1) if self.computing else rows
 
     @property
     def judged_positive(self) -> str | bool | int | None:
@@ -281,7 +337,23 @@ def load(folder: Path) -> Project:
         raise ProjectError(
             f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name."
         )
-    return project
+    return _with_hooks(project, folder / "hooks.py")
+
+
+def _with_hooks(project: Project, path: Path) -> Project:
+    """The project with the text of its hooks, as far as models are made with it."""
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if project.computed and not defines(source):
+        raise ProjectError(
+            f"{path}: has no function {FUNCTION}, but project.yaml declares computed columns: {', '.join(project.computed)}. "
+            f"Write `def {FUNCTION}(rows: pd.DataFrame) -> pd.DataFrame`, or declare none."
+        )
+    if defines(source) and not project.computed:
+        raise ProjectError(
+            f"{path}: has a function {FUNCTION}, but project.yaml declares no column that it makes. Name each one and its type under "
+            "`computed`, or give the function another name."
+        )
+    return project.with_hooks(source)
 
 
 def _classes(given: dict[str, Any]) -> dict[str, Any]:

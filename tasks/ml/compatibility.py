@@ -14,7 +14,7 @@
 | required → nullable, wider range or list | risky | models never saw such values |
 | time zone given / taken away or another | risky / breaking | refused times land / times mean another moment |
 | a limit of holding raised / lowered | risky / benign | worse batches land / fewer do |
-| hooks.py changed | risky | derived columns may mean something else |
+| hooks.py changed | risky | derived and computed columns may mean something else |
 | order of columns or of the key, `about` | benign | nothing depends on it |
 | anything else | risky | nobody has said yet what it means |
 """
@@ -246,7 +246,13 @@ def _limits(old: Contract, new: Contract) -> Iterator[Difference]:
 
 
 def _hooks(old: Contract) -> Difference:
-    return _of("hooks", None, "risky", "hooks.py changed: what it derives may mean something else", *old.features)
+    return _of(
+        "hooks",
+        None,
+        "risky",
+        "hooks.py changed: what it derives or computes may mean something else; versions keep the computing that they were trained with",
+        *old.features,
+    )
 
 
 def _order(old: Contract, new: Contract) -> Iterator[Difference]:

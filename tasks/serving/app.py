@@ -405,6 +405,7 @@ class Door:
         more = {
             "features": manifest.features,
             "ignored": manifest.ignored,
+            "computed": manifest.computed,
             "kind": manifest.kind,
         }
         known = ("classes", "positive", "threshold", "interval")

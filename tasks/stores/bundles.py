@@ -1,6 +1,7 @@
 """Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names.
 
-Beside them may lie what tells how the model came about (`BESIDE`); the manifest names its SHA-256, and no server reads it.
+Beside them may lie what tells how the model came about (`BESIDE`); the manifest names its SHA-256. No server reads it but `hooks.py`, the
+code that a model with computed columns was trained with.
 Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
 """
@@ -23,10 +24,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tasks.config.errors import ArtifactError
+from tasks.ml.computed import ComputedError, Computing
 
 LOG = logging.getLogger("keepfit.bundles")
-MODEL, MANIFEST = "model.skops", "manifest.json"
-BESIDE = frozenset({"footprint.json", "rows.bin", "answers.bin"})
+MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
+BESIDE = frozenset({HOOKS, "footprint.json", "rows.bin", "answers.bin"})
 Skew = Literal["refuse", "accept"]  # what becomes of a model that other versions of the libraries wrote
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
@@ -99,7 +101,8 @@ def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[st
             "register a new version, "
             "or remove the folder if it was never released."
         )
-    _same(folder / MODEL, _bytes(folder / MODEL, MODEL_BYTES), whole["files"][MODEL])
+    for name in files:
+        _same(folder / name, _bytes(folder / name, MODEL_BYTES), whole["files"][name])
     return digest
 
 
@@ -129,6 +132,27 @@ def beside(folder: Path, digest: str, name: str) -> bytes | None:
     content = _bytes(folder / name, MODEL_BYTES)
     _same(folder / name, content, files[name])
     return content
+
+
+def computing(folder: Path, digest: str) -> Computing | None:
+    """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
+
+    The code is the project's own and runs with the rights of whoever loads the model, once its bytes have proved to be those
+    that were released: whoever may write hooks.py or the journal decides what runs here.
+
+    Raises:
+        ArtifactError: it is missing or altered, or does not import here.
+    """
+    if not (types := _manifest(folder, digest).get("computed")):
+        return None
+    if (source := beside(folder, digest, HOOKS)) is None:
+        raise ArtifactError(f"{folder / MANIFEST} has computed columns without {HOOKS}. Register the model again.")
+    made = Computing(source.decode(), types)
+    try:
+        made.ready()
+    except ComputedError as error:
+        raise ArtifactError(f"{folder}: {error} Install what it needs here, or release another version.") from error
+    return made
 
 
 def read(folder: Path, digest: str, *, skew: Skew = "refuse") -> tuple[dict[str, Any], Any]:

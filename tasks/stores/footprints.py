@@ -5,6 +5,7 @@ theirs: nobody can alter what a version is compared with, and nothing clears the
 MLflow has a copy of the steps to look at.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 
 STEPS, ROWS, ANSWERS = "footprint.json", "rows.bin", "answers.bin"
+HOOKS = "hooks"  # the fact of a configuration that is the SHA-256 of hooks.py, where columns are computed
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class Recorded:
         footprint: its steps.
         names: of the rows of its snapshot, (n, 16) bytes.
         answers: what it said on the holdout, flat, in order of the rows; empty before it was judged.
+        hooks: the text of hooks.py that its computed columns were made by; empty where the project has none.
     """
 
     footprint: Footprint
     names: np.ndarray
     answers: np.ndarray
+    hooks: str = ""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -59,16 +63,19 @@ class Recorded:
         """The project as it was then."""
         then = json.loads(json.dumps(self.footprint["configuration"]))
         then.setdefault("search", {}).update(self.footprint["seed"]["search"])
-        return Project.model_validate(then)
+        then.pop(HOOKS, None)
+        return Project.model_validate(then).with_hooks(self.hooks)
 
     def files(self) -> dict[str, bytes]:
         """The same as files of a bundle."""
         files = {STEPS: self.footprint.model_dump_json().encode(), ROWS: self.names.tobytes()}
+        files |= {bundles.HOOKS: self.hooks.encode()} if self.hooks else {}
         return files | ({ANSWERS: self.answers.astype("<f8").tobytes()} if len(self.answers) else {})
 
     def answered(self, names: pd.Series, answers: np.ndarray) -> "Recorded":
         """With what the model said on the holdout."""
-        return Recorded(self.footprint.then("answers", answers_facts(names, answers)), self.names, answers.reshape(-1))
+        footprint = self.footprint.then("answers", answers_facts(names, answers))
+        return Recorded(footprint, self.names, answers.reshape(-1), self.hooks)
 
 
 def taken(use: Project, snapshot: Snapshot, split: SealedParts, recipe: Recipe, fitted: Fitted, lake: Lake) -> Recorded:
@@ -77,7 +84,9 @@ def taken(use: Project, snapshot: Snapshot, split: SealedParts, recipe: Recipe, 
     for name, facts in parts_facts(use, split).items():
         steps = steps.then(name, facts)
     steps = steps.then("recipe", recipe.model_dump(mode="json")).then("operates", operates_facts(fitted))
-    return Recorded(Footprint.model_validate_json(steps.model_dump_json()), _sorted(lake.names(snapshot)), np.empty(0))
+    hooks = use.computing.source if use.computing else ""
+    whole = Footprint.model_validate_json(steps.model_dump_json())
+    return Recorded(whole, _sorted(lake.names(snapshot)), np.empty(0), hooks)
 
 
 def read(folder: Path, digest: str) -> Recorded:
@@ -97,7 +106,8 @@ def read(folder: Path, digest: str) -> Recorded:
     if not found.has("parameters"):  # of a candidate; the bundle's own digest of them was not known to its footprint
         found = found.after("recipe", "parameters", {"sha256": manifest["files"][bundles.MODEL]})
     names = np.frombuffer(rows, dtype=np.uint8).reshape(-1, SIZE)
-    return Recorded(found, names, np.frombuffer(answers or b"", dtype="<f8"))
+    hooks = bundles.beside(folder, digest, bundles.HOOKS) or b""
+    return Recorded(found, names, np.frombuffer(answers or b"", dtype="<f8"), hooks.decode())
 
 
 # -- the facts of each step -------------------------------------------------------------------------------------------
@@ -105,6 +115,7 @@ def begun(use: Project) -> Footprint:
     """What is known before any row is read: environment, configuration, seed, threads."""
     said = use.model_dump(mode="json", exclude=UNDECIDING)
     seed = said["search"].pop("seed")
+    said |= {HOOKS: hashlib.sha256(use.computing.source.encode()).hexdigest()} if use.computing else {}
     return (
         Footprint()
         .then("environment", environment())

@@ -372,11 +372,12 @@ def _moment(text: str | None, lake: Lake) -> str:
 def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     """The verified rows of a snapshot, split as the project says; what judges is sealed. Read once a process.
 
-    Rows without a label wait. What was set apart is in no other part, under whatever content it came again.
+    Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
+    behind the landed ones, as the project's folder makes them now.
     """
     lake = Lake(use.project, root, use.contract)
     rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
     rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
     labelled = use.labelled(rows)
-    made = use.split.apply(rows[labelled].reset_index(drop=True))
-    return SealedParts.of(made, trusted, use.task, use.contract.target, waiting=int((~labelled).sum()))
+    made = use.split.apply(use.completed(rows[labelled].reset_index(drop=True)))
+    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting=int((~labelled).sum()))

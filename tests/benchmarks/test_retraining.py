@@ -77,14 +77,13 @@ def written(project: str, folder: Path, every: str, settings: Settings) -> list[
 def periods(use: Project, files: Sequence[Path], settings: Settings) -> list[Period]:
     """The batches as landing would leave them: derived by the project's hook, without the rows that its contract refuses."""
     derive = use.hook("derive", settings)
-    columns = {name: use.contract.columns[name].type for name in use.contract.features}
     found = []
     for file in files:
         raw = pd.read_csv(file, dtype=str, na_values=["NA", ""], keep_default_na=False)
         table = pa.Table.from_pandas(derive(raw) if derive else raw, preserve_index=False)
         checked = use.contract.check(table, dt.datetime.now(dt.UTC))
         rows = checked.rows.filter(pa.array(checked.broken == 0)).to_pandas()
-        found.append(Period(file.stem, matrix(rows, columns), use.task.truth(rows)))
+        found.append(Period(file.stem, matrix(use.completed(rows), use.types), use.task.truth(rows)))
     return found
 
 

@@ -265,3 +265,54 @@ def test_a_recommendation_that_cannot_be_is_explained(tmp_path, met, said, wante
     """What was met and what was wanted, with the next move."""
     with pytest.raises(ProjectError, match=wanted):
         load(write(tmp_path, RECOMMENDS.replace(met, said)))
+
+
+COMPUTED = (
+    GOOD + "computed:\n  double: {about: twice the amount}\nslices: {columns: [double]}\nleaks: {allow: [double]}\n"
+)
+HOOK = "def features(rows):\n    return rows[['amount']].mul(2).set_axis(['double'], axis=1)\n"
+
+
+def test_computed_columns_are_features_behind_the_contracts(tmp_path):
+    """What hooks.py makes is read by models, sliced and allowed by name; the contract of landed rows does not know it."""
+    folder = write(tmp_path, COMPUTED)
+    (folder / "hooks.py").write_text(HOOK)
+    use = load(folder)
+    assert list(use.features) == ["amount", "double"]
+    assert use.types == {"amount": "float", "double": "float"}
+    assert use.contract.features == ("amount",)
+    rows = pd.DataFrame({"id": [1, 2], "amount": [1.5, 4.0]})
+    assert use.completed(rows)["double"].tolist() == [3.0, 8.0]
+    assert "double" not in rows
+
+
+def test_code_decides_about_a_model_only_where_columns_are_computed(tmp_path):
+    """The project's digest moves with hooks.py when models are made with it, and not for what happens at landing alone."""
+    folder = write(tmp_path, COMPUTED)
+    (folder / "hooks.py").write_text(HOOK)
+    computed = load(folder).digest
+    (folder / "hooks.py").write_text(HOOK.replace("2", "3"))
+    assert load(folder).digest != computed
+    plain = write(tmp_path, GOOD.replace("demo", "plain"), "plain")
+    before = load(plain).digest
+    (plain / "hooks.py").write_text("def derive(rows):\n    return rows\n")
+    assert load(plain).digest == before
+
+
+def test_declared_and_made_columns_belong_together(tmp_path):
+    """Columns without a function, a function without columns, and a name that the contract has are refused with the next move."""
+    assert "hooks.py: has no function features, but project.yaml declares computed columns: double" in refusal(
+        tmp_path, COMPUTED
+    )
+    (tmp_path / "demo" / "hooks.py").write_text(HOOK)
+    assert "declares no column that it makes. Name each one and its type under `computed`" in refusal(tmp_path, GOOD)
+    assert "computed names 'amount', which is a column of the contract" in refusal(
+        tmp_path, GOOD + "computed: {amount: {}}\n"
+    )
+    assert "slices.columns names 'duble', which is no feature column" in refusal(
+        tmp_path, COMPUTED.replace("columns: [double]", "columns: [duble]")
+    )
+    anomaly = GOOD.replace("project: demo", "project: demo\nkind: anomaly").replace(
+        "gates:", "computed: {double: {}}\ngates:"
+    )
+    assert "computed is for the kinds binary, multiclass, regression" in refusal(tmp_path, anomaly)

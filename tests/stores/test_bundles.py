@@ -332,3 +332,24 @@ def test_what_lies_beside_is_verified(tmp_path, boosting):
     (folder / "footprint.json").write_bytes(b"[]")
     with pytest.raises(ArtifactError, match="altered or damaged"):
         bundles.beside(folder, digest, "footprint.json")
+
+
+def test_code_beside_the_model_is_part_of_the_bundle(tmp_path, boosting):
+    """The manifest names its SHA-256, so that other code is another digest; what was not asked to lie there is none."""
+    types = {"twice": "float"}
+    code = {name: f"def features(rows):\n    return rows * {name}\n".encode() for name in (2, 3)}
+    digests = {
+        name: bundles.write(tmp_path / str(name), boosting, MANIFEST | {"computed": types}, {bundles.HOOKS: text})
+        for name, text in code.items()
+    }
+    assert digests[2] != digests[3]
+    for name, digest in digests.items():
+        manifest, _ = bundles.read(tmp_path / str(name), digest)
+        assert manifest["files"][bundles.HOOKS] == hashlib.sha256(code[name]).hexdigest()
+        assert bundles.beside(tmp_path / str(name), digest, bundles.HOOKS) == code[name]
+        made = bundles.computing(tmp_path / str(name), digest)
+        assert made is not None
+        assert (made.source.encode(), made.types) == (code[name], types)
+    digest = bundles.write(tmp_path / "plain", boosting, MANIFEST)
+    (tmp_path / "plain" / bundles.HOOKS).write_bytes(code[2])
+    assert bundles.computing(tmp_path / "plain", digest) is None
