@@ -61,7 +61,7 @@ def _here(project: str, fields: dict[str, Any], settings: Settings, *, explain: 
     release = Journal(settings.journal()).champion(project)
     if release is None:
         raise KeepfitError(f"{project} has no champion yet. Land data and say `keepfit train {project}`.")
-    champion = Champion.load(settings.bundles(project) / str(release.version), release)
+    champion = Champion.load(settings.bundles(project) / str(release.version), release, skew=settings.library_skew)
     try:
         rows = champion.check([fields])
         answers = champion.score(rows)

@@ -118,11 +118,14 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
     settings = Settings()
     found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
+    for use in found:
+        if use.computing:
+            use.computing.ready()
     rows = [
         {
             "project": use.project,
             "columns": len(use.contract.columns),
-            "features": len(use.contract.features),
+            "features": len(use.features),
             "gates": [gate.kind for gate in use.gates],
             "digest": use.digest,
         }
@@ -137,22 +140,23 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
 
 @app.command(group=PROJECTS)
 def new(
-    name: str, *, data: Path, target: str, time: str | None = None, key: Annotated[tuple[str, ...], Parameter(negative="")] = (),
-    as_json: Json = False,
+    name: str, *, data: Path, target: str | None = None, time: str | None = None,
+    key: Annotated[tuple[str, ...], Parameter(negative="")] = (), kind: str | None = None, as_json: Json = False,
 ) -> int:  # fmt: skip
     """Write a new project whose contract is inferred from a file.
 
     Args:
         name: Of the project, and of its folder.
         data: CSV, Parquet or JSON lines.
-        target: The column to predict; it has two values.
+        target: The column to predict; not needed with --kind anomaly.
         time: The column that says when a row happened.
         key: The columns that name a row.
+        kind: binary, multiclass, regression or anomaly; by default what the target's values say.
     """
     from flows import newcomer
 
     now = dt.datetime.now(dt.UTC)
-    made = newcomer.new(name, data, target, time=time, key=key, settings=Settings(), now=now)
+    made = newcomer.new(name, data, target, time=time, key=key, kind=kind, settings=Settings(), now=now)
     return show(made, as_json=as_json, page=newcomer.page_of_new(made))
 
 
@@ -446,12 +450,47 @@ def train(
 
 @app.command(group=MODELS)
 def release(project: str, version: int, *, reason: str = "by hand", as_json: Json = False) -> int:
-    """Make a registered version champion, if every configured gate passed it."""
+    """Make a registered version champion, if every configured gate passed it; one that is held needs a --reason."""
     settings = connect()
     from flows.runs import run
 
     parameters = {"project": project, "version": version, "reason": reason, "actor": settings.actor}
     return show(run("release", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=MODELS)
+def reproduce(project: str, version: int, *, as_recorded: bool = False, as_json: Json = False) -> int:
+    """Make a registered version again: EXACT, NUMERIC, or DIFFERENT with the first step that diverges, and why.
+
+    Rows, recipe, seed and threads are those of then; code, packages and project.yaml are those of this installation. Nothing
+    is registered or released. The search is not done again.
+
+    Args:
+        project: The project.
+        version: The registered version.
+        as_recorded: With the configuration of then in place of today's project.yaml.
+    """
+    settings = connect()
+    from flows.reproduce import reproduce as flow
+    from tasks.reproduce import on_record
+
+    on_record(project, version, settings)
+    if not settings.prefect():
+        say("no stack is running: a temporary Prefect server starts, which takes a while")
+    found = flow(project, version, as_recorded)
+    show(found, as_json=as_json, page=_reproduced(found))
+    return REFUSED if found["verdict"] == "DIFFERENT" else DONE
+
+
+def _reproduced(found: dict[str, Any]) -> Table:
+    """The steps with what is different, under the verdict."""
+    title = f"{found['project']} version {found['version']}: {found['verdict']}"
+    table = Table("step", "", "recorded", "not as recorded", title=title, caption=found["reason"], box=None)
+    for step in found["steps"]:
+        more = [f"and {step['more']} more"] if step["more"] else []
+        same = {True: "same", False: "DIFFERS", None: "not reached"}[step["same"]]
+        table.add_row(step["step"], same, step["recorded"], "\n".join([*step["differences"], *more]))
+    return table
 
 
 @app.command(group=MODELS)

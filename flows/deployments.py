@@ -15,6 +15,7 @@ from flows.release import release
 from flows.train import train
 from tasks.config.names import resource
 from tasks.config.project import Project
+from tasks.config.provenance import code
 from tasks.config.settings import Settings
 from tasks.ml.policy import OnSchedule
 
@@ -48,8 +49,9 @@ def deploy(settings: Settings | None = None) -> list[str]:
 
 
 def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: Any) -> RunnerDeployment:
+    """One deployment; its version is the code's digest, which Prefect writes on every run that is planned from it."""
     made = flow.to_deployment(
-        name=use.project, parameters={"project": use.project}, tags=[f"project:{use.project}"], description=description, work_pool_name=POOL,
+        name=use.project, version=code(), parameters={"project": use.project}, tags=[f"project:{use.project}"], description=description, work_pool_name=POOL,
         concurrency_limit=ONE, entrypoint_type=EntrypointType.MODULE_PATH, job_variables={"command": WARM}, **when,
     )  # fmt: skip
     return cast("RunnerDeployment", made)  # outside of an event loop it is never a coroutine

@@ -35,16 +35,18 @@ SHORTEST = 6  # digits of a digest
 
 # -- keepfit new ------------------------------------------------------------------------------------------------------
 def new(
-    name: str, data: Path, target: str, *, time: str | None = None, key: tuple[str, ...] = (), settings: Settings, now: dt.datetime
+    name: str, data: Path, target: str | None, *, time: str | None = None, key: tuple[str, ...] = (), kind: str | None = None,
+    settings: Settings, now: dt.datetime,
 ) -> dict[str, Any]:  # fmt: skip
     """Writes the folder of a new project whose contract is inferred from a file; gives what was decided.
 
     Args:
         name: of the project.
         data: a CSV, Parquet or JSON lines file.
-        target: the column to predict, of two values.
+        target: the column to predict; None where nobody knows the truth.
         time: the column that says when a row happened.
         key: the columns that name a row.
+        kind: of the problem; by default what the target's values say.
         settings: where projects are.
         now: the moment, with its time zone.
 
@@ -54,19 +56,21 @@ def new(
     scaffold.free_name(name, settings.projects)
     reading = written(data)
     rows = sample(data, reading)
-    draft = infer(rows, target, now=now, time=time, key=key, decimal=reading.decimal)
+    draft = infer(rows, target, now=now, time=time, key=key, decimal=reading.decimal, kind=kind)
     texts = scaffold.files(name, draft, data.name, reading)
     use = scaffold.write(name, texts, settings.projects)
     contract = use.contract
     return {
         "project": name,
         "folder": str(settings.projects / name),
+        "kind": use.kind,
         "columns": len(contract.columns),
         "features": list(contract.features),
         "key": list(contract.key),
         "time": contract.time,
         "target": contract.target,
-        "positive": use.positive,
+        "positive": use.judged_positive,
+        "labels": list(draft.question.labels),
         "rows_read": draft.rows,
         "rows_broken": draft.broken,
         "left_out": draft.left_out,
@@ -81,11 +85,20 @@ def page_of_new(result: dict[str, Any]) -> str:
     remarks = [f"  {column}: {remark}" for column, remark in result["remarks"].items()]
     return "\n".join([
         f"{result['folder']}/project.yaml: {result['columns']} columns, {len(result['features'])} to learn from, out of {result['rows_read']:,} rows read.",
-        f"A row is named by {', '.join(result['key'])} and ordered by {result['time']}; {result['target']} = {result['positive']} is predicted.",
+        f"A row is named by {', '.join(result['key'])} and ordered by {result['time']}; {_predicted(result)}",
         *(["Remarks:", *remarks] if remarks else []),
         *(["Left out:", *out] if out else []),
         f"Next: read project.yaml and correct what you know better, then {result['next'].replace('; ', ' and ')}",
     ])  # fmt: skip
+
+
+def _predicted(result: dict[str, Any]) -> str:
+    """What the new project predicts, and of which kind it is."""
+    value = "" if result["positive"] is None else f" = {result['positive']}"
+    what = (
+        f"{result['target']}{value} is predicted" if result["kind"] != "anomaly" else "rows unlike the others are found"
+    )
+    return f"{what} ({result['kind']})."
 
 
 def written(path: Path) -> Reading:

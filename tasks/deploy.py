@@ -16,6 +16,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.gates import Verdict, outcome
 from tasks.serving.champion import Champion
+from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.registry import Registry
 
@@ -42,12 +43,15 @@ def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
     refused = _objection(use, version, trained["detail"] if trained else None, champion, reason)
     if refused or trained is None:
         return Plan(project=project, refused=refused)
-    detail = trained["detail"]
+    detail, folder = trained["detail"], settings.bundles(project) / str(version)
+    others = bundles.skewed(bundles.manifest_of(folder, detail["digest"])["versions"])
+    if others and settings.library_skew == "accept":
+        reason = f"{reason}; library skew accepted: written by {others}"
     release = Release(
         project=project, generation=champion.generation + 1 if champion else 1, version=version, digest=detail["digest"], actor=actor, reason=reason,
         at=dt.datetime.now(dt.UTC).isoformat(), metric=use.metric, value=detail["value"], low=detail["low"], high=detail["high"],
     )  # fmt: skip
-    Champion.load(settings.bundles(project) / str(version), release)
+    Champion.load(folder, release, skew=settings.library_skew)
     get_run_logger().info(
         "version %s of %s: bundle %s verified, loaded and asked", version, project, release.digest[:12]
     )

@@ -14,6 +14,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
+from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.judging import judging
@@ -43,15 +44,21 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
         holdout, trusted = split.holdout.rows, split.trusted.rows
     features, truth = matrix(holdout, use.types), use.task.truth(holdout)
     asked, truth = use.task.asked(features, truth, use.search.seed)
-    answers = _answers(use, holdout, asked, truth, own, before)
+    answers = _answers(use, holdout, features, asked, truth, own, before)
     for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
         answers[f"baseline {name}"] = packed(said)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     with threads.limited(threads.share(1)):
-        importance = Importance.of_model(use.task, use.goal, own.model, asked[own.columns], truth, seed=use.search.seed)
-    scores = summarise(
-        use, features, answers, importance, candidate.operates, champion.version if champion else None, str(path)
+        importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
+    scores = summarise(  # planted rows come last, and users' questions are fewer than rows
+        use,
+        asked.head(len(features)),
+        answers,
+        importance,
+        candidate.operates,
+        champion.version if champion else None,
+        str(path),
     )
     if len(trusted):
         known = _known(use, Lake(project, settings.lake(project), use.contract), trusted, snapshot, before)
@@ -81,37 +88,47 @@ class _Bundle:
 
     manifest: dict[str, Any]
     model: Any
+    computing: Computing | None
 
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest))
+        return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns that the model reads."""
-        return [feature["name"] for feature in self.manifest["features"]]
+    def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
+        """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""
+        sent = asked[[feature["name"] for feature in self.manifest["features"]]]
+        if self.computing is None:
+            return sent
+        try:
+            return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+        except ComputedError as error:
+            version = self.manifest["version"]
+            raise ComputedError(
+                f"{error} This is the code of {f'version {version}' if version else 'the challenger'}."
+            ) from error
 
     def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
         """What it says of rows of features."""
         with threads.limited(threads.share(1)):
-            return use.task.answers(self.model, asked[self.columns])
+            return use.task.answers(self.model, self.reads(asked))
 
 
 def _answers(
     use: Project,
     rows: pd.DataFrame,
+    features: pd.DataFrame,
     asked: pd.DataFrame,
     truth: np.ndarray,
     challenger: _Bundle,
     champion: _Bundle | None,
 ) -> pd.DataFrame:
     """One row an answer: the row's id, the truth, what challenger and champion said, and whether the champion had not seen it."""
-    answers = pd.DataFrame({ROW: np.resize(rows[ROW].to_numpy(), len(truth)), "truth": truth})
+    answers = pd.DataFrame({ROW: use.task.told(features, rows[ROW].to_numpy()), "truth": packed(truth)})
     answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
     if champion:
         answers["champion"] = packed(champion.answers(use, asked))
-        answers["unseen"] = np.resize(_unseen(use, rows, champion.manifest), len(truth))
+        answers["unseen"] = use.task.told(features, _unseen(use, rows, champion.manifest))
     return answers
 
 
@@ -147,9 +164,11 @@ def on_trusted(
         champion: the champion, if there is one.
         path: the file.
     """
-    asked, truth = use.task.asked(matrix(rows, use.types), use.task.truth(rows), use.search.seed)
-    answers = _answers(use, rows, asked, truth, own, champion)
-    unseen = (answers["unseen"].to_numpy() | np.resize(known, len(truth))) if champion else np.ones(len(truth), bool)
+    features = matrix(rows, use.types)
+    asked, truth = use.task.asked(features, use.task.truth(rows), use.search.seed)
+    answers = _answers(use, rows, features, asked, truth, own, champion)
+    apart_then = use.task.told(features, known)
+    unseen = (answers["unseen"].to_numpy() | apart_then) if champion else np.ones(len(truth), bool)
     answers = answers.assign(unseen=unseen)
     answers.to_parquet(path)
     y, before = truth[unseen], unpacked(answers["champion"])[unseen] if champion and unseen.any() else None
@@ -170,7 +189,7 @@ def summarise(
     path: str,
 ) -> Scores:
     """The numbers that people look at."""
-    y, p = answers["truth"].to_numpy(), unpacked(answers["challenger"])
+    y, p = unpacked(answers["truth"]), unpacked(answers["challenger"])
     before = unpacked(answers["champion"]) if champion is not None else None
     sure = {"resamples": 500, "seed": use.search.seed}
     metric = estimate(use.goal, y, p, **sure)

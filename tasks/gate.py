@@ -9,6 +9,7 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.config import provenance
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.gates import Evidence, Verdict, judge
@@ -24,13 +25,18 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
     settings = Settings()
     use = Project.named(project, settings)
     past = history(Journal(settings.journal()).trainings(project), use.metric)
-    verdicts = judge(use.gates, evidence(use, scores, past))
+    verdicts = [*judge(use.gates, evidence(use, scores, past)), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
     for verdict in verdicts:
         get_run_logger().info("%s %s: %s", "passed" if verdict.passed else "REFUSED", verdict.gate, verdict.reason)
     return verdicts
+
+
+def _one_code() -> list[Verdict]:
+    """A refusal when the code changed while the training ran: nobody could say which code made the model."""
+    return [Verdict(gate="code", passed=False, reason=changed)] if (changed := provenance.changed()) else []
 
 
 def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...]:
@@ -55,7 +61,7 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> E
 def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
-        y=answers["truth"].to_numpy(), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
+        y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
         unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,

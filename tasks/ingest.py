@@ -128,6 +128,11 @@ class Landings(Workplace):
         super().__init__(use, settings)
         self._derive = use.hook("derive", settings)
         if kind == "outcomes":
+            if use.contract.target is None:
+                raise BatchError(
+                    f"{use.project} has no target, so nothing can come true of its rows. Name the column as `contract.target`, nullable, "
+                    "and land the outcomes again. Nothing was changed."
+                )
             use = use.model_copy(update={"contract": outcome_contract(use.contract)})
             self._derive = self._stamped
         self.use, self.kind, self._clock = use, kind, clock
@@ -210,7 +215,8 @@ class Landings(Workplace):
     # -- new batches --------------------------------------------------------------------------------------------------
     def _fresh(self, arrivals: list[Arrival], supersedes: str, accept: str) -> list[Landing]:
         """One change for all of them; a batch that may not land is held, and the pass is begun anew without it."""
-        corrected = self._corrected(arrivals, supersedes)
+        superseded = self.named(supersedes)["batch"] if supersedes else ""
+        corrected = self._corrected({arrival.name for arrival in arrivals}, superseded)
         replaceable, keys, held = self._replaceable(corrected), self._keys(), dict[str, Account]()
         odd: dict[str, list[Finding]] = {}  # of a held batch: what the pass that it was in found
         while True:
@@ -242,7 +248,7 @@ class Landings(Workplace):
                 at,
                 account,
                 held.get(arrival.batch),
-                self._told(intake, odd.get(arrival.batch, findings), accept) | {"supersedes": corrected},
+                self._told(intake, odd.get(arrival.batch, findings), accept) | {"supersedes": superseded},
             )
             for arrival, account in zip(arrivals, intake.accounts, strict=True)
         ]
@@ -306,7 +312,9 @@ class Landings(Workplace):
         """The quarantined rows of a batch under the contract of today; what is still broken stays, with today's rule."""
         batch, keys = row["batch"], self._keys()
         count = self._quarantined(batch)
-        intake = self._intake([batch], keys, self._replaceable(json.loads(row["detail"] or "{}").get("supersedes", [])))
+        superseded = json.loads(row["detail"] or "{}").get("supersedes") or ""
+        corrected = self._corrected({row["name"]}, superseded, before=row["at"])
+        intake = self._intake([batch], keys, self._replaceable(corrected))
         intake.take(0, self._raw(batch))
         account, profile = intake.accounts[0], intake.profile()
         findings = self._findings(profile) if row["state"] == "held" else []
@@ -419,13 +427,13 @@ class Landings(Workplace):
     def _stamps(self) -> tuple[str, ...]:
         return tuple(name for name, column in self.use.contract.columns.items() if column.type == "datetime")
 
-    def _corrected(self, arrivals: list[Arrival], supersedes: str) -> list[str]:
-        """The batches whose rows these arrivals may replace: those of the same names, and the one that was named."""
-        names = {arrival.name for arrival in arrivals}
+    def _corrected(self, names: set[str], superseded: str, before: str = "") -> list[str]:
+        """The batches whose rows files of these names may replace: those of the same names, come before, and the one that was named."""
         known = self.journal.batches(self.project, names if len(names) <= MANY else None)
         mine = [row for row in known if (row["kind"] or "rows") == self.kind]
-        same = [row["batch"] for row in mine if row["name"] in names and row["landed"]]
-        return sorted({*same, *([self.named(supersedes)["batch"]] if supersedes else [])})
+        earlier = [row for row in mine if not before or row["at"] < before]
+        same = {row["batch"] for row in earlier if row["name"] in names and row["landed"]}
+        return sorted(same | ({superseded} - {""}))
 
     def _replaceable(self, batches: list[str]) -> Callable[[np.ndarray], np.ndarray]:
         """Which row names, (n, 16) bytes, belong to these batches: (n,) bool. The table is looked at when somebody asks of any."""
@@ -443,7 +451,7 @@ class Landings(Workplace):
     def _stamped(self, raw: pd.DataFrame) -> pd.DataFrame:
         """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known."""
         contract, now = self.use.contract, self._clock()
-        if AT in raw or contract.missing([*raw.columns, AT]):
+        if AT in raw or contract.target is None or contract.missing([*raw.columns, AT]):
             return raw
         stamped = raw.assign(**{AT: pd.Timestamp(now)})
         labels = self.lake.labels()

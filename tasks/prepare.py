@@ -7,8 +7,8 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
-from tasks.config.provenance import commit
 from tasks.config.settings import Settings
+from tasks.ml.features import matrix
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.stores.lake import BATCH, ROW, parts
@@ -29,7 +29,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     learned = pd.concat([split.train, split.validation])
     everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW, BATCH])
     create_table_artifact(
-        contract_table(use.contract, everything), key=artifact_key(project, "contract"),
+        contract_table(use.whole, everything), key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
         + "".join(f"\n\n{sentence(noted)}" for noted in prepared.leaks),
     )  # fmt: skip
@@ -40,7 +40,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     counted = prepared.rows | {
         name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
     }
-    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()}, tags={"keepfit.code": commit()})
+    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
     return prepared
 
@@ -64,7 +64,7 @@ def describe(use: Project, split: SealedParts) -> Prepared:
         "holdout": split.holdout,
     }
     problems = (_unlearnable(part) for part in parts.values())
-    refused = next((problem for problem in problems if problem), "") or _untunable(use, split)
+    refused = next((problem for problem in problems if problem), "") or _untunable(use, split) or _entangled(use, split)
     return Prepared(
         rows={name: len(part) for name, part in parts.items()},
         windows={name: part.window(time) for name, part in parts.items()},
@@ -89,9 +89,7 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
     found = {
         (leak.kind, leak.column): leak
         for answer in reversed(questions.values())
-        for leak in use.leaks.find(
-            learned, pd.Series(answer, index=learned.index), holdout, use.contract, use.search.seed
-        )
+        for leak in use.leaks.find(learned, pd.Series(answer, index=learned.index), holdout, use.whole, use.search.seed)
     }.values()
     blocking = [leak.reason for leak in found if leak.blocks]
     more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""
@@ -105,23 +103,30 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
 
 def _untunable(use: Project, split: SealedParts) -> str:
     """Why the search could score no model, or nothing: its folds need truths that differ on both sides, and a feature with a value."""
-    newest = use.split.at_most(split.train, use.search.rows)
+    newest, target = use.split.at_most(split.train, use.search.rows), use.contract.target
     folds = [
         before
-        for before, after in use.split.folds(newest, use.search.folds, use.contract.target)
+        for before, after in use.split.folds(newest, use.search.folds, target)
         if use.task.teaches(use.task.truth(before)) and use.task.teaches(use.task.truth(after))
     ]
     if not folds:
         wanted = f"both '{use.labels[0]}' and '{use.labels[1]}'" if use.kind == "binary" else "different values"
-        return f"insufficient classes: none of the {use.search.folds} folds of the train part has {wanted} in {use.contract.target} before and after its cut"
-    if not folds[0][list(use.contract.features)].notna().to_numpy().any():
+        where = f" in {target}" if target else ""
+        return f"insufficient classes: none of the {use.search.folds} folds of the train part has {wanted}{where} before and after its cut"
+    if not folds[0][list(use.features)].notna().to_numpy().any():
         return f"nothing to learn from: no feature holds any value in the oldest {len(folds[0]):,} rows of the train part, from which the first fold learns"
     return ""
 
 
+def _entangled(use: Project, split: SealedParts) -> str:
+    """Why the computed columns cannot be served, or nothing: what a row gets must not depend on other rows."""
+    raw = {name: use.contract.columns[name].type for name in use.contract.features}
+    return use.computing.entangled(matrix(split.train, raw), use.search.seed) if use.computing else ""
+
+
 def _unseen(use: Project, split: SealedParts) -> dict[str, float]:
     """For each column of texts, the share of validation rows whose value train has not; columns without any are left out."""
-    texts = [name for name in use.contract.features if use.contract.columns[name].type in {"text", "category"}]
+    texts = [name for name, kind in use.types.items() if kind in {"text", "category"}]
     shares = {
         name: float((split.validation[name].notna() & ~split.validation[name].isin(split.train[name])).mean())
         for name in texts

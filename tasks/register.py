@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from prefect import Flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
@@ -15,14 +16,16 @@ from prefect.states import State
 
 from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
-from tasks.config.provenance import commit, lock, pinned
+from tasks.config.provenance import commit, cpu_seconds, lock, pinned
 from tasks.config.settings import Settings
 from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
-from tasks.stores import bundles
+from tasks.ml.metrics import unpacked
+from tasks.stores import bundles, footprints
+from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
-from tasks.stores.lake import parts
+from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
 from tasks.stores.registry import Registry, as_json
 
@@ -45,9 +48,13 @@ def register(
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
-    version = None
+    version, recorded = None, _answered(candidate, scores)
+    registry.log(training.run, metrics=_took(training))
+    registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if judged != "refused":
-        version, detail["digest"] = _version(use, training, candidate, registry, settings, card.summary(facts))
+        version, detail["digest"] = _version(
+            use, training, candidate, recorded, registry, settings, card.summary(facts)
+        )
         registry.point("challenger", version)
     states = {
         "passed": "releasing" if use.release.by == "itself" else "registered",
@@ -85,7 +92,8 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
     if training.id:
         _end(Journal(settings.journal()), training, decision, {"run": training.run})
         registry = Registry(training.project, settings.mlflow(), settings.artifacts)
-        registry.log(training.run, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
+        tags = {"keepfit.decision": "refused", "keepfit.reason": reason[:4000]}
+        registry.log(training.run, metrics=_took(training), tags=tags)
         registry.end(training.run)
         _announce(decision)
     create_markdown_artifact(
@@ -147,14 +155,26 @@ def _end(journal: Journal, training: Training, decision: Decision, detail: dict[
     )
 
 
+def _took(training: Training) -> dict[str, float]:
+    """Wall and CPU time of the whole training up to its decision, child processes included."""
+    seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(training.started)).total_seconds()
+    return {"training.seconds": seconds, "training.cpu_seconds": cpu_seconds() - training.cpu_began}
+
+
+def _answered(candidate: Candidate, scores: Scores) -> Recorded:
+    """The candidate's footprint with what it said on the holdout."""
+    said = pd.read_parquet(Path(scores.answers))
+    return footprints.read(Path(candidate.folder), candidate.digest).answered(said[ROW], unpacked(said["challenger"]))
+
+
 def _version(
-    use: Project, training: Training, candidate: Candidate, registry: Registry, settings: Settings, about: str
-) -> tuple[int, str]:
+    use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings, about: str
+) -> tuple[int, str]:  # fmt: skip
     """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
     manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
     sample = matrix(
         parts(use, training.rows, settings.lake(use.project)).train.head(5),
-        {feature["name"]: feature["type"] for feature in manifest["features"]},
+        {name: use.types[name] for name in model.feature_names_in_},
     )
     logged = registry.log_model(
         training.run, model, sample, use.task.answers(model, sample), bundles.REVIEWED,
@@ -167,7 +187,8 @@ def _version(
     }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
-    return version, bundles.write(settings.bundles(use.project) / str(version), model, own | {"version": version})
+    folder = settings.bundles(use.project) / str(version)
+    return version, bundles.write(folder, model, own | {"version": version}, recorded.files())
 
 
 def _facts(

@@ -5,39 +5,35 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.calibrate import calibrated
 from tasks.ml.contributions import usual
-from tasks.ml.features import matrix
-from tasks.ml.recipe import Learned, Recipe
-from tasks.stores import bundles
-from tasks.stores.lake import parts
+from tasks.ml.fitted import Fitted
+from tasks.ml.recipe import Recipe
+from tasks.stores import bundles, footprints
+from tasks.stores.lake import Lake, parts
 from tasks.stores.references import Candidate, Snapshot
 
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate:
-    """Fits on train only; the holdout is not read."""
+    """Fits on train only; of the holdout nothing but the rows' names is read."""
     settings = Settings()
     use = Project.named(project, settings)
-    split = parts(use, snapshot, settings.lake(project))
-    seed, columns, kind = use.search.seed, use.features, use.task
-    learned = Learned.of(split.train, kind, columns, use.contract.time)
-    model = recipe.fit(kind, columns, learned, seed=seed)
-    read = {name: column.type for name, column in recipe.columns(columns).items()}
-    asked, truth = kind.asked(matrix(split.validation, read), kind.truth(split.validation), seed)
-    model, method = calibrated(kind, model, asked, truth, seed)
-    operates = kind.operate(truth, kind.answers(model, asked))
+    split, lake = parts(use, snapshot, settings.lake(project)), Lake(project, settings.lake(project), use.contract)
+    fitted = Fitted.of(
+        recipe, use.task, use.features, use.contract.time, split.train, split.validation, seed=use.search.seed
+    )
     folder = settings.home / "candidates" / project / run
     digest = bundles.write(
         folder,
-        model,
-        manifest(use, snapshot, recipe, operates, method, use.split.seen_until(split))
-        | {"usual": usual(model, recipe.read(columns, learned))},
+        fitted.model,
+        manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
+        | {"usual": usual(fitted.model, fitted.read)},
+        footprints.taken(use, snapshot, split, recipe, fitted, lake).files(),
     )
     get_run_logger().info(
-        "%s fitted on %s rows; calibration %s%s", recipe.name, len(learned.features), method, "".join(f"; {name} {value:.4g}" for name, value in operates.items())
+        "%s fitted on %s rows; calibration %s%s", recipe.name, len(fitted.read), fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items())
     )  # fmt: skip
-    return Candidate(run=run, folder=str(folder), digest=digest, operates=operates)
+    return Candidate(run=run, folder=str(folder), digest=digest, operates=fitted.operates)
 
 
 def manifest(
@@ -45,11 +41,19 @@ def manifest(
 ) -> dict[str, object]:
     """What a server must know about a model, and what it was made of."""
     contract, read = use.contract, recipe.columns(use.features)
+    made = computed(use, recipe)
+    sent = {name: contract.columns[name] for name in contract.features} if made else read
     return {
         "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
-        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in read.items()],
-        "ignored": [name for name in contract.columns if name not in read], **operates, "metric": use.metric,
+        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in sent.items()],
+        "ignored": [name for name in contract.columns if name not in sent], **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
-        "trusted": snapshot.trusted,
+        "trusted": snapshot.trusted, **({"computed": made} if made else {}),
     }  # fmt: skip
+
+
+def computed(use: Project, recipe: Recipe) -> dict[str, str]:
+    """The types of the computed columns by name, all of them when the model reads any: `features` then needs every column of the contract."""
+    made: dict[str, str] = {name: each.type for name, each in use.computed.items()}
+    return made if made.keys() & recipe.columns(use.features).keys() else {}

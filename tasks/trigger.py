@@ -2,6 +2,7 @@
 
 import datetime as dt
 import os
+import platform
 import shutil
 import socket
 from collections.abc import Generator
@@ -11,11 +12,14 @@ from typing import Any, cast
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
 from prefect.runtime import flow_run
 
+from tasks.config import provenance
 from tasks.config.project import Project
 from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
+from tasks.ml import threads
 from tasks.ml.identity import digest
 from tasks.stores import bundles
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
@@ -39,7 +43,9 @@ def alone(project: str) -> Generator[None]:
 @task(name="admit", cache_policy=NO_CACHE)
 def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again: bool) -> Training:
     """Decides whether a training may start, and if so records that it did in the journal and in MLflow. The caller is `alone`."""
-    settings, now = Settings(), dt.datetime.now(dt.UTC)
+    settings, now, cpu = Settings(), dt.datetime.now(dt.UTC), provenance.cpu_seconds()
+    if other := provenance.other_than(_planned()):
+        return Training(project=project, reason=reason, refused=other)
     use, journal = Project.named(project, settings), Journal(settings.journal())
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     settle(use, journal, registry, settings, now)
@@ -89,13 +95,30 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
     )  # fmt: skip
     run = registry.start(f"{project} {rows.name}", {
         "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
-        "keepfit.lock_sha256": lock(), "keepfit.config_sha256": use.digest, "mlflow.source.git.commit": commit(), "mlflow.user": settings.actor,
-        "keepfit.omp_threads": os.environ.get("OMP_NUM_THREADS", "all"), "keepfit.seed": str(use.search.seed),
+        "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), **_origin(),
     })  # fmt: skip
     get_run_logger().info(
         "training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason
     )
-    return Training(project=project, reason=reason, id=number, snapshot=rows, run=run, started=now.isoformat())
+    return Training(
+        project=project, reason=reason, id=number, snapshot=rows, run=run, started=now.isoformat(), cpu_began=cpu
+    )
+
+
+def _planned() -> str | None:
+    """The digest of the code that the deployment had when this run was planned from it; None outside of deployments."""
+    context = FlowRunContext.get()
+    return context.flow_run.deployment_version if context and context.flow_run else None
+
+
+def _origin() -> dict[str, str]:
+    """What made the model, as tags: code, lock, packages, machine, threads."""
+    return {
+        "mlflow.source.git.commit": commit(), "keepfit.code": commit(), "keepfit.code_sha256": code(), "keepfit.lock_sha256": lock(),
+        "keepfit.python": platform.python_version(), "keepfit.packages": ", ".join(f"{name} {at}" for name, at in provenance.packages().items()),
+        "keepfit.omp_threads": os.environ.get("OMP_NUM_THREADS", "all"), "keepfit.threads": str(threads.cores()),
+        **{f"keepfit.{name}": value for name, value in provenance.machine().items()},
+    }  # fmt: skip
 
 
 def settle(use: Project, journal: Journal, registry: Registry, settings: Settings, now: dt.datetime) -> None:

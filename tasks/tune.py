@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from tasks.config.errors import StackError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
-from tasks.config.provenance import code
+from tasks.config.provenance import code, cpu_seconds
 from tasks.config.settings import Settings
 from tasks.ml.examination import Examination, Marks, plainest
 from tasks.ml.identity import digest
@@ -56,7 +56,7 @@ LOG = logging.getLogger(__name__)
 @task(name="tune", cache_policy=NO_CACHE)
 def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     """Searches until the budget in trials or seconds is spent. May be repeated: finished trials are not run again."""
-    settings, start, before = Settings(), time.monotonic(), _cpu_seconds()
+    settings, start, before = Settings(), time.monotonic(), cpu_seconds()
     use = Project.named(project, settings)
     studies.prepare(settings.studies())
     name = f"{project} {snapshot.digest[:16]} {use.digest[:16]}"
@@ -70,7 +70,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
         _together(search, study, snapshot, shown, start + use.search.seconds)
     else:
         search.go_on(study, start + use.search.seconds, lambda: shown.update(study))
-    best = _best(study, search, resumed, time.monotonic() - start, _cpu_seconds() - before)
+    best = _best(study, search, resumed, time.monotonic() - start, cpu_seconds() - before)
     shown.close(study)
     _remember(best, use, Registry(project, settings.mlflow(), settings.artifacts), run)
     get_run_logger().info(
@@ -427,12 +427,6 @@ def _give_up(study: "Study", trial: "Trial") -> None:
     import optuna
 
     study.tell(trial, state=optuna.trial.TrialState.FAIL)
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of those that it has waited for."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
 
 
 def _finished(study: "Study") -> list["FrozenTrial"]:

@@ -4,15 +4,12 @@ import numpy as np
 import pandas as pd
 
 
-def derive(rows: pd.DataFrame) -> pd.DataFrame:
-    """Adds `power` (W), `difference` of the temperatures (K) and `strain` (wear times torque, minNm) to the raw columns.
-
-    Raises:
-        KeyError: the batch lacks a raw column; keepfit says so.
-    """
-    air, process, speed, torque, wear = (
-        pd.to_numeric(rows[name], errors="coerce") for name in ("air", "process", "speed", "torque", "wear")
-    )
-    return rows.assign(
-        power=torque * speed * 2 * np.pi / 60, difference=(process - air).round(1), strain=(wear * torque).round(2)
+def features(rows: pd.DataFrame) -> pd.DataFrame:
+    """`power` (W), `difference` of the temperatures (K) and `strain` (wear times torque, minNm) of each part."""
+    return pd.DataFrame(
+        {
+            "power": rows["torque"] * rows["speed"] * 2 * np.pi / 60,
+            "difference": (rows["process"] - rows["air"]).round(1),
+            "strain": (rows["wear"] * rows["torque"]).round(2),
+        }
     )

@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,22 +61,22 @@ def cut(rows: "pd.DataFrame", days: "pd.Series", folder: Path, every: str) -> li
     stamps = {
         period: (period.start_time if every == "week" else period).strftime(form) for period in sorted(set(periods))
     }
-    return [_write(rows[periods == period], folder / f"{stamp}.csv") for period, stamp in stamps.items()]
+    return [write(rows[periods == period], folder / f"{stamp}.csv") for period, stamp in stamps.items()]
 
 
-def _write(rows: "pd.DataFrame", path: Path) -> Path:
-    """Writes under a hidden name first, so that whoever watches the folder never sees half a file."""
+def write(rows: "pd.DataFrame", path: Path) -> Path:
+    """Writes a batch as CSV, under a hidden name first, so that whoever watches the folder never sees half a file."""
     partial = path.with_name(f".{path.name}.part")
     rows.to_csv(partial, index=False)
     return partial.replace(path)
 
 
-def main(batches: Callable[[Path, str], list[Path]], about: str) -> None:
-    """Reads folder and period from the command line, writes the batches, and says what was written."""
+def main(batches: Callable[[Path, str], list[Path]], about: str, periods: Sequence[str] = tuple(PERIODS)) -> None:
+    """Reads folder and period (by default the first) from the command line, writes the batches, and says what was written."""
     parser = argparse.ArgumentParser(description=about)
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the files go; made when it is not there")
     parser.add_argument(
-        "--every", choices=sorted(PERIODS), default="month", help="how long a batch is (default: month)"
+        "--every", choices=periods, default=periods[0], help=f"how long a batch is (default: {periods[0]})"
     )
     asked = parser.parse_args()
     try:

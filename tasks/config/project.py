@@ -8,14 +8,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+import pandas as pd
+from pydantic import (
+    BaseModel,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.settings import Settings
 from tasks.ml import kinds, models
+from tasks.ml.computed import FUNCTION, Computed, Computing, defines
 from tasks.ml.contract import Column, Contract
+from tasks.ml.features import matrix
 from tasks.ml.gates import ALL, Gate
 from tasks.ml.identity import digest
 from tasks.ml.leaks import Leaks
@@ -32,6 +43,8 @@ from tasks.sources.source import Sources
 if TYPE_CHECKING:
     pass
 
+COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
+UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
 
@@ -54,11 +67,17 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         default=("no", "yes"),
         description="binary: how a person calls the two classes: negative, positive; multiclass: the target's values",
     )
+    user: str | None = Field(default=None, description="recommendation: the feature column that says who took the item")
+    k: int = Field(default=10, ge=1, le=100, description="recommendation: how many items are named, the best first")
     metric: Name = Field(default="roc_auc", description="what decides; when left out, the usual one of the kind")
     floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
     reads: Reading = Reading()
     expects: Expectations = Expectations()
     contract: Contract
+    computed: dict[str, Computed] = Field(
+        default={},
+        description="columns that `features` in hooks.py makes of the contract's, at training and at serving",
+    )
     split: Split
     trusted: Trusted = Trusted()
     leaks: Leaks = Leaks()
@@ -76,6 +95,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     retrain: tuple[Policy, ...] = (OnBatch(),)
     sources: Sources = ()
 
+    _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models
+
     @model_validator(mode="before")
     @classmethod
     def _what_the_kind_usually_has(cls, given: Any) -> Any:
@@ -84,9 +105,22 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         if kind is None:
             return given
         search = given.get("search", {})
-        families = {"families": models.families_of(kind.name)}
-        usual = {"metric": kind.metric, "gates": [{"kind": gate} for gate in kind.gates]}
+        families: dict[str, Any] = {"families": models.families_of(kind.name)}
+        usual: dict[str, Any] = {"metric": kind.metric, "gates": [{"kind": gate} for gate in kind.gates]}
+        if kind.name == "recommendation":
+            families["columns"] = False  # the user's alone is read
+            usual["trusted"] = {"share": 0}  # taste moves: what people took long ago would hold every refresh
         return usual | given | ({"search": families | search} if isinstance(search, dict) else {}) | _classes(given)
+
+    @field_validator("contract")
+    @classmethod
+    def _a_target_to_learn_from(cls, contract: Contract, info: ValidationInfo) -> Contract:
+        kind = kinds.KINDS.get(info.data.get("kind", ""))
+        if kind and kind.needs_labels and contract.target is None:
+            raise ValueError(
+                f"lacks a target, from which kind '{kind.name}' learns. Name the column to predict as `target`; `kind: anomaly` needs none"
+            )
+        return contract
 
     @field_validator("gates")
     @classmethod
@@ -100,8 +134,9 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def _parts_fit_together(self) -> Self:
         self._split_fits()
         self._kind_fits()
-        self.leaks.fits(self.contract)
-        self.slices.fits(self.contract)
+        self._computed_fit()
+        self.leaks.fits(self.whole)
+        self.slices.fits(self.whole)
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
@@ -120,7 +155,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             )  # fmt: skip
 
     def _kind_fits(self) -> None:
-        columns, target = self.contract.columns, self.contract.target
+        target = self.contract.columns.get(self.contract.target or "")
         usable = metrics_of(self.kind)
         if self.metric not in usable:
             raise ValueError(
@@ -138,12 +173,39 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             )
         if self.kind == "multiclass" and len(set(self.labels)) < 3:
             raise ValueError(
-                f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {target}: "
+                f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {self.contract.target}: "
                 "name them here, or as the column's `categories`"
             )
-        if self.kind == "regression" and columns[target].type not in {"int", "float"}:
+        if self.kind == "regression" and target is not None and target.type not in {"int", "float"}:
             raise ValueError(
-                f"{target} is of type {columns[target].type}; kind 'regression' predicts a number: int or float"
+                f"{self.contract.target} is of type {target.type}; kind 'regression' predicts a number: int or float"
+            )
+        if self.kind == "recommendation" and target is not None:
+            self._user_fits(target)
+
+    def _user_fits(self, target: Column) -> None:
+        usable = [name for name in self.contract.features if self.contract.columns[name].type != "datetime"]
+        if self.user not in usable:
+            raise ValueError(
+                f"user is {self.user!r}; kind 'recommendation' needs the feature column that says who took the item. "
+                f"Features: {usable}.{suggestion(self.user or '', usable)}"
+            )
+        if target.type not in {"text", "category"}:
+            raise ValueError(
+                f"{self.contract.target} is of type {target.type}; kind 'recommendation' names items: text or category"
+            )
+        if self.search.columns:
+            raise ValueError(
+                "search.columns asks which columns to leave out, but kind 'recommendation' reads its user alone: leave it away"
+            )
+
+    def _computed_fit(self) -> None:
+        if twice := [name for name in self.computed if name in self.contract.columns]:
+            raise ValueError(f"computed names '{twice[0]}', which is a column of the contract. Give it another name")
+        if self.computed and self.kind not in COMPUTES:
+            raise ValueError(
+                f"computed is for the kinds {', '.join(COMPUTES)}; a model of kind '{self.kind}' is judged by columns of different rows together. "
+                "Derive the columns at landing: `derive` in hooks.py"
             )
 
     @classmethod
@@ -175,7 +237,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
-        return digest(self.model_dump(mode="json", exclude={"retrain", "about", "floor", "sources", "slices"}))
+        return digest([self.model_dump(mode="json", exclude=UNDECIDING), self._hooks])
 
     def __hash__(self) -> int:
         """By what it says."""
@@ -184,7 +246,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     @cached_property
     def task(self) -> kinds.Kind:
         """What the kind of this problem knows, about this target."""
-        target = self.contract.target
+        target = self.contract.target or ""  # only a kind that needs no labels has none
         match self.kind:
             case "binary":
                 return kinds.Binary(target, self.positive, (self.labels[0], self.labels[1]), self.cost, self.alerts)
@@ -194,16 +256,53 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 return kinds.Regression(target)
             case "anomaly":
                 return kinds.Anomaly(self.alerts or kinds.Anomaly.alerts)
+            case "recommendation":
+                return kinds.Recommendation(target, str(self.user), self.k)
+
+    def labelled(self, rows: pd.DataFrame) -> pd.Series:
+        """Which rows may teach and judge: those whose target is known; all of them where the kind needs none."""
+        target = self.contract.target
+        known = rows[target].notna() if target else pd.Series(data=False, index=rows.index)
+        return known | (not self.task.needs_labels)
+
+    @property
+    def whole(self) -> Contract:
+        """The contract with the computed columns behind its own."""
+        added = {name: each.column for name, each in self.computed.items()}
+        if not added:
+            return self.contract
+        return self.contract.model_copy(update={"columns": self.contract.columns | added})
 
     @property
     def features(self) -> "dict[str, Column]":
-        """The columns that a model may read, in the contract's order."""
-        return {name: self.contract.columns[name] for name in self.contract.features}
+        """The columns that a model may read: the contract's in its order, then the computed ones."""
+        return {name: self.whole.columns[name] for name in self.whole.features}
 
     @property
     def types(self) -> dict[str, str]:
         """The type of each of them by name."""
         return {name: column.type for name, column in self.features.items()}
+
+    @property
+    def computing(self) -> Computing | None:
+        """How its computed columns are made as its folder says now; None where it has none."""
+        types = {name: each.type for name, each in self.computed.items()}
+        return Computing(self._hooks, types) if types else None
+
+    def with_hooks(self, source: str) -> Self:
+        """The same project whose computed columns are made by this text of hooks.py."""
+        other = self.model_copy()
+        other._hooks = source if self.computed else ""
+        return other
+
+    def completed(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows with the contract's columns, with the computed ones behind them.
+
+        Raises:
+            ComputedError: hooks.py does not give what project.yaml declares.
+        """
+        raw = {name: self.contract.columns[name].type for name in self.contract.features}
+        return pd.concat([rows, self.computing.of(matrix(rows, raw))], axis=1) if self.computing else rows
 
     @property
     def judged_positive(self) -> str | bool | int | None:
@@ -238,7 +337,23 @@ def load(folder: Path) -> Project:
         raise ProjectError(
             f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name."
         )
-    return project
+    return _with_hooks(project, folder / "hooks.py")
+
+
+def _with_hooks(project: Project, path: Path) -> Project:
+    """The project with the text of its hooks, as far as models are made with it."""
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
+    if project.computed and not defines(source):
+        raise ProjectError(
+            f"{path}: has no function {FUNCTION}, but project.yaml declares computed columns: {', '.join(project.computed)}. "
+            f"Write `def {FUNCTION}(rows: pd.DataFrame) -> pd.DataFrame`, or declare none."
+        )
+    if defines(source) and not project.computed:
+        raise ProjectError(
+            f"{path}: has a function {FUNCTION}, but project.yaml declares no column that it makes. Name each one and its type under "
+            "`computed`, or give the function another name."
+        )
+    return project.with_hooks(source)
 
 
 def _classes(given: dict[str, Any]) -> dict[str, Any]:

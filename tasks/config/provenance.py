@@ -1,11 +1,21 @@
-"""Provenance: which code and which packages made a model."""
+"""Provenance: which code, which packages and which machine made a model."""
 
 import functools
 import hashlib
+import os
+import platform
 import re
 import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 from tasks.config.settings import REPOSITORY
+
+# What decides about the numbers in a model, or about the rows that come out of the lake.
+MATTER = (
+    "numpy", "scipy", "pandas", "pyarrow", "deltalake", "scikit-learn", "joblib", "threadpoolctl", "skops", "optuna",
+)  # fmt: skip
 
 
 @functools.cache
@@ -30,11 +40,111 @@ def commit() -> str:
 
 @functools.cache
 def code() -> str:
-    """SHA-256 over the source of `flows` and `tasks`: what a training's result may depend on."""
+    """SHA-256 over the source of `flows` and `tasks` as this process met it first: what a training's result may depend on."""
+    return source()
+
+
+def source() -> str:
+    """The same of the files as they are now."""
     total = hashlib.sha256()
-    for path in sorted([*REPOSITORY.glob("flows/*.py"), *REPOSITORY.glob("tasks/**/*.py")]):
+    for path in _sources():
         total.update(path.relative_to(REPOSITORY).as_posix().encode() + path.read_bytes())
     return total.hexdigest()
+
+
+def other_than(planned: str | None) -> str:
+    """What is wrong when a run was planned with other code than this process has, or nothing; None: nobody planned it.
+
+    >>> other_than(None), other_than(code())
+    ('', '')
+    """
+    return (
+        f"the run was planned with the code {planned[:12]}, which is not the code here ({code()[:12]}): say `keepfit deploy`, then train again"
+        if planned and planned != code()
+        else ""
+    )
+
+
+def changed() -> str:
+    """What is wrong when the code on the disk is not the code that this process began with, or nothing."""
+    now = source()
+    return (
+        f"the code changed while this ran: it began with {code()[:12]}, the files are {now[:12]} now; start it again"
+        if now != code()
+        else ""
+    )
+
+
+def _remoteness(path: Path) -> tuple[int, Path]:
+    """How far code is from a model's numbers: what is nearest is named first."""
+    rooms = ("tasks/ml/", "tasks/stores/", "tasks/config/", "tasks/serving/", "tasks/sources/", "tasks/", "flows/")
+    name = path.relative_to(REPOSITORY).as_posix()
+    return next(place for place, room in enumerate(rooms) if name.startswith(room)), path
+
+
+def _sources() -> list[Path]:
+    return sorted([*REPOSITORY.glob("flows/*.py"), *REPOSITORY.glob("tasks/**/*.py")])
+
+
+@functools.cache
+def environment() -> dict[str, Any]:
+    """What a fitted model may depend on beside rows and configuration: Python, machine, BLAS, packages, lock, code file by file."""
+    return {
+        "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}", "blas": _blas(),
+        "packages": packages(), "lock": lock(), "commit": commit(),
+        "code": {path.relative_to(REPOSITORY).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(_sources(), key=_remoteness)},
+    }  # fmt: skip
+
+
+@functools.cache
+def packages() -> dict[str, str]:
+    """The installed versions of the packages that matter."""
+    return {name: _installed(name) for name in MATTER}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"
+
+
+def _blas() -> str:
+    """Kind, version and kernels of each BLAS that numpy and scipy have loaded: other kernels, other last digits."""
+    import sklearn.linear_model  # noqa: F401 -- brings both libraries into the process
+    from threadpoolctl import threadpool_info
+
+    found = {
+        f"{info['internal_api']} {info['version']} {info.get('architecture', '')}".strip()
+        for info in threadpool_info()
+        if info["user_api"] == "blas"
+    }
+    return ", ".join(sorted(found)) or "none"
+
+
+@functools.cache
+def machine() -> dict[str, str]:
+    """Where this runs: system, cores, memory, and whether in a container."""
+    import psutil
+
+    return {
+        "platform": platform.platform(), "cores": str(os.cpu_count() or 1),
+        "memory_gib": f"{psutil.virtual_memory().total / 2**30:.1f}", "container": container(),
+    }  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def container(root: Path = Path("/")) -> str:
+    """`kubernetes`, `docker`, `podman`, or `none`, by what each leaves in its containers."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ:
+        return "kubernetes"
+    marks = {"docker": root / ".dockerenv", "podman": root / "run/.containerenv"}
+    return next((name for name, mark in marks.items() if mark.exists()), "none")
 
 
 @functools.cache

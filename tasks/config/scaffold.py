@@ -13,6 +13,8 @@ from tasks.config.errors import ProjectError
 from tasks.config.project import NAME, Project, load
 from tasks.ml.contract import Column
 from tasks.ml.infer import Draft
+from tasks.ml.kinds import KINDS
+from tasks.ml.metrics import metrics_of
 from tasks.ml.reading import Reading
 from tasks.ml.surrogate import Stamp
 
@@ -122,13 +124,9 @@ def write_schema(projects: Path) -> Path:
 # -- project.yaml -----------------------------------------------------------------------------------------------------
 def project_yaml(name: str, draft: Draft, source: str, reading: Reading, schema: str = f"../{SCHEMA}") -> str:
     """The text of `project.yaml`: about a line a column and fifteen more, each choice with its reason."""
-    contract, notes = draft.contract, draft.notes
-    metric = "roc_auc" if RARE <= draft.share <= 1 - RARE else "average_precision"
-    why = (
-        "average_precision, log_loss, brier are others"
-        if metric == "roc_auc"
-        else "few are positive: roc_auc would look good"
-    )
+    contract, notes, kind = draft.contract, draft.notes, draft.question.kind
+    gates = ", ".join(f"{{kind: {gate}}}" for gate in KINDS[kind].gates)
+    about = f"Predicts {contract.target} from" if KINDS[kind].needs_labels else "Finds odd rows by"
     judges = (
         "a fifth by lot judges; nothing learns from it"
         if draft.derived.time
@@ -143,16 +141,15 @@ def project_yaml(name: str, draft: Draft, source: str, reading: Reading, schema:
     lines = [
         f"# yaml-language-server: $schema={schema}",
         _line(f"project: {name}", f"drafted from {draft.rows:,} rows of {source}: correct what you know better"),
-        f"about: {_text(f'Predicts {contract.target} from {len(contract.features)} columns of {source}.')}",
-        _line(f"positive: {_value(draft.positive)}", f"the value of {contract.target} that is predicted: {notes.get('positive', '')}"),
-        _line(f"labels: {_list(draft.labels)}", "how people call the two: negative, positive"),
-        _line(f"metric: {metric}", why),
+        f"about: {_text(f'{about} {len(contract.features)} columns of {source}.')}",
+        _line(f"kind: {kind}", notes.get("kind", "")),
+        *_asked(draft),
         *_reads(reading),
         "",
         "contract:",
         _line(f"key: {_list(contract.key)}", notes.get("key", ""), "  "),
         _line(f"time: {_text(contract.time)}", notes.get("time", "when a row happened: the newest rows judge"), "  "),
-        _line(f"target: {_text(contract.target)}", notes.get("target", ""), "  "),
+        *([_line(f"target: {_text(contract.target)}", notes.get("target", ""), "  ")] if contract.target else []),
         *limits,
         "  columns:   # ranges are wider than what was seen: narrow them to what can be; a row outside goes to quarantine",
         *(_line(f"{_text(column)}: {_column(spec)}", draft.remarks.get(column, ""), "    ") for column, spec in contract.columns.items()),
@@ -161,11 +158,32 @@ def project_yaml(name: str, draft: Draft, source: str, reading: Reading, schema:
         "",
         _line(f"split: {{kind: time, column: {_text(contract.time)}, holdout: 0.2}}", judges),
         _line("search: {seconds: 60, trials: 40}", "whichever comes first"),
-        _line("cost: {false_positive: 1, false_negative: 1}", "in any unit: sets the threshold of a decision"),
-        _line("gates: [{kind: sound}, {kind: baselines}, {kind: champion}, {kind: trusted}, {kind: calibration}, {kind: plausible}]", "every one must pass"),
+        *([_line("cost: {false_positive: 1, false_negative: 1}", "in any unit: sets the threshold of a decision")] if kind == "binary" else []),
+        _line(f"gates: [{gates}]", "every one must pass"),
         _line("retrain: [{kind: batch, cooldown: 60}]", "when a batch has landed, once a minute at most; {kind: cron, cron: '0 4 * * 1'} adds Mondays"),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _asked(draft: Draft) -> list[str]:
+    """What is predicted and by what metric it is judged, as the kind of the problem has it."""
+    asked, target = draft.question, draft.contract.target
+    metric, lines = KINDS[asked.kind].metric, list[str]()
+    why = f"{', '.join(name for name in metrics_of(asked.kind) if name != metric)} are others"
+    match asked.kind:
+        case "binary":
+            lines = [
+                _line(f"positive: {_value(asked.positive)}", f"the value of {target} that is predicted: {draft.notes.get('positive', '')}"),
+                _line(f"labels: {_list(asked.labels)}", "how people call the two: negative, positive"),
+            ]  # fmt: skip
+            if not RARE <= asked.share <= 1 - RARE:
+                metric, why = "average_precision", "few are positive: roc_auc would look good"
+        case "regression":
+            why += "; the unit is the target's"
+        case "anomaly":
+            lines = [_line("alerts: 0.01", "share of the rows that may be called odd: sets the threshold")]
+            why = "of telling rows as they are from rows whose values come from different rows"
+    return [*lines, _line(f"metric: {metric}", why)]
 
 
 def _reads(reading: Reading) -> list[str]:
@@ -223,7 +241,7 @@ def _readme(name: str, draft: Draft, source: str) -> str:
     out = "\n".join(f"- `{_remark(column)}`: {_remark(reason)}" for column, reason in draft.left_out.items())
     return f"""# {name}
 
-Which rows have {_remark(contract.target)} = {draft.labels[1]}? Drafted by `keepfit new` from {draft.rows:,} rows of {source}; say here what
+{_remark(_question(draft))} Drafted by `keepfit new` from {draft.rows:,} rows of {source}; say here what
 the data is, where it comes from, who may use it, and what a wrong decision costs.
 
     keepfit check {name}
@@ -231,6 +249,20 @@ the data is, where it comes from, who may use it, and what a wrong decision cost
 
 Rows are named by {", ".join(f"`{column}`" for column in contract.key)} and ordered by `{contract.time}`; {len(contract.features)} columns are learned from.
 {f"{chr(10)}Left out:{chr(10)}{out}{chr(10)}" if out else ""}"""
+
+
+def _question(draft: Draft) -> str:
+    """What the project asks, in a person's words."""
+    target, labels = draft.contract.target, draft.question.labels
+    match draft.question.kind:
+        case "binary":
+            return f"Which rows have {target} = {labels[1]}?"
+        case "multiclass":
+            return f"Which {target} is it: {', '.join(labels[:-1])} or {labels[-1]}?"
+        case "regression":
+            return f"How much is {target}?"
+        case _:
+            return "Which rows are unlike the others?"
 
 
 def _hooks(draft: Draft) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -25,6 +26,8 @@ class Settings(BaseSettings):
         dask: address of a Dask scheduler, like tcp://host:8786, whose workers search; they need the same environment as this process.
         token: what a program that uploads batches must show; without one, only programs on this machine may.
         upload_bytes: the biggest batch that may be uploaded.
+        library_skew: `accept` reads models that other versions of scikit-learn, skops or numpy wrote; each is logged, and a
+            release says so.
         actor: who is recorded as the person behind a command.
     """
 
@@ -45,6 +48,7 @@ class Settings(BaseSettings):
     dask: str | None = None
     token: SecretStr | None = None
     upload_bytes: int = Field(default=1 << 30, ge=1)
+    library_skew: Literal["refuse", "accept"] = "refuse"
     actor: str = Field(default_factory=lambda: f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}")
 
     def model_post_init(self, _context: object, /) -> None:

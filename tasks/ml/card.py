@@ -25,7 +25,7 @@ HUB_METRICS = {"roc_auc": "roc_auc", "brier": "brier_score"}  # where the hub's 
 
 TAGS = {  # the hub's names of tasks
     "binary": "tabular-classification", "multiclass": "tabular-classification", "regression": "tabular-regression",
-    "anomaly": "tabular-classification",
+    "anomaly": "tabular-classification", "recommendation": "other",
 }  # fmt: skip
 
 
@@ -193,6 +193,7 @@ def _task(facts: CardFacts) -> str:
         "multiclass": f"probability of each of {', '.join(f'“{label}”' for label in labels)}",
         "regression": "number that is to be expected, and an interval that is meant to hold nine of ten",
         "anomaly": "oddness against rows as they usually are",
+        "recommendation": "list of items that somebody will take, the best first,",
     }[facts.kind]
 
 
@@ -234,6 +235,8 @@ def _direction(label: str) -> str:
 
 def _calibration(facts: CardFacts) -> str:
     bins = facts.panels.get("calibration") or facts.panels.get("means")
+    if facts.kind == "recommendation":
+        return "Nothing is said of how likely it is that somebody takes an item."
     if not bins:
         return "Not measured."
     total = sum(row["rows"] for row in bins)
@@ -251,6 +254,10 @@ def _decisions(facts: CardFacts) -> str:
         names = facts.panels["classes"]["labels"]
         rows = [(f"**{escaped(name)}**", *(f"{count:,}" for count in counts)) for name, counts in zip(names, facts.panels["classes"]["table"], strict=True)]  # fmt: skip
         return f"The likeliest class is the answer. On the holdout:\n\n{table(('truth', *(f'decided {escaped(name)}' for name in names)), rows)}"
+    if "places" in facts.panels:
+        places = facts.panels["places"]
+        rows = [(str(at), number(taken), number(recall)) for at, (taken, recall) in enumerate(zip(places["taken"], places["recall"], strict=True), 1)]  # fmt: skip
+        return f"The best items are the answer, the best first. Of {places['users']:,} users of the holdout:\n\n{table(('place', 'took that item', 'share of what was taken up to there'), rows)}"
     if "interval" in facts.operates:
         return f"Every answer comes with an interval of ±{facts.operates['interval']:.4g}, which held nine of ten rows of the validation part."
     return f"From {facts.operates['threshold']:.4g} on a row is called odd: as many rows of the validation part reached that as the alert budget allows."

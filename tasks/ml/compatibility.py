@@ -14,7 +14,7 @@
 | required → nullable, wider range or list | risky | models never saw such values |
 | time zone given / taken away or another | risky / breaking | refused times land / times mean another moment |
 | a limit of holding raised / lowered | risky / benign | worse batches land / fewer do |
-| hooks.py changed | risky | derived columns may mean something else |
+| hooks.py changed | risky | derived and computed columns may mean something else |
 | order of columns or of the key, `about` | benign | nothing depends on it |
 | anything else | risky | nobody has said yet what it means |
 """
@@ -152,12 +152,12 @@ def _roles(old: Contract, new: Contract, renamed: dict[str, str]) -> Iterator[Di
         yield _of("key", None, "benign", f"the key's columns stand in another order: {', '.join(new.key)}")
     if renamed.get(old.time, old.time) != new.time:
         yield _of("time", new.time, "breaking", f"time is {new.time}, was {old.time}: rows happened at other moments")
-    if renamed.get(old.target, old.target) != new.target:
-        what = f"target is {new.target}, was {old.target}: every model answers another question"
+    if (renamed.get(old.target, old.target) if old.target else None) != new.target:
+        what = f"target is {new.target or 'none'}, was {old.target or 'none'}: every model answers another question"
         yield _of("target", new.target, "breaking", what, *old.features)
-    for name in sorted(set(old.features) & {*new.key, new.time, new.target}):
+    for name in sorted(set(old.features) & new.roles.keys()):
         yield _of("role", name, "breaking", f"{name} was a feature and is none any more", name)
-    for name in sorted(set(new.features) & {*old.key, old.time, old.target}):
+    for name in sorted(set(new.features) & old.roles.keys()):
         yield _of("role", name, "risky", f"{name} is a feature now; it was key, time or target")
 
 
@@ -246,7 +246,13 @@ def _limits(old: Contract, new: Contract) -> Iterator[Difference]:
 
 
 def _hooks(old: Contract) -> Difference:
-    return _of("hooks", None, "risky", "hooks.py changed: what it derives may mean something else", *old.features)
+    return _of(
+        "hooks",
+        None,
+        "risky",
+        "hooks.py changed: what it derives or computes may mean something else; versions keep the computing that they were trained with",
+        *old.features,
+    )
 
 
 def _order(old: Contract, new: Contract) -> Iterator[Difference]:

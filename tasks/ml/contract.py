@@ -217,7 +217,10 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
     columns: dict[str, Column] = Field(min_length=2, description="every column of a row, by name")
     key: tuple[str, ...] = Field(min_length=1, description="the columns that name a row")
     time: str = Field(description="the column that says when a row happened")
-    target: str = Field(description="the column to predict; when it is nullable, rows wait until their outcome comes")
+    target: str | None = Field(
+        default=None,
+        description="the column to predict; when it is nullable, rows wait until their outcome comes; none where nobody knows the truth",
+    )
     hold_above: float = Field(
         default=0.2, gt=0, le=1, description="share of quarantined rows above which nothing lands"
     )
@@ -233,7 +236,7 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
 
     @model_validator(mode="after")
     def _roles_name_columns(self) -> Self:
-        for role, name in [*(("key", name) for name in self.key), ("time", self.time), ("target", self.target)]:
+        for name, role in [*((name, "key") for name in self.key), *self.roles.items()]:
             if name not in self.columns:
                 raise ValueError(f"{role} is '{name}', which is not among the columns.{suggestion(name, self.columns)}")
         for role, name in [*(("key", name) for name in self.key), ("time", self.time)]:
@@ -256,10 +259,15 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
         return digest(self.model_dump(mode="json"))
 
     @property
+    def roles(self) -> dict[str, str]:
+        """What a column is for that no model reads: key, time or target, by its name; there may be no target."""
+        return {**dict.fromkeys(self.key, "key"), self.time: "time"} | ({self.target: "target"} if self.target else {})
+
+    @property
     def features(self) -> tuple[str, ...]:
         """Every column that is neither key, time nor target, nor kept from the models."""
-        kept = {*self.key, self.time, self.target}
-        return tuple(name for name, column in self.columns.items() if column.feature and name not in kept)
+        roles = self.roles
+        return tuple(name for name, column in self.columns.items() if column.feature and name not in roles)
 
     @property
     def schema(self) -> pa.Schema:
@@ -329,7 +337,7 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
 
     def describe(self) -> list[dict[str, Any]]:
         """One row a column: name, type, role and rules, for tables."""
-        roles = {**dict.fromkeys(self.key, "key"), self.time: "time", self.target: "target"}
+        roles = self.roles
         return [
             {
                 "column": name,

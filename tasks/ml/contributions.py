@@ -29,6 +29,7 @@ ROUNDS = 10  # permutations that `shap` draws, there and back
 CELLS = 2_000_000  # cells of an array held at once
 CHUNK = 20_000  # rows that are prepared at once for the means
 BEFORE = "This version was made before answers could be explained. Train again."
+RECOMMENDED = "A recommendation follows from who the user is, which is its only column. Ask without an explanation."
 FEW = 5  # rows; a text that fewer have may be a person
 
 
@@ -282,6 +283,8 @@ class Explainer:
             UnexplainedError: nothing here can part its score.
         """
         pipe, calibrators = _parted(model)
+        if hasattr(pipe[-1], "top"):
+            raise UnexplainedError(RECOMMENDED)
         columns = tuple(str(name) for name in pipe.feature_names_in_)
         score = _score(pipe[-1], usual or {})
         if score is None:
@@ -336,10 +339,12 @@ def usual(model: Any, features: pd.DataFrame) -> dict[str, Any]:
     """What a model's explainer must know of the rows that it learned from; it goes into the manifest.
 
     Of linear models the means of the prepared columns; of models that only `shap` explains a usual row: medians, and the most
-    frequent text where at least five rows have it. Trees know by themselves.
+    frequent text where at least five rows have it. Trees know by themselves, and recommendations are not explained.
     """
     pipe, _ = _parted(model)
     last = pipe[-1]
+    if hasattr(last, "top"):
+        return {}
     if hasattr(last, "coef_"):
         sums = [
             pipe[:-1].transform(features.iloc[at : at + CHUNK]).sum(axis=0) for at in range(0, len(features), CHUNK)

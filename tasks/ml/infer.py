@@ -16,9 +16,11 @@ import pyarrow.compute
 from tasks.config.errors import KeepfitError, suggestion
 from tasks.ml.contract import NO_ZONE, Column, Contract
 from tasks.ml.identity import key_hashes, row_ids
+from tasks.ml.kinds import KINDS, Name
 from tasks.ml.models import RARE
 from tasks.ml.personal import personal
-from tasks.ml.seen import CATEGORIES, ENOUGH, ID, MOST, Seen, look, number_stamp, read_as
+from tasks.ml.question import Question, question
+from tasks.ml.seen import CATEGORIES, ENOUGH, ID, MOST, Seen, look, number_stamp
 from tasks.ml.surrogate import Derived
 
 DENSE = 0.8  # share of all pairs of time and number that a table of both has
@@ -33,18 +35,15 @@ class Draft:
 
     Attributes:
         contract: what a row may be, wider than what was seen.
-        positive: the target's value that is predicted; labels: how a person calls the negative and the positive class.
-        share: of the positive class among the rows with a target.
+        question: of which kind the problem is, and what the target's values are called.
         left_out: columns of the file that the contract does not have, each with the reason.
-        notes: remarks by key of the project file (key, time, target, positive, hold_above, …); remarks: by column.
+        notes: remarks by key of the project file (kind, key, time, target, positive, hold_above, …); remarks: by column.
         derived: what `hooks.py` must add.
         rows: how many rows were looked at; broken: how many of them break the contract.
     """
 
     contract: Contract
-    positive: str | bool | int
-    labels: tuple[str, str]
-    share: float
+    question: Question
     left_out: dict[str, str]
     notes: dict[str, str]
     remarks: dict[str, str]
@@ -55,22 +54,24 @@ class Draft:
 
 def infer(
     sample: pa.Table,
-    target: str,
+    target: str | None,
     *,
     now: dt.datetime,
     time: str | None = None,
     key: tuple[str, ...] = (),
     decimal: str = ".",
+    kind: str | None = None,
 ) -> Draft:
     """The draft of a contract under which the sample's rows may land.
 
     Args:
         sample: raw rows: columns of a CSV file as text, of other files as they are typed.
-        target: the column to predict; it must have two values.
+        target: the column to predict; None where nobody knows the truth.
         now: the moment, with its time zone: rows from the future name no time column.
         time: the column that says when a row happened; by default the only one with times.
         key: the columns that name a row; by default found, or drawn from the content.
         decimal: what stands before the decimals of numbers that are written as text.
+        kind: of the problem; by default what the target's values say.
 
     Raises:
         KeepfitError: a named column is not there or cannot have its role, or nothing is left to learn from.
@@ -78,96 +79,45 @@ def infer(
     >>> rows = pa.table({"id": ["7", "8", "9"], "at": ["2020-01-01", "2020-01-02", "2020-01-03"],
     ...     "age": ["31", "47", None], "left": ["no", "yes", "no"]})
     >>> draft = infer(rows, "left", now=dt.datetime(2020, 2, 1, tzinfo=dt.UTC))
-    >>> draft.contract.key, draft.contract.time, draft.contract.features, draft.contract.columns["age"].nullable
-    (('id',), 'at', ('age',), True)
+    >>> draft.question.kind, draft.contract.key, draft.contract.time, draft.contract.features
+    ('binary', ('id',), 'at', ('age',))
     """
     _named(sample, target, time, key)
     looks = {name: look(name, sample[name], decimal) for name in sample.column_names}
     known = {name: column for name, column in looks.items() if isinstance(column, Seen)}
     left_out = {name: reason for name, reason in looks.items() if isinstance(reason, str)}
     private = {name: what for name, column in known.items() if name != target and (what := personal(name, column.raw))}
-    notes: dict[str, str] = {}
-    goal, positive, labels, share = _target(target, known, left_out, notes)
+    asked = question(target, known, left_out, kind)
+    notes = dict(asked.notes)
     clock = _time(time, known, left_out, private, target, now, notes)
     names = _key(key, known, left_out, private, target, clock, notes)
-    roles = {target, *names, *([clock] if clock else [])}
-    left_out |= _left_out(known, private, roles, goal, left_out)
+    roles = {name for name in (target, *names, clock) if name}
+    left_out |= _left_out(known, private, roles, asked, left_out)
     features = [name for name in sample.column_names if name in known and name not in roles and name not in left_out]
     if not features:
         raise KeepfitError(
             f"No column is left to learn from. {_listed(left_out)} Add columns to the file, or derive some in hooks.py."
         )
-    return _draft(sample, known, goal, clock, names, features, left_out, notes, positive, labels, share, now, decimal)
+    return _draft(sample, known, asked, clock, names, features, left_out, notes, now, decimal)
 
 
-def _named(sample: pa.Table, target: str, time: str | None, key: tuple[str, ...]) -> None:
+def _named(sample: pa.Table, target: str | None, time: str | None, key: tuple[str, ...]) -> None:
     """Raises unless every named column is there once, and each has one role."""
     names = sample.column_names
-    for role, name in [("target", target), *([("time", time)] if time else []), *(("key", part) for part in key)]:
-        if name not in names:
+    for role, name in [("target", target), ("time", time), *(("key", part) for part in key)]:
+        if name is not None and name not in names:
             raise KeepfitError(
                 f"--{role} is '{name}', which is no column of the file. Columns: {', '.join(names)}.{suggestion(name, names)}"
             )
-    if target in {time, *key}:
+    if target is not None and target in {time, *key}:
         raise KeepfitError(f"'{target}' is the target, and so cannot be time or key too. Give another column.")
     if len(set(key)) != len(key):
         raise KeepfitError(f"--key names a column twice: {', '.join(key)}. Name each once.")
 
 
 # -- roles ------------------------------------------------------------------------------------------------------------
-def _target(
-    name: str, known: Mapping[str, Seen], left_out: Mapping[str, str], notes: dict[str, str]
-) -> tuple[Seen, str | bool | int, tuple[str, str], float]:
-    """The target with its positive value, the labels, and the share of the positive class."""
-    if name in left_out:
-        raise KeepfitError(f"--target is '{name}', which cannot be used ({left_out[name]}). Give another column.")
-    seen = known[name]
-    if seen.different != 2:
-        raise KeepfitError(_not_binary(seen))
-    common, rare = seen.texts
-    numbers = {common, rare} == {"0", "1"} and seen.type in {"int", "bool"}
-    if seen.type == "bool" or numbers:
-        goal = Seen(name, seen.raw, "bool", read_as("bool", name, seen.raw, ".").values)
-        share = pc.mean(goal.values).as_py()
-        notes["positive"] = f"{share:.1%} of the rows read"
-        return goal, True, ("no", "yes"), share
-    positive, negative = rare, common
-    if seen.type == "int" and {common, rare} == {"-1", "1"}:
-        positive, negative = "1", "-1"
-    share = float((seen.counts[0] if positive == common else seen.counts[1]) / seen.counts.sum())
-    if seen.type == "float":
-        raise KeepfitError(
-            f"--target is '{name}', whose two values are the numbers {common} and {rare}. A positive class is a whole number, "
-            "a text, or true: write the column so, or derive one in hooks.py (deployments/thyroid/hooks.py shows how)."
-        )
-    if seen.type == "datetime":
-        raise KeepfitError(f"--target is '{name}', which holds times. Give a column with two classes.")
-    notes["positive"] = f"{share:.1%} of the rows read, and so the rarer one"
-    shown = seen if seen.type == "int" else read_as("category", name, seen.raw, ".")
-    return shown, int(positive) if seen.type == "int" else positive, (negative, positive), share
-
-
-def _not_binary(seen: Seen) -> str:
-    """What a target with one value, or with more than two, is told."""
-    shares = [
-        f"{text!r} {count / seen.counts.sum():.0%}" for text, count in zip(seen.texts[:4], seen.counts, strict=False)
-    ]
-    more = ", …" if seen.different > 4 else ""
-    if seen.different == 1:
-        return (
-            f"--target is '{seen.name}', which holds only {seen.texts[0]!r} in the rows read: there is nothing to tell apart. "
-            "Give rows of both classes."
-        )
-    what = "numbers" if seen.type in {"int", "float"} and seen.different > 10 else "values"
-    return (
-        f"--target is '{seen.name}', which has {seen.different:,} different {what} ({', '.join(shares)}{more}). Only a target of two "
-        "classes is supported today. Add a column that says yes or no (as 'more than 100', 'is of class A') to the file "
-        "and name it, or derive it in hooks.py as deployments/flights and deployments/thyroid do."
-    )
-
-
 def _time(
-    given: str | None, known: Mapping[str, Seen], left_out: dict[str, str], private: Mapping[str, str], target: str,
+    given: str | None, known: Mapping[str, Seen], left_out: dict[str, str], private: Mapping[str, str], target: str | None,
     now: dt.datetime, notes: dict[str, str],
 ) -> str | None:  # fmt: skip
     """The column that says when a row happened, or None when there is none."""
@@ -213,7 +163,7 @@ def _given_time(known: Mapping[str, Seen], name: str, notes: dict[str, str]) -> 
 
 
 def _key(
-    given: tuple[str, ...], known: Mapping[str, Seen], left_out: Mapping[str, str], private: Mapping[str, str], target: str,
+    given: tuple[str, ...], known: Mapping[str, Seen], left_out: Mapping[str, str], private: Mapping[str, str], target: str | None,
     clock: str | None, notes: dict[str, str],
 ) -> tuple[str, ...]:  # fmt: skip
     """The columns that name a row; nothing when none do."""
@@ -309,18 +259,18 @@ def _is_regular(seen: Seen) -> bool:
 
 # -- what is left out -------------------------------------------------------------------------------------------------
 def _left_out(
-    known: Mapping[str, Seen], private: Mapping[str, str], roles: set[str], goal: Seen, before: Mapping[str, str]
+    known: Mapping[str, Seen], private: Mapping[str, str], roles: set[str], asked: Question, before: Mapping[str, str]
 ) -> dict[str, str]:
     """The columns that are not learned from, each with the reason."""
     reasons = {
-        name: f"looks like {private[name]}: personal data" if name in private else _reason(column, goal)
+        name: f"looks like {private[name]}: personal data" if name in private else _reason(column, asked)
         for name, column in known.items()
         if name not in roles and name not in before
     }
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _reason(seen: Seen, goal: Seen) -> str | None:
+def _reason(seen: Seen, asked: Question) -> str | None:
     if seen.is_counter:
         return "numbers the lines of its file"
     if seen.type == "datetime":
@@ -331,8 +281,8 @@ def _reason(seen: Seen, goal: Seen) -> str | None:
         return "names rows, and so teaches nothing"
     if seen.type in {"text", "category"} and _is_free_text(seen):
         return f"{seen.different:,} different texts in {seen.rows:,} rows: too few of each to learn from"
-    if seen.different == 2 and seen.rows >= 50 and _says_the_same(seen, goal):
-        return f"says what {goal.name} says, in every row: a leak"
+    if asked.labels and asked.target and seen.rows >= 50 and _says_the_same(seen, asked.target):
+        return f"says what {asked.target.name} says, in every row: a leak"
     return None
 
 
@@ -345,34 +295,41 @@ def _is_free_text(seen: Seen) -> bool:
 
 
 def _says_the_same(seen: Seen, goal: Seen) -> bool:
+    """Whether each value goes with one class, and each class with one value."""
+    if seen.different != goal.different or seen.values.null_count:
+        return False
     pairs = pd.DataFrame({"seen": seen.codes, "goal": goal.codes}).drop_duplicates()
-    return len(pairs) == 2 and pairs["goal"].nunique() == 2 and seen.values.null_count == 0
+    return len(pairs) == pairs["goal"].nunique() == goal.different
 
 
 # -- the contract -----------------------------------------------------------------------------------------------------
 def _draft(
-    sample: pa.Table, known: Mapping[str, Seen], goal: Seen, clock: str | None, key: tuple[str, ...], features: list[str],
-    left_out: dict[str, str], notes: dict[str, str], positive: str | bool | int, labels: tuple[str, str], share: float,
-    now: dt.datetime, decimal: str,
+    sample: pa.Table, known: Mapping[str, Seen], asked: Question, clock: str | None, key: tuple[str, ...], features: list[str],
+    left_out: dict[str, str], notes: dict[str, str], now: dt.datetime, decimal: str,
 ) -> Draft:  # fmt: skip
+    goal = asked.target
     derived = _derived(known, goal, clock, key, features, left_out, decimal, notes, set(sample.column_names))
     time, remarks = clock or derived.time or "", dict[str, str]()
     columns = {name: _role(known[name]) for name in key} if key else {str(derived.key): Column(type="text")}
     columns[time] = _moment(known[clock], derived, remarks) if clock else Column(type="datetime")
-    columns[goal.name] = _goal_column(goal)
+    if goal:
+        columns[goal.name] = _goal_column(goal, asked.kind)
+        if asked.kind == "multiclass":
+            remarks[goal.name] = "the classes: what is none of them goes to quarantine"
     for name in features:
         columns[name], remark = _feature(known[name])
         if remark:
             remarks[name] = remark
-    contract = Contract(columns=columns, key=key or (str(derived.key),), time=time, target=goal.name)
-    if goal.empty:
-        notes["target"] = f"empty in {goal.empty / goal.rows:.1%} of the rows read: those go to quarantine"
+    contract = Contract(columns=columns, key=key or (str(derived.key),), time=time, target=goal.name if goal else None)
+    if goal and goal.empty and not columns[goal.name].nullable:
+        gaps = f"empty in {goal.empty / goal.rows:.1%} of the rows read: those go to quarantine"
+        notes["target"] = "; ".join([gaps, *([notes["target"]] if "target" in notes else [])])
     contract, broken = _held_later(contract, sample, derived, now, decimal, notes)
-    return Draft(contract, positive, labels, share, left_out, notes, remarks, derived, sample.num_rows, broken)
+    return Draft(contract, asked, left_out, notes, remarks, derived, sample.num_rows, broken)
 
 
 def _derived(
-    known: Mapping[str, Seen], goal: Seen, clock: str | None, key: tuple[str, ...], features: list[str], left_out: Mapping[str, str],
+    known: Mapping[str, Seen], goal: Seen | None, clock: str | None, key: tuple[str, ...], features: list[str], left_out: Mapping[str, str],
     decimal: str, notes: dict[str, str], taken: set[str],
 ) -> Derived:  # fmt: skip
     """What the file does not bring. Left-out columns count in a row's content too, else two people are one row."""
@@ -388,9 +345,10 @@ def _derived(
         for name, reason in left_out.items()
         if name in known and not known[name].is_counter and not reason.startswith("always")
     ]
-    content = [*key] if key else [*([clock] if clock else []), goal.name, *features, *telling]
+    named = [name for name in (clock, goal.name if goal else None) if name]
+    content = [*key] if key else [*named, *features, *telling]
     types: dict[str, str] = {name: "datetime" if name == clock else known[name].type for name in content} | (
-        {} if key else {goal.name: goal.type}
+        {} if key or not goal else {goal.name: goal.type}
     )
     return Derived(
         key=None if key else _unused("row_key", taken), time=None if clock else _unused("row_time", taken), stamp=stamp,
@@ -430,8 +388,14 @@ def _has_zone(raw: pa.ChunkedArray) -> bool:
     return not dated and not any(NO_ZONE in faults for faults in read)
 
 
-def _goal_column(goal: Seen) -> Column:
-    return Column(type=goal.type, categories=tuple(sorted(goal.texts)) if goal.type == "category" else None)
+def _goal_column(goal: Seen, kind: Name) -> Column:
+    """The target: of numbers the range is wider than what was seen; where nobody needs to know it, it may be empty."""
+    nullable = not KINDS[kind].needs_labels
+    low, high = (
+        widened(goal.values.drop_null().to_numpy(), whole=goal.type == "int") if kind == "regression" else (None, None)
+    )
+    categories = tuple(sorted(goal.texts)) if goal.type == "category" and not nullable else None
+    return Column(type=goal.type, nullable=nullable, min=low, max=high, categories=categories)
 
 
 def _feature(seen: Seen) -> tuple[Column, str]:

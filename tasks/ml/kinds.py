@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from pandas.util import hash_pandas_object
 
-from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusion
+from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusion, hits
 
-Name = Literal["binary", "multiclass", "regression", "anomaly"]
+Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
 FEWEST_OF_A_CLASS = 5
 COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
 
@@ -67,6 +68,10 @@ class Kind(Protocol):
 
     def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
         """The rows that a model is judged on, and their truth; where nobody knows the truth, rows are planted."""
+        ...
+
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:
+        """What is known of rows, (n,), for each row that is asked about: of several rows the least."""
         ...
 
     def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
@@ -144,6 +149,10 @@ class Binary:
     def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
         """The rows as they are."""
         return features, truth
+
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The same."""
+        return values
 
     def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
         """`base rate` says the share of positives before for every row. `last label` says how often a positive follows the
@@ -240,6 +249,10 @@ class Multiclass:
         """The rows as they are."""
         return features, truth
 
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The same."""
+        return values
+
     def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
         """`class shares` says how often each came before; `last label` how often each followed the label right before."""
         size = len(self.labels)
@@ -332,6 +345,10 @@ class Regression:
     def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
         """The rows as they are."""
         return features, truth
+
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The same."""
+        return values
 
     def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
         """`mean` and `median` of what came before, and the value right before the row.
@@ -439,6 +456,10 @@ class Anomaly:
         both = pd.concat([features, pd.DataFrame(planted, index=features.index)], ignore_index=True)
         return both, np.r_[truth, np.ones(len(features), dtype="int8")]
 
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """A planted row is what the row was that it stands for."""
+        return np.r_[values, values]
+
     def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
         """`no opinion` finds every row as odd as every other."""
         return {"no opinion": np.zeros(len(after))}
@@ -480,7 +501,128 @@ class Anomaly:
         }
 
 
-KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Binary, Multiclass, Regression, Anomaly)}
+@dataclass(frozen=True)
+class Recommendation:
+    """What somebody takes next. A row says that a user took an item; an answer is the k best items for a user, the best first: (users, k).
+
+    The judged rows of a user are one question, and the items in them its truth: (users, most items of any). Both hold codes of the
+    items' names, so that models which know different items are judged alike: what a model has never met it cannot name, and
+    that counts against its recall. Below 0 there is none.
+    """
+
+    target: str
+    user: str
+    k: int = 10
+
+    name: ClassVar[Name] = "recommendation"
+    metric: ClassVar[str] = "ndcg_at_k"
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible")
+    has_chances: ClassVar[bool] = False
+    needs_labels: ClassVar[bool] = True
+
+    def truth(self, rows: pd.DataFrame) -> np.ndarray:
+        """The name of the item that each row is about: (n,)."""
+        return rows[self.target].astype("string").to_numpy(dtype=object)
+
+    def described(self) -> dict[str, Any]:
+        """Who is asked about, and how many items are named."""
+        return {"user": self.user, "k": self.k}
+
+    def taught(self, truth: np.ndarray) -> np.ndarray:
+        """The names."""
+        return truth
+
+    def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
+        """The codes of the k best items."""
+        names, _ = model[-1].top(model[:-1].transform(features), self.k)
+        return coded(names)
+
+    def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
+        """A row for each user, its first one, in order of appearance, and the different items of all its rows.
+
+        >>> kind, rows = Recommendation("item", "who"), pd.DataFrame({"who": ["a", "b", "a", "a"]})
+        >>> asked, truth = kind.asked(rows, np.array(["milk", "milk", "eggs", "milk"]), 0)
+        >>> asked["who"].tolist(), (truth >= 0).tolist()
+        (['a', 'b'], [[True, True], [True, False]])
+        """
+        users = self._users(features)
+        pairs = np.unique(np.stack([users, coded(truth)], axis=1), axis=0) if len(truth) else np.empty((0, 2))
+        of, counts = np.unique(pairs[:, 0].astype(int), return_counts=True)
+        whole = np.full((len(of), counts.max(initial=1)), -1.0)
+        whole[np.repeat(of, counts), np.arange(len(pairs)) - np.repeat(np.cumsum(counts) - counts, counts)] = pairs[
+            :, 1
+        ]
+        return features[~pd.Series(users, index=features.index).duplicated()].reset_index(drop=True), whole
+
+    def told(self, features: pd.DataFrame, values: np.ndarray) -> np.ndarray:
+        """The least of the user's rows: a question is unseen where all of them are."""
+        return pd.Series(values).groupby(self._users(features)).min().to_numpy()
+
+    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+        """`popular` names what everybody took most, `popular lately` what they took most in the newest tenth of the rows."""
+        newest = before[-max(1, len(before) // 10) :]
+        return {
+            name: np.tile(self._most(taken), (len(after), 1))
+            for name, taken in (("popular", before), ("popular lately", newest))
+        }
+
+    def unlearnable(self, truth: np.ndarray, part: str) -> str:
+        """One item everywhere leaves nothing to choose."""
+        return "" if self.teaches(truth) else f"nothing to learn: the {part} part has one {self.target} only"
+
+    def teaches(self, truth: np.ndarray) -> bool:
+        """There is more than one item."""
+        return len(pd.unique(truth)) > 1
+
+    def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
+        """Who took it is meant to tell what was taken."""
+        return {}
+
+    def unsound(self, answers: np.ndarray) -> str:
+        """Items that are no number, or named twice to one user, or the same for everybody."""
+        wrong = int((~np.isfinite(answers)).any(axis=1).sum())
+        if wrong:
+            return f"{wrong} of {len(answers)} answers name what is no item"
+        ordered = np.sort(answers, axis=1)
+        twice = int(((np.diff(ordered, axis=1) == 0) & (ordered[:, 1:] >= 0)).any(axis=1).sum())
+        return f"{twice} of {len(answers)} answers name an item twice" if twice else _all_the_same(answers)
+
+    def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:  # noqa: ARG002 -- the interface
+        """The k best are the decision."""
+        return {}
+
+    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> None:
+        """Nothing is said of how likely an item is."""
+
+    def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:  # noqa: ARG002 -- the interface
+        """How often the item at each place was taken, and how much of what was taken is found up to it."""
+        found, taken = hits(truth, answers), np.maximum((truth >= 0).sum(axis=1, keepdims=True), 1)
+        recall = (np.cumsum(found, axis=1) / taken).mean(axis=0)
+        return {"places": {"taken": found.mean(axis=0).tolist(), "recall": recall.tolist(), "users": len(truth)}}
+
+    def _users(self, features: pd.DataFrame) -> np.ndarray:
+        """The number of each row's user, in order of appearance; rows without one are one user, whom nobody knows."""
+        return pd.factorize(features[self.user], use_na_sentinel=False)[0]
+
+    def _most(self, taken: np.ndarray) -> np.ndarray:
+        """The k items that were taken most, of equal ones the lesser code: (k,)."""
+        items, counts = np.unique(coded(taken), return_counts=True)
+        best = items[np.argsort(-counts, kind="stable")][: self.k]
+        return np.r_[best, np.full(self.k - len(best), -1.0)]
+
+
+KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Binary, Multiclass, Regression, Anomaly, Recommendation)}
+
+
+def coded(names: np.ndarray) -> np.ndarray:
+    """A whole number below 2**52 for each name, -1 for an empty one, in an array of the same shape: float64 holds it exactly.
+
+    From SipHash; two of 100,000 names share one with a chance of one in a million.
+    """
+    flat = pd.Series(np.asarray(names, dtype=object).ravel(), dtype=object)
+    hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)  # ty: ignore[not-callable]
+    codes = np.where(flat == "", -1.0, hashes.astype("float64"))
+    return codes.reshape(np.shape(names))
 
 
 def _share(labels: np.ndarray) -> float:

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Name = Literal[
-    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "macro_recall", "mae", "rmse", "r2"
+    "roc_auc", "average_precision", "log_loss", "brier", "accuracy", "macro_recall", "mae", "rmse", "r2",
+    "ndcg_at_k", "recall_at_k", "mrr",
 ]  # fmt: skip
 EPSILON = 1e-7  # probabilities are clipped here before a logarithm
 CHUNK = 1_000_000  # weights held at once, in cells: 8 MB, which stay in the cache
@@ -25,7 +26,9 @@ class Metric:
         greater_is_better: the direction; nobody else decides it.
         scores: (y (n,), p (n,) or (n, classes), weights (b, n)) → (b,) the metric under each row of weights. With two
             classes y is 0 or 1 and p the probability of 1; with more, y is the class's place and p has a column each; of a
-            regression both are numbers; of anomalies y is 1 where a row is one and p any score that grows with oddness.
+            regression both are numbers; of anomalies y is 1 where a row is one and p any score that grows with oddness. Of
+            recommendations a row is a user, y the items that were taken and p those that were named, the best first: codes,
+            and below 0 there is none.
         kinds: the problem kinds whose answers it can judge.
     """
 
@@ -60,7 +63,8 @@ def _average_precision(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.
     """Sum over thresholds of precision times the step in recall (scikit-learn's definition, no interpolation)."""
     positive, negative = (part[:, ::-1] for part in _grouped(y, p, weights))
     found, flagged = np.cumsum(positive, axis=1), np.cumsum(positive + negative, axis=1)
-    return _divide((positive * _divide(found, flagged)).sum(axis=1), positive.sum(axis=1))
+    precision = np.nan_to_num(_divide(found, flagged))  # before the first row that counts no positive is found either
+    return _divide((positive * precision).sum(axis=1), positive.sum(axis=1))
 
 
 def _log_loss(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -107,6 +111,38 @@ def _r2(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return 1 - _divide(_mean((p - y) ** 2, weights), spread)
 
 
+def hits(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Which of the named items were taken: (n, k) bool.
+
+    >>> hits(np.array([[7, 9, -1]]), np.array([[9, 8, 7, -1]])).tolist()
+    [[True, False, True, False]]
+    """
+    found = np.zeros(p.shape, dtype=bool)
+    step = max(1, CHUNK // max(1, y.shape[1] * p.shape[1]))
+    for begin in range(0, len(y), step):
+        some = slice(begin, begin + step)
+        found[some] = (p[some, :, None] == y[some, None, :]).any(axis=2)
+    return found & (p >= 0)
+
+
+def _ndcg_at_k(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over users of the discounted gain of the named items against the best order there is (Järvelin and Kekäläinen 2002)."""
+    gains = 1 / np.log2(np.arange(p.shape[1]) + 2)
+    best = np.r_[0.0, np.cumsum(gains)][np.minimum((y >= 0).sum(axis=1), p.shape[1])]
+    return _mean(_divide(hits(y, p) @ gains, best), weights)
+
+
+def _recall_at_k(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over users of the share of the taken items that were named; items that no model could know count as well."""
+    return _mean(_divide(hits(y, p).sum(axis=1), (y >= 0).sum(axis=1)), weights)
+
+
+def _mrr(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over users of one over the place of the first named item that was taken; 0 where none was."""
+    found = hits(y, p)
+    return _mean(np.where(found.any(axis=1), 1 / (found.argmax(axis=1) + 1), 0.0), weights)
+
+
 def _grouped(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weight of positives and of negatives at each distinct probability, ascending: two (b, groups) arrays."""
     order = np.argsort(p, kind="stable")
@@ -149,6 +185,9 @@ METRICS: dict[str, Metric] = {
         Metric("mae", "mean absolute error", greater_is_better=False, scores=_mae, kinds=("regression",)),
         Metric("rmse", "root mean squared error", greater_is_better=False, scores=_rmse, kinds=("regression",)),
         Metric("r2", "R²", greater_is_better=True, scores=_r2, kinds=("regression",)),
+        Metric("ndcg_at_k", "NDCG@k", greater_is_better=True, scores=_ndcg_at_k, kinds=("recommendation",)),
+        Metric("recall_at_k", "recall@k", greater_is_better=True, scores=_recall_at_k, kinds=("recommendation",)),
+        Metric("mrr", "mean reciprocal rank", greater_is_better=True, scores=_mrr, kinds=("recommendation",)),
     )
 }
 

@@ -258,6 +258,68 @@ class GaussianMixture(_Family):
         return Estimator(random_state=seed, **self.model_dump(exclude={"kind"}))
 
 
+class Favourites(_Family):
+    """What the user took before, smoothed with what everybody takes; with a half-life as window, what was taken lately."""
+
+    kind: Literal["favourites"] = "favourites"
+    smoothing: float = Field(default=5.0, gt=0, description="rows of what is popular that everybody begins with")
+
+    fits: ClassVar = ("recommendation",)
+    space: ClassVar = {"smoothing": Range(0.1, 1000.0)}
+    rank: ClassVar = 1
+
+    def estimator(self, seed: int, problem: str, threads: int) -> Any:  # noqa: ARG002 -- nothing is drawn
+        """The unfitted recommender."""
+        from tasks.ml.recommenders import Favourites as Estimator
+
+        return Estimator(**self.model_dump(exclude={"kind"}))
+
+
+class ItemNeighbours(_Family):
+    """What goes with the user's own items, by who took both."""
+
+    kind: Literal["item_neighbours"] = "item_neighbours"
+    neighbours: int = Field(default=20, ge=1, le=500, description="items that may speak for one")
+    shrinkage: float = Field(default=10.0, ge=0, description="makes likenesses small that rest on few users")
+
+    fits: ClassVar = ("recommendation",)
+    space: ClassVar = {"neighbours": Range(1, 200, whole=True), "shrinkage": Range(1.0, 1000.0)}
+    rank: ClassVar = 2
+
+    @property
+    def size(self) -> float:
+        """Neighbours."""
+        return float(self.neighbours)
+
+    def estimator(self, seed: int, problem: str, threads: int) -> Any:  # noqa: ARG002 -- nothing is drawn
+        """The unfitted recommender."""
+        from tasks.ml.recommenders import ItemNeighbours as Estimator
+
+        return Estimator(**self.model_dump(exclude={"kind"}))
+
+
+class Factors(_Family):
+    """A few directions of taste that explain most of who took what."""
+
+    kind: Literal["factors"] = "factors"
+    components: int = Field(default=32, ge=1, le=500, description="directions")
+
+    fits: ClassVar = ("recommendation",)
+    space: ClassVar = {"components": Range(4, 128, whole=True)}
+    rank: ClassVar = 3
+
+    @property
+    def size(self) -> float:
+        """Directions."""
+        return float(self.components)
+
+    def estimator(self, seed: int, problem: str, threads: int) -> Any:  # noqa: ARG002 -- the interface
+        """The unfitted recommender."""
+        from tasks.ml.recommenders import Factors as Estimator
+
+        return Estimator(random_state=seed, **self.model_dump(exclude={"kind"}))
+
+
 Family = Annotated[
     Logistic
     | Ridge
@@ -266,17 +328,21 @@ Family = Annotated[
     | ExtraTrees
     | NearestNeighbours
     | IsolationForest
-    | GaussianMixture,
+    | GaussianMixture
+    | Favourites
+    | ItemNeighbours
+    | Factors,
     Field(discriminator="kind"),
 ]
 FamilyName = Literal[
     "hist_gradient_boosting", "logistic", "ridge", "random_forest", "extra_trees", "isolation_forest", "gaussian_mixture",
-    "nearest_neighbours",
+    "nearest_neighbours", "favourites", "item_neighbours", "factors",
 ]  # fmt: skip
 FAMILIES: dict[str, type[_Family]] = {  # the order in which defaults are tried
     family.model_fields["kind"].default: family
     for family in (
         HistGradientBoosting, Logistic, Ridge, RandomForest, ExtraTrees, GaussianMixture, IsolationForest, NearestNeighbours,
+        Favourites, ItemNeighbours, Factors,
     )
 }  # fmt: skip
 OWN_ROWS = frozenset({"nearest_neighbours"})  # families whose models hold training rows: only where a project asks
@@ -298,6 +364,7 @@ def pipeline(
     problem: str = "binary",
     wide: Collection[str] = (),
     threads: int = 1,
+    user: str = "",
 ) -> "Pipeline":
     """The unfitted pipeline over the feature columns: preparation travels inside the model, fitted on train only.
 
@@ -308,12 +375,16 @@ def pipeline(
         problem: the problem kind.
         wide: text columns with many values; each value becomes what the target usually is with it.
         threads: how many the estimator itself may use; OpenMP's are set by `threads`.
+        user: the only column that a recommender reads.
     """  # fmt: skip
     from sklearn.compose import ColumnTransformer
     from sklearn.pipeline import Pipeline
 
     from tasks.ml.transformers import DateParts
 
+    if problem == "recommendation":
+        who = ColumnTransformer([("user", "passthrough", [name for name in columns if name == user])])
+        return Pipeline([("prepare", who), ("model", family.estimator(seed, problem, threads))])
     by_target = [name for name in columns if name in wide and problem != "anomaly"]
     texts = [name for name, column in columns.items() if column.type in {"text", "category"} and name not in by_target]
     dates = [name for name, column in columns.items() if column.type == "datetime"]

@@ -15,17 +15,21 @@ AT = "outcome_at"  # the column that says when an outcome became known
 
 
 def outcome_contract(contract: Contract) -> Contract:
-    """What an outcome of these rows may be: the columns of the key, the target, and when it became known.
+    """What an outcome of these rows may be: the columns of the key, the target if there is one, and when it became known.
 
     >>> columns = {"id": Column(type="int"), "day": Column(type="datetime"), "y": Column(type="bool", nullable=True)}
     >>> found = outcome_contract(Contract(columns=columns, key=("id",), time="day", target="y"))
     >>> list(found.columns), found.key, found.columns["y"].nullable
     (['id', 'y', 'outcome_at'], ('id', 'outcome_at'), False)
     """
-    target = contract.columns[contract.target].model_copy(update={"nullable": False})
+    target = {
+        name: contract.columns[name].model_copy(update={"nullable": False})
+        for name, role in contract.roles.items()
+        if role == "target"
+    }
     named = {name: contract.columns[name] for name in contract.key}
     return Contract(
-        columns={**named, contract.target: target, AT: Column(type="datetime", about="when the outcome became known")},
+        columns={**named, **target, AT: Column(type="datetime", about="when the outcome became known")},
         key=(*contract.key, AT), time=AT, target=contract.target, ahead=contract.ahead,
         hold_above=contract.hold_above, hold_bad_target=contract.hold_bad_target,
     )  # fmt: skip

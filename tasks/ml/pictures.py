@@ -747,6 +747,18 @@ def _panel_scores(axes: "Axes", numbers: Any, _labels: Sequence[str], _operates:
     _thin(axes)
 
 
+def _panel_places(axes: "Axes", numbers: Any, _labels: Sequence[str], _operates: Mapping[str, float]) -> None:
+    """How often the item at each place was taken, and how much of what was taken is found up to there."""
+    places = np.arange(1, len(numbers["taken"]) + 1)
+    finding = f"The best {len(places)} hold {100 * numbers['recall'][-1]:.0f} % of what is taken"
+    _headline(axes, finding, f"bars: that item was taken; line: recall; {numbers['users']:,} users", 30)
+    axes.bar(places, numbers["taken"], color=_tint(BLUE, 0.45), width=0.7)
+    axes.plot(places, numbers["recall"], color=VERMILION, lw=1.6, marker="o", ms=5)
+    axes.set(xlabel="place among the answers", ylabel="share", ylim=(0, None))
+    axes.set_xticks(places if len(places) <= 12 else places[:: len(places) // 6])
+    _thin(axes)
+
+
 PANELS: dict[str, Callable[["Axes", Any, Sequence[str], Mapping[str, float]], None]] = {
     "calibration": _panel_calibration,
     "confusion": _panel_confusion,
@@ -754,4 +766,5 @@ PANELS: dict[str, Callable[["Axes", Any, Sequence[str], Mapping[str, float]], No
     "means": _panel_means,
     "errors": _panel_errors,
     "scores": _panel_scores,
+    "places": _panel_places,
 }

@@ -192,7 +192,7 @@ class Profile(BaseModel, frozen=True):
         sampled: rows looked at closely.
         oldest, newest: of the contract's time column, exact, UTC.
         positives: rows of the sample with the positive target; None without classes.
-        target: the target's name.
+        target: the target's name; empty where there is none.
         columns: each column's aggregate.
         repeats: how often rows are the same but for key and time.
     """
@@ -231,7 +231,7 @@ class Profiler:
         self._rows, self._nulls = 0, dict.fromkeys(self._names, 0)
         self._span = (2**63, -(2**63))
         self._sample = _Sample()
-        self._twins = _Twins([*contract.features, contract.target])
+        self._twins = _Twins([name for name in [*contract.features, contract.target] if name])
 
     def add(self, rows: pa.Table) -> None:
         """Takes in the next rows, typed as the contract's schema."""
@@ -254,10 +254,10 @@ class Profiler:
     def result(self) -> Profile:
         """The profile of all rows so far."""
         if not self._rows:
-            return Profile(target=self._contract.target)
-        sample = self._sample.rows()
-        truth = _truth(sample[self._contract.target], self._positive)
-        ranks = _ranks(sample[self._contract.target]) if truth is None else None
+            return Profile(target=self._contract.target or "")
+        sample, target = self._sample.rows(), self._contract.target
+        truth = _truth(sample[target], self._positive) if target else None
+        ranks = _ranks(sample[target]) if target and truth is None else None
         columns = {name: self._column(name, sample[name], truth, ranks) for name in self._names}
         oldest, newest = (_moment(end) if self._span[0] <= self._span[1] else None for end in self._span)
         return Profile(
@@ -266,7 +266,7 @@ class Profiler:
             oldest=oldest,
             newest=newest,
             positives=None if truth is None else int(truth.sum()),
-            target=self._contract.target,
+            target=target or "",
             columns=columns,
             repeats=self._twins.result(sample, self._rows),
         )
@@ -818,6 +818,10 @@ class _Move:
         """The same, missing values counted as one more value."""
         return np.maximum(self.distances, [abs(self.new.gaps - known.gaps) for known in self.before])
 
+    def is_far(self, bar: float) -> bool:
+        """Whether it is at least so far from every batch before, the newest first: one that is near answers for all."""
+        return all(_with_gaps(self.new, known) >= bar for known in reversed(self.before))
+
     @cached_property
     def grids(self) -> list[Numbers]:
         """The batches before with a grid."""
@@ -842,9 +846,9 @@ class _Move:
         """
         if not isinstance(self.new, Numbers) or not self.new.grid or not self.grids:
             return None
-        far = self.nearest(self.new.points)
-        if far < WIDE:
+        if any(_apart(self.new.points, known.points) < WIDE for known in reversed(self.grids)):
             return None
+        far = self.nearest(self.new.points)
         close = min(far / 4, 0.1 + 0.8 * _noise(self.new.filled, max(known.filled for known in self.grids)))
         loose = min(far / 4, max(close, 1.5 * self.unrest))  # no factor fits by chance when there is only one
         undone = self._undone()
@@ -927,8 +931,7 @@ class _Move:
     def reports(self, limit: float) -> Iterator[Finding]:
         """What is worth reading, though it may be a season: shifts, constants, unseen categories."""
         most = max(known.seen for known in self.before)
-        moved = float(np.median(self.distances)) - _noise(self.new.seen, most) * 0.8
-        if moved >= limit:
+        if self._median_reaches(limit + _noise(self.new.seen, most) * 0.8):
             number = float(np.median(self.distances))
             rest = (_distance(self.before[-2], self.before[-1]) or 0.0) if len(self.before) > 1 else None
             measure = "KS" if isinstance(self.new, Numbers) else "total variation"
@@ -939,6 +942,15 @@ class _Move:
             reason = f"{self.name} has one value in all {self.new.seen} rows looked at; usually its most frequent one has at most {before:.1%}"
             yield _finding("constant", self.name, 1.0, before, reason)
         yield from self._unseen()
+
+    def _median_reaches(self, bar: float) -> bool:
+        """Whether the median of the distances does; most batches before need not be looked at to deny it."""
+        below = 0
+        for known in reversed(self.before):
+            below += (_distance(self.new, known) or 0.0) < bar
+            if below > (len(self.before) + 1) // 2:
+                return False
+        return float(np.median(self.distances)) >= bar
 
     def _unseen(self) -> Iterator[Finding]:
         """Listed categories that no list before has, when they are more than those lists could have left out."""
@@ -982,7 +994,7 @@ def _swapped(moves: dict[str, _Move]) -> Iterator[tuple[Finding, str]]:
 
     Missing values move with their column, so they count as one more value.
     """
-    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and move.with_gaps.min() >= 0.4}
+    far = {name: move for name, move in moves.items() if move.new.kind != "bool" and move.is_far(0.4)}
     restless = {name: _unrest(move.before, _with_gaps) for name, move in far.items()}
     found = []
     for one, other in ((a, b) for a in far for b in far if a < b and far[a].new.kind == far[b].new.kind):

@@ -92,7 +92,13 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
         weights = self.window.weights(times, learned.times.max())
         with threads.limited(threads.share(workers)):
             made = models.pipeline(
-                self.family, seen, seed, kind.name, models.wide(seen, features), threads.share(workers)
+                self.family,
+                seen,
+                seed,
+                kind.name,
+                models.wide(seen, features),
+                threads.share(workers),
+                getattr(kind, "user", ""),
             )
             made.fit(features, kind.taught(learned.truth[inside]), **self._weighed(weights))
         if hasattr(

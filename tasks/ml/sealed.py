@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tasks.ml.kinds import Kind
-from tasks.ml.split import Parts
+from tasks.ml.split import ROW, Parts
 
 JUDGING: ContextVar[bool] = ContextVar("judging", default=False)  # set by `judging.judging` alone
 
@@ -20,16 +20,16 @@ class Sealed:
 
     Attributes:
         name: which rows.
-        target: the column that stays behind the seal in any case.
-        rate: the mean of the truth, as the kind says it.
+        target: the column that stays behind the seal in any case, if there is one.
+        rate: the mean of the truth, as the kind says it; 0 where the truth is no number.
         unlearnable: why nothing can be judged by them, or nothing.
     """
 
-    def __init__(self, name: str, rows: pd.DataFrame, kind: Kind, target: str) -> None:
+    def __init__(self, name: str, rows: pd.DataFrame, kind: Kind, target: str | None) -> None:
         self._rows, self.name, self.target = rows, name, target
         truth = kind.truth(rows)
-        self.rate = float(truth.mean()) if len(truth) else 0.0
-        self.unlearnable = kind.unlearnable(truth, name)
+        self.rate = float(truth.mean()) if len(truth) and truth.dtype != object else 0.0
+        self.unlearnable = kind.unlearnable(truth, name) if len(truth) else f"too few rows: the {name} part has none"
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -48,9 +48,14 @@ class Sealed:
             )
         return self._rows
 
+    @property
+    def names(self) -> pd.Series:
+        """The names of the rows: hashes, which tell which rows they are and nothing of what is in them."""
+        return self._rows[ROW]
+
     def without_target(self) -> pd.DataFrame:
         """Keys and features, to find rows and groups that stand on both sides."""
-        return self._rows.drop(columns=self.target)
+        return self._rows.drop(columns=[self.target] if self.target else [])
 
     def window(self, time: str) -> tuple[str, str]:
         """Time of the oldest and of the newest row."""
@@ -73,7 +78,7 @@ class SealedParts:
     immature: int = 0
 
     @classmethod
-    def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str, waiting: int = 0) -> "SealedParts":
+    def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
         """The same parts, sealed; `waiting`: further rows that have no label yet."""
         sealed = Sealed("holdout", parts.holdout, kind, target)
         return cls(

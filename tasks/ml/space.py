@@ -76,8 +76,11 @@ class Space:
         return named
 
     def starts(self, earlier: Sequence[Recipe]) -> list[dict[str, Any]]:
-        """What is tried before anything is sampled: each family's defaults, then what was best before; each once."""
-        recipes = [*(Recipe.usual(name) for name in self.families), *earlier]
+        """What is tried before anything is sampled: what the champion is made of, each family's defaults, what else was best before; each once.
+
+        The first trial runs to its end however short the time is, so that no search forgets what the champion is made of.
+        """
+        recipes = [*earlier[:1], *(Recipe.usual(name) for name in self.families), *earlier[1:]]
         tried: list[dict[str, Any]] = []
         for params in map(self.params, recipes):
             if params is not None and params not in tried:

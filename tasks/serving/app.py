@@ -211,7 +211,7 @@ class Door:
 
     def __init__(self, settings: Settings, in_flight: int = IN_FLIGHT) -> None:
         self.settings = settings
-        self.succession = Succession(settings.journal(), settings.bundles)
+        self.succession = Succession(settings.journal(), settings.bundles, skew=settings.library_skew)
         self.predictions = Predictions(settings.home)
         self.uploads = Uploads(settings)
         self._in_flight = 0
@@ -405,6 +405,7 @@ class Door:
         more = {
             "features": manifest.features,
             "ignored": manifest.ignored,
+            "computed": manifest.computed,
             "kind": manifest.kind,
         }
         known = ("classes", "positive", "threshold", "interval")
@@ -573,7 +574,9 @@ def _predicting(name: str, champion: Champion) -> dict[str, Any]:
             "explain": {"type": "boolean", "default": False, "description": EXPLAIN},
         },
     }
-    operation = _operation(f"{name}: predictions of '{champion.manifest.target}' by version {champion.release.version}")
+    target = champion.manifest.target
+    asked = f"predictions of '{target}'" if target else "how odd rows are,"
+    operation = _operation(f"{name}: {asked} by version {champion.release.version}")
     operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
     operation["responses"] |= {status: {"description": text} for status, text in REFUSALS.items()}
     return operation

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.config.errors import ArtifactError, KeepfitError
+from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.contributions import Explainer, UnexplainedError
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -46,15 +47,17 @@ class Manifest(msgspec.Struct, frozen=True):
 
     project: str
     version: int
-    kind: Literal["binary", "multiclass", "regression", "anomaly"]
-    target: str
+    kind: Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
+    target: str | None
     features: tuple[Feature, ...]
     ignored: tuple[str, ...]
     classes: tuple[Value, ...] = ()
     positive: Value = None
     threshold: float | None = None
     interval: float | None = None
+    k: int | None = None
     usual: dict[str, Any] = {}
+    computed: dict[str, str] = {}
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -149,28 +152,34 @@ class Champion:
     release: Release
     manifest: Manifest
     model: Any
+    computing: Computing | None = None
 
     @classmethod
-    def load(cls, folder: Path, release: Release) -> Self:
+    def load(cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse") -> Self:
         """The champion of a release, after its bundle has been verified and a row has been scored with it.
+
+        Args:
+            folder: where its bundle lies.
+            release: names the bundle's digest.
+            skew: `accept` loads a model that other versions of the libraries wrote, too.
 
         Raises:
             ArtifactError: the bundle is not the released one, or the model does not answer as it should.
         """
-        written, model = bundles.read(folder, release.digest)
+        written, model = bundles.read(folder, release.digest, skew=skew)
         try:
             manifest = msgspec.convert(written, Manifest)
         except msgspec.ValidationError as error:
             raise ArtifactError(
                 f"{folder}: the manifest is not one of a model that can be served: {error}. Register the model again."
             ) from error
-        champion = cls(release, manifest, model)
+        champion = cls(release, manifest, model, bundles.computing(folder, release.digest))
         champion._fits(folder)
         champion._warm(folder)
         return champion
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """For each row the answer: a label with the probability of each, a number with its interval, or whether it is odd.
+        """For each row the answer: a label with the probability of each, a number with its interval, whether it is odd, or a list of items.
 
         Raises:
             RowError: a row cannot be scored; then none is.
@@ -200,18 +209,33 @@ class Champion:
         """As `predict`, for rows that `check` gave."""
         if not checked:
             return []
+        features = self._features(checked)
         try:
-            said = self._said(frame(checked, self.manifest.features))
+            return self._answers(features)
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
             raise RowError(
                 f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
                 "like those that it was "
                 "trained on. Compare them with the contract."
             ) from error
-        wanted = (len(checked), len(self.manifest.classes)) if self.manifest.classes else (len(checked),)
+
+    def _answers(self, features: pd.DataFrame) -> list[dict[str, Any]]:
+        """The answers to what the model reads of rows."""
+        if self.manifest.kind == "recommendation":
+            return self._recommended(features)
+        said = self._said(features)
+        wanted = (len(features), len(self.manifest.classes)) if self.manifest.classes else (len(features),)
         if said.shape != wanted or not math.isfinite(float(said.sum())):
             raise ArithmeticError("the model gave answers that are none")
         return [self._answer(each) for each in said.tolist()]
+
+    def _recommended(self, features: pd.DataFrame) -> list[dict[str, Any]]:
+        """For each row the best items, and the scores of those items."""
+        names, scores = self.model[-1].top(self.model[:-1].transform(features), self.manifest.k or 0)
+        if not math.isfinite(float(scores.sum())):
+            raise ArithmeticError("the model gave answers that are none")
+        said = ([(name, score) for name, score in zip(*pair, strict=True) if name] for pair in zip(names.tolist(), scores.tolist(), strict=True))  # fmt: skip
+        return [{"prediction": [name for name, _ in best], "scores": [score for _, score in best]} for best in said]
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -229,7 +253,7 @@ class Champion:
         """
         try:
             explainer = self._explainer
-            found = explainer.explain(frame(checked, self.manifest.features), self._chosen(answers))
+            found = explainer.explain(self._features(checked), self._chosen(answers))
         except UnexplainedError as error:
             raise RowError(f"Version {self.release.version} cannot be explained so. {error}") from None
         if not np.isfinite(found.score).all():
@@ -257,6 +281,33 @@ class Champion:
         if self.manifest.kind == "binary":
             return np.full(len(answers), places[label_of(self.manifest.positive)])
         return np.array([places.get(label_of(answer["prediction"]), 0) for answer in answers], dtype=int)
+
+    def _features(self, checked: list[dict[str, Value]]) -> pd.DataFrame:
+        """What the model reads of checked rows: their columns, and those that the project's own code makes of them.
+
+        Raises:
+            RowError: that code has nothing for one of the rows.
+        """
+        sent = frame(checked, self.manifest.features)
+        if self.computing is None:
+            return sent
+        try:
+            return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+        except ComputedError as error:
+            raise RowError(
+                f"The computed columns of version {self.release.version} cannot be made of these rows. {error}"
+            ) from None
+
+    def _blank(self, rows: list[dict[str, Value]]) -> pd.DataFrame:
+        """What the model reads of warm-up rows; without computed columns where their code has nothing for rows that are no real ones."""
+        sent = frame(rows, self.manifest.features)
+        if self.computing is None:
+            return sent
+        try:
+            made = self.computing.add(sent)
+        except ComputedError:
+            made = self.computing.leave_empty(sent)
+        return made[self.model.feature_names_in_.tolist()]
 
     def _said(self, features: pd.DataFrame) -> Any:
         """What the model says of rows: probabilities (n, classes), or numbers (n,)."""
@@ -322,8 +373,10 @@ class Champion:
             )
         names = {feature.name for feature in manifest.features}
         learned = {str(name) for name in getattr(self.model, "feature_names_in_", [])}
-        if names != learned or len(names) != len(manifest.features):
-            odd = ", ".join(sorted(names ^ learned)) or "a name that stands twice"
+        computed = set(manifest.computed)  # `features` may need columns that the model itself does not read
+        strange = (learned - names - computed) | (names & computed) if computed else names ^ learned
+        if strange or len(names) != len(manifest.features):
+            odd = ", ".join(sorted(strange)) or "a name that stands twice"
             raise ArtifactError(
                 f"{folder}: manifest and model do not agree about the features: {odd}. Register the model again."
             )
@@ -346,10 +399,11 @@ class Champion:
             raise ArtifactError(
                 f"{folder}: the threshold is {manifest.threshold}; wanted a probability. Register the model again."
             )
-        needed = {"regression": manifest.interval, "anomaly": manifest.threshold}.get(manifest.kind, 0.0)
-        if needed is None or not math.isfinite(needed):
+        name = {"regression": "interval", "anomaly": "threshold", "recommendation": "k"}.get(manifest.kind)
+        needed = getattr(manifest, name) if name else 0.0
+        if needed is None or not math.isfinite(needed) or (name == "k" and needed < 1):
             raise ArtifactError(
-                f"{folder}: the manifest lacks the {'interval' if manifest.kind == 'regression' else 'threshold'} that "
+                f"{folder}: the manifest lacks the {name} that "
                 f"answers of kind '{manifest.kind}' need. Register the model again."
             )
 
@@ -358,7 +412,7 @@ class Champion:
         row = {feature.name: None if feature.nullable else BLANK[feature.type] for feature in self.manifest.features}
         started = time.monotonic()
         try:
-            self.predict([row, row])
+            self._answers(self._blank([row, row]))
         except Exception as error:  # whatever a model raises, it is not fit to answer
             raise ArtifactError(
                 f"{folder}: the model does not answer a warm-up row ({type(error).__name__}: {error}). Train it again."
@@ -401,10 +455,11 @@ class Succession:
     """
 
     def __init__(
-        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse"
+    ) -> None:  # fmt: skip
         self._url = journal
         self._folder = folder
+        self._skew: bundles.Skew = skew
         self._clock = clock
         self._journal: Journal | None = None
         self.champions: dict[str, Champion] = {}
@@ -455,7 +510,7 @@ class Succession:
         try:
             if Path(project).name != project or project.startswith("."):
                 raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
-            champion = Champion.load(self._folder(project) / str(release.version), release)
+            champion = Champion.load(self._folder(project) / str(release.version), release, skew=self._skew)
         except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
             self._refuse(project, release, error)
             return

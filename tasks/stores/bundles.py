@@ -1,5 +1,7 @@
 """Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names.
 
+Beside them may lie what tells how the model came about (`BESIDE`); the manifest names its SHA-256. No server reads it but `hooks.py`, the
+code that a model with computed columns was trained with.
 Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
 """
@@ -7,6 +9,7 @@ bytes have proved to be those that were released, and only when every type in it
 import hashlib
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -15,14 +18,18 @@ import shutil
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tasks.config.errors import ArtifactError
+from tasks.ml.computed import ComputedError, Computing
 
-MODEL, MANIFEST = "model.skops", "manifest.json"
+LOG = logging.getLogger("keepfit.bundles")
+MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
+BESIDE = frozenset({HOOKS, "footprint.json", "rows.bin", "answers.bin"})
+Skew = Literal["refuse", "accept"]  # what becomes of a model that other versions of the libraries wrote
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
 # arrays). Seen by dumping fitted pipelines of every family; a test does so again. Whoever adds a name looks at what its
@@ -45,6 +52,10 @@ REVIEWED: tuple[str, ...] = (
     "sklearn.model_selection._split.StratifiedKFold",
     # Ours: times as numbers. The names of its columns.
     "tasks.ml.transformers.DateParts",
+    # Ours: recommenders. Arrays of numbers and names; numpy alone follows their indices, and looks at the bounds.
+    "tasks.ml.recommenders.Favourites",
+    "tasks.ml.recommenders.ItemNeighbours",
+    "tasks.ml.recommenders.Factors",
 )
 
 MANIFEST_BYTES = 4 << 20
@@ -55,29 +66,34 @@ MEMBER = re.compile(r"schema\.json|\d+\.(?:npy|bin)")
 PINNED = ("scikit-learn", "skops", "numpy")
 
 
-def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
+def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None) -> str:
     """Puts a fitted model and its manifest into a new folder, wholly or not at all, and gives the bundle's digest.
 
     The manifest gains `files` (SHA-256 by name) and `versions`. The same model written again has the same bytes, and
     so a repeated step changes nothing.
 
+    Args:
+        folder: where; it must not hold another bundle.
+        model: a fitted pipeline of reviewed types.
+        manifest: what a server must know of it.
+        beside: more files, by their names in `BESIDE`.
+
     Raises:
         ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
             changed.
     """
-    import skops.io
-
-    content = _canonical(skops.io.dumps(model))
+    content = _dumped(model)
     _refuse_unreviewed(content, folder)
+    files = {MODEL: content, **(beside or {})}
     whole = {
         **manifest,
-        "files": {MODEL: hashlib.sha256(content).hexdigest()},
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "versions": {name: version(name) for name in PINNED},
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     digest = hashlib.sha256(text).hexdigest()
     if not folder.exists():
-        _publish(folder, {MODEL: content, MANIFEST: text})
+        _publish(folder, {**files, MANIFEST: text})
     found = hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest()
     if found != digest:
         raise ArtifactError(
@@ -85,25 +101,76 @@ def write(folder: Path, model: Any, manifest: dict[str, Any]) -> str:
             "register a new version, "
             "or remove the folder if it was never released."
         )
-    _same(folder / MODEL, _bytes(folder / MODEL, MODEL_BYTES), whole["files"][MODEL])
+    for name in files:
+        _same(folder / name, _bytes(folder / name, MODEL_BYTES), whole["files"][name])
     return digest
 
 
-def read(folder: Path, digest: str) -> tuple[dict[str, Any], Any]:
+def parameters(model: Any) -> str:
+    """SHA-256 over everything that a fitted pipeline is made of: arrays and parameters, no addresses, no time of day."""
+    return hashlib.sha256(_dumped(model)).hexdigest()
+
+
+def manifest_of(folder: Path, digest: str) -> dict[str, Any]:
+    """The manifest of a bundle, after its bytes have proved to be those that were written; the model is not opened.
+
+    Raises:
+        ArtifactError: it is missing or altered.
+    """
+    return _manifest(folder, digest)
+
+
+def beside(folder: Path, digest: str, name: str) -> bytes | None:
+    """A file that lies beside the model, verified, or None where the bundle has none of that name.
+
+    Raises:
+        ArtifactError: it is missing or altered.
+    """
+    files = _manifest(folder, digest)["files"]
+    if name not in files:
+        return None
+    content = _bytes(folder / name, MODEL_BYTES)
+    _same(folder / name, content, files[name])
+    return content
+
+
+def computing(folder: Path, digest: str) -> Computing | None:
+    """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
+
+    The code is the project's own and runs with the rights of whoever loads the model, once its bytes have proved to be those
+    that were released: whoever may write hooks.py or the journal decides what runs here.
+
+    Raises:
+        ArtifactError: it is missing or altered, or does not import here.
+    """
+    if not (types := _manifest(folder, digest).get("computed")):
+        return None
+    if (source := beside(folder, digest, HOOKS)) is None:
+        raise ArtifactError(f"{folder / MANIFEST} has computed columns without {HOOKS}. Register the model again.")
+    made = Computing(source.decode(), types)
+    try:
+        made.ready()
+    except ComputedError as error:
+        raise ArtifactError(f"{folder}: {error} Install what it needs here, or release another version.") from error
+    return made
+
+
+def read(folder: Path, digest: str, *, skew: Skew = "refuse") -> tuple[dict[str, Any], Any]:
     """The manifest and the model of a bundle, after every byte has proved to be the one that was written.
 
     Args:
         folder: where the bundle lies; files that the manifest does not name are not read.
         digest: SHA-256 of the manifest, from the journal.
+        skew: `accept` reads a model that other versions of the libraries wrote, too, and logs it.
 
     Raises:
-        ArtifactError: something is missing, altered, too big, written by another scikit-learn, or holds types that were
+        ArtifactError: something is missing, altered, too big, written by other libraries, or holds types that were
             not reviewed.
     """
     manifest = _manifest(folder, digest)
     content = _bytes(folder / MODEL, MODEL_BYTES)
     _same(folder / MODEL, content, manifest["files"][MODEL])
-    _same_library(folder, manifest["versions"])
+    _same_libraries(folder, manifest["versions"], skew)
     _refuse_bomb(content, folder)
     _refuse_unreviewed(content, folder)
     return manifest, _construct(content, folder)
@@ -126,9 +193,10 @@ def _manifest(folder: Path, digest: str) -> dict[str, Any]:
         raise ArtifactError(
             f"{folder / MANIFEST} is no manifest of a bundle ({type(error).__name__}). Register the model again."
         ) from error
-    if names != {MODEL} or not isinstance(versions, dict):
+    if MODEL not in names or names - {MODEL} - BESIDE or not isinstance(versions, dict):
         raise ArtifactError(
-            f"{folder / MANIFEST} names {len(names)} files; wanted exactly {MODEL}. Register the model again."
+            f"{folder / MANIFEST} names {len(names)} files; wanted {MODEL} and at most {', '.join(sorted(BESIDE))}. "
+            "Register the model again."
         )
     return manifest
 
@@ -164,12 +232,29 @@ def _same(path: Path, content: bytes, digest: str) -> None:
         )
 
 
-def _same_library(folder: Path, versions: dict[str, str]) -> None:
-    wrote, reads = str(versions.get("scikit-learn")), version("scikit-learn")
-    if wrote.split(".")[:2] != reads.split(".")[:2]:
+def skewed(versions: dict[str, str]) -> str:
+    """The libraries whose first two numbers are others here than where a model was written, or nothing.
+
+    >>> skewed({name: version(name) for name in PINNED})
+    ''
+    """
+    pairs = [(name, str(versions.get(name, "none")), version(name)) for name in PINNED]
+    return ", ".join(
+        f"{name} {wrote}; this process has {reads}"
+        for name, wrote, reads in pairs
+        if wrote.split(".")[:2] != reads.split(".")[:2]
+    )
+
+
+def _same_libraries(folder: Path, versions: dict[str, str], skew: Skew) -> None:
+    if not (others := skewed(versions)):
+        return
+    if skew == "refuse":
         raise ArtifactError(
-            f"{folder} was written by scikit-learn {wrote}; this process has {reads}. Train again, or install {wrote}."
+            f"{folder} was written by {others}. Train again, install what wrote it, or accept that answers may differ: "
+            "KEEPFIT_LIBRARY_SKEW=accept, which goes on record with the release."
         )
+    LOG.warning("library skew accepted: %s was written by %s", folder, others)
 
 
 def _refuse_bomb(content: bytes, folder: Path) -> None:
@@ -321,6 +406,12 @@ def _parts(thing: Any, seen: set[int] | None = None) -> Iterator[Any]:
 
 
 # -- the way out ------------------------------------------------------------------------------------------------------
+def _dumped(model: Any) -> bytes:
+    import skops.io
+
+    return _canonical(skops.io.dumps(model))
+
+
 def _canonical(dumped: bytes) -> bytes:
     """The same skops file without memory addresses, random names and the time of day: equal models, equal bytes."""
     ids: dict[int, int] = {}

@@ -14,14 +14,14 @@ import pyarrow.compute as pc
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.contract import Contract
-from tasks.ml.identity import as_text, from_binary, key_hashes, set_digest
+from tasks.ml.identity import as_text, from_binary, key_hashes, row_ids, set_digest
 from tasks.ml.outcomes import AT, Labels
 from tasks.ml.profile import Profile, Profiler
 from tasks.ml.sealed import SealedParts
 from tasks.ml.trusted import apart
 from tasks.stores.keys import Keys
 from tasks.stores.references import Snapshot
-from tasks.stores.tables import Table, span
+from tasks.stores.tables import DataFile, Table, span
 
 ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
 TRUSTED = "trusted"  # the table of what was set apart to judge by
@@ -119,18 +119,19 @@ class Lake:
         return opened.version() if opened else None
 
     def content(
-        self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None
-    ) -> Iterator[pa.Table]:
+        self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None, also: tuple[str, ...] = ()
+    ) -> Iterator[pa.Table]:  # fmt: skip
         """The rows of a snapshot, a table for each data file, with the labels of its outcomes.
 
         Args:
             snapshot: which rows.
             verify: read every column, verified; else only names, keys, time and target, and trust them.
             paths: only these data files.
+            also: more columns, where not every one is read.
         """
         since, until = (pd.Timestamp(text) if text else None for text in snapshot.window)
         labels, time = self._labels(snapshot.outcomes), self.landed.time
-        needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else [])]
+        needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else []), *also]
         for file in self.landed.files(self.landed.open(snapshot.version)):
             if paths is not None and file.path not in paths:
                 continue
@@ -145,7 +146,7 @@ class Lake:
 
     def _labels(self, outcomes: int | None) -> Labels | None:
         """What came true, of one version of the table `outcomes`."""
-        if outcomes is None or self.contract is None:
+        if outcomes is None or self.contract is None or self.contract.target is None:
             return None
         files = self.outcomes.files(self.outcomes.open(outcomes))
         if not files:
@@ -185,6 +186,38 @@ class Lake:
             return pd.DataFrame(columns=wanted or [])
         rows = _frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
         return rows.reindex(columns=wanted) if wanted else rows  # columns that are younger than the set are empty
+
+    def names(self, snapshot: Snapshot) -> np.ndarray:
+        """The names of the rows of a snapshot: (n, 16) bytes. Nothing is verified."""
+        return _names(list(self.content(snapshot, verify=False)))
+
+    def keys(self, snapshot: Snapshot, names: np.ndarray) -> dict[str, str]:
+        """The key of each of these rows by its name, as `id=7`; of one that stands in no data file of whatever version, nothing."""
+        key = self.contract.key if self.contract else ()
+        known = dict.fromkeys(as_text(names), "")
+        stored = [DataFile(path=path, size=0, rows=0) for path in self.landed.stored()]
+        for rows in (
+            *self.content(snapshot, verify=False, also=key),
+            *(self.landed.peek(file, [*key, ROW]) for file in stored),
+        ):
+            at = [number for number, name in enumerate(as_text(from_binary(rows[ROW]))) if known.get(name) == ""]
+            known |= {as_text(from_binary(rows[ROW].take([one])))[0]: _said(rows, one, key) for one in at}
+        return known
+
+    def altered(self, snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
+        """Rows whose content is not what their name says: (name, the name that the content has, key).
+
+        In a data file where most rows are so (it was compacted, and older rows have fewer columns) nothing can be told.
+        """
+        key, columns = (self.contract.key, list(self.contract.columns)) if self.contract else ((), [])
+        for file in self.landed.files(self.landed.open(snapshot.version)):
+            rows = self.landed.peek(file, [*columns, ROW])
+            names, own = from_binary(rows[ROW]), row_ids(rows.drop_columns([ROW]))
+            odd = np.flatnonzero((names != own).any(axis=1))
+            if 2 * len(odd) <= len(rows):
+                for one in odd:
+                    name, other = as_text(np.stack([names[one], own[one]]))
+                    yield name, other, _said(rows, int(one), key)
 
     def count(self, kind: str, version: int) -> int:
         """Rows of one version of the table `rows` or `outcomes`."""
@@ -251,6 +284,11 @@ def _names(tables: list[pa.Table]) -> np.ndarray:
     """The names of all rows: (n, 16) bytes."""
     parts = [from_binary(table[ROW]) for table in tables]
     return np.concatenate(parts) if parts else np.empty((0, 16), dtype=np.uint8)
+
+
+def _said(rows: pa.Table, at: int, key: tuple[str, ...]) -> str:
+    """The key of one row, as a person writes it."""
+    return ", ".join(f"{name}={rows[name][at].as_py()}" for name in key)
 
 
 def _named_keys(tables: list[pa.Table], key: tuple[str, ...]) -> dict[bytes, int]:
@@ -334,11 +372,12 @@ def _moment(text: str | None, lake: Lake) -> str:
 def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     """The verified rows of a snapshot, split as the project says; what judges is sealed. Read once a process.
 
-    Rows without a label wait. What was set apart is in no other part, under whatever content it came again.
+    Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
+    behind the landed ones, as the project's folder makes them now.
     """
     lake = Lake(use.project, root, use.contract)
     rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
     rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
-    labelled = rows[use.contract.target].notna() | (not use.task.needs_labels)
-    made = use.split.apply(rows[labelled].reset_index(drop=True))
-    return SealedParts.of(made, trusted, use.task, use.contract.target, waiting=int((~labelled).sum()))
+    labelled = use.labelled(rows)
+    made = use.split.apply(use.completed(rows[labelled].reset_index(drop=True)))
+    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting=int((~labelled).sum()))

@@ -82,6 +82,7 @@ class Training(BaseModel, frozen=True):
         run: id of the parent run in MLflow.
         refused: why there is no training; empty when there is one.
         wait: seconds until an event may start one, when that is the reason.
+        cpu_began: CPU-seconds that its process had used when it began.
     """
 
     project: str
@@ -92,6 +93,7 @@ class Training(BaseModel, frozen=True):
     refused: str = ""
     wait: float = 0.0
     started: str = ""
+    cpu_began: float = 0.0
 
     @property
     def rows(self) -> Snapshot:

@@ -68,8 +68,7 @@ class Trust(Workplace):
     def _chosen(self, table: pa.Table) -> np.ndarray:
         """Which rows are set apart: (n,) bool. Only those whose label is final."""
         rows, use = self.lake.frame(table), self.use
-        labelled = rows[use.contract.target].notna() | (not use.task.needs_labels)
-        made = use.split.apply(rows[labelled].reset_index(drop=True))
+        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True))
         final = pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)])
         unit = use.split.unit(use.contract.key)
         whole = rows[list(unit)].notna().all(axis=1)

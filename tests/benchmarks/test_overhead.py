@@ -103,7 +103,7 @@ def test_a_training_of_flights_beside_a_bare_script(flights: Settings, tmp_path:
     training = Journal(flights.journal()).trainings("flights")[-1]
     use = Project.named("flights", flights)
     lake = Lake("flights", flights.lake("flights"), use.contract)
-    lake.rows([*use.features, use.contract.time, use.contract.target]).to_parquet(tmp_path / "rows.parquet")
+    lake.rows([*use.features, use.contract.time, str(use.contract.target)]).to_parquet(tmp_path / "rows.parquet")
     asked = {
         "rows": str(tmp_path / "rows.parquet"),
         "newest": SEARCH["rows"],
@@ -169,7 +169,8 @@ def test_what_more_rows_cost(tmp_path: Path):
     import pandas as pd
 
     base = pd.concat(
-        [part.features.assign(**{use.contract.target: part.truth.astype(bool)}) for part in told], ignore_index=True
+        [part.features.assign(**{str(use.contract.target): part.truth.astype(bool)}) for part in told],
+        ignore_index=True,
     )
     stamps = pd.Timestamp("2013-01-01", tz="UTC") + pd.to_timedelta(np.arange(len(base)), unit="min")
     base.assign(**{use.contract.time: stamps}).to_parquet(tmp_path / "base.parquet")

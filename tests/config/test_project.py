@@ -109,7 +109,11 @@ CASES = {
         [":13", "gates", "once", "['sound', 'sound']"],
     ),
     "a missing section": (("split: {kind: time, column: happened_at}\n", ""), ["split is missing"]),
-    "a missing key of a section": (("  target: failed\n", ""), [":2", "contract.target is missing"]),
+    "a missing key of a section": (("  time: happened_at\n", ""), [":2", "contract.time is missing"]),
+    "no target for a kind that learns from one": (
+        ("  target: failed\n", ""),
+        [":2", "contract lacks a target", "kind 'binary'", "as `target`"],
+    ),
     "a key column that is not there": (("key: [id]", "key: [idd]"), [":2", "key is 'idd'", "Did you mean 'id'?"]),
     "a time that is no datetime": (
         ("time: happened_at", "time: amount"),
@@ -217,3 +221,98 @@ def test_the_truth_is_one_where_the_target_is_positive(tmp_path, positive, targe
     """The positive value, whatever its type, becomes 1, every other 0."""
     use = load(write(tmp_path, f"positive: {positive}\n{GOOD}"))
     assert use.task.truth(pd.DataFrame({"failed": target})).tolist() == expected
+
+
+RECOMMENDS = textwrap.dedent(
+    """\
+    project: demo
+    kind: recommendation
+    user: who
+    contract:
+      key: [id]
+      time: happened_at
+      target: item
+      columns:
+        id: {type: int}
+        happened_at: {type: datetime}
+        who: {type: text}
+        item: {type: text}
+    split: {kind: time, column: happened_at}
+    """
+)
+
+
+def test_a_recommendation_says_who_and_how_many(tmp_path):
+    """Families, metric and gates follow from the kind, and columns are not searched for."""
+    use = load(write(tmp_path, f"k: 3\n{RECOMMENDS}"))
+    assert use.task.described() == {"user": "who", "k": 3}
+    assert (use.metric, [gate.kind for gate in use.gates]) == ("ndcg_at_k", ["sound", "baselines", "champion", "plausible"])  # fmt: skip
+    assert use.search.families == ("favourites", "item_neighbours", "factors")
+    assert not use.search.columns
+
+
+@pytest.mark.parametrize(
+    ("met", "said", "wanted"),
+    [
+        ("user: who", "user: whom", r"user is 'whom'.*Features: \['who'\]\. Did you mean 'who'\?"),
+        ("user: who\n", "", "user is None; kind 'recommendation' needs the feature column"),
+        ("item: {type: text}", "item: {type: int}", "item is of type int; kind 'recommendation' names items: text or category"),
+        ("split:", "search: {columns: true}\nsplit:", "search.columns asks which columns to leave out"),
+        ("user: who", "user: who\nmetric: roc_auc", "cannot judge kind 'recommendation'. Wanted: ndcg_at_k, recall_at_k, mrr"),
+    ],
+)  # fmt: skip
+def test_a_recommendation_that_cannot_be_is_explained(tmp_path, met, said, wanted):
+    """What was met and what was wanted, with the next move."""
+    with pytest.raises(ProjectError, match=wanted):
+        load(write(tmp_path, RECOMMENDS.replace(met, said)))
+
+
+COMPUTED = (
+    GOOD + "computed:\n  double: {about: twice the amount}\nslices: {columns: [double]}\nleaks: {allow: [double]}\n"
+)
+HOOK = "def features(rows):\n    return rows[['amount']].mul(2).set_axis(['double'], axis=1)\n"
+
+
+def test_computed_columns_are_features_behind_the_contracts(tmp_path):
+    """What hooks.py makes is read by models, sliced and allowed by name; the contract of landed rows does not know it."""
+    folder = write(tmp_path, COMPUTED)
+    (folder / "hooks.py").write_text(HOOK)
+    use = load(folder)
+    assert list(use.features) == ["amount", "double"]
+    assert use.types == {"amount": "float", "double": "float"}
+    assert use.contract.features == ("amount",)
+    rows = pd.DataFrame({"id": [1, 2], "amount": [1.5, 4.0]})
+    assert use.completed(rows)["double"].tolist() == [3.0, 8.0]
+    assert "double" not in rows
+
+
+def test_code_decides_about_a_model_only_where_columns_are_computed(tmp_path):
+    """The project's digest moves with hooks.py when models are made with it, and not for what happens at landing alone."""
+    folder = write(tmp_path, COMPUTED)
+    (folder / "hooks.py").write_text(HOOK)
+    computed = load(folder).digest
+    (folder / "hooks.py").write_text(HOOK.replace("2", "3"))
+    assert load(folder).digest != computed
+    plain = write(tmp_path, GOOD.replace("demo", "plain"), "plain")
+    before = load(plain).digest
+    (plain / "hooks.py").write_text("def derive(rows):\n    return rows\n")
+    assert load(plain).digest == before
+
+
+def test_declared_and_made_columns_belong_together(tmp_path):
+    """Columns without a function, a function without columns, and a name that the contract has are refused with the next move."""
+    assert "hooks.py: has no function features, but project.yaml declares computed columns: double" in refusal(
+        tmp_path, COMPUTED
+    )
+    (tmp_path / "demo" / "hooks.py").write_text(HOOK)
+    assert "declares no column that it makes. Name each one and its type under `computed`" in refusal(tmp_path, GOOD)
+    assert "computed names 'amount', which is a column of the contract" in refusal(
+        tmp_path, GOOD + "computed: {amount: {}}\n"
+    )
+    assert "slices.columns names 'duble', which is no feature column" in refusal(
+        tmp_path, COMPUTED.replace("columns: [double]", "columns: [duble]")
+    )
+    anomaly = GOOD.replace("project: demo", "project: demo\nkind: anomaly").replace(
+        "gates:", "computed: {double: {}}\ngates:"
+    )
+    assert "computed is for the kinds binary, multiclass, regression" in refusal(tmp_path, anomaly)

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pyarrow as pa
@@ -17,13 +18,14 @@ from tasks.config.errors import ProjectError
 from tasks.config.project import load
 from tasks.config.settings import REPOSITORY
 from tasks.ml.infer import Draft, infer
+from tasks.ml.kinds import KINDS
 from tasks.ml.reading import Reading
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 ROWS = 300
 
 
-def draft(**columns) -> Draft:
+def draft(target: str | None = "late", kind: str | None = None, **columns: Any) -> Draft:
     """A draft of a small table, with further columns."""
     usual = {
         "order_id": [f"A{i}" for i in range(ROWS)],
@@ -32,7 +34,10 @@ def draft(**columns) -> Draft:
         "late": [i % 9 == 0 for i in range(ROWS)],
     }
     return infer(
-        pa.table({name: values for name, values in {**usual, **columns}.items() if values is not None}), "late", now=NOW
+        pa.table({name: values for name, values in {**usual, **columns}.items() if values is not None}),
+        target,
+        now=NOW,
+        kind=kind,
     )
 
 
@@ -47,14 +52,63 @@ def test_what_is_written_loads_as_what_was_drafted(tmp_path):
     again = load(tmp_path / "demo")
     assert use == again
     assert again.contract == made.contract
-    assert (again.positive, again.labels) == (made.positive, made.labels)
+    assert (again.kind, again.positive, again.labels) == ("binary", made.question.positive, made.question.labels)
     assert again.reads == Reading(encoding="latin-1", delimiter="\t", decimal=",")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", scaffold.SCHEMA]
 
 
+WISHES: dict[str, dict[str, Any]] = {
+    "binary": {},
+    "multiclass": {"late": [("never", "often", "no")[i % 3] for i in range(ROWS)]},
+    "regression": {"late": [i * 1.25 for i in range(ROWS)]},
+    "anomaly": {"late": None, "target": None, "kind": "anomaly"},
+}
+SAYS = {
+    "binary": ("cost: {false_positive", "alerts:", "Which rows have late = yes?"),
+    "multiclass": ("categories: [never, ", "cost:", "Which late is it: never, no or often?"),
+    "regression": ("metric: mae", "cost:", "How much is late?"),
+    "anomaly": ("alerts: 0.01", "target:", "Which rows are unlike the others?"),
+}
+
+
+@pytest.mark.parametrize("kind", WISHES)
+def test_a_project_of_every_kind_loads_with_what_its_kind_usually_has(kind, tmp_path):
+    """The kind stands in the file with its reason; contract, metric and gates are the kind's; lines of other kinds are left out."""
+    made = draft(**WISHES[kind])
+    use = written(tmp_path, made)
+    assert (use.kind, use.contract) == (kind, made.contract)
+    assert (use.metric, tuple(gate.kind for gate in use.gates)) == (KINDS[kind].metric, KINDS[kind].gates)
+    assert use.task.name == kind
+    if kind == "multiclass":
+        assert use.labels == made.question.labels
+    text, readme = ((tmp_path / "demo" / name).read_text() for name in ("project.yaml", "README.md"))
+    assert f"kind: {kind}   # {made.notes['kind']}" in text
+    there, gone, asked = SAYS[kind]
+    assert there in text
+    assert gone not in text
+    assert asked in readme
+    assert len(text.splitlines()) <= 26
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.floats(-1e9, 1e9, allow_subnormal=False) | st.integers(-50, 50), min_size=3, max_size=60).filter(
+        lambda values: len({float(value) for value in values}) > 2
+    ),
+    st.sampled_from([None, "regression"]),
+)
+def test_any_column_of_numbers_gives_a_project_that_loads(tmp_path_factory, values, kind):
+    """Whatever numbers the target has, more than two: the written project is of the kind that was drafted, with its contract."""
+    numbers = [float(values[i % len(values)]) for i in range(ROWS)]
+    made = draft(kind=kind, late=numbers)
+    use = written(tmp_path_factory.mktemp("any"), made)
+    assert (use.kind, use.contract) == (made.question.kind, made.contract)
+    assert use.kind in {"regression", kind or "multiclass"}
+
+
 def test_the_file_is_short_and_speaks(tmp_path):
     """Ten columns are about 25 lines; the first names the schema; the left-out column stands there with its reason."""
-    more = {f"extra{n}": [i % (n + 3) for i in range(ROWS)] for n in range(6)}
+    more: dict[str, Any] = {f"extra{n}": [i % (n + 3) for i in range(ROWS)] for n in range(6)}
     written(tmp_path, draft(**more, mail=[f"u{i}@example.org" for i in range(ROWS)]))
     lines = (tmp_path / "demo" / "project.yaml").read_text().splitlines()
     assert lines[0] == "# yaml-language-server: $schema=../project.schema.json"

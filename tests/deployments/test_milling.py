@@ -14,6 +14,7 @@ from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
+from tasks.ml.features import matrix
 from tests.samples import data_of
 
 DEPLOYMENTS = Path(__file__).parents[2] / "deployments"
@@ -195,38 +196,35 @@ def test_milling_batches_are_written_again_alike(data, files, tmp_path):
         data.batches(tmp_path, every="months")
 
 
-def derived(files: list[Path]) -> tuple[Project, pd.DataFrame]:
-    """The project and its rows as the hook makes them, as text from the files."""
-    settings = Settings(projects=DEPLOYMENTS)
-    use = Project.named("milling", settings)
-    derive = use.hook("derive", settings)
-    assert derive is not None
-    return use, derive(pd.concat([pd.read_csv(path, dtype=str) for path in files], ignore_index=True))
+def landed(files: list[Path]) -> tuple[Project, pd.DataFrame]:
+    """The project and its rows as they land, with what its hook computes of them."""
+    use = Project.named("milling", Settings(projects=DEPLOYMENTS))
+    rows = pd.concat([pd.read_csv(path, dtype=str) for path in files], ignore_index=True)
+    checked = use.contract.check(pa.Table.from_pandas(rows, preserve_index=False), NOW)
+    assert not checked.broken.any()
+    return use, use.completed(checked.rows.to_pandas())
 
 
 def test_the_hook_computes_what_an_engineer_does(files):
-    """Power, difference and strain of the first part by hand; a missing raw column is named."""
-    use, rows = derived(files[:1])
+    """Power, difference and strain by hand, of the first part and of all; none of them stands in the files."""
+    _, rows = landed(files[:1])
+    assert not {"power", "difference", "strain"} & set(pd.read_csv(files[0], nrows=1).columns)
     first = rows.iloc[0]
-    assert first["power"] == pytest.approx(float(first["torque"]) * float(first["speed"]) * 0.10471975512)
-    assert first["difference"] == pytest.approx(float(first["process"]) - float(first["air"]), abs=1e-6)
-    assert (rows["strain"] - rows["wear"].astype(float) * rows["torque"].astype(float)).abs().max() < 0.006
-    derive = use.hook("derive", Settings(projects=DEPLOYMENTS))
-    assert derive is not None
-    with pytest.raises(KeyError, match="torque"):
-        derive(rows.drop(columns="torque"))
+    assert first["power"] == pytest.approx(first["torque"] * first["speed"] * 0.10471975512)
+    assert first["difference"] == pytest.approx(first["process"] - first["air"], abs=1e-6)
+    assert (rows["strain"] - rows["wear"] * rows["torque"]).abs().max() < 0.006
 
 
 def test_the_year_breaks_no_rule_and_leaks_nothing(files):
-    """Every row keeps the contract, and no column of train and validation tells the failure by itself."""
-    use, rows = derived(files)
-    checked = use.contract.check(pa.Table.from_pandas(rows, preserve_index=False), NOW)
-    assert not checked.broken.any()
-    landed = checked.rows.to_pandas()
-    assert int(use.task.truth(landed).sum()) == rows["failure"].astype(int).sum()
-    cut = int(len(landed) * (1 - use.split.holdout))
-    leaks = use.leaks.find(landed[:cut], pd.Series(use.task.truth(landed)[:cut]), landed[cut:], use.contract)
+    """Every row keeps the contract, no column of train and validation tells the failure by itself, and each row is computed alone."""
+    use, rows = landed(files)
+    assert int(use.task.truth(rows).sum()) == sum(pd.read_csv(path)["failure"].sum() for path in files)
+    cut = int(len(rows) * (1 - use.split.holdout))
+    leaks = use.leaks.find(rows[:cut], pd.Series(use.task.truth(rows)[:cut]), rows[cut:], use.whole)
     assert [leak.reason for leak in leaks if leak.blocks] == []
+    assert use.computing is not None
+    raw = {name: use.types[name] for name in use.contract.features}
+    assert use.computing.entangled(matrix(rows[:cut], raw), seed=1) == ""
 
 
 def test_two_months_land(files, settings, monkeypatch):

@@ -1,6 +1,9 @@
 """The loop through the real processes, on a cut of thyroid: land, event, train, gates, release, answers."""
 
+import hashlib
 import json
+import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -9,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.config.settings import REPOSITORY
 from tasks.stores.journal import Journal
 from tasks.stores.lake import BATCH, Lake
 from tests.conftest import Stack
@@ -142,6 +146,98 @@ def test_what_was_trained_is_in_mlflow(stack: Stack, champion: dict):
     signature = mlflow.models.get_model_info(f"models:/thyroid/{version.version}").signature
     assert signature is not None
     assert "TSH" in signature.inputs.input_names()
+
+
+def test_a_finished_training_says_what_it_was_made_of(stack: Stack, champion: dict):
+    """Read back through MLflow's client: rows, code, lock, seed, threads, CPU and wall time, trigger, environment, footprint."""
+    import mlflow
+    import numpy as np
+    import psutil
+
+    mlflow.set_tracking_uri(stack.urls["mlflow"])
+    client = mlflow.MlflowClient()
+    run = client.get_run(champion["detail"]["run"])
+    tags, metrics = run.data.tags, run.data.metrics
+    lock = hashlib.sha256((REPOSITORY / "requirements.lock").read_bytes()).hexdigest()
+    assert tags["keepfit.snapshot_sha256"] == champion["snapshot"]
+    assert tags["keepfit.lock_sha256"] == lock
+    assert tags["mlflow.source.git.commit"].partition("+")[0] == _head()
+    assert (tags["keepfit.seed"], tags["keepfit.threads"]) == (
+        "7",
+        tags["keepfit.omp_threads"].replace("all", tags["keepfit.threads"]),
+    )
+    assert tags["keepfit.trigger"] == champion["trigger"] == "first.csv landed"
+    assert tags["keepfit.python"] == platform.python_version()
+    assert f"numpy {np.__version__}" in tags["keepfit.packages"]
+    assert float(tags["keepfit.memory_gib"]) == pytest.approx(psutil.virtual_memory().total / 2**30, abs=0.06)
+    assert (tags["keepfit.platform"], int(tags["keepfit.cores"])) == (platform.platform(), os.cpu_count())
+    assert tags["keepfit.container"] in {"none", "docker", "podman", "kubernetes"}
+    assert len(tags["keepfit.code_sha256"]) == 64
+    assert metrics["training.seconds"] >= metrics["search.seconds"] > 0
+    assert metrics["training.cpu_seconds"] >= metrics["search.cpu_seconds"] > 0
+    steps = json.loads(Path(client.download_artifacts(run.info.run_id, "footprint.json")).read_text())
+    assert [step["name"] for step in steps][-1] == "answers"
+
+
+def _head() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_a_decision_links_to_the_classic_view_of_the_run(stack: Stack, champion: dict):
+    """The link on the decision's page opens MLflow's page of this run in the view for models."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+
+    run = next(run for run in runs(stack, "train/thyroid") if "first.csv" in run.name)
+    link = run.state.result()["link"]
+    assert link.startswith(f"{stack.urls['mlflow']}/#/experiments/")
+    assert link.endswith(f"/runs/{champion['detail']['run']}?workflowType=machine_learning")
+    with get_client(sync_client=True) as client:
+        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[run.id]))
+        pages = {artifact.key: str(artifact.data) for artifact in client.read_artifacts(artifact_filter=of_run)}
+    assert link in pages["thyroid-decision"]
+
+
+def test_the_champion_is_made_again_exactly(stack: Stack, champion: dict):
+    """`keepfit reproduce` on the running stack: EXACT, exit code 0, and neither journal nor registry has one entry more."""
+    import mlflow
+
+    mlflow.set_tracking_uri(stack.urls["mlflow"])
+    client, journal = mlflow.MlflowClient(), Journal(stack.settings.journal())
+    before = (
+        journal.trainings("thyroid"),
+        journal.releases("thyroid"),
+        len(client.search_model_versions("name='thyroid'")),
+    )
+    code, said = keepfit("reproduce", "thyroid", "1")
+    assert (code, said["verdict"], said["difference"], said["diverges"]) == (0, "EXACT", 0.0, None), said
+    assert (
+        journal.trainings("thyroid"),
+        journal.releases("thyroid"),
+        len(client.search_model_versions("name='thyroid'")),
+    ) == before
+    code, said = keepfit("reproduce", "thyroid", "77")
+    assert (code, set(said)) == (1, {"error"})
+
+
+def test_o_18_a_run_that_was_planned_with_other_code_is_refused(stack: Stack, champion: dict, monkeypatch):
+    """The deployment of older code plans a run; what is here is newer: refused with the next move, and nothing is trained (O-18)."""
+    from flows import deployments
+
+    trained = len(Journal(stack.settings.journal()).trainings("thyroid"))
+    monkeypatch.setattr(deployments, "code", lambda: "0" * 64)
+    deployments.deploy(stack.settings)
+    monkeypatch.undo()
+    try:
+        code, said = keepfit("train", "thyroid", "--again")
+    finally:
+        deployments.deploy(stack.settings)
+    assert (code, said["state"]) == (1, "refused")
+    assert said["reason"].startswith("the run was planned with the code 000000000000, which is not the code here")
+    assert "keepfit deploy" in said["reason"]
+    assert len(Journal(stack.settings.journal()).trainings("thyroid")) == trained
 
 
 def test_a_train_run_leaves_four_artifacts_with_stable_keys(stack: Stack, champion: dict):

@@ -2,11 +2,13 @@
 
 import datetime as dt
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -14,15 +16,29 @@ import pyarrow.parquet
 import pytest
 
 from flows import newcomer
-from tasks import ingest
+from tasks import evaluate, gate, ingest, prepare, train
 from tasks.config.errors import BatchError, KeepfitError, ProjectError
 from tasks.config.project import Project, load
 from tasks.config.settings import Settings
+from tasks.erase import Erasing
+from tasks.ml.compatibility import compare
+from tasks.ml.contract import Column
+from tasks.ml.gates import Verdict, outcome
 from tasks.ml.identity import digest
+from tasks.ml.kinds import KINDS
+from tasks.ml.recipe import Recipe
+from tasks.serving.champion import Champion
 from tasks.stores.journal import Journal, Release
+from tasks.stores.lake import Lake, parts
+from tasks.stores.trust import Trust
+from tests.samples import until
+from tests.serving.test_app import Stage
+from tests.tasks.test_trusted import quiet
+
+__all__ = ["quiet"]
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
-N = 240
+N, HOURS = 240, 6000  # so many that the bars of calibration are four standard errors away
 
 
 @pytest.fixture
@@ -164,7 +180,8 @@ def test_i_26_personal_columns_never_reach_the_lake(tmp_path, home):
         (b"1,2,3\n4,5,6\n", "3", "Put a header line"),
         (b"a,b,y\n1,2,t\n1,2,3,4,f\n", "y", "does not read"),
         (b"a,b,y\n1,2,t\n3,4,f\n", "z", "no column of the file"),
-        (b"a,b,y\n1,2,t\n3,4,u\n5,6,v\n", "y", "two classes"),
+        (b"a,b,y\n1,2,t\n1,3,t\n2,3,t\n", "y", "nothing to tell apart"),
+        (b"a,b,y\n1,2,t\n1,3,u\n", None, "--kind anomaly"),
     ],
 )
 def test_nothing_is_written_for_a_file_that_is_none(content, target, word, tmp_path, home):
@@ -203,6 +220,170 @@ def test_a_sample_is_bounded_and_spread_over_the_file(tmp_path, monkeypatch):
     assert kept == list(range(0, 10_000, 4))
     monkeypatch.setattr(newcomer, "BYTES", 100)
     assert len(newcomer.sample(path, newcomer.written(path))) < 10_000 / 4 + 1
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------
+def machine() -> pd.DataFrame:
+    """Hours of a machine: pressure follows heat, but for the last three rows; what comes of it in several forms."""
+    rng = np.random.default_rng(11)
+    heat, flow = rng.normal(size=(2, HOURS))
+    pressure = 2 * heat + 0.1 * rng.normal(size=HOURS)
+    chances = np.stack([-2 * heat, 2 * heat, flow]) + rng.gumbel(size=(3, HOURS))  # a draw by softmax (Gumbel-max)
+    pressure[-3:] = -4 * np.sign(heat[-3:])
+    return pd.DataFrame({
+        "part_id": np.arange(HOURS) + 1000,
+        "made_at": pd.date_range("2024-01-01", periods=HOURS, freq="h", tz="UTC").strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "heat": heat.round(5),
+        "pressure": pressure.round(5),
+        "flow": flow.round(5),
+        "binary": np.where(heat + 0.5 * rng.normal(size=HOURS) > 0, "stops", "runs"),
+        "multiclass": np.array(["cold", "hot", "warm"])[chances.argmax(axis=0)],
+        "regression": (100 + 20 * heat + 10 * flow + rng.normal(size=HOURS)).round(3),
+    })  # fmt: skip
+
+
+def drafted(kind: str, folder: Path, settings: Settings) -> tuple[Project, Path]:
+    """A project of that kind over the machine's hours, as `keepfit new` makes and `keepfit check` loads it, and its file."""
+    path, needs = folder / f"{kind}.csv", KINDS[kind].needs_labels
+    others = {"binary", "multiclass", "regression"} - {kind}
+    machine().drop(columns=list(others)).to_csv(path, index=False)
+    result = newcomer.new(kind, path, kind if needs else None, kind=None if needs else kind, settings=settings, now=NOW)
+    assert (result["kind"], result["target"]) == (kind, kind if needs else None)
+    assert f"({kind})" in newcomer.page_of_new(result)
+    json.dumps(result)
+    return Project.named(kind, settings), path
+
+
+def trained(use: Project, settings: Settings, family: str) -> tuple[list[Verdict], Champion]:
+    """The verdicts on a model of everything that landed, and the same as a server holds it."""
+    snapshot = Lake(use.project, settings.lake(use.project), use.contract).snapshot()
+    assert snapshot is not None
+    snapshot = Trust(use, settings, lambda: NOW).ready(snapshot, "a test")
+    split = parts(use, snapshot, settings.lake(use.project))
+    assert prepare.examined(use, split, prepare.describe(use, split)).refused == ""
+    candidate = train.fit.fn(use.project, snapshot, Recipe.usual(family), "run")
+    scores = evaluate.evaluate.fn(use.project, snapshot, candidate)
+    verdicts = gate.gate.fn(use.project, scores, "run")
+    release = Release(use.project, 1, 0, candidate.digest, "a", "r", NOW.isoformat(), use.metric, 0.9, 0.8, 1.0)
+    Journal(settings.journal()).release(release)
+    shutil.copytree(candidate.folder, settings.bundles(use.project) / "0")
+    return verdicts, Champion.load(settings.bundles(use.project) / "0", release)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [
+        ("binary", "logistic"),
+        ("multiclass", "logistic"),
+        ("regression", "ridge"),
+        ("anomaly", "gaussian_mixture"),
+    ],
+)
+def test_a_file_of_every_kind_becomes_a_model_that_passes_the_gates_and_answers(kind, family, quiet):
+    """New, check, land, fit, evaluate, gate: rows all land, a set is set apart, the gates pass, an answer is of its kind."""
+    settings = Settings()
+    use, path = drafted(kind, quiet, settings)
+    assert ingest.Landings(use, settings).land(path).landed == HOURS
+    verdicts, champion = trained(use, settings, family)
+    assert outcome(verdicts) == "passed", [verdict.reason for verdict in verdicts if not verdict.passed]
+    assert Lake(kind, settings.lake(kind), use.contract).apart(0) is not None
+    features = machine()[["heat", "pressure", "flow"]]
+    hot = int(features["heat"].to_numpy()[:-3].argmax())
+    answers = champion.score(champion.check(features.iloc[[hot, -1]].to_dict("records")))
+    said = [answer["prediction"] for answer in answers]
+    match kind:
+        case "regression":
+            assert said[0] == pytest.approx(machine()[kind].iloc[hot], abs=5)
+        case "anomaly":
+            assert said[1] is True
+            assert answers[1]["score"] > answers[0]["score"]
+        case _:
+            assert said[0] == {"binary": "stops", "multiclass": "hot"}[kind]
+
+
+@pytest.fixture
+def parts_project(quiet: Path) -> tuple[Project, Path, Settings]:
+    """A project without a target, whose first file has landed."""
+    settings = Settings()
+    use, path = drafted("anomaly", quiet, settings)
+    ingest.Landings(use, settings, lambda: NOW).land(path)
+    return use, path, settings
+
+
+def test_a_project_without_a_target_quarantines_profiles_and_corrects_as_any_other(parts_project, quiet):
+    """A bad row goes to quarantine with its rule, a shifted batch is found odd, a correction replaces, nothing waits for a label."""
+    use, _, settings = parts_project
+    landings = ingest.Landings(use, settings, lambda: NOW)
+    more = machine().drop(columns=["binary", "multiclass", "regression"]).tail(100)
+    more.assign(part_id=more["part_id"] + 5000, heat=["hot", *more["heat"].tail(99)]).to_csv(
+        quiet / "b.csv", index=False
+    )
+    landing = landings.land(quiet / "b.csv")
+    assert (landing.landed, landing.quarantined, landing.rules) == (99, 1, {"heat is no float": 1})
+    more.assign(part_id=more["part_id"] + 5000, flow=0.5).to_csv(quiet / "c.csv", index=False)
+    odd = landings.land(quiet / "c.csv", supersedes="b.csv")
+    assert any("flow" in finding for finding in odd.findings), odd.findings
+    lake = Lake(use.project, settings.lake(use.project), use.contract)
+    snapshot = lake.snapshot()
+    assert snapshot is not None
+    assert parts(use, snapshot, settings.lake(use.project)).immature == 0
+
+
+def test_nothing_comes_true_of_rows_without_a_target(parts_project, quiet):
+    """Outcomes are refused with the next move, and erasing somebody's rows works all the same."""
+    use, path, settings = parts_project
+    with pytest.raises(BatchError, match=r"contract\.target"):
+        ingest.Landings(use, settings, lambda: NOW, kind="outcomes").land(path)
+    erased = Erasing(use, settings, lambda: NOW).erase(("1000",), {}, actor="a test", reason="asked for")
+    assert erased.rows == 1
+    rows = Lake(use.project, settings.lake(use.project), use.contract).rows()
+    assert set(rows["part_id"]) == set(range(1001, 1000 + HOURS))
+
+
+def test_a_project_without_a_target_answers_over_http(parts_project):
+    """The serving process loads its model, calls a row odd that breaks the pattern, and describes itself without a target."""
+    use, _, settings = parts_project
+    trained(use, settings, "gaussian_mixture")
+    stage = Stage(settings.home)
+    try:
+        stage.start()
+        until(lambda: stage.answers("/readyz"), what="the server is ready")
+        rows = [{"heat": 1.0, "pressure": 2.0, "flow": 0.0}, {"heat": 1.0, "pressure": -6.0, "flow": 0.0}]
+        answer = httpx.post(f"{stage.url}/projects/anomaly/predict", json={"rows": rows}).json()
+        assert [row["prediction"] for row in answer["predictions"]] == [False, True]
+        described = httpx.get(f"{stage.url}/openapi.json").text
+        assert "how odd rows are, by version 0" in described
+        assert "'None'" not in described
+    finally:
+        stage.stop()
+
+
+def test_a_target_that_comes_or_goes_is_breaking(parts_project):
+    """Between a contract without a target and one with it, every model answers another question."""
+    use, _, _ = parts_project
+    columns = {**use.contract.columns, "broke": Column(type="bool", nullable=True)}
+    known = use.contract.model_copy(update={"columns": columns, "target": "broke"})
+    for old, new, words in (
+        (use.contract, known, "target is broke, was none"),
+        (known, use.contract, "target is none, was broke"),
+    ):
+        found = [each for each in compare(old, new) if each.kind == "target"]
+        assert [(each.level, words in each.what) for each in found] == [("breaking", True)]
+
+
+def test_only_a_kind_that_needs_no_labels_goes_without_a_target(parts_project):
+    """The same project as any other kind does not load, and the message says what is missing."""
+    use, _, settings = parts_project
+    path = settings.projects / use.project / "project.yaml"
+    text = path.read_text()
+    for kind in set(KINDS) - {"anomaly"}:
+        if not KINDS[kind].needs_labels:
+            continue
+        path.write_text(
+            text.replace("kind: anomaly", f"kind: {kind}").replace("metric: roc_auc", f"metric: {KINDS[kind].metric}")
+        )
+        with pytest.raises(ProjectError, match="contract lacks a target"):
+            load(path.parent)
 
 
 # -- keepfit contract diff --------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tasks.config.errors import KeepfitError
 from tasks.ml.infer import infer, widened
+from tasks.ml.question import question
 from tasks.ml.seen import Seen, look
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
@@ -30,7 +31,7 @@ def table(**columns) -> pa.Table:
 
 
 def drafted(target="late", **columns):
-    options = {name: columns.pop(f"_{name}") for name in ("time", "key", "decimal") if f"_{name}" in columns}
+    options = {name: columns.pop(f"_{name}") for name in ("time", "key", "decimal", "kind") if f"_{name}" in columns}
     return infer(table(**columns), target, now=NOW, **options)
 
 
@@ -292,9 +293,11 @@ def test_two_times_are_for_the_person_to_choose_from():
     [
         (["yes", "no", "no"], True, ("no", "yes"), "bool"),
         ([1, 0, 1], True, ("no", "yes"), "bool"),
+        ([1.0, 0.0, 1.0], True, ("no", "yes"), "bool"),
         ([True, True, False], True, ("no", "yes"), "bool"),
         (["good", "bad", "good"], "bad", ("good", "bad"), "category"),
         ([1, 2, 1], 2, ("1", "2"), "int"),
+        ([1.0, 2.0, 1.0], 2, ("1", "2"), "int"),
         ([-1, 1, 1], 1, ("-1", "1"), "int"),
     ],
 )
@@ -302,25 +305,135 @@ def test_the_positive_class(values, positive, labels, kind):
     """True where the target is true or false, 1 against -1, else the rarer of the two."""
     repeated = (values * ROWS)[:ROWS]
     draft = drafted(late=repeated)
-    assert (draft.positive, draft.labels, draft.contract.columns["late"].type) == (positive, labels, kind)
-    assert draft.share == pytest.approx(np.mean([value in (positive, "yes") for value in repeated]))
+    asked = draft.question
+    assert (asked.kind, asked.positive, asked.labels) == ("binary", positive, labels)
+    assert draft.contract.columns["late"].type == kind
+    assert asked.share == pytest.approx(np.mean([value in (positive, "yes") for value in repeated]))
+    assert draft.broken == 0
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("values", "kind", "type_"),
+    [
+        (["a", "b", "c", "c"], "multiclass", "category"),
+        ([f"town {i}" for i in range(20)], "multiclass", "category"),
+        (["1", "2", "3"], "multiclass", "category"),
+        ([1.0, 2.0, 5.0], "multiclass", "category"),
+        ([str(i) for i in range(20)], "multiclass", "category"),
+        ([str(i) for i in range(21)], "regression", "int"),
+        ([str(i * 1.5) for i in range(ROWS)], "regression", "float"),
+        ([0.5, 1.5, 2.0], "regression", "float"),
+        ([True, False], "binary", "bool"),
+        (["a", None, "b"], "binary", "category"),
+    ],
+)
+def test_the_kind_follows_from_the_values_of_the_target(values, kind, type_):
+    """Two values are asked yes or no; up to twenty texts or whole numbers are classes; other numbers are numbers. All say why."""
+    repeated = (values * ROWS)[:ROWS]
+    draft = drafted(late=repeated)
+    different = len({value for value in repeated if value is not None})
+    assert (draft.question.kind, draft.contract.columns["late"].type) == (kind, type_)
+    assert ("two" if different == 2 else f" {different} ") in draft.notes["kind"]
+    assert draft.broken == sum(value is None for value in repeated)
+
+
+@given(st.lists(st.integers(-40, 40), min_size=3, max_size=300).filter(lambda values: len(set(values)) > 1))
+def test_whole_numbers_are_classes_where_they_are_few_and_frequent(values):
+    """Whatever whole numbers: two are binary, up to twenty that come ten times each on average classes, all others numbers."""
+    seen = look("n", pa.chunked_array([values]))
+    assert isinstance(seen, Seen)
+    few = len(set(values)) <= 20 and len(values) >= 10 * len(set(values))
+    wanted = "binary" if len(set(values)) == 2 else "multiclass" if few else "regression"
+    assert question("n", {"n": seen}, {}, None).kind == wanted
+
+
+def test_classes_are_a_closed_list_of_which_the_rare_ones_are_named():
+    """The categories are the values, in order, whether they were texts or numbers; a class of six rows is called rare, with its count."""
+    values = ["gold" if i % 67 == 0 else ("iron", "lead")[i % 2] for i in range(ROWS)]
+    draft = drafted(late=values)
+    assert draft.contract.columns["late"].categories == draft.question.labels == ("gold", "iron", "lead")
+    assert f"'gold' {values.count('gold')}" in draft.notes["target"]
+    assert "iron" not in draft.notes["target"]
+    assert "target" not in drafted(late=[str(i % 4) for i in range(ROWS)]).notes
+    assert drafted(late=[i % 4 for i in range(ROWS)]).contract.columns["late"].categories == ("0", "1", "2", "3")
+
+
+def test_a_number_may_lie_outside_of_what_was_seen():
+    """The range of a target of numbers is that of any column: wider on both sides, without end where there is a long tail."""
+    rng = np.random.default_rng(5)
+    flat, long = rng.uniform(10, 20, ROWS), rng.lognormal(3, 2, ROWS)
+    for values in (flat, long):
+        column = drafted(late=values).contract.columns["late"]
+        assert (column.min, column.max) == widened(values)
+        assert not column.nullable
+
+
+def test_a_copy_of_the_classes_is_a_leak_and_a_number_that_is_unique_too_is_none():
+    """A column that says the class in other words is left out; one that differs in every row as the target does is kept."""
+    classes = [("red", "green", "blue")[i % 3] for i in range(ROWS)]
+    draft = drafted(
+        late=classes,
+        same=[("r", "g", "b")[i % 3] for i in range(ROWS)],
+        coarse=[("rg", "rg", "b")[i % 3] for i in range(ROWS)],
+    )
+    assert "a leak" in draft.left_out["same"]
+    assert "coarse" in draft.contract.features
+    numbers = [str(i * 1.5) for i in range(ROWS)]
+    assert "twice" in drafted(late=numbers, twice=[str(i * 3.5) for i in range(ROWS)]).contract.features
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "type_"),
+    [
+        (["1", "2", "3"], "regression", "int"), (["1", "2"], "regression", "int"), ([0.5, 1.5], "regression", "float"),
+        ([str(i % 40) for i in range(ROWS)], "multiclass", "category"), ([f"t{i % 40}" for i in range(ROWS)], "multiclass", "category"),
+        (["no", "yes"], "binary", "bool"), (["a", "b", "c"], "anomaly", "category"),
+    ],
+)  # fmt: skip
+def test_a_kind_that_is_given_is_taken(values, kind, type_):
+    """What somebody says wins over what the values look like, where the values can have it."""
+    draft = drafted(late=(values * ROWS)[:ROWS], _kind=kind)
+    assert (draft.question.kind, draft.contract.columns["late"].type) == (kind, type_)
+    assert draft.notes["kind"] == "given"
     assert draft.broken == 0
 
 
 @pytest.mark.parametrize(
-    ("values", "word"),
+    ("values", "kind", "words"),
     [
-        (["a", "b", "c", "c"], "3 different values"),
-        ([str(i * 1.5) for i in range(ROWS)], "400 different numbers"),
-        (["no"] * ROWS, "only 'no'"),
-        ([0.5, 1.5], "a whole number"),
+        ([f"town {i % 21}" for i in range(ROWS)], None, "21 different values, too many, --kind multiclass, derive it"),
+        (["no"] * ROWS, None, "only 'no', Give rows of both classes"),
+        ([7] * ROWS, "regression", "only '7'"),
+        ([0.5, 1.5], None, "a whole number, --kind regression"),
+        ([0.5, 1.5, 2.5], "multiclass", "holds fractions, leave --kind away"),
+        (["a", "b"], "multiclass", "has 2 different values, leave --kind away"),
+        ([f"t{i % 201}" for i in range(ROWS)], "multiclass", "has 201 different values"),
+        (["a", "b", "c"], "binary", "3 different values, 'a' 34%, leave --kind away"),
+        (["a", "b", "c"], "regression", "holds no numbers, leave --kind away"),
+        ([f"2024-01-{1 + i % 28:02d}" for i in range(ROWS)], None, "holds times"),
+        ([f"2024-01-{1 + i % 28:02d}" for i in range(ROWS)], "multiclass", "holds times"),
+        ([f"u{i % 7}@example.org" for i in range(ROWS)], None, "e-mail addresses, personal data is not stored"),
+        ([f"u{i % 7}@example.org" for i in range(ROWS)], "anomaly", "e-mail addresses, personal data is not stored"),
+        (["a", "b"], "multiclas", "Did you mean 'multiclass'?"),
     ],
 )
-def test_a_target_that_is_not_binary_is_refused(values, word):
-    """More or fewer than two classes: the message counts them, and says what to do."""
-    said = refused(late=(values * ROWS)[:ROWS])
-    assert word in said
-    assert any(move in said for move in ("derive", "Give rows of both classes"))
+def test_a_target_that_cannot_be_predicted_is_refused(values, kind, words):
+    """Too many classes, one value, times, a kind that the values cannot have: the message counts, and says what to do."""
+    said = refused(late=(values * ROWS)[:ROWS], _kind=kind)
+    assert [word for word in words.split(", ") if word not in said] == []
+
+
+def test_without_a_target_rows_are_only_found_odd():
+    """A kind that needs no labels needs no target; every other kind does. One that is given all the same may be empty."""
+    draft = drafted(None, late=None, _kind="anomaly")
+    assert (draft.question.kind, draft.contract.target, draft.contract.features) == ("anomaly", None, ("amount",))
+    assert list(draft.contract.roles) == ["order_id", "at"]
+    for kind in (None, "regression"):
+        assert "--kind anomaly" in refused(None, _kind=kind)
+    known = drafted(late=["yes" if i % 9 == 0 else None for i in range(ROWS)], _kind="anomaly")
+    assert (known.contract.target, known.contract.columns["late"].nullable, known.broken) == ("late", True, 0)
+    assert "late" not in known.contract.features
 
 
 def test_a_column_that_is_not_there_is_answered_with_the_nearest():

@@ -15,7 +15,7 @@ from tasks.ml.examination import Examination, Marks, plainest
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Calibration, Champion, Evidence, Sound
-from tasks.ml.kinds import COVERED, KINDS, Anomaly, Binary, Kind, Multiclass, Regression
+from tasks.ml.kinds import COVERED, KINDS, Anomaly, Binary, Kind, Multiclass, Recommendation, Regression
 from tasks.ml.metrics import METRICS, Cost, metrics_of
 from tasks.ml.pictures import PANELS, report
 from tasks.ml.recipe import Learned, Recipe
@@ -35,7 +35,9 @@ MADE: dict[str, Kind] = {
     "multiclass": Multiclass("grade", ("high", "low", "middle")),
     "regression": Regression("number"),
     "anomaly": Anomaly(0.05),
+    "recommendation": Recommendation("item", "who", k=5),
 }
+WHO = {"who": Column(type="category", nullable=True)}  # the only column that a recommender reads
 PAIRS = [(kind, name) for kind in KINDS for name, family in models.FAMILIES.items() if kind in family.fits]
 LABELS = {"binary": ("no", "yes"), "multiclass": ("high", "low", "middle")}
 
@@ -57,20 +59,34 @@ def rows(count: int = 1500, seed: int = 0) -> pd.DataFrame:
             "yes": pd.array(number > 0.5, dtype="boolean"),
             "grade": pd.cut(number, [-99, 0, 1, 99], labels=["low", "middle", "high"]).astype(str),
             "number": number,
+            "who": pd.Series([f"user {n % 60}" for n in range(count)]).mask(np.arange(count) % 53 == 0),
+            "item": [
+                f"item {n}"
+                for n in np.where(rng.random(count) < 0.6, np.arange(count) % 60 // 3, rng.integers(0, 20, count))
+            ],
         }
     )
 
 
+def columns_of(kind: Kind) -> dict[str, Column]:
+    """The feature columns that a problem of this kind has."""
+    return COLUMNS | (WHO if kind.name == "recommendation" else {})
+
+
+def types_of(kind: Kind) -> dict[str, str]:
+    return {name: column.type for name, column in columns_of(kind).items()}
+
+
 def learned(kind: Kind, frame: pd.DataFrame) -> Learned:
-    return Learned.of(frame, kind, COLUMNS, "at")
+    return Learned.of(frame, kind, columns_of(kind), "at")
 
 
 def taught(kind: Kind, recipe: Recipe, count: int = 1000):
     """A model of the older rows, and features and truth of the newer ones."""
     frame = rows()
-    model = recipe.fit(kind, COLUMNS, learned(kind, frame[:count]), seed=1)
+    model = recipe.fit(kind, columns_of(kind), learned(kind, frame[:count]), seed=1)
     newer = frame[count:].reset_index(drop=True)
-    return model, *kind.asked(matrix(newer, TYPES), kind.truth(newer), 1)
+    return model, *kind.asked(matrix(newer, types_of(kind)), kind.truth(newer), 1)
 
 
 def test_every_kind_is_tested():
@@ -88,7 +104,7 @@ def test_a_model_of_every_family_goes_the_whole_way(name, family, tmp_path):
     digest = bundles.write(tmp_path / "bundle", model, {"project": "any"})
     _, again = bundles.read(tmp_path / "bundle", digest)
     assert kind.answers(again, asked).tobytes() == answers.tobytes()
-    if family not in {"nearest_neighbours", "gaussian_mixture"}:
+    if name != "recommendation" and family not in {"nearest_neighbours", "gaussian_mixture"}:
         learned_from = json.loads(json.dumps(usual(model, asked)))  # as a manifest holds it
         explainer = Explainer.of(again, learned_from)
         assert explainer.most >= 10
@@ -120,10 +136,23 @@ def test_every_model_says_what_it_relies_on(name, family):
     model, asked, truth = taught(kind, Recipe.usual(family))
     found = Importance.of_model(kind, METRICS[kind.metric], model, asked, truth, seed=1)
     order = [one.column for one in found.columns]
-    assert set(order) == set(COLUMNS)
+    assert set(order) == set(columns_of(kind))
     assert order[0] != "town"
     assert found.columns[0].is_sure
     assert order.index("town") > 1
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_what_is_known_of_rows_is_known_of_every_question(name):
+    """A question about rows that were all seen is seen, one about rows that were not is not, and there is a word for each."""
+    kind, frame = MADE[name], rows(300)
+    features = matrix(frame, types_of(kind))
+    asked, truth = kind.asked(features, kind.truth(frame), 1)
+    for seen in (True, False):
+        assert kind.told(features, np.full(300, seen)).tolist() == [seen] * len(truth)
+    assert len(asked) == len(truth)
+    some = np.arange(300) != 7
+    assert 0 < (~kind.told(features, some)).sum() <= 2
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -171,7 +200,12 @@ def test_a_search_examines_every_kind(name):
     kind = MADE[name]
     frame = rows(800)
     examination = Examination.of(
-        [(frame[:400], frame[400:600]), (frame[:600], frame[600:])], kind, METRICS[kind.metric], COLUMNS, "at", seed=1
+        [(frame[:400], frame[400:600]), (frame[:600], frame[600:])],
+        kind,
+        METRICS[kind.metric],
+        columns_of(kind),
+        "at",
+        seed=1,
     )
     usual = Recipe.usual(models.families_of(name)[0])
     whole, blind = (
@@ -181,7 +215,7 @@ def test_a_search_examines_every_kind(name):
     assert whole is not None
     assert blind is not None
     assert blind.loss - whole.loss > 2 * blind.noise(whole)
-    assert set(examination.ranked()) == set(COLUMNS)
+    assert set(examination.ranked()) == set(columns_of(kind))
     assert examination.ranked().index("town") > 1
 
 

@@ -65,7 +65,8 @@ def both_classes(rng: np.random.Generator, n: int, skill: float = 1.0) -> tuple[
 
 def test_every_metric_has_a_reference():
     """No metric goes without a second opinion."""
-    assert set(METRICS) == set(REFERENCES) | set(OF_MORE) | set(OF_NUMBERS)
+    of_lists = set(metrics_of("recommendation"))  # in tests/ml/test_recommenders.py
+    assert set(METRICS) == set(REFERENCES) | set(OF_MORE) | set(OF_NUMBERS) | of_lists
 
 
 @pytest.mark.parametrize("name", OF_MORE)
@@ -101,6 +102,20 @@ def test_a_metric_is_scikit_learns_weighted_or_not(name, answers):
     assert metric.of(y, p) == pytest.approx(reference(y, p, sample_weight=None))
     both = metric.scores(y, p, np.array([weights, np.ones(len(y))], dtype=float))
     assert both == pytest.approx([reference(y, p, sample_weight=weights), metric.of(y, p)])
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+@settings(deadline=None)
+@given(answers=ANSWERS, left_out=st.sets(st.integers(0, 30)))
+def test_rows_that_were_not_drawn_do_not_count(name, answers, left_out):
+    """A resample leaves rows out: whichever they are, the highest scored among them, the number is scikit-learn's of the others."""
+    y, p, _ = (np.array(column) for column in zip(*answers, strict=True))
+    weights = np.array([float(at not in left_out) for at in range(len(y))])
+    drawn = weights > 0
+    assume(0 < y[drawn].sum() < drawn.sum())
+    assert METRICS[name].scores(y, p, weights[None])[0] == pytest.approx(
+        REFERENCES[name](y[drawn], p[drawn], sample_weight=None)
+    )
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "average_precision"])

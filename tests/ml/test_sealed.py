@@ -8,7 +8,7 @@ import pytest
 
 from tasks.config.settings import REPOSITORY
 from tasks.ml.judging import judging
-from tasks.ml.kinds import Binary
+from tasks.ml.kinds import Anomaly, Binary, Multiclass, Regression
 from tasks.ml.metrics import Cost
 from tasks.ml.sealed import Sealed, SealedError, SealedParts
 from tasks.ml.split import TimeSplit
@@ -37,6 +37,15 @@ def test_the_seal_says_how_many_rows_from_when_and_whether_they_can_judge():
     assert holdout.window("at") == ("2026-03-22 00:00:00+00:00", "2026-04-10 00:00:00+00:00")
     assert list(holdout.without_target().columns) == ["id", "at"]
     assert Sealed("holdout", ROWS.head(4), KIND, "y").unlearnable.startswith("insufficient classes: the holdout part")
+
+
+@pytest.mark.parametrize(
+    "kind", [KIND, Multiclass("y", ("a", "b", "c")), Regression("y"), Anomaly()], ids=lambda kind: kind.name
+)
+def test_no_rows_can_judge_nothing_of_any_kind(kind):
+    """An empty set, as before anything was set apart, is told instead of failing."""
+    empty = Sealed("trusted", ROWS.head(0), kind, "y")
+    assert (len(empty), empty.rate, empty.unlearnable) == (0, 0.0, "too few rows: the trusted part has none")
 
 
 def test_the_seal_is_broken_while_somebody_judges_and_closed_afterwards():

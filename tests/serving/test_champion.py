@@ -15,6 +15,7 @@ from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 
 from tasks.config.errors import ArtifactError
 from tasks.ml.contributions import Explainer, usual
+from tasks.ml.recommenders import Favourites
 from tasks.serving.champion import Champion, Feature, RowError, Succession, frame
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -393,3 +394,45 @@ def test_nobody_waits_for_what_was_not_asked(model, tmp_path, monkeypatch):
     monkeypatch.setattr(Explainer, "of", lambda *_: pytest.fail("made without being asked"))
     champion = loaded(tmp_path / "1", model)
     assert len(champion.predict([GOOD] * 200)) == 200
+
+
+@pytest.fixture(scope="module")
+def recommender():
+    """A pipeline that recommends: a household takes what it took, others what everybody takes."""
+    rows = pd.DataFrame({"household": [1.0, 1.0, 1.0, 2.0, 2.0, 3.0]})
+    who = ColumnTransformer([("user", "passthrough", ["household"])])
+    taken = np.array(["milk", "milk", "eggs", "beer", "milk", "beer"])
+    return Pipeline([("prepare", who), ("model", Favourites(smoothing=0.5))]).fit(rows, taken)
+
+
+HOUSEHOLD = {
+    "kind": "recommendation", "classes": [], "positive": None, "threshold": None, "target": "item", "user": "household",
+    "features": [{"name": "household", "type": "int", "nullable": False}], "ignored": ["item"],
+}  # fmt: skip
+
+
+def test_a_recommendation_is_a_list_of_items_with_their_scores(tmp_path, recommender):
+    """The k best items, the best first, each with its score; where there are fewer, the list is shorter."""
+    champion = loaded(tmp_path / "1", recommender, **HOUSEHOLD, k=2)
+    known, new = champion.predict([{"household": 1}, {"household": 77}])
+    assert known["prediction"] == ["milk", "eggs"]
+    assert known["scores"] == pytest.approx([(2 + 0.5 * 3 / 6) / 3.5, (1 + 0.5 / 6) / 3.5])
+    assert (new["prediction"], new["scores"]) == (["milk", "beer"], pytest.approx([3 / 6, 2 / 6]))
+    assert champion.logged(known) is None
+    more = loaded(tmp_path / "2", recommender, **HOUSEHOLD, k=9).predict([{"household": 2}])[0]
+    assert len(more["prediction"]) == len(more["scores"]) == 3
+
+
+def test_a_recommendation_is_not_explained(tmp_path, recommender):
+    """Who asks for an explanation hears that there is none, and why."""
+    champion = loaded(tmp_path / "1", recommender, **HOUSEHOLD, k=2)
+    rows = champion.check([{"household": 1}])
+    with pytest.raises(RowError, match="follows from who the user is"):
+        champion.explain(rows, champion.score(rows))
+
+
+@pytest.mark.parametrize("k", [None, 0])
+def test_a_recommender_without_a_number_of_items_is_refused(tmp_path, recommender, k):
+    """A manifest that does not say how many items are named is no answer."""
+    with pytest.raises(ArtifactError, match="lacks the k that"):
+        loaded(tmp_path / "1", recommender, **HOUSEHOLD, k=k)

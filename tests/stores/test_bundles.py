@@ -11,6 +11,7 @@ import zipfile
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import skops.io
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -289,9 +290,66 @@ def test_r_07_files_beside_the_model_are_not_read(bundle):
         bundles.read(folder, resealed(folder, content, files=files))
 
 
-def test_r_09_another_scikit_learn_is_refused(bundle):
-    """A model that another minor version of scikit-learn wrote is refused by name (R-09)."""
-    folder, _ = bundle
+def other_libraries(folder, **versions):
+    """The digest of the same bundle as if other libraries had written it."""
     content = (folder / bundles.MODEL).read_bytes()
-    with pytest.raises(ArtifactError, match=r"written by scikit-learn 1\.2\.3"):
-        bundles.read(folder, resealed(folder, content, versions={"scikit-learn": "1.2.3"}))
+    here = json.loads((folder / bundles.MANIFEST).read_bytes())["versions"]
+    return resealed(folder, content, versions=here | {name.replace("_", "-"): at for name, at in versions.items()})
+
+
+@pytest.mark.parametrize("library", bundles.PINNED)
+def test_r_09_a_model_of_other_libraries_is_refused_by_name(bundle, library):
+    """Each pinned library counts: another minor version than the one that wrote is named, with the next moves (R-09)."""
+    folder, _ = bundle
+    with pytest.raises(ArtifactError, match=rf"written by {library} 0\.9\.3; this process has .*LIBRARY_SKEW=accept"):
+        bundles.read(folder, other_libraries(folder, **{library: "0.9.3"}))
+
+
+def test_r_09_a_patch_release_is_the_same_library(bundle):
+    """The third number does not count: a fix does not keep a model from being read (R-09)."""
+    folder, _ = bundle
+    patched = ".".join([*sklearn.__version__.split(".")[:2], "999"])
+    bundles.read(folder, other_libraries(folder, **{"scikit-learn": patched}))
+
+
+def test_r_09_accepting_other_libraries_goes_on_record(bundle, caplog):
+    """Who says so reads the model all the same; the log has which libraries were others (R-09)."""
+    folder, _ = bundle
+    digest = other_libraries(folder, numpy="1.2.3")
+    with caplog.at_level("WARNING", logger="keepfit.bundles"):
+        _, model = bundles.read(folder, digest, skew="accept")
+    assert len(model.predict_proba(rows())) == len(rows())
+    assert f"written by numpy 1.2.3; this process has {np.__version__}" in caplog.text
+
+
+def test_what_lies_beside_is_verified(tmp_path, boosting):
+    """A footprint beside the model reads back as it was written, and not at all when a byte is another one."""
+    folder = tmp_path / "1"
+    digest = bundles.write(folder, boosting, MANIFEST, {"footprint.json": b"{}"})
+    assert bundles.beside(folder, digest, "footprint.json") == b"{}"
+    assert bundles.beside(folder, digest, "rows.bin") is None
+    assert bundles.read(folder, digest)[0]["project"] == "flights"
+    (folder / "footprint.json").write_bytes(b"[]")
+    with pytest.raises(ArtifactError, match="altered or damaged"):
+        bundles.beside(folder, digest, "footprint.json")
+
+
+def test_code_beside_the_model_is_part_of_the_bundle(tmp_path, boosting):
+    """The manifest names its SHA-256, so that other code is another digest; what was not asked to lie there is none."""
+    types = {"twice": "float"}
+    code = {name: f"def features(rows):\n    return rows * {name}\n".encode() for name in (2, 3)}
+    digests = {
+        name: bundles.write(tmp_path / str(name), boosting, MANIFEST | {"computed": types}, {bundles.HOOKS: text})
+        for name, text in code.items()
+    }
+    assert digests[2] != digests[3]
+    for name, digest in digests.items():
+        manifest, _ = bundles.read(tmp_path / str(name), digest)
+        assert manifest["files"][bundles.HOOKS] == hashlib.sha256(code[name]).hexdigest()
+        assert bundles.beside(tmp_path / str(name), digest, bundles.HOOKS) == code[name]
+        made = bundles.computing(tmp_path / str(name), digest)
+        assert made is not None
+        assert (made.source.encode(), made.types) == (code[name], types)
+    digest = bundles.write(tmp_path / "plain", boosting, MANIFEST)
+    (tmp_path / "plain" / bundles.HOOKS).write_bytes(code[2])
+    assert bundles.computing(tmp_path / "plain", digest) is None

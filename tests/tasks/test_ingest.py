@@ -173,6 +173,20 @@ def test_quarantined_rows_land_after_the_contract_was_mended(small, tmp_path: Pa
     assert 40 in after.lake.rows()["id"].tolist()
 
 
+def test_i_04_a_replay_corrects_what_its_batch_corrected_and_nothing_that_came_after(small, tmp_path: Path):
+    """Two corrections of one file: the quarantined row of the first lands where it corrects the file, not where the second came since."""
+    land(small, tmp_path, "a.csv", rows(*range(9), age="10"))
+    land(small, tmp_path, "a.csv", [*rows(1, 5, 6, age="11"), *rows(2, 3, age="455")])
+    land(small, tmp_path, "a.csv", [*rows(3, age="12"), *rows(4, age="12")])
+    first_correction = small.journal.batches("small")[1]["batch"]
+    mended = small.use.model_dump(mode="json")
+    mended["contract"]["columns"]["age"]["max"] = 500
+    after = ingest.Landings(Project.model_validate(mended), Settings())
+    assert counts(after.replay(first_correction)) == (2, 1, 1, 0)
+    ages = after.lake.rows().set_index("id")["age"]
+    assert ages[[1, 2, 3, 4, 7]].tolist() == [11, 455, 12, 12, 10]
+
+
 def test_i_24_files_that_come_together_land_in_one_commit(small, tmp_path: Path):
     """A folder of 300 small files is one version; each file has its own account, and a bad one holds up no other."""
     folder = tmp_path / "together"

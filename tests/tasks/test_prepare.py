@@ -255,7 +255,7 @@ class Seen:
     def log_rows(self, *_: object) -> None:
         """The rows that were used."""
 
-    def log(self, _run: str, params: dict | None = None, tags: dict | None = None) -> None:
+    def log(self, _run: str, params: dict | None = None, tags: dict | None = None, **_: object) -> None:
         """Parameters and tags of the run."""
         self.params |= params or {}
         self.tags |= tags or {}

@@ -48,9 +48,11 @@ def rows(first: int, count: int, *, gain: float = 2.0) -> pd.DataFrame:
 class Small:
     """A project on disk whose batches land for real, and the steps of a training that talk to no server."""
 
-    def __init__(self, folder: Path, **more: Any) -> None:
+    def __init__(self, folder: Path, hooks: str = "", **more: Any) -> None:
         place = folder / "projects" / "small"
         place.mkdir(parents=True)
+        if hooks:
+            (place / "hooks.py").write_text(hooks)
         columns = {
             "id": {"type": "int"},
             "at": {"type": "datetime"},

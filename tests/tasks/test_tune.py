@@ -198,7 +198,7 @@ def test_what_the_champion_was_made_with_is_tried_too(settings: Settings):
     champion, second, third = recipes
     assert tune._earlier(project(), settings) == [champion, third, second, champion]
     starts = tune.Search.over(project(), rows()).space.starts(tune._earlier(project(), settings))
-    assert [start.get("logistic.C") for start in starts] == [None, 1.0, 0.1, 0.3, 0.2]
+    assert [start.get("logistic.C") for start in starts] == [0.1, None, 1.0, 0.3, 0.2]
 
 
 def plain(**changed) -> tune.Search:

@@ -1,0 +1,54 @@
+"""A fitted model: a recipe learned on train, calibrated and given its operating numbers on validation; the same for the same rows and seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import pandas as pd
+
+from tasks.ml.calibrate import Method, calibrated
+from tasks.ml.features import matrix
+from tasks.ml.kinds import Kind
+from tasks.ml.recipe import Learned, Recipe
+
+if TYPE_CHECKING:
+    from tasks.ml.contract import Column
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a training makes of two parts; the holdout is not among them.
+
+    Attributes:
+        model: the fitted pipeline, calibrated where that surely helps.
+        calibration: how.
+        operates: how its answers become decisions.
+        read: the features of the rows and columns that it learned from.
+    """
+
+    model: Any
+    calibration: Method
+    operates: dict[str, float]
+    read: pd.DataFrame
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, kind: Kind, columns: "Mapping[str, Column]", time: str, train: pd.DataFrame, validation: pd.DataFrame, *, seed: int
+    ) -> Self:  # fmt: skip
+        """Fits on `train`, calibrates and sets how answers become decisions on `validation`.
+
+        Args:
+            recipe: what to make.
+            kind: the problem.
+            columns: the feature columns by name, in order.
+            time: the column that says when a row happened.
+            train: rows to learn from, as they landed.
+            validation: rows that it does not learn from, as they landed.
+            seed: of everything that is drawn.
+        """
+        learned = Learned.of(train, kind, columns, time)
+        model = recipe.fit(kind, columns, learned, seed=seed)
+        types = {name: column.type for name, column in recipe.columns(columns).items()}
+        asked, truth = kind.asked(matrix(validation, types), kind.truth(validation), seed)
+        model, method = calibrated(kind, model, asked, truth, seed)
+        return cls(model, method, kind.operate(truth, kind.answers(model, asked)), recipe.read(columns, learned))

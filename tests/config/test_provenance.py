@@ -1,0 +1,63 @@
+"""Provenance: the code that a process began with, and where it runs."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from tasks import gate
+from tasks.config import provenance
+from tasks.config.settings import REPOSITORY
+
+
+def test_o_18_code_that_changed_while_a_training_ran_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """The digest that is recorded is that of the start; when the files are others at the end, a verdict says so and refuses (O-18)."""
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "a.py").write_text("x = 1")
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    provenance.code.cache_clear()
+    try:
+        began = provenance.code()
+        assert began == hashlib.sha256(b"flows/a.pyx = 1").hexdigest()
+        with disable_run_logger():
+            assert gate._one_code() == []
+            (tmp_path / "flows" / "a.py").write_text("x = 2")
+            (verdict,) = gate._one_code()
+        assert provenance.code() == began
+    finally:
+        monkeypatch.undo()
+        provenance.code.cache_clear()
+    assert (verdict.gate, verdict.passed) == ("code", False)
+    assert verdict.reason.startswith(f"the code changed while this ran: it began with {began[:12]}")
+
+
+def test_o_18_a_plan_with_this_code_is_no_reason_to_refuse():
+    """A run that was planned with the code that is here, or that nobody planned, goes on (O-18)."""
+    assert provenance.other_than(provenance.code()) == provenance.other_than(None) == ""
+    assert "0123456789ab" in provenance.other_than("0123456789abcdef")
+
+
+@pytest.mark.parametrize(
+    ("mark", "name"), [(".dockerenv", "docker"), ("run/.containerenv", "podman"), ("etc/hosts", "none")]
+)
+def test_a_container_is_known_by_what_it_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark, name):
+    """Docker and Podman leave a file each, Kubernetes a variable."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    (tmp_path / mark).parent.mkdir(exist_ok=True)
+    (tmp_path / mark).touch()
+    assert provenance.container(tmp_path) == name
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    assert provenance.container(tmp_path) == "kubernetes"
+
+
+def test_the_environment_names_every_file_of_code():
+    """Each file of `flows` and `tasks` is there with its digest, what is nearest to a model first."""
+    listed = provenance.environment()["code"]
+    assert next(iter(listed)).startswith("tasks/ml/")
+    assert set(listed) == {
+        path.relative_to(REPOSITORY).as_posix()
+        for path in [*(REPOSITORY / "flows").glob("*.py"), *(REPOSITORY / "tasks").rglob("*.py")]
+    }
+    path = "tasks/ml/recipe.py"
+    assert listed[path] == hashlib.sha256((REPOSITORY / path).read_bytes()).hexdigest()[:16]
