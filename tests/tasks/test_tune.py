@@ -484,8 +484,8 @@ def cluster(landed: Settings, tmp_path_factory: pytest.TempPathFactory) -> Itera
                 client.wait_for_workers(2, timeout=60)
             yield started
     finally:
-        for process in started[::-1]:
-            process.terminate()
+        for process in started:
+            process.kill()  # asked to end, a worker looks for its scheduler for a while
         for process in started:
             process.wait()
 
