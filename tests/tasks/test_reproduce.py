@@ -55,7 +55,14 @@ contract:
 split: {{kind: time, column: at}}
 search: {{seed: 7, trials: 2, columns: false}}
 """
-TARGETS = {"binary": "yes", "multiclass": "grade", "regression": "number", "anomaly": "yes"}
+TARGETS = {"binary": "yes", "multiclass": "grade", "regression": "number", "anomaly": "yes", "recommendation": "item"}
+TAKEN = """user: who
+contract:
+  key: [id]
+  time: at
+  target: item
+  columns: {id: {type: int}, at: {type: datetime}, who: {type: category}, item: {type: text}}
+"""
 ONCE = {name: family.fits[0] for name, family in FAMILIES.items()}  # each family with one kind that it fits
 PAIRS = [(kind, name) for kind in KINDS for name, family in FAMILIES.items() if kind in family.fits]
 
@@ -70,6 +77,7 @@ def content(count: int = 500) -> list[dict[str, Any]]:
         {
             "id": n, "at": (start + dt.timedelta(hours=n)).isoformat(), "amount": "" if n % 19 == 0 else amount[n], "group": group[n],
             "yes": "t" if number[n] > 0.5 else "f", "grade": ["low", "middle", "high"][int(np.digitize(number[n], [0, 1]))], "number": number[n],
+            "who": f"user {n % 20}", "item": f"item {(n % 20 + int(abs(amount[n]) * 3)) % 12}",
         }
         for n in range(count)
     ]  # fmt: skip
@@ -100,6 +108,8 @@ def train(home: Path, name: str, kind: str, family: str) -> None:
     """Lands rows, fits one recipe, judges and registers it; as the flow does, without a search and without Prefect."""
     (home / "projects" / name).mkdir(parents=True)
     text = YAML.format(name=name, kind=kind, target=TARGETS[kind], metric=KINDS[kind].metric)
+    if kind == "recommendation":
+        text = f"{text[: text.index('contract:')]}{TAKEN}{text[text.index('split:') :]}"
     (home / "projects" / name / "project.yaml").write_text(text)
     settings = Settings()
     use = Project.named(name, settings)
