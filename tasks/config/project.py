@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 from pydantic import (
@@ -39,9 +39,6 @@ from tasks.ml.slices import Slices
 from tasks.ml.split import Split
 from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
-
-if TYPE_CHECKING:
-    pass
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
 UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model

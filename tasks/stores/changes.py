@@ -20,7 +20,7 @@ from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import QUARANTINE, Lake, rows_schema
 from tasks.stores.predictions import Predictions
-from tasks.stores.tables import DataFile, Table
+from tasks.stores.tables import DataFile
 
 Kind = Literal["rows", "quarantine", "outcomes", "trusted"]
 
@@ -106,7 +106,7 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
     if adopt is not None:
         index, staged = adopt
         index.adopt(staged, [file.path for file in change.edits[0].add])
-    versions = {"version": _version(lake.landed), "outcomes": _version(lake.outcomes)}
+    versions = {"version": lake.landed.newest, "outcomes": lake.outcomes.newest}
     contract = {
         "project": change.project, "digest": change.contract.digest, "at": change.at.isoformat(),
         "contract": change.contract.model_dump_json(exclude_defaults=True),
@@ -157,12 +157,6 @@ class Workplace:
     def key(self, kind: Kind) -> tuple[str, ...]:
         """The columns that name a row of the table `rows` or `outcomes`."""
         return outcome_contract(self.contract).key if kind == "outcomes" else self.contract.key
-
-
-def _version(table: Table) -> int | None:
-    """The newest version of a table, or None before the first."""
-    opened = table.open()
-    return opened.version() if opened else None
 
 
 def settle(project: str, lake: Lake, journal: Journal, staging: Path) -> bool:

@@ -99,10 +99,10 @@ class Lake:
         if table is None or not self.landed.files(table):
             return None
         if version is None:
-            outcomes = self._newest(self.outcomes)
+            outcomes = self.outcomes.newest
         wanted = Snapshot(
             project=self.project, version=table.version(), outcomes=outcomes, window=window, rows=0, digest="", since="", until="",
-            trusted=self._newest(self.trusted),
+            trusted=self.trusted.newest,
         )  # fmt: skip
         tables = list(self.content(wanted, verify=False))
         ids = _names(tables)
@@ -113,10 +113,6 @@ class Lake:
                 "since": min((since for since, _ in spans), default=""), "until": max((until for _, until in spans), default=""),
             }
         )  # fmt: skip
-
-    def _newest(self, table: Table) -> int | None:
-        opened = table.open()
-        return opened.version() if opened else None
 
     def content(
         self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None, also: tuple[str, ...] = ()
@@ -156,8 +152,7 @@ class Lake:
 
     def labels(self) -> Labels | None:
         """The newest outcomes."""
-        table = self.outcomes.open()
-        return self._labels(table.version()) if table else None
+        return self._labels(self.outcomes.newest)
 
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
         """The rows of a snapshot in the order of their names, which is no file's order.

@@ -120,6 +120,12 @@ class Table:
             self._opened = table
         return table
 
+    @property
+    def newest(self) -> int | None:
+        """The newest version, or None before the first commit."""
+        table = self.open()
+        return table.version() if table else None
+
     def files(self, table: DeltaTable | None) -> list[DataFile]:
         """The data files of an opened table, by name."""
         if table is None:

@@ -81,10 +81,13 @@ class Trust(Workplace):
         return self.use.task.unlearnable(self.use.task.truth(self.lake.frame(table)), TRUSTED)
 
     def _told(self, state: str, rows: int, reason: str) -> dict[str, Any]:
-        opened = self.lake.trusted.open()
         return {
-            "project": self.project, "state": state, "rows": rows, "version": opened.version() if opened else None, "reason": reason,
-        }  # fmt: skip
+            "project": self.project,
+            "state": state,
+            "rows": rows,
+            "version": self.lake.trusted.newest,
+            "reason": reason,
+        }
 
 
 def set_at(lake: Lake, version: int | None) -> int | None:
