@@ -1,0 +1,48 @@
+"""Gates: questions put to a challenger. Each is a frozen config of `project.yaml` whose `judge` gives a verdict.
+
+A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others), a member
+of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
+"""
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from tasks.ml.gates.answers import Calibration, Plausible, Sound
+from tasks.ml.gates.comparison import Baselines, Champion, TrustedSet
+from tasks.ml.gates.evidence import Evidence
+from tasks.ml.gates.verdict import Verdict, outcome
+
+__all__ = [
+    "ALL",
+    "Baselines",
+    "Calibration",
+    "Champion",
+    "Evidence",
+    "Gate",
+    "Plausible",
+    "Sound",
+    "TrustedSet",
+    "Verdict",
+    "judge",
+    "outcome",
+]
+
+Gate = Annotated[Sound | Baselines | Champion | TrustedSet | Calibration | Plausible, Field(discriminator="kind")]
+ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible())
+
+
+def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
+    """Every gate's verdict, in order. Answers that are no probabilities are judged by `sound` alone: no metric is defined on them."""
+    soundness = Sound().judge(evidence)
+    if not soundness.passed and not np.isfinite(evidence.challenger).all():
+        return [
+            soundness,
+            *(
+                Verdict(gate=gate.kind, passed=False, reason="not judged: some answers are no probabilities")
+                for gate in gates
+                if gate.kind != "sound"
+            ),
+        ]
+    return [gate.judge(evidence) for gate in gates]
