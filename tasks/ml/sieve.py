@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
@@ -16,47 +17,66 @@ FINE, KNOWN, BROKEN, CORRECTED = 0, 1, 2, 3
 
 
 @dataclass(frozen=True)
+class Named:
+    """Rows after the contract with what names them.
+
+    Attributes:
+        checked: n rows after the contract.
+        ids: (n, 16) names of the rows; zero where a row is broken by the contract.
+        hashes: (n,) hashes of the keys; likewise.
+    """
+
+    checked: Checked
+    ids: np.ndarray
+    hashes: np.ndarray
+
+    @classmethod
+    def of(cls, contract: Contract, checked: Checked) -> Self:
+        """The names of what the contract lets pass; they depend on nothing but the rows themselves."""
+        count, good = len(checked.broken), np.flatnonzero(checked.broken == 0)
+        ids, hashes = np.zeros((count, SIZE), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
+        if len(good):
+            rows = checked.rows if len(good) == count else checked.rows.take(pa.array(good))
+            ids[good], hashes[good] = row_ids(rows), key_hashes(rows, contract.key)
+        return cls(checked, ids, hashes)
+
+
+@dataclass(frozen=True)
 class Sifted:
     """What became of each row of one chunk.
 
     Attributes:
         fate: (n,) FINE (lands), KNOWN, BROKEN (quarantine), or CORRECTED (lands in the place of an older row).
-        ids: (n, 16) names of the rows; zero where a row is broken by the contract.
-        hashes: (n,) hashes of the keys.
         older: (n, 16) the name of the row that a corrected one replaces.
         reasons: (n,) int32, 0 or 1 + index into `rules`.
         rules: (column, text) of every rule that was broken.
     """
 
     fate: np.ndarray
-    ids: np.ndarray
-    hashes: np.ndarray
     older: np.ndarray
     reasons: np.ndarray
     rules: tuple[tuple[str, str], ...]
 
 
 def sift(
-    contract: Contract, checked: Checked, landed: Find, earlier: Find, replaceable: Callable[[np.ndarray], np.ndarray]
+    contract: Contract, named: Named, landed: Find, earlier: Find, replaceable: Callable[[np.ndarray], np.ndarray]
 ) -> Sifted:
     """Parts one chunk.
 
     Args:
         contract: names the key.
-        checked: the chunk after the contract.
+        named: the chunk after the contract, with what names its rows.
         landed: the keys of the table.
         earlier: the keys of this batch's earlier chunks.
         replaceable: which of these row names, (n, 16), belong to a batch that this one corrects: (n,) bool.
     """
+    checked, ids, hashes = named.checked, named.ids, named.hashes
     rules = (*(tuple(rule) for rule in checked.rules), (contract.key[0], TWICE), (contract.key[0], CLASH))
-    count, reasons = len(checked.broken), checked.broken.copy()
+    reasons = checked.broken.copy()
     fate = np.where(reasons > 0, BROKEN, FINE).astype(np.int8)
-    ids, hashes = np.zeros((count, SIZE), dtype=np.uint8), np.zeros(count, dtype=np.uint64)
-    older = np.zeros((count, SIZE), dtype=np.uint8)
+    older = np.zeros((len(fate), SIZE), dtype=np.uint8)
     good = np.flatnonzero(fate == FINE)
     if len(good):
-        rows = checked.rows if len(good) == count else checked.rows.take(pa.array(good))
-        ids[good], hashes[good] = row_ids(rows), key_hashes(rows, contract.key)
         first = _first_of_its_key(hashes[good])
         _meet(good[first >= 0], ids, ids[good[first[first >= 0]]], fate, reasons, len(rules) - 1)
         for find in (earlier, landed):
@@ -70,7 +90,7 @@ def sift(
                 fate[met[may]], older[met[may]] = CORRECTED, names[there][may]
                 met, names, there = met[~may], names[there][~may], slice(None)
             _meet(met, ids, names[there], fate, reasons, len(rules) - (1 if find is earlier else 0))
-    return Sifted(fate, ids, hashes, older, reasons, rules)
+    return Sifted(fate, older, reasons, rules)
 
 
 def _first_of_its_key(hashes: np.ndarray) -> np.ndarray:

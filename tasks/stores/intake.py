@@ -3,7 +3,7 @@
 import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,7 +18,7 @@ from tasks.config.project import Project
 from tasks.ml.identity import SIZE, as_binary
 from tasks.ml.personal import personal
 from tasks.ml.profile import Profile, Profiler
-from tasks.ml.sieve import BROKEN, CORRECTED, FINE, KNOWN, sift
+from tasks.ml.sieve import BROKEN, CORRECTED, FINE, KNOWN, Named, sift
 from tasks.stores.keys import Keys
 from tasks.stores.lake import QUARANTINE, rows_schema
 from tasks.stores.staging import Stage
@@ -50,8 +50,28 @@ class Account:
     readable: bool = True
 
 
+@dataclass(frozen=True)
+class _Examined:
+    """Rows of one or several batches after the contract.
+
+    Attributes:
+        raw, shaped: as they came, and with the columns that the project derives.
+        named: after the contract; None when something is wrong with all of them.
+        origin: (n,) whose batch each row is of.
+        cut: rows that may be incomplete.
+        problem: what is wrong with all of them.
+    """
+
+    raw: pa.Table
+    shaped: pa.Table
+    named: Named | None
+    origin: np.ndarray
+    cut: np.ndarray
+    problem: str
+
+
 class Intake:
-    """One pass.
+    """One pass. While one chunk is sifted and kept, the next is read and held against the contract in another thread.
 
     Args:
         use: the project.
@@ -78,6 +98,8 @@ class Intake:
         self._profiler = Profiler(use.contract, use.judged_positive)
         self._waiting: list[tuple[pa.Table, int, bool]] = []
         self._waits = 0  # rows in it
+        self._examiner = ThreadPoolExecutor(1, thread_name_prefix="examine")
+        self._coming: Future[_Examined] | None = None
 
     def take(self, batch: int, chunks: Iterator[pa.Table], *, cut: bool = False) -> None:
         """Takes the raw rows of a batch; what is wrong with the batch as a whole goes into its account.
@@ -112,12 +134,13 @@ class Intake:
 
     def profile(self) -> Profile:
         """What the rows that would land look like as a whole."""
-        self._flush()
+        self._finish()
         return self._profiler.result()
 
     def close(self) -> tuple[list[DataFile], list[DataFile]]:
         """Ends the pass; gives the staged files of rows and of quarantine."""
-        self._flush()
+        self._finish()
+        self._examiner.shutdown()
         return self._rows.close(), self._broken.close()
 
     @property
@@ -127,6 +150,7 @@ class Intake:
 
     def abandon(self) -> None:
         """Ends the pass without a result."""
+        self._examiner.shutdown(cancel_futures=True)
         self._rows.abandon()
         self._broken.abandon()
 
@@ -140,38 +164,55 @@ class Intake:
             self._flush()
 
     def _flush(self) -> None:
+        """Has what waits examined, and settles what was examined before."""
         waiting, self._waiting, self._waits = self._waiting, [], 0
-        if not waiting:
-            return
+        coming = self._examiner.submit(self._examine, waiting) if waiting else None
+        examined, self._coming = self._coming, coming
+        if examined is not None:
+            self._settle(examined.result())
+
+    def _finish(self) -> None:
+        """Settles everything that was taken."""
+        self._flush()
+        self._flush()
+
+    def _examine(self, waiting: list[tuple[pa.Table, int, bool]]) -> _Examined:
+        """Holds rows against the contract and names them; touches nothing of the pass."""
         raw = pa.concat_tables([rows for rows, _, _ in waiting]) if len(waiting) > 1 else waiting[0][0]
         sizes = [len(rows) for rows, _, _ in waiting]
         origin = np.repeat([batch for _, batch, _ in waiting], sizes)
-        shaped, problem = self._shaped(raw)
-        if problem:
-            for _, batch, _ in waiting:
-                self.accounts[batch].problem = problem
-            return
-        checked = self.contract.check(shaped, self._now, self.use.reads.decimal)
-        self.extra.update(checked.extra)
         cut = np.cumsum(sizes)[[is_cut for _, _, is_cut in waiting]] - 1
-        sifted = sift(self.contract, checked, self._landed.find, self.seen.find, self._replaceable)
+        shaped, problem = self._shaped(raw)
+        checked = None if problem else self.contract.check(shaped, self._now, self.use.reads.decimal)
+        named = None if checked is None else Named.of(self.contract, checked)
+        return _Examined(raw, shaped, named, origin, cut, problem)
+
+    def _settle(self, examined: _Examined) -> None:
+        """Decides what becomes of each row, keeps it, and counts it."""
+        raw, shaped, named, origin = examined.raw, examined.shaped, examined.named, examined.origin
+        if named is None:
+            for batch in np.unique(origin):
+                self.accounts[batch].problem = examined.problem
+            return
+        self.extra.update(named.checked.extra)
+        sifted = sift(self.contract, named, self._landed.find, self.seen.find, self._replaceable)
         rules = [*sifted.rules, (self.contract.key[0], CUT)]
         fate, reasons = sifted.fate, sifted.reasons
-        fate[cut], reasons[cut] = BROKEN, len(rules)
+        fate[examined.cut], reasons[examined.cut] = BROKEN, len(rules)
         self._count(fate, reasons, rules, origin)
         good = (fate == FINE) | (fate == CORRECTED)
         if good.any():
-            rows, mask = checked.rows, None if good.all() else pa.array(good)
+            rows, mask = named.checked.rows, None if good.all() else pa.array(good)
             rows = rows if mask is None else rows.filter(mask)
             self._profiler.add(rows)
             names = pa.DictionaryArray.from_arrays(pa.array(origin[good], pa.int32()), pa.array(self.batches))
             self._rows.add(
                 pa.table(
-                    [*rows.columns, as_binary(sifted.ids[good]), names.cast(pa.string())],
+                    [*rows.columns, as_binary(named.ids[good]), names.cast(pa.string())],
                     schema=rows_schema(self.contract),
                 )
             )
-            self.seen.add(sifted.hashes[good], sifted.ids[good])
+            self.seen.add(named.hashes[good], named.ids[good])
             self.older.append(sifted.older[fate == CORRECTED])
         bad = np.flatnonzero(fate == BROKEN)
         self._quarantine(raw, shaped, bad, [rules[reason - 1] for reason in reasons[bad]], origin)

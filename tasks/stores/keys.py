@@ -44,9 +44,11 @@ class Keys:
 
     def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each key whether it is here, and the name of its row: (n,) bool and (n, 16) bytes."""
+        here, names = np.zeros(len(hashes), dtype=bool), np.zeros((len(hashes), SIZE), dtype=np.uint8)
+        if not self.runs:
+            return here, names
         order = np.argsort(hashes)
         wanted = hashes[order]
-        here, names = np.zeros(len(hashes), dtype=bool), np.zeros((len(hashes), SIZE), dtype=np.uint8)
         for run in self.runs:
             # mapped for this look-up only, so that the pages of one run are in memory at a time
             keys = np.load(self.folder / f"{run.name}.keys.npy", mmap_mode="r")
