@@ -128,7 +128,7 @@ def _unseen(use: Project, split: SealedParts) -> dict[str, float]:
     """For each column of texts, the share of validation rows whose value train has not; columns without any are left out."""
     texts = [name for name, kind in use.types.items() if kind in {"text", "category"}]
     shares = {
-        name: float((split.validation[name].notna() & ~split.validation[name].isin(split.train[name])).mean())
+        name: float((split.validation[name].notna() & ~split.validation[name].isin(split.train[name].unique())).mean())
         for name in texts
         if len(split.validation)
     }

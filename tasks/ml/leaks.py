@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pandas.util import hash_pandas_object
 from pydantic import BaseModel, Field
 
@@ -12,6 +14,7 @@ from tasks.config.errors import suggestion
 from tasks.ml.contract import NUMERIC, Column, Contract
 from tasks.ml.metrics import Estimate
 
+NUMBERED = r"(?P<number>[0-9]{1,15})[^0-9]*$"  # the last number in a text
 SAMPLE = 200_000  # rows that are looked at for what tells the target; with more, the numbers hardly move
 FEWEST = 20  # rows of either class; with fewer, a perfect order is no surprise
 FOLDS = 5
@@ -167,7 +170,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         if name in {contract.time, contract.target} or holdout.empty:
             return None
         known = holdout[name].notna()
-        share = float((holdout[name].isin(learned[name].dropna()) & known).mean())
+        share = float((holdout[name].isin(learned[name].dropna().unique()) & known).mean())
         if share == 0:
             return None
         said = f"{share:.1%} of {len(holdout):,} holdout rows belong to a '{name}' that was trained on"
@@ -238,9 +241,11 @@ def forms(values: pd.Series, column: Column, *, key: bool = False) -> Iterator[t
         yield " by its order", Grouped(codes, ordered=True)
         yield " by its length", Grouped(texts.str.len().fillna(0).to_numpy(np.int64), ordered=False)
         yield from _text_forms(texts)
-        digits = pd.to_numeric(texts.str.extract(r"(\d{1,15})\D*$")[0], errors="coerce").astype("Float64")
-        if digits.notna().any():
-            yield from _numeric_forms(" by the number in it", _numbers(digits), identifier=True)
+        parted = pc.extract_regex(pa.array(distinct, pa.string()), pattern=NUMBERED)  # ty: ignore[missing-attribute]
+        number = parted.field("number").cast(pa.float64()).to_numpy(zero_copy_only=False)
+        digits = np.append(number, np.nan)
+        if np.isfinite(digits).any():
+            yield from _numeric_forms(" by the number in it", digits[codes], identifier=True)
 
 
 def _numeric_forms(whose: str, numbers: np.ndarray, *, identifier: bool) -> Iterator[tuple[str, Grouped]]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -69,10 +70,11 @@ class Trust(Workplace):
         """Which rows are set apart: (n,) bool. Only those whose label is final."""
         rows, use = self.lake.frame(table), self.use
         made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True))
-        final = pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)])
+        final = pa.array(pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)]))
         unit = use.split.unit(use.contract.key)
-        whole = rows[list(unit)].notna().all(axis=1)
-        return use.trusted.chosen(units(rows, unit), use.search.seed) & (whole & rows[ROW].isin(final)).to_numpy()
+        is_final = pc.is_in(pa.array(rows[ROW]), value_set=final)  # ty: ignore[missing-attribute]
+        known = rows[list(unit)].notna().all(axis=1).to_numpy() & is_final.to_numpy(zero_copy_only=False)
+        return use.trusted.chosen(units(rows, unit), use.search.seed) & known
 
     def _objection(self, table: pa.Table) -> str:
         """Why these rows cannot judge, or nothing."""
