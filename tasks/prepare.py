@@ -11,7 +11,7 @@ from tasks.config.settings import Settings
 from tasks.ml.features import matrix
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
-from tasks.stores.lake import BATCH, ROW, parts
+from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
 
@@ -27,7 +27,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     split = parts(use, snapshot, settings.lake(project))
     prepared = examined(use, split, describe(use, split))
     learned = pd.concat([split.train, split.validation])
-    everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW, BATCH])
+    everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW])
     create_table_artifact(
         contract_table(use.whole, everything), key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
@@ -35,7 +35,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(
-        run, snapshot.name, snapshot.digest, learned.drop(columns=[ROW, BATCH]).head(100), "training", snapshot.rows
+        run, snapshot.name, snapshot.digest, learned.drop(columns=[ROW]).head(100), "training", snapshot.rows
     )
     counted = prepared.rows | {
         name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
@@ -103,10 +103,10 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
 
 def _untunable(use: Project, split: SealedParts) -> str:
     """Why the search could score no model, or nothing: its folds need truths that differ on both sides, and a feature with a value."""
-    newest, target = use.split.at_most(split.train, use.search.rows), use.contract.target
+    some, target = use.split.at_most(split.train, use.search.rows), use.contract.target
     folds = [
         before
-        for before, after in use.split.folds(newest, use.search.folds, target)
+        for before, after in use.split.folds(some, use.search.folds, target)
         if use.task.teaches(use.task.truth(before)) and use.task.teaches(use.task.truth(after))
     ]
     if not folds:

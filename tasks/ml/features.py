@@ -18,10 +18,10 @@ def matrix(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
     >>> matrix(rows, {"c": "category", "a": "int"}).dtypes.astype(str).to_dict()
     {'c': 'str', 'a': 'float64'}
     """
-    return pd.DataFrame({name: _column(rows[name], kind) for name, kind in types.items()}, index=rows.index)
+    return pd.DataFrame({name: _column(rows[name], kind) for name, kind in types.items()}, index=rows.index, copy=False)
 
 
 def _column(values: pd.Series, kind: str) -> pd.Series:
     if kind in NUMERIC:
-        return values.astype("Float64").astype("float64")
+        return values if values.dtype == "float64" else values.astype("Float64").astype("float64")
     return values.astype(MOMENT) if kind == "datetime" else values.astype("string").astype("str")

@@ -72,7 +72,8 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
 
     def read(self, columns: "Mapping[str, Column]", learned: Learned) -> pd.DataFrame:
         """The features of the rows and columns that it learns from."""
-        return learned.features.loc[self.window.rows(learned.times), list(self.columns(columns))]
+        inside, names = self.window.rows(learned.times), list(self.columns(columns))
+        return learned.features[names] if inside.all() else learned.features.loc[inside, names]
 
     def fit(
         self, kind: Kind, columns: "Mapping[str, Column]", learned: Learned, *, seed: int, workers: int = 1

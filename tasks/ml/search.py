@@ -28,6 +28,8 @@ class Search(BaseModel, frozen=True, extra="forbid"):
         default=1, ge=1, le=256, description="processes that search at once; with one it is repeatable"
     )
     rows: int = Field(
-        default=100_000, ge=100, description="at most so many of the training rows, the newest, are used in a trial"
+        default=100_000,
+        ge=100,
+        description="at most so many of the training rows, spread over their whole history, are used in a trial",
     )
     seed: int = 0

@@ -1,7 +1,6 @@
 """Splits: which rows a challenger learns from, which it is tuned on, and which it is judged by."""
 
 import hashlib
-import itertools
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Self
@@ -183,15 +182,24 @@ class TimeSplit(_ByTime, frozen=True):
         return Parts(train, validation, holdout, immature)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
-        """Pairs (earlier rows, the rows right after them), each pair reaching further; the last one ends with the last row."""
+        """Pairs (earlier rows, later rows), each pair reaching further; the last one ends with the last row.
+
+        Between the two lie as many rows as validate: a model that is judged on the holdout learned from rows as far before it, and
+        what is best right after its rows (a short window of time, say) need not be best there.
+        """
         ordered = _ordered(rows, self.column)
-        edges = [max(0, round(len(ordered) * (1 - self.validation * (count - i)))) for i in range(count + 1)]
-        pairs = [(ordered.iloc[:start], ordered.iloc[start:stop]) for start, stop in itertools.pairwise(edges)]
+        step = min(self.validation, 1 / (count + 2))  # the first fold, too, has a step to learn from
+        edges = [round(len(ordered) * (1 - step * (count - i))) for i in range(-1, count + 1)]
+        pairs = [
+            (ordered.iloc[:learned], ordered.iloc[start:stop])
+            for learned, start, stop in zip(edges, edges[1:], edges[2:], strict=False)
+        ]
         return _both_sided(pairs)
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
-        """The newest rows, for a search that cannot use all."""
-        return rows.sort_values(self.column, kind="stable").tail(count)
+        """Every so many-th row by time, for a search that cannot use all: the history keeps its length, which windows ask about."""
+        ordered = rows.sort_values(self.column, kind="stable")
+        return ordered.iloc[np.arange(count) * len(ordered) // count] if len(ordered) > count else ordered
 
 
 class GroupTimeSplit(_ByTime, frozen=True):
@@ -354,7 +362,8 @@ Split = Annotated[
 # -- order and age ------------------------------------------------------------------------------------------------------
 def _ordered(rows: pd.DataFrame, column: str | None) -> pd.DataFrame:
     """The rows by time, or as they came when there is none."""
-    return (rows.sort_values(column, kind="stable") if column else rows).reset_index(drop=True)
+    ordered = column is None or rows[column].is_monotonic_increasing
+    return (rows if ordered else rows.sort_values(column, kind="stable")).reset_index(drop=True)
 
 
 def _matured(rows: pd.DataFrame, column: str | None, days: float) -> tuple[pd.DataFrame, int]:

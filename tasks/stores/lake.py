@@ -155,7 +155,7 @@ class Lake:
         return self._labels(self.outcomes.newest)
 
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
-        """The rows of a snapshot in the order of their names, which is no file's order.
+        """The rows of a snapshot by time and name, which is no file's order; without the batches that they came in.
 
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
@@ -167,11 +167,19 @@ class Lake:
                 f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
                 "damaged. Restore the table from a back-up; nothing is trained on it."
             )
-        order = np.lexsort((ids.view(">u8")[:, 1], ids.view(">u8")[:, 0]))
-        rows = pa.concat_tables([table.drop_columns([ROW]) for table in tables], promote_options="permissive").take(
-            pa.array(order)
-        )
-        return _frame([rows]).assign(**{ROW: pd.array(as_text(ids[order]), dtype="str")})
+        rows = pa.concat_tables([table.drop_columns([ROW, BATCH]) for table in tables], promote_options="permissive")
+        del tables  # a column at a time is put in order and freed: rows need their own memory once, not three times
+        order, columns = pa.array(self._order(rows, ids)), dict[str, pd.Series]()
+        for name in rows.column_names:
+            columns[name] = rows[name].take(order).to_pandas(types_mapper=NULLABLE.get)
+            rows = rows.drop_columns([name])
+        return pd.DataFrame(columns | {ROW: pd.array(as_text(ids[order]), dtype="str")}, copy=False)
+
+    def _order(self, rows: pa.Table, ids: np.ndarray) -> np.ndarray:
+        """Positions of rows by time, and by name where that is the same."""
+        words, time = ids.view(">u8"), self.landed.time
+        instants = rows[time].cast(pa.int64()).fill_null(0).to_numpy() if time else np.zeros(len(ids))
+        return np.lexsort((words[:, 1], words[:, 0], instants))
 
     def apart(self, version: int | None) -> pd.DataFrame:
         """The verified rows of a version of the table `trusted`, in the order of their names; without one, none."""
@@ -371,8 +379,14 @@ def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     behind the landed ones, as the project's folder makes them now.
     """
     lake = Lake(use.project, root, use.contract)
-    rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
-    rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
-    labelled = use.labelled(rows)
-    made = use.split.apply(use.completed(rows[labelled].reset_index(drop=True)))
-    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting=int((~labelled).sum()))
+    trusted = lake.apart(snapshot.trusted)
+    rows, waiting = _learnable(use, lake.read(snapshot), trusted)
+    made = use.split.apply(use.completed(rows))
+    pa.default_memory_pool().release_unused()
+    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting)
+
+
+def _learnable(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows that have a label and are not set apart, and how many others wait for theirs."""
+    common, labelled = ~apart(rows, trusted, use.split.unit(use.contract.key)), use.labelled(rows).to_numpy()
+    return rows[common & labelled].reset_index(drop=True), int((common & ~labelled).sum())

@@ -90,6 +90,28 @@ def test_folds_look_forward_only(rows, validation, count):
     assert not folds or ends[-1] == rows["at"].max()
 
 
+@given(size=st.integers(60, 400), validation=st.floats(0.02, 0.4), count=st.integers(1, 5))
+def test_a_fold_is_judged_as_far_ahead_as_the_holdout(size, validation, count):
+    """Between the rows that a fold learns from and those it is scored on lie as many as it is scored on; it always learns from some."""
+    rows = pd.DataFrame({"at": pd.date_range("2020", periods=size, tz="UTC")}).assign(id=range(size))
+    folds = TimeSplit(column="at", validation=validation).folds(rows, count)
+    assert len(folds) == count
+    for before, after in folds:
+        assert before["id"].iloc[0] == 0
+        between = after["id"].iloc[0] - before["id"].iloc[-1] - 1
+        assert abs(between - len(after)) <= 1
+        assert len(after) <= max(size * validation, size / (count + 2)) + 1
+
+
+def test_a_search_that_cannot_use_all_rows_sees_the_whole_history():
+    """Of 1,000 days the 100 that are taken lie evenly from the first to the last tenth."""
+    rows = pd.DataFrame({"at": pd.date_range("2020", periods=1000, tz="UTC")[::-1]}).assign(id=range(1000))
+    taken = TimeSplit(column="at").at_most(rows, 100)["at"]
+    assert taken.is_monotonic_increasing
+    assert set(taken.diff().dropna()) == {pd.Timedelta(days=10)}
+    assert taken.iloc[0] == rows["at"].min()
+
+
 def test_splitting_changes_no_argument():
     """The frame that was handed in stays as it was."""
     rows = pd.DataFrame({"at": pd.date_range("2020", periods=9, tz="UTC")[::-1]})
