@@ -53,9 +53,9 @@ def show(result: dict[str, Any], *, as_json: bool, page: RenderableType | None =
     return REFUSED if result.get("state") in {"refused", "held", "failed"} or result.get("ok") is False else DONE
 
 
-def _something(text: str) -> None:
-    """Refuses an empty text: what goes on record must say something."""
-    if not text.strip():
+def _something(text: str | None) -> None:
+    """Refuses an empty text: what goes on record must say something; an option that was left out is another matter."""
+    if text is not None and not text.strip():
         raise ValueError("Say something: it goes on record.")
 
 

@@ -65,10 +65,9 @@ def _objection(project: str, version: int, newest: Proposal | None, journal: Jou
     """Why nothing can be decided, or nothing."""
     if newest is None:
         return f"nobody was asked about version {version} of {project}: {_instead(project, version, journal)}"
-    if newest.state == "void":
-        return f"the proposal of version {version} is {newest.ended}. `keepfit train {project} --again` makes a new challenger"
     if newest.state != "open":
-        return f"version {version} was {newest.ended}. A decision stands; `keepfit train {project} --again` makes a new challenger"
+        again = f"; `keepfit train {project} --again` makes a new challenger" if newest.state != "approved" else ""
+        return f"{newest.ended}. That stands{again}"
     if not (by.strip() and reason.strip()):
         return "a decision goes on record with who made it and why: give both, by and reason"
     return ""
@@ -127,7 +126,7 @@ def _show(weighed: Weighed, state: str, said: str) -> None:
             project=weighed.project, version=weighed.version, picture=registry.read(run, "report.png"), links=links,
         ),
         key=artifact_key(weighed.project, "approval"),
-        description=f"**{weighed.project}** version {weighed.version} {who or state}{said[:300]}",
+        description=f"**{weighed.project}** version {weighed.version}: {who or 'refused: '}{said[:300]}",
     )  # fmt: skip
     if state != "refused":
         registry.log(run, tags={"keepfit.decision": state, "keepfit.decided_by": weighed.by, "keepfit.decided_why": weighed.reason[:4000]})  # fmt: skip

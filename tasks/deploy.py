@@ -103,7 +103,7 @@ def _undecided(
     if version in {release.version for release in journal.releases(use.project)}:
         return ""
     if waits:
-        return f"version {version} was {waits.ended}; {again}"
+        return f"{waits.ended}; {again}"
     held = outcome([Verdict.model_validate(verdict) for verdict in trained["detail"]["verdicts"]]) == "held"
     return f"version {version} is held, but nobody was asked to decide; {again}" if held else ""
 

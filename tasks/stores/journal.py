@@ -200,7 +200,10 @@ class Proposal:
     @property
     def ended(self) -> str:
         """How it ended, by whom, when and why, as a clause."""
-        return f"{self.state} by {self.actor} on {(self.at or '')[:19]}: {self.reason}"
+        when = (self.at or "")[:19]
+        if self.state == "void":
+            return f"the proposal of version {self.version} is void since {when}: {self.reason}"
+        return f"version {self.version} was {self.state} by {self.actor} on {when}: {self.reason}"
 
 
 class Journal:
@@ -553,7 +556,7 @@ def _decide(connection: sa.Connection, proposal: int, state: str, *, actor: str,
     mine = PROPOSALS.c.id == proposal
     if _end(connection, mine, state, actor=actor, at=at, reason=reason) != 1:
         found = connection.execute(sa.select(PROPOSALS).where(mine)).mappings().first()
-        said = f"it was {_proposal(found).ended}" if found else "there is no such proposal"
+        said = _proposal(found).ended if found else "there is no such proposal"
         raise ConflictError(f"Proposal {proposal} is not open: {said}. Nothing was changed; look at `keepfit status`.")
     if state == "void":
         return

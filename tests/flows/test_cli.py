@@ -121,8 +121,11 @@ def test_status_counts_the_files_that_wait(alone, tmp_path):
         (["predict", "thyroid"], "--row"),
         (["release", "thyroid", "newest"], "newest"),
         (["status", "--loud"], "--loud"),
+        (["approve", "thyroid", "4"], "--reason"),
+        (["reject", "thyroid", "4", "--reason", " "], "--reason. Say something"),
+        (["reject", "thyroid", "4", "--reason", "why", "--by", ""], "--by. Say something"),
     ],
-    ids=["command", "argument", "option", "number", "flag"],
+    ids=["command", "argument", "option", "number", "flag", "no reason", "empty reason", "empty name"],
 )
 def test_misuse_ends_with_2_and_names_what_is_wrong(alone, words, named):
     """An unknown word or option, a missing or unreadable argument: exit code 2, one line, the way to the help."""

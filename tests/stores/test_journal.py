@@ -352,7 +352,10 @@ def test_another_champion_makes_open_proposals_void(journal: Journal):
     states = {each.id: each.state for each in journal.proposals()}
     assert states == {waiting.id: "void", decided.id: "rejected", other.id: "open"}
     ended = journal.proposals("p", version=2)[0].ended
-    assert ended == "void by a on 2026-01-01T00:00:00: the champion is another one: version 4 was released"
+    assert (
+        ended
+        == "the proposal of version 2 is void since 2026-01-01T00:00:00: the champion is another one: version 4 was released"
+    )
 
 
 def test_a_version_that_is_proposed_again_waits_once(journal: Journal):
