@@ -66,11 +66,22 @@ def repeated(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**again)
 
 
-def drop(stack: Stack, name: str, frame: pd.DataFrame) -> None:
+def drop(stack: Stack, files: dict[str, pd.DataFrame]) -> None:
+    """Files that arrive in the same moment."""
     folder = stack.settings.inbox(NAME)
     folder.mkdir(parents=True, exist_ok=True)
-    frame.to_csv(folder / f".{name}", index=False)
-    (folder / f".{name}").rename(folder / name)
+    for name, frame in files.items():
+        frame.to_csv(folder / f".{name}", index=False)
+    for name in files:
+        (folder / f".{name}").rename(folder / name)
+
+
+def decided(version: int, decision: str, by: str, reason: str) -> dict[str, Any]:
+    """What the form in Prefect leads to."""
+    from flows.runs import start, wait
+
+    form = {"project": NAME, "version": version, "decision": decision, "by": by, "reason": reason}
+    return wait(start("approve", form), print)
 
 
 def journal(stack: Stack) -> Journal:
@@ -130,19 +141,23 @@ def champion(stack: Stack) -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def project(stack: Stack) -> Iterator[Stack]:
-    """A project on the running stack whose first batch has led to a champion."""
+    """A project on the running stack whose first version a person approved, because the project said so; from then on it releases by itself."""
     from prefect.client.orchestration import get_client
 
     from flows.deployments import deploy
 
-    folder = stack.settings.projects / NAME
+    folder, names = stack.settings.projects / NAME, list[str]()
     folder.mkdir()
-    (folder / "project.yaml").write_text(YAML)
     try:
-        names = [name for name in deploy(stack.settings) if name.endswith(f"/{NAME}")]
-        drop(stack, "first.csv", rows(0, 2000))
+        (folder / "project.yaml").write_text(YAML + "release: {by: person}\n")
+        names += [name for name in deploy(stack.settings) if name.endswith(f"/{NAME}")]
+        drop(stack, {"first.csv": rows(0, 2000)})
         first = ended(stack, 0)
-        assert (first["state"], first["version"]) == ("released", 1), first["reason"]
+        assert (first["state"], first["version"]) == ("registered", 1), first["reason"]
+        assert journal(stack).champion(NAME) is None
+        assert [each.version for each in journal(stack).proposals(NAME, state="open")] == [1]
+        assert decided(1, "approve", "carl", "the first one")["state"] == "approved"
+        (folder / "project.yaml").write_text(YAML)
         yield stack
     finally:
         shutil.rmtree(folder)
@@ -153,8 +168,8 @@ def project(stack: Stack) -> Iterator[Stack]:
 
 def test_i_22_poison_that_is_dropped_is_held_with_its_reason(project: Stack):
     """Labels inverted, a segment forced, a hundredfold under new keys: no row lands, nothing is trained, the reason names it."""
-    for attack in (inverted, forced, repeated):
-        drop(project, f"{attack.__name__}.csv", attack(rows(2000, 3000)))
+    attacks = (inverted, forced, repeated)
+    drop(project, {f"{attack.__name__}.csv": attack(rows(2000, 3000)) for attack in attacks})
     names = {"inverted.csv": "inverted", "forced.csv": "where part is x", "repeated.csv": "repeat"}
     batches = until(lambda: found if len(found := journal(project).batches(NAME, names)) == 3 else None, 90, "landings")
     for batch in batches:
@@ -166,8 +181,6 @@ def test_i_22_poison_that_is_dropped_is_held_with_its_reason(project: Stack):
 
 def test_i_22_a_challenger_that_learned_poison_waits_for_a_person(project: Stack, tmp_path: Path):
     """Somebody swears that the inverted batch is right: the trusted set disagrees, the version is held, and the form rejects it."""
-    from flows.runs import start, wait
-
     inverted(rows(2000, 6000)).to_csv(tmp_path / "sworn.csv", index=False)
     code, said = keepfit("land", NAME, str(tmp_path / "sworn.csv"), "--accept", "a new laboratory")
     assert (code, said["state"]) == (0, "landed"), said
@@ -187,8 +200,7 @@ def test_i_22_a_challenger_that_learned_poison_waits_for_a_person(project: Stack
     code, said = keepfit("release", NAME, "2", "--reason", "I insist")
     assert (code, said["state"]) == (1, "refused")
     assert proposal["approve"] in said["reason"]
-    form = {"project": NAME, "version": 2, "decision": "reject", "by": "anna", "reason": "the labels are inverted"}
-    result = wait(start("approve", form), print)
+    result = decided(2, "reject", "anna", "the labels are inverted")
     assert (result["state"], result["reason"]) == ("rejected", "version 1 stays champion")
     assert champion(project) == (1, 1)
     assert waiting() == []
