@@ -66,14 +66,11 @@ def repeated(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(**again)
 
 
-def drop(stack: Stack, files: dict[str, pd.DataFrame]) -> None:
-    """Files that arrive in the same moment."""
+def drop(stack: Stack, name: str, frame: pd.DataFrame) -> None:
     folder = stack.settings.inbox(NAME)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, frame in files.items():
-        frame.to_csv(folder / f".{name}", index=False)
-    for name in files:
-        (folder / f".{name}").rename(folder / name)
+    frame.to_csv(folder / f".{name}", index=False)
+    (folder / f".{name}").rename(folder / name)
 
 
 def decided(version: int, decision: str, by: str, reason: str) -> dict[str, Any]:
@@ -151,7 +148,7 @@ def project(stack: Stack) -> Iterator[Stack]:
     try:
         (folder / "project.yaml").write_text(YAML + "release: {by: person}\n")
         names += [name for name in deploy(stack.settings) if name.endswith(f"/{NAME}")]
-        drop(stack, {"first.csv": rows(0, 2000)})
+        drop(stack, "first.csv", rows(0, 2000))
         first = ended(stack, 0)
         assert (first["state"], first["version"]) == ("registered", 1), first["reason"]
         assert journal(stack).champion(NAME) is None
@@ -168,13 +165,12 @@ def project(stack: Stack) -> Iterator[Stack]:
 
 def test_i_22_poison_that_is_dropped_is_held_with_its_reason(project: Stack):
     """Labels inverted, a segment forced, a hundredfold under new keys: no row lands, nothing is trained, the reason names it."""
-    attacks = (inverted, forced, repeated)
-    drop(project, {f"{attack.__name__}.csv": attack(rows(2000, 3000)) for attack in attacks})
-    names = {"inverted.csv": "inverted", "forced.csv": "where part is x", "repeated.csv": "repeat"}
-    batches = until(lambda: found if len(found := journal(project).batches(NAME, names)) == 3 else None, 90, "landings")
-    for batch in batches:
+    for attack, word in ((inverted, "inverted"), (forced, "where part is x"), (repeated, "repeat")):
+        name = f"{attack.__name__}.csv"
+        drop(project, name, attack(rows(2000, 3000)))
+        (batch,) = until(lambda name=name: journal(project).batches(NAME, [name]), 90, f"the landing of {name}")
         assert (batch["state"], batch["landed"]) == ("held", 0)
-        assert names[batch["name"]] in batch["reason"]
+        assert word in batch["reason"]
     assert len(journal(project).trainings(NAME)) == 1
     assert champion(project) == (1, 1)
 
@@ -203,15 +199,15 @@ def test_i_22_a_challenger_that_learned_poison_waits_for_a_person(project: Stack
     result = decided(2, "reject", "anna", "the labels are inverted")
     assert (result["state"], result["reason"]) == ("rejected", "version 1 stays champion")
     assert champion(project) == (1, 1)
-    assert waiting() == []
+    assert journal(project).proposals(NAME, state="open") == []
     assert journal(project).trainings(NAME)[1]["reason"].endswith("; rejected by anna: the labels are inverted")
     told = page(f"{NAME}-approval")
     assert "data:image/png;base64," in told
     assert "| trusted | **a person decides** |" in told
     assert len(told) < 200_000
-    code, said = keepfit("approve", NAME, "2", "--reason", "but I like it")
-    assert (code, said["state"]) == (1, "refused")
-    assert "version 2 was rejected by anna on " in said["reason"]
+    result = decided(2, "approve", "bert", "but I like it")
+    assert result["state"] == "refused"
+    assert "version 2 was rejected by anna on " in result["reason"]
     until(lambda: {("held", 2), ("rejected", 2)} <= set(events()), 60, "the events")
 
 
