@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.deploy import commit, follow, proclaim, rehearse
+from tasks.deploy import BY_HAND, commit, follow, proclaim, rehearse
 
 
 @flow(
@@ -16,7 +16,7 @@ from tasks.deploy import commit, follow, proclaim, rehearse
 def release(
     project: str,
     version: int,
-    reason: str = "by hand",
+    reason: str = BY_HAND,
     actor: str = "somebody in the Prefect UI",
     proposal: int | None = None,
 ) -> dict[str, Any]:

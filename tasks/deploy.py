@@ -20,6 +20,7 @@ from tasks.stores import bundles, proposals
 from tasks.stores.journal import Journal, Proposal, Release
 from tasks.stores.registry import Registry
 
+BY_HAND = "by hand"  # the reason of whoever gave none
 PATIENCE = 20.0  # seconds that the servers have to follow
 
 
@@ -44,7 +45,7 @@ def rehearse(project: str, version: int, reason: str, actor: str, proposal: int 
     champion = journal.champion(project)
     trained = next((row for row in reversed(journal.trainings(project)) if row["version"] == version), None)
     waits = next(reversed(journal.proposals(project, version=version)), None)
-    approves = waits is not None and waits.id == proposal
+    approves = waits is not None and waits.id == proposal and reason.strip() not in {"", BY_HAND}
     refused = (
         (_void(use, waits, actor, journal, settings) if waits and approves and waits.state == "open" else "")
         or _objection(use, version, trained["detail"] if trained else None, champion)

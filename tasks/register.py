@@ -74,7 +74,7 @@ def register(
         resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
     )  # fmt: skip
     digests = (
-        proposals.digests(use, journal, detail["digest"], scores.champion_version, training.rows, verdicts)
+        proposals.digests(use, journal, detail["digest"], scores.champion_version, training.rows, detail["verdicts"])
         if decision.state in WAITING
         else None
     )

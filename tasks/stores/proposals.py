@@ -1,11 +1,11 @@
 """Proposals: what a person decides about when a version waits, by digest; and what of it is not as it was any more."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.gates import Verdict
 from tasks.ml.identity import digest
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Proposal
@@ -20,7 +20,12 @@ WORDS = {
 
 
 def digests(
-    use: Project, journal: Journal, bundle: str, champion: int | None, snapshot: Snapshot, verdicts: Sequence[Verdict]
+    use: Project,
+    journal: Journal,
+    bundle: str,
+    champion: int | None,
+    snapshot: Snapshot,
+    verdicts: Sequence[dict[str, Any]],
 ) -> dict[str, str]:
     """What a person decides about, by name, at the end of a training.
 
@@ -30,7 +35,7 @@ def digests(
         bundle: the challenger's digest.
         champion: the version that it was compared with, if any.
         snapshot: what it was made from.
-        verdicts: what every gate said.
+        verdicts: what every gate said, as the journal keeps it.
     """
     compared = [release.digest for release in journal.releases(use.project) if release.version == champion]
     return {
@@ -39,9 +44,9 @@ def digests(
     }  # fmt: skip
 
 
-def report(verdicts: Sequence[Verdict]) -> str:
-    """The digest of what every gate said."""
-    return digest([verdict.model_dump(mode="json") for verdict in verdicts])
+def report(verdicts: Sequence[dict[str, Any]]) -> str:
+    """The digest of what every gate said, as the journal keeps it."""
+    return digest(list(verdicts))
 
 
 def changed(use: Project, proposal: Proposal, journal: Journal, settings: Settings) -> list[str]:
@@ -52,9 +57,9 @@ def changed(use: Project, proposal: Proposal, journal: Journal, settings: Settin
     """
     then, now = proposal.digests, _now(use, proposal, journal, settings)
     return [
-        f"{WORDS.get(name, name)} ({then.get(name, NOBODY)[:12]} then, {now.get(name, NOBODY)[:12]} now)"
-        for name in now.keys() | then.keys()
-        if then.get(name) != now.get(name)
+        f"{words} ({then[name][:12]} then, {now[name][:12]} now)"
+        for name, words in WORDS.items()
+        if then[name] != now[name]
     ]
 
 
@@ -64,7 +69,7 @@ def _now(use: Project, proposal: Proposal, journal: Journal, settings: Settings)
     altered = bundles.altered(settings.bundles(use.project) / str(proposal.version), proposal.digests["bundle"])
     return {
         "bundle": altered or proposal.digests["bundle"], "champion": champion.digest if champion else NOBODY, "configuration": use.digest,
-        "snapshot": _snapshot(use, trained["rows"], settings), "report": report([Verdict.model_validate(each) for each in trained["detail"]["verdicts"]]),
+        "snapshot": _snapshot(use, trained["rows"], settings), "report": report(trained["detail"]["verdicts"]),
     }  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def held(home: Path, monkeypatch: pytest.MonkeyPatch) -> Proposal:
     detail = {
         "value": 0.9, "low": 0.8, "high": 0.95, "run": run, "verdicts": [verdict.model_dump() for verdict in verdicts]
     }  # fmt: skip
-    asked = proposals.digests(use, journal, row["detail"]["digest"], None, lake()[1], verdicts)
+    asked = proposals.digests(use, journal, row["detail"]["digest"], None, lake()[1], detail["verdicts"])
     journal.end_training(
         row["id"], state="held", reason="the sets disagree", at=NOW, version=1, detail=row["detail"] | detail, digests=asked
     )  # fmt: skip
@@ -70,10 +70,10 @@ def weigh(decision: decide.Word = "approve", version: int = 1, by: str = "anna",
     return decide.weigh.fn(NAME, version, decision, by, reason)
 
 
-def rehearse(proposal: int | None = None, version: int = 1) -> deploy.Plan:
+def rehearse(proposal: int | None = None, reason: str = "looked") -> deploy.Plan:
     """What a release of the version would do; with a proposal as its approval."""
     with disable_run_logger():
-        return deploy.rehearse.fn(NAME, version, "looked", "anna", proposal)
+        return deploy.rehearse.fn(NAME, 1, reason, "anna", proposal)
 
 
 def now(proposal: Proposal) -> Proposal:
@@ -143,6 +143,7 @@ def test_a_release_points_to_the_approval(held: Proposal):
     assert waiting.startswith("version 1 waits for a person since 2026-03-02T01:02:03: the sets disagree. Say ")
     assert f"`keepfit approve {NAME} 1 --reason TEXT`" in waiting
     assert rehearse(held.id + 1).refused == waiting
+    assert rehearse(held.id, reason="by hand").refused == waiting  # the form of `release` with the number filled in
     journal().decide(held.id, "rejected", actor="bert", at=NOW, reason="no")
     assert rehearse().refused.startswith("version 1 was rejected by bert on 2026-03-02T01:02:03: no; `keepfit train")
 
@@ -167,7 +168,7 @@ def test_a_version_that_passed_every_gate_waits_where_the_project_says_so(held: 
     """`release: {by: person}` leaves a registered version with a proposal: the same door, the same refusals."""
     (row,) = journal().trainings(NAME)
     fine = [verdict | {"passed": True} for verdict in row["detail"]["verdicts"]]
-    asked = held.digests | {"report": proposals.report([Verdict.model_validate(each) for each in fine])}
+    asked = held.digests | {"report": proposals.report(fine)}
     journal().end_training(
         row["id"], state="registered", reason="good", at=NOW, detail=row["detail"] | {"verdicts": fine}, digests=asked
     )  # fmt: skip
