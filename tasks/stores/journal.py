@@ -539,13 +539,14 @@ class Journal:
 
 def _propose(connection: sa.Connection, training: int, digests: dict[str, str]) -> None:
     """Opens a proposal for a training's version; an open one of the same version gives way."""
-    columns = (TRAININGS.c[name] for name in ("project", "version", "reason", "at"))
+    columns = (TRAININGS.c[name] for name in ("project", "version", "state", "reason", "at"))
     made = connection.execute(sa.select(*columns).where(TRAININGS.c.id == training)).mappings().one()
+    why = made["reason"] if made["state"] == "held" else f"every gate passed: {made['reason']}"
     same = (PROPOSALS.c.project == made["project"], PROPOSALS.c.version == made["version"])
     _void(connection, *same, actor=f"training {training}", at=made["at"], reason="the version was proposed again")
     connection.execute(
         PROPOSALS.insert().values(
-            project=made["project"], version=made["version"], training=training, since=made["at"], why=made["reason"],
+            project=made["project"], version=made["version"], training=training, since=made["at"], why=why,
             digests=json.dumps(digests), state="open",
         )
     )  # fmt: skip

@@ -1,5 +1,6 @@
 """The command: light to start, one line for what went wrong, an exit code for each kind of end."""
 
+import datetime as dt
 import errno
 import json
 import os
@@ -66,6 +67,27 @@ def test_status_imports_nothing_heavy_beside_a_journal(alone, tmp_path):
     done = command(alone, "status", "--json", before=("-c", WATCHED))
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "heavy:"
+
+
+def test_status_lists_what_waits_for_a_person(alone, tmp_path):
+    """Version, age in seconds, why, and both commands, for a person too; as light as before, also for a project whose folder is gone."""
+    journal, begun = Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}"), dt.datetime.now(dt.UTC)
+    number = journal.start_training(project="gone", trigger="t", event=False, snapshot="s", config="c", at=begun)
+    since = begun - dt.timedelta(days=2)
+    journal.end_training(number, state="held", reason="the sets disagree", at=since, version=4, digests={"bundle": "b"})
+    done = command(alone, "status", "--json", before=("-c", WATCHED))
+    assert done.stderr.splitlines()[-1] == "heavy:"
+    (waiting,) = (row["proposals"] for row in json.loads(done.stdout)["projects"] if row["project"] == "gone")
+    assert 2 * 86400 <= waiting[0].pop("age") < 2 * 86400 + 600
+    assert waiting == [
+        {
+            "version": 4, "since": since.isoformat(), "why": "the sets disagree",
+            "approve": "keepfit approve gone 4 --reason TEXT", "reject": "keepfit reject gone 4 --reason TEXT",
+        }
+    ]  # fmt: skip
+    lines = command(alone, "status").stdout.splitlines()
+    (line,) = (line for line in lines if "keepfit approve gone 4 --reason TEXT" in line)
+    assert "2 days" in line
 
 
 def test_the_watch_would_notice(alone):

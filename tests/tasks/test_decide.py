@@ -173,6 +173,7 @@ def test_a_version_that_passed_every_gate_waits_where_the_project_says_so(held: 
         row["id"], state="registered", reason="good", at=NOW, detail=row["detail"] | {"verdicts": fine}, digests=asked
     )  # fmt: skip
     newest = journal().proposals(NAME)[-1]
+    assert newest.why == "every gate passed: good"
     assert rehearse().refused.startswith("version 1 waits for a person since ")
     deploy.commit.fn(rehearse(newest.id))
     assert now(newest).state == "approved"
