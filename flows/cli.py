@@ -14,6 +14,7 @@ from rich.table import Table
 
 from flows import stack
 from tasks.config.errors import BatchError, KeepfitError, suggestion
+from tasks.config.names import approval
 from tasks.config.settings import Settings
 
 DONE, REFUSED, MISUSE = 0, 1, 2
@@ -32,6 +33,7 @@ for part in (contract, data, quarantine):
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")
 ]
+Said = Annotated[str, Parameter(validator=lambda _type, text: _something(text))]
 logs = Console(stderr=True, highlight=False)
 
 
@@ -49,6 +51,12 @@ def show(result: dict[str, Any], *, as_json: bool, page: RenderableType | None =
         console = Console(highlight=False)
         console.print(shown, markup=False, soft_wrap=isinstance(shown, str))
     return REFUSED if result.get("state") in {"refused", "held", "failed"} or result.get("ok") is False else DONE
+
+
+def _something(text: str | None) -> None:
+    """Refuses an empty text: what goes on record must say something; an option that was left out is another matter."""
+    if text is not None and not text.strip():
+        raise ValueError("Say something: it goes on record.")
 
 
 def _lines(result: dict[str, Any]) -> str:
@@ -86,13 +94,15 @@ def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int
 
 @app.command(group=STACK)
 def status(*, as_json: Json = False) -> int:
-    """Services, champions, batches and the last training of every project."""
+    """Services, champions, batches, the last training of every project, and what waits for a person."""
     result = _status(Settings())
     if as_json:
         return show(result, as_json=True)
     console = Console(highlight=False)
     console.print(_service_table(result["services"]))
     console.print(_project_table(result["projects"]))
+    if waiting := [(row["project"], each) for row in result["projects"] for each in row["proposals"]]:
+        console.print(_proposal_table(waiting))
     return DONE
 
 
@@ -450,12 +460,51 @@ def train(
 
 @app.command(group=MODELS)
 def release(project: str, version: int, *, reason: str = "by hand", as_json: Json = False) -> int:
-    """Make a registered version champion, if every configured gate passed it; one that is held needs a --reason."""
+    """Make a registered version champion, if every configured gate passed it; one that waits for a person is released by `approve`."""
     settings = connect()
     from flows.runs import run
 
     parameters = {"project": project, "version": version, "reason": reason, "actor": settings.actor}
     return show(run("release", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=MODELS)
+def approve(project: str, version: int, *, reason: Said, by: Said | None = None, as_json: Json = False) -> int:
+    """Approve a version that waits for a person, and release it.
+
+    It waits because a gate holds it, or because the project says `release: {by: person}`. What has changed since it began to
+    wait – the model's files, the champion, the configuration, the rows, the verdicts – makes the proposal void.
+
+    Args:
+        project: The project.
+        version: The version; `keepfit status` lists what waits.
+        reason: Why; goes on record.
+        by: Who decides; by default who is logged in. Goes on record.
+    """
+    return _decide("approve", project, version, reason, by, as_json=as_json)
+
+
+@app.command(group=MODELS)
+def reject(project: str, version: int, *, reason: Said, by: Said | None = None, as_json: Json = False) -> int:
+    """Reject a version that waits for a person; the champion stays.
+
+    Args:
+        project: The project.
+        version: The version; `keepfit status` lists what waits.
+        reason: Why; goes on record.
+        by: Who decides; by default who is logged in. Goes on record.
+    """
+    return _decide("reject", project, version, reason, by, as_json=as_json)
+
+
+def _decide(decision: str, project: str, version: int, reason: str, by: str | None, *, as_json: bool) -> int:
+    settings = connect()
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    parameters = {"project": project, "version": version, "decision": decision, "by": by or settings.actor, "reason": reason}  # fmt: skip
+    return show(run("approve", parameters, settings, say), as_json=as_json)
 
 
 @app.command(group=MODELS)
@@ -558,6 +607,7 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "erased": 0,
             },
             "last_train": None,
+            "proposals": [],
         }
         return {
             "services": stack.services(settings),
@@ -566,7 +616,7 @@ def _status(settings: Settings) -> dict[str, Any]:
             ],
         }
     journal, live = Journal(settings.journal()), served(settings)
-    champions = journal.champions()
+    champions, asked = journal.champions(), journal.proposals(state="open")
     return {
         "services": stack.services(settings),
         "projects": [
@@ -576,9 +626,10 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "serving": {"version": live[name]} if name in live else None,
                 "batches": journal.totals(name),
                 "last_train": _last(journal.trainings(name)),
+                "proposals": [_proposed(each) for each in asked if each.project == name],
                 "waiting": _waiting(settings, name),
             }
-            for name in sorted({*settings.project_names(), *champions})
+            for name in sorted({*settings.project_names(), *champions, *(each.project for each in asked)})
         ],
     }  # fmt: skip
 
@@ -605,6 +656,24 @@ def _champion(release: Any) -> dict[str, Any] | None:
 
 def _last(trainings: list[dict[str, Any]]) -> dict[str, Any] | None:
     return {name: trainings[-1][name] for name in ("state", "reason", "trigger", "at")} if trainings else None
+
+
+def _proposed(proposal: Any) -> dict[str, Any]:
+    """What waits for a person, since when in seconds, and the commands that decide."""
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(proposal.since)
+    command = approval(proposal.project, proposal.version)
+    return {
+        "version": proposal.version, "since": proposal.since, "age": round(age.total_seconds()), "why": proposal.why,
+        "approve": command, "reject": command.replace(" approve ", " reject ", 1),
+    }  # fmt: skip
+
+
+def _proposal_table(waiting: list[tuple[str, dict[str, Any]]]) -> Table:
+    table = Table("project", "waits", "for", "why", "a person says, or `reject`", box=None)
+    for project, each in waiting:
+        age = str(dt.timedelta(seconds=each["age"]))
+        table.add_row(project, f"version {each['version']}", age, each["why"], each["approve"])
+    return table
 
 
 def _service_table(services: list[dict[str, Any]]) -> Table:

@@ -9,11 +9,12 @@ from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
 from prefect.schedules import Cron, Schedule
 
+from flows.approve import approve
 from flows.fetch import fetch
 from flows.land import land
 from flows.release import release
 from flows.train import train
-from tasks.config.names import resource
+from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import code
 from tasks.config.settings import Settings
@@ -25,11 +26,12 @@ ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrateg
 
 
 def declared(use: Project) -> list[RunnerDeployment]:
-    """The deployments of one project: `land/<p>`, `train/<p>`, `release/<p>`, and `fetch/<p>` when it declares sources."""
+    """The deployments of one project: `land/<p>`, `train/<p>`, `release/<p>`, `approve/<p>`, and `fetch/<p>` when it declares sources."""
     return [
         _deployment(land, use, f"Lands one file of {use.project} under its contract."),
         _deployment(train, use, f"Retrains {use.project}: {_when(use)}.", schedules=_schedules(use), triggers=_triggers(use)),
         _deployment(release, use, f"Makes a version of {use.project} champion."),
+        _deployment(approve, use, f"Approves or rejects a version of {use.project} that waits for a person; the newest decision's artifact `{artifact_key(use.project, 'decision')}` shows what it is."),
         *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
     ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.deploy import commit, follow, proclaim, rehearse
+from tasks.deploy import BY_HAND, commit, follow, proclaim, rehearse
 
 
 @flow(
@@ -14,17 +14,22 @@ from tasks.deploy import commit, follow, proclaim, rehearse
     result_serializer="json",
 )
 def release(
-    project: str, version: int, reason: str = "by hand", actor: str = "somebody in the Prefect UI"
+    project: str,
+    version: int,
+    reason: str = BY_HAND,
+    actor: str = "somebody in the Prefect UI",
+    proposal: int | None = None,
 ) -> dict[str, Any]:
-    """Makes a registered version champion, if every configured gate has passed it.
+    """Makes a registered version champion, if every configured gate has passed it and no person must decide first.
 
     Args:
         project: The project whose champion changes.
         version: The registered version, as MLflow counts.
         reason: Why; stands in the journal.
         actor: Who does it; stands in the journal.
+        proposal: Leave it empty; `approve` says here what it approves.
     """
-    plan = rehearse(project, version, reason, actor)
+    plan = rehearse(project, version, reason, actor, proposal)
     if plan.refused:
         return proclaim(plan, "")
     commit(plan)

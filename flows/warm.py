@@ -107,6 +107,7 @@ def _load() -> None:
         "sklearn.linear_model",
         "matplotlib.backends.backend_agg",
         "mlflow.data",
+        "flows.approve",
         "flows.fetch",
         "flows.land",
         "flows.train",

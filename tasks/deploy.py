@@ -11,13 +11,13 @@ from prefect.events import emit_event
 from pydantic import BaseModel
 
 from tasks.config.errors import KeepfitError
-from tasks.config.names import resource
+from tasks.config.names import approval, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.gates import Verdict, outcome
 from tasks.serving.champion import Champion
-from tasks.stores import bundles
-from tasks.stores.journal import Journal, Release
+from tasks.stores import bundles, proposals
+from tasks.stores.journal import Journal, Proposal, Release
 from tasks.stores.registry import Registry
 
 BY_HAND = "by hand"  # the reason of whoever gave none
@@ -25,22 +25,32 @@ PATIENCE = 20.0  # seconds that the servers have to follow
 
 
 class Plan(BaseModel, frozen=True, arbitrary_types_allowed=True):
-    """A release that may happen, or the reason why it may not."""
+    """A release that may happen, or the reason why it may not; `proposal` is the one that it approves."""
 
     project: str
+    proposal: int | None = None
     release: Release | None = None
     previous: int | None = None
     refused: str = ""
 
 
 @task(name="rehearse", cache_policy=NO_CACHE)
-def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
-    """Asks the journal whether the version may be released, then verifies, loads and queries its bundle as the server will."""
+def rehearse(project: str, version: int, reason: str, actor: str, proposal: int | None = None) -> Plan:
+    """Asks the journal whether the version may be released, then verifies, loads and queries its bundle as the server will.
+
+    A proposal that is not about what is there any more becomes void.
+    """
     settings = Settings()
     use, journal = Project.named(project, settings), Journal(settings.journal())
     champion = journal.champion(project)
     trained = next((row for row in reversed(journal.trainings(project)) if row["version"] == version), None)
-    refused = _objection(use, version, trained["detail"] if trained else None, champion, reason)
+    waits = next(reversed(journal.proposals(project, version=version)), None)
+    approves = waits is not None and waits.id == proposal and reason.strip() not in {"", BY_HAND}
+    refused = (
+        (_void(use, waits, actor, journal, settings) if waits and approves and waits.state == "open" else "")
+        or _objection(use, version, trained["detail"] if trained else None, champion)
+        or _undecided(use, journal, trained or {}, waits, approves=approves)
+    )
     if refused or trained is None:
         return Plan(project=project, refused=refused)
     detail, folder = trained["detail"], settings.bundles(project) / str(version)
@@ -55,10 +65,10 @@ def rehearse(project: str, version: int, reason: str, actor: str) -> Plan:
     get_run_logger().info(
         "version %s of %s: bundle %s verified, loaded and asked", version, project, release.digest[:12]
     )
-    return Plan(project=project, release=release, previous=champion.version if champion else None)
+    return Plan(project=project, proposal=proposal, release=release, previous=champion.version if champion else None)
 
 
-def _objection(use: Project, version: int, detail: dict[str, Any] | None, champion: Release | None, reason: str) -> str:
+def _objection(use: Project, version: int, detail: dict[str, Any] | None, champion: Release | None) -> str:
     """Why a version may not be released, or nothing."""
     if detail is None:
         return f"{use.project} has no version {version} with verdicts on record; train one first"
@@ -67,22 +77,53 @@ def _objection(use: Project, version: int, detail: dict[str, Any] | None, champi
     unasked = [gate.kind for gate in use.gates if gate.kind not in asked]
     if unasked:
         return f"version {version} has no verdict of: {', '.join(unasked)}; train again under the present configuration"
-    failed, judged = [verdict for verdict in verdicts if not verdict.passed], outcome(verdicts)
-    if judged == "refused":
-        return f"version {version} did not pass: {', '.join(verdict.gate for verdict in failed)}"
-    if judged == "held" and reason.strip() in {"", BY_HAND}:
-        return f"version {version} is held: {failed[0].reason}. Whoever releases it says why: --reason"
+    if outcome(verdicts) == "refused":
+        failed = ", ".join(verdict.gate for verdict in verdicts if not verdict.passed)
+        return f"version {version} did not pass: {failed}"
     if champion and champion.version == version:
         return f"version {version} is the champion already, since {champion.at[:19]}"
     return ""
 
 
+def _undecided(
+    use: Project, journal: Journal, trained: dict[str, Any], waits: Proposal | None, *, approves: bool
+) -> str:
+    """Why a version that a person decides about may not be released now, or nothing.
+
+    Args:
+        use: the project.
+        journal: where releases are on record; what was champion once may come back.
+        trained: the training that made the version.
+        waits: the version's newest proposal.
+        approves: this release is the approval of that proposal.
+    """
+    version, again = trained["version"], f"`keepfit train {use.project} --again` makes a new challenger"
+    if waits and waits.state == "open":
+        said = f"version {version} waits for a person since {waits.since[:19]}: {waits.why}. Say `{approval(use.project, version)}`, or reject"
+        return "" if approves else said
+    if version in {release.version for release in journal.releases(use.project)}:
+        return ""
+    if waits:
+        return f"{waits.ended}; {again}"
+    held = outcome([Verdict.model_validate(verdict) for verdict in trained["detail"]["verdicts"]]) == "held"
+    return f"version {version} is held, but nobody was asked to decide; {again}" if held else ""
+
+
+def _void(use: Project, waits: Proposal, actor: str, journal: Journal, settings: Settings) -> str:
+    """Makes a proposal void that is not about what is there any more, and says what changed; else nothing."""
+    if not (changes := proposals.changed(use, waits, journal, settings)):
+        return ""
+    reason = f"changed since {waits.since[:19]}: {', '.join(changes)}"
+    journal.decide(waits.id, "void", actor=actor, at=dt.datetime.now(dt.UTC), reason=reason)
+    return f"the proposal of version {waits.version} is void, {reason}. `keepfit train {use.project} --again` makes a new challenger"
+
+
 @task(name="commit", cache_policy=NO_CACHE)
 def commit(plan: Plan) -> Release:
-    """One database transaction makes the version champion; whoever was slower gets a conflict."""
+    """One database transaction makes the version champion, and its proposal approved; whoever was slower gets a conflict."""
     if plan.release is None:
         raise ValueError(f"nothing to commit: {plan.refused}")
-    return Journal(Settings().journal()).release(plan.release)
+    return Journal(Settings().journal()).release(plan.release, plan.proposal)
 
 
 @task(name="follow", cache_policy=NO_CACHE, retries=2, retry_delay_seconds=2)

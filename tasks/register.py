@@ -1,20 +1,24 @@
 """Register: a challenger that passed becomes a version with lineage, card and verdicts; one that did not leaves its reasons."""
 
 import datetime as dt
+import json
 import re
 import shutil
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 from prefect import Flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
+from prefect.exceptions import ObjectNotFound
 from prefect.states import State
 
-from tasks.config.names import artifact_key, resource
+from tasks.config.names import approval, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import commit, cpu_seconds, lock, pinned
 from tasks.config.settings import Settings
@@ -22,13 +26,14 @@ from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
-from tasks.stores import bundles, footprints
+from tasks.stores import bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
 from tasks.stores.registry import Registry, as_json
 
+WAITING = frozenset({"held", "registered"})  # states in which a person decides about the version
 # what numpy, Python, C++ and Arrow say when they get no memory
 MEMORY = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|malloc of size|realloc of size")
 
@@ -68,7 +73,12 @@ def register(
         snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
         resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
     )  # fmt: skip
-    _end(journal, training, decision, detail)
+    digests = (
+        proposals.digests(use, journal, detail["digest"], scores.champion_version, training.rows, detail["verdicts"])
+        if decision.state in WAITING
+        else None
+    )
+    _end(journal, training, decision, detail, digests)
     _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
     _announce(decision)
     shutil.rmtree(candidate.folder, ignore_errors=True)
@@ -144,7 +154,9 @@ def failure(message: str) -> str:
     )
 
 
-def _end(journal: Journal, training: Training, decision: Decision, detail: dict[str, Any]) -> None:
+def _end(
+    journal: Journal, training: Training, decision: Decision, detail: dict[str, Any], digests: dict[str, str] | None = None
+) -> None:  # fmt: skip
     journal.end_training(
         training.id,
         state=decision.state,
@@ -152,6 +164,7 @@ def _end(journal: Journal, training: Training, decision: Decision, detail: dict[
         at=dt.datetime.now(dt.UTC),
         version=decision.version,
         detail=detail,
+        digests=digests,
     )
 
 
@@ -250,9 +263,11 @@ def _show(
         key=artifact_key(use.project, "report"),
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
+    waits = decision.state in WAITING and decision.version is not None
     page = pages.decision(
-        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
-    )
+        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version,
+        links=links | (_form(use.project, decision.version) if waits else {}), move=approval(use.project, decision.version) if waits else "",
+    )  # fmt: skip
     create_markdown_artifact(
         page,
         key=artifact_key(use.project, "decision"),
@@ -301,8 +316,25 @@ def _headline(verdicts: list[Verdict]) -> str:
     )
 
 
+def _form(project: str, version: int | None) -> dict[str, str]:
+    """The address of the form of `approve/<project>`, filled in with the version, by its name; nothing where it is not deployed."""
+    address = Settings().prefect()
+    if address is None:
+        return {}
+    try:
+        with get_client(sync_client=True) as client:
+            deployment = client.read_deployment_by_name(f"approve/{project}")
+    except ObjectNotFound:
+        return {}
+    filled = quote(json.dumps({"project": project, "version": version}))
+    return {"approve or reject it": f"{address}/deployments/deployment/{deployment.id}/run?parameters={filled}"}
+
+
 def _announce(decision: Decision) -> None:
-    emit_event(
-        event=f"keepfit.model.{'refused' if decision.version is None else 'registered'}", payload=decision.model_dump(mode="json"),
-        resource=resource(decision.project),
-    )  # fmt: skip
+    events = ["refused" if decision.version is None else "registered", *(["held"] if decision.state == "held" else [])]
+    for event in events:
+        emit_event(
+            event=f"keepfit.model.{event}",
+            payload=decision.model_dump(mode="json"),
+            resource=resource(decision.project),
+        )

@@ -1,4 +1,4 @@
-"""Names that outside systems see, and rely on: events' resources, artifacts' keys."""
+"""Names that outside systems see, and rely on: events' resources, artifacts' keys, the words of a command."""
 
 ARRIVED, SENT, LANDED, HELD = (
     ".arrived",
@@ -25,3 +25,12 @@ def artifact_key(project: str, what: str) -> str:
     'card-fraud-report'
     """
     return f"{project.replace('_', '-')}-{what}"
+
+
+def approval(project: str, version: int) -> str:
+    """What a person says who approves a version that waits; `reject` in its place says the opposite.
+
+    >>> approval("thyroid", 4)
+    'keepfit approve thyroid 4 --reason TEXT'
+    """
+    return f"keepfit approve {project} {version} --reason TEXT"

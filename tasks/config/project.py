@@ -49,7 +49,7 @@ class ReleasePolicy(BaseModel, frozen=True, extra="forbid"):
     """What happens to a challenger that passed every gate."""
 
     by: Literal["itself", "person"] = Field(
-        default="itself", description="'person': it is registered and waits for `keepfit release`"
+        default="itself", description="'person': it is registered and waits for `keepfit approve`"
     )
 
 

@@ -1,7 +1,7 @@
 """Where things are: `KEEPFIT_*` environment variables, with defaults that work on one machine."""
 
+import getpass
 import json
-import os
 import socket
 from pathlib import Path
 from typing import Literal
@@ -10,6 +10,17 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def _login() -> str:
+    """Who is logged in, by the environment or by the system's list of users."""
+    try:
+        return getpass.getuser()
+    except (
+        OSError,
+        KeyError,
+    ):  # a container may run under a number that has no name; the kind of error depends on Python
+        return "somebody"
 
 
 class Settings(BaseSettings):
@@ -49,7 +60,7 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     upload_bytes: int = Field(default=1 << 30, ge=1)
     library_skew: Literal["refuse", "accept"] = "refuse"
-    actor: str = Field(default_factory=lambda: f"{os.environ.get('USER', 'somebody')}@{socket.gethostname()}")
+    actor: str = Field(default_factory=lambda: f"{_login()}@{socket.gethostname()}")
 
     def model_post_init(self, _context: object, /) -> None:
         """Makes the folders absolute, so that child processes with another working folder mean the same."""

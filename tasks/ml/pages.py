@@ -82,6 +82,7 @@ def decision(
     version: int | None = None,
     picture: bytes | None = None,
     links: Mapping[str, str] | None = None,
+    move: str = "",
 ) -> str:
     """What became of a challenger and why: headline, verdicts, picture, links.
 
@@ -93,12 +94,14 @@ def decision(
         version: its number; None where it was not registered.
         picture: PNG bytes, from `pictures.report`.
         links: addresses by name; they come from the settings, never from data.
+        move: the command that a person says next.
     """
     name = f"{escaped(project)} version {version}" if version is not None else escaped(project)
     headline = f"## {_capital(escaped(state))}{f': {name}' if name else ''}"
     failed = sum(not verdict.passed for verdict in verdicts)
     count = f"{len(verdicts) - failed} of {len(verdicts)} gates passed." if verdicts else ""
     parts = [headline, " ".join(filter(None, [sentence(reason), count])), verdict_table(verdicts)]
+    parts += [f"A person decides: {code(move)}, or `reject` in place of `approve`."] if move else []
     parts += [embedded(picture, f"Report of {project}")] if picture is not None else []
     parts += [" · ".join(f"[{escaped(text)}]({url})" for text, url in (links or {}).items())]
     return "\n\n".join(filter(None, parts)) + "\n"

@@ -134,6 +134,19 @@ def beside(folder: Path, digest: str, name: str) -> bytes | None:
     return content
 
 
+def altered(folder: Path, digest: str) -> str:
+    """The name of the first file of a bundle whose bytes are not those that were written, or nothing; no model is opened.
+
+    Raises:
+        ArtifactError: a file is missing or cannot be read.
+    """
+    if hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest() != digest:
+        return MANIFEST
+    files = _manifest(folder, digest)["files"]
+    found = {name: hashlib.sha256(_bytes(folder / name, MODEL_BYTES)).hexdigest() for name in files}
+    return next((name for name in files if found[name] != files[name]), "")
+
+
 def computing(folder: Path, digest: str) -> Computing | None:
     """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
 

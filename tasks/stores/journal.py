@@ -1,4 +1,4 @@
-"""The journal: who was champion when, and every batch and training; one database transaction each. The truth that all else follows."""
+"""The journal: who was champion when, every batch, training and proposal; one database transaction each. The truth that all else follows."""
 
 import datetime as dt
 import fcntl
@@ -138,6 +138,22 @@ RELEASES = sa.Table(
     sa.Column("high", sa.Float, nullable=False),
 )
 
+PROPOSALS = sa.Table(
+    "proposals",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("training", sa.Integer, nullable=False, comment="whose challenger it is"),
+    sa.Column("since", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, comment="why a person decides"),
+    sa.Column("digests", sa.Text, nullable=False, comment="JSON: what the person decides about, by name"),
+    sa.Column("state", sa.Text, nullable=False, comment="open | approved | rejected | void"),
+    sa.Column("actor", sa.Text, comment="who decided, or what made it void"),
+    sa.Column("at", sa.Text, comment="when"),
+    sa.Column("reason", sa.Text),
+)
+
 
 @dataclass(frozen=True)
 class Release:
@@ -156,8 +172,42 @@ class Release:
     high: float
 
 
+@dataclass(frozen=True)
+class Proposal:
+    """A version that waits, or waited, for a person.
+
+    Attributes:
+        id: its number; a version that is held again is proposed again.
+        training: the number of the training that made the version.
+        since, why: when and why it began to wait.
+        digests: what the person decides about, by name, as it was then.
+        state: open, approved, rejected, or void: what it was about is not so any more.
+        actor, at, reason: who ended it, when, why; None while it is open.
+    """
+
+    id: int
+    project: str
+    version: int
+    training: int
+    since: str
+    why: str
+    digests: dict[str, str]
+    state: str = "open"
+    actor: str | None = None
+    at: str | None = None
+    reason: str | None = None
+
+    @property
+    def ended(self) -> str:
+        """How it ended, by whom, when and why, as a clause."""
+        when = (self.at or "")[:19]
+        if self.state == "void":
+            return f"the proposal of version {self.version} is void since {when}: {self.reason}"
+        return f"version {self.version} was {self.state} by {self.actor} on {when}: {self.reason}"
+
+
 class Journal:
-    """Batches, trainings and releases in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""
+    """Batches, trainings, proposals and releases in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""
 
     def __init__(self, url: str) -> None:
         parsed = sa.make_url(url)
@@ -248,21 +298,51 @@ class Journal:
         with self.engine.connect() as connection:
             return [Release(**row) for row in connection.execute(query).mappings()]
 
-    def release(self, release: Release) -> Release:
-        """Makes a version champion, if `release.generation` is the next one.
+    def release(self, release: Release, proposal: int | None = None) -> Release:
+        """Makes a version champion, if `release.generation` is the next one; other versions' open proposals are void from then on.
+
+        With the number of a proposal this is its approval: decision and release are one transaction.
 
         Raises:
-            ConflictError: somebody else released in between; nothing was changed.
+            ConflictError: somebody else released or decided in between; nothing was changed.
         """
+        durable.step("release")
         try:
             with self._write() as connection:
-                connection.execute(RELEASES.insert().values(**release.__dict__))
+                connection.execute(
+                    RELEASES.insert().values(**release.__dict__)
+                )  # first: of two releases one waits here
+                if proposal is not None:
+                    _decide(connection, proposal, "approved", actor=release.actor, at=release.at, reason=release.reason)
+                _overtake(connection, release)
         except IntegrityError as error:
+            (theirs,) = (each for each in self.releases(release.project) if each.generation == release.generation)
             raise ConflictError(
-                f"{release.project}: generation {release.generation} was released by somebody else in between. "
-                "The champion is theirs; look at it and release again if it still should change."
+                f"{release.project}: generation {release.generation} was released in between: version {theirs.version}, by {theirs.actor} on "
+                f"{theirs.at[:19]}. The champion is theirs; look at it and release again if it still should change."
             ) from error
         return release
+
+    # -- proposals ----------------------------------------------------------------------------------------------------
+    def proposals(
+        self, project: str | None = None, *, version: int | None = None, state: str | None = None
+    ) -> list[Proposal]:
+        """Every proposal, oldest first; or those of a project, of a version, in a state."""
+        wanted = {"project": project, "version": version, "state": state}
+        met = [PROPOSALS.c[name] == value for name, value in wanted.items() if value is not None]
+        with self.engine.connect() as connection:
+            rows = connection.execute(sa.select(PROPOSALS).where(*met).order_by(PROPOSALS.c.id)).mappings().all()
+        return [_proposal(row) for row in rows]
+
+    def decide(self, proposal: int, state: str, *, actor: str, at: dt.datetime, reason: str) -> None:
+        """Ends an open proposal without a release: `rejected` or `void`.
+
+        Raises:
+            ConflictError: it was decided in between; nothing was changed.
+        """
+        durable.step("decide")
+        with self._write() as connection:
+            _decide(connection, proposal, state, actor=actor, at=at.isoformat(), reason=reason)
 
     # -- batches ------------------------------------------------------------------------------------------------------
     def finish(
@@ -428,8 +508,12 @@ class Journal:
         at: dt.datetime,
         version: int | None = None,
         detail: dict[str, Any] | None = None,
+        digests: dict[str, str] | None = None,
     ) -> None:
-        """Records how a training ended."""
+        """Records how a training ended.
+
+        With digests its version waits for a person from then on, in the same transaction: an open proposal about them.
+        """
         values: dict[str, Any] = {"state": state, "reason": reason, "at": at.isoformat()}
         if version is not None:
             values["version"] = version
@@ -437,6 +521,8 @@ class Journal:
             values["detail"] = json.dumps(detail)
         with self._write() as connection:
             connection.execute(TRAININGS.update().where(TRAININGS.c.id == training).values(**values))
+            if digests is not None:
+                _propose(connection, training, digests)
 
     def cut_off(self, training: dict[str, Any], *, state: str, reason: str, at: dt.datetime) -> None:
         """Records that a training ended before its time; one whose version was released by then was released."""
@@ -449,6 +535,60 @@ class Journal:
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [{**row, "detail": json.loads(row["detail"])} for row in rows]
+
+
+def _propose(connection: sa.Connection, training: int, digests: dict[str, str]) -> None:
+    """Opens a proposal for a training's version; an open one of the same version gives way."""
+    columns = (TRAININGS.c[name] for name in ("project", "version", "state", "reason", "at"))
+    made = connection.execute(sa.select(*columns).where(TRAININGS.c.id == training)).mappings().one()
+    why = made["reason"] if made["state"] == "held" else f"every gate passed: {made['reason']}"
+    same = (PROPOSALS.c.project == made["project"], PROPOSALS.c.version == made["version"])
+    _void(connection, *same, actor=f"training {training}", at=made["at"], reason="the version was proposed again")
+    connection.execute(
+        PROPOSALS.insert().values(
+            project=made["project"], version=made["version"], training=training, since=made["at"], why=why,
+            digests=json.dumps(digests), state="open",
+        )
+    )  # fmt: skip
+
+
+def _decide(connection: sa.Connection, proposal: int, state: str, *, actor: str, at: str, reason: str) -> None:
+    """Ends a proposal if it is open; what a person decided stands in the training's record, too."""
+    mine = PROPOSALS.c.id == proposal
+    if _end(connection, mine, state, actor=actor, at=at, reason=reason) != 1:
+        found = connection.execute(sa.select(PROPOSALS).where(mine)).mappings().first()
+        said = _proposal(found).ended if found else "there is no such proposal"
+        raise ConflictError(f"Proposal {proposal} is not open: {said}. Nothing was changed; look at `keepfit status`.")
+    if state == "void":
+        return
+    told = TRAININGS.c.reason + f"; {state} by {actor}: {reason}"
+    values = {"reason": told} | ({"state": "released"} if state == "approved" else {})
+    training = sa.select(PROPOSALS.c.training).where(mine).scalar_subquery()
+    connection.execute(TRAININGS.update().where(TRAININGS.c.id == training).values(**values))
+
+
+def _overtake(connection: sa.Connection, release: Release) -> None:
+    """Open proposals were made against the champion of before."""
+    _void(
+        connection, PROPOSALS.c.project == release.project, actor=release.actor, at=release.at,
+        reason=f"the champion is another one: version {release.version} was released",
+    )  # fmt: skip
+
+
+def _void(connection: sa.Connection, *which: sa.ColumnElement[bool], actor: str, at: str, reason: str) -> None:
+    _end(connection, sa.and_(*which), "void", actor=actor, at=at, reason=reason)
+
+
+def _end(
+    connection: sa.Connection, which: sa.ColumnElement[bool], state: str, *, actor: str, at: str, reason: str
+) -> int:
+    """Ends those of the proposals that are open; gives how many were."""
+    ended = PROPOSALS.update().where(which, PROPOSALS.c.state == "open")
+    return connection.execute(ended.values(state=state, actor=actor, at=at, reason=reason)).rowcount
+
+
+def _proposal(row: sa.RowMapping) -> Proposal:
+    return Proposal(**{**row, "digests": json.loads(row["digests"])})
 
 
 def made_nothing(training: dict[str, Any]) -> bool:

@@ -164,6 +164,16 @@ class Registry:
         """The run's page, when a server runs."""
         return f"{self.uri}/#/experiments/{self.experiment()}/runs/{run}{UI}" if self.uri.startswith("http") else None
 
+    def read(self, run: str, name: str) -> bytes | None:
+        """A file of a run; None where the run has none of that name any more."""
+        from mlflow.exceptions import MlflowException
+
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                return Path(self.client.download_artifacts(run, name, folder)).read_bytes()
+            except (MlflowException, OSError):
+                return None
+
     def read_text(self, run: str, name: str) -> str:
         """A text file of a run."""
         with tempfile.TemporaryDirectory() as folder:

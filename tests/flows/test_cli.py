@@ -1,5 +1,6 @@
 """The command: light to start, one line for what went wrong, an exit code for each kind of end."""
 
+import datetime as dt
 import errno
 import json
 import os
@@ -68,6 +69,27 @@ def test_status_imports_nothing_heavy_beside_a_journal(alone, tmp_path):
     assert done.stderr.splitlines()[-1] == "heavy:"
 
 
+def test_status_lists_what_waits_for_a_person(alone, tmp_path):
+    """Version, age in seconds, why, and both commands, for a person too; as light as before, also for a project whose folder is gone."""
+    journal, begun = Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}"), dt.datetime.now(dt.UTC)
+    number = journal.start_training(project="gone", trigger="t", event=False, snapshot="s", config="c", at=begun)
+    since = begun - dt.timedelta(days=2)
+    journal.end_training(number, state="held", reason="the sets disagree", at=since, version=4, digests={"bundle": "b"})
+    done = command(alone, "status", "--json", before=("-c", WATCHED))
+    assert done.stderr.splitlines()[-1] == "heavy:"
+    (waiting,) = (row["proposals"] for row in json.loads(done.stdout)["projects"] if row["project"] == "gone")
+    assert 2 * 86400 <= waiting[0].pop("age") < 2 * 86400 + 600
+    assert waiting == [
+        {
+            "version": 4, "since": since.isoformat(), "why": "the sets disagree",
+            "approve": "keepfit approve gone 4 --reason TEXT", "reject": "keepfit reject gone 4 --reason TEXT",
+        }
+    ]  # fmt: skip
+    lines = command(alone, "status").stdout.splitlines()
+    (line,) = (line for line in lines if "keepfit approve gone 4 --reason TEXT" in line)
+    assert "2 days" in line
+
+
 def test_the_watch_would_notice(alone):
     """What looks for heavy modules finds one that was imported: `check` reads projects with pandas."""
     done = command(alone, "check", "--json", before=("-c", WATCHED))
@@ -95,6 +117,7 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
             "erased": 0,
         },
         "last_train": None,
+        "proposals": [],
         "waiting": 0,
     }
     assert said["projects"] == [{"project": name, **nothing} for name in SHIPPED]
@@ -120,8 +143,11 @@ def test_status_counts_the_files_that_wait(alone, tmp_path):
         (["predict", "thyroid"], "--row"),
         (["release", "thyroid", "newest"], "newest"),
         (["status", "--loud"], "--loud"),
+        (["approve", "thyroid", "4"], "--reason"),
+        (["reject", "thyroid", "4", "--reason", " "], "--reason. Say something"),
+        (["reject", "thyroid", "4", "--reason", "why", "--by", ""], "--by. Say something"),
     ],
-    ids=["command", "argument", "option", "number", "flag"],
+    ids=["command", "argument", "option", "number", "flag", "no reason", "empty reason", "empty name"],
 )
 def test_misuse_ends_with_2_and_names_what_is_wrong(alone, words, named):
     """An unknown word or option, a missing or unreadable argument: exit code 2, one line, the way to the help."""

@@ -16,7 +16,7 @@ from tasks.config.settings import REPOSITORY, Settings
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
-FLOWS = ["land", "train", "release"]
+FLOWS = ["land", "train", "release", "approve"]
 
 
 def named(project: str, **changes: Any) -> Project:
@@ -36,8 +36,8 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_project_is_three_deployments(project):
-    """Landing, training and releasing, each called like its project and tagged with it, one run at a time."""
+def test_a_project_is_four_deployments(project):
+    """Landing, training, releasing and approving, each called like its project and tagged with it, one run at a time."""
     found = declared(named(project))
     assert [deployment.full_name for deployment in found] == [f"{flow}/{project}" for flow in FLOWS]
     for deployment, flow in zip(found, FLOWS, strict=True):
@@ -54,10 +54,9 @@ def test_a_project_is_three_deployments(project):
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_declared_schedule_keeps_its_time_zone(project):
     """The cron line holds on the project's own wall clock; only training has one, and its run says why it started."""
-    land, train, release = declared(named(project))
+    land, train, *others = declared(named(project))
     cron, zone = PROJECTS[project]
-    assert not land.schedules
-    assert not release.schedules
+    assert not any(each.schedules for each in (land, *others))
     assert train.schedules is not None
     assert [entry.schedule for entry in train.schedules] == [CronSchedule(cron=cron, timezone=zone)]
     assert train.schedules[0].parameters == {"reason": f"schedule {cron} {zone}"}
@@ -67,8 +66,8 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_landed_batch_starts_a_training(project):
     """One trigger on the event of this project's batches, which tells the run what landed."""
-    land, train, release = declared(named(project))
-    assert (land.triggers, release.triggers) == ([], [])
+    land, train, *others = declared(named(project))
+    assert not any(each.triggers for each in (land, *others))
     assert len(train.triggers) == 1
     trigger = train.triggers[0]
     assert isinstance(trigger, DeploymentEventTrigger)
@@ -103,8 +102,16 @@ def test_every_declared_parameter_is_one_of_the_flow():
     assert given <= set(train._parameter_openapi_schema.properties)
 
 
+def test_a_decision_is_a_form_that_demands_everything():
+    """The form of `approve/<p>` offers the two decisions, helps with every field, and starts with none of them but the project."""
+    form = declared(named("thyroid"))[3]._parameter_openapi_schema
+    assert form.properties["decision"]["enum"] == ["approve", "reject"]
+    assert form.required == ["project", "version", "decision", "by", "reason"]
+    assert all(form.properties[name]["description"] for name in form.required)
+
+
 def test_deploying_applies_every_project(tmp_path: Path, applied):
-    """Each project's three deployments are sent to the work pool, and their names are given back."""
+    """Each project's four deployments are sent to the work pool, and their names are given back."""
     names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments"))
     assert names == [f"{flow}/{project}" for project in SHIPPED for flow in FLOWS]
     assert applied == [(name, POOL) for name in names]

@@ -345,11 +345,13 @@ def test_a_version_that_is_not_there_is_not_released(stack: Stack, champion: dic
 
 
 def test_deployments_say_what_project_yaml_says(stack: Stack):
-    """land, train and release are deployed with tags, helped parameters, a schedule in the project's time zone and a named trigger."""
+    """land, train, release and approve are deployed with tags, helped parameters, a schedule in the project's time zone and a named trigger."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        found = {name: client.read_deployment_by_name(f"{name}/thyroid") for name in ("land", "train", "release")}
+        found = {
+            name: client.read_deployment_by_name(f"{name}/thyroid") for name in ("land", "train", "release", "approve")
+        }
         automations = client._client.post("/automations/filter", json={}).json()
     assert all(deployment.tags == ["project:thyroid"] for deployment in found.values())
     schedules = [one.schedule.model_dump() for one in found["train"].schedules]

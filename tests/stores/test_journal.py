@@ -1,15 +1,19 @@
+import contextlib
 import dataclasses
 import datetime as dt
+import itertools
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from tasks.config.errors import ConflictError
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import Journal, Proposal, Release
 
 FIRST = Release(
     project="p",
@@ -152,3 +156,210 @@ def test_a_training_is_recorded_from_start_to_end(journal: Journal):
     assert (row["state"], row["version"], row["detail"]) == ("released", 3, {"value": 0.9})
     journal.end_training(number, state="failed", reason="x", at=now)
     assert journal.trainings("p")[0]["detail"] == {"value": 0.9}
+
+
+# -- proposals --------------------------------------------------------------------------------------------------------
+NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+DIGESTS = {"bundle": "b" * 64, "champion": "none"}
+
+
+def held(journal: Journal, version: int = 2, project: str = "p") -> Proposal:
+    """A training of this journal whose version waits for a person."""
+    number = journal.start_training(project=project, trigger="t", event=False, snapshot="s", config="c", at=NOW)
+    journal.end_training(number, state="held", reason="so", at=NOW, version=version, digests=DIGESTS)
+    return journal.proposals(project, version=version)[-1]
+
+
+def approve(journal: Journal, proposal: Proposal, generation: int = 1) -> Release:
+    release = dataclasses.replace(
+        FIRST, project=proposal.project, version=proposal.version, generation=generation, actor="anna", reason="looked"
+    )
+    return journal.release(release, proposal.id)
+
+
+def state(journal: Journal, proposal: Proposal) -> tuple[str, str, list[int]]:
+    """What proposal, training and releases say."""
+    (now,) = (each for each in journal.proposals(proposal.project) if each.id == proposal.id)
+    (trained,) = (row for row in journal.trainings(proposal.project) if row["id"] == proposal.training)
+    return now.state, trained["state"], [release.version for release in journal.releases(proposal.project)]
+
+
+KILLED = "killed"  # what ends a list of statements
+
+
+@contextlib.contextmanager
+def killed(journal: Journal, at: int) -> Generator[list[str]]:
+    """Whoever uses the journal is killed before its `at`-th statement, where a commit counts as one; gives what was met."""
+    met: list[str] = []
+
+    def meet(what: str) -> None:
+        met.append(KILLED if len(met) == at else what)
+        if met[-1] == KILLED:
+            raise KeyboardInterrupt
+
+    listeners = {
+        "before_cursor_execute": lambda _connection, _cursor, text, *_: meet(text),
+        "commit": lambda _connection: meet("commit"),
+    }
+    for name, listener in listeners.items():
+        event.listen(journal.engine, name, listener)
+    with contextlib.suppress(KeyboardInterrupt):
+        yield met
+    for name, listener in listeners.items():
+        event.remove(journal.engine, name, listener)
+
+
+def test_a_version_that_waits_is_a_proposal(journal: Journal):
+    """It says what a person decides about, since when and why; approved, the version is champion and the training was released."""
+    proposal = held(journal)
+    assert journal.proposals(state="open") == journal.proposals("p", version=2) == [proposal]
+    assert (proposal.digests, proposal.since, proposal.why) == (DIGESTS, NOW.isoformat(), "so")
+    assert journal.proposals("q") == []
+    release = approve(journal, proposal)
+    assert journal.champion("p") == release
+    assert state(journal, proposal) == ("approved", "released", [2])
+    (done,) = journal.proposals("p")
+    assert (done.actor, done.at, done.reason) == ("anna", release.at, "looked")
+    assert journal.trainings("p")[0]["reason"] == "so; approved by anna: looked"
+    assert journal.proposals(state="open") == []
+
+
+def test_a_rejected_version_leaves_the_champion(journal: Journal):
+    """The champion stays; who rejected it and why stands in proposal and training."""
+    journal.release(dataclasses.replace(FIRST, version=1))
+    proposal = held(journal)
+    journal.decide(proposal.id, "rejected", actor="bert", at=NOW, reason="labels are inverted")
+    assert state(journal, proposal) == ("rejected", "held", [1])
+    assert journal.trainings("p")[0]["reason"] == "so; rejected by bert: labels are inverted"
+
+
+def test_a_second_decision_is_a_conflict_that_names_the_first(journal: Journal):
+    """Whoever comes second changes nothing, and reads who decided what, when and why."""
+    proposal = held(journal)
+    journal.decide(proposal.id, "rejected", actor="bert", at=NOW, reason="no")
+    with pytest.raises(ConflictError, match="rejected by bert on 2026-03-01T00:00:00: no"):
+        approve(journal, proposal)
+    assert state(journal, proposal) == ("rejected", "held", [])
+    with pytest.raises(ConflictError, match="there is no such proposal"):
+        journal.decide(77, "rejected", actor="bert", at=NOW, reason="no")
+
+
+def test_of_decisions_at_once_one_wins(journal: Journal):
+    """Twenty threads approve or reject the same proposal; one decision stands, and the release is there exactly if it approves."""
+    proposal = held(journal)
+    ended: list[object] = []
+    gate = threading.Barrier(20)
+
+    def decide(number: int) -> None:
+        gate.wait()
+        try:
+            if number % 2:
+                approve(journal, proposal)
+            else:
+                journal.decide(proposal.id, "rejected", actor=str(number), at=NOW, reason="no")
+            ended.append(number)
+        except ConflictError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=decide, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    won = [number for number in ended if isinstance(number, int)]
+    assert (len(won), len(ended)) == (1, 20)
+    assert state(journal, proposal) == (("approved", "released", [2]) if won[0] % 2 else ("rejected", "held", []))
+
+
+def test_two_proposals_approved_at_once_are_one_release(journal: Journal):
+    """Twenty threads approve two versions; one is champion, the proposal of the other is void."""
+    both = [held(journal, version) for version in (2, 3)]
+    ended: list[object] = []
+    gate = threading.Barrier(20)
+
+    def decide(number: int) -> None:
+        gate.wait()
+        try:
+            ended.append(approve(journal, both[number % 2]).version)
+        except ConflictError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=decide, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (won,) = (version for version in ended if isinstance(version, int))
+    assert len(ended) == 20
+    assert {each.version: each.state for each in journal.proposals("p")} == {2: "void", 3: "void"} | {won: "approved"}
+    assert [release.version for release in journal.releases("p")] == [won]
+
+
+def test_an_approval_that_is_killed_is_whole_or_not_there(journal: Journal):
+    """Killed before any statement of it, for every one: nothing of it stands, and saying it again does all of it."""
+    for at in itertools.count():
+        proposal = held(journal, version=at + 1, project=f"p{at}")
+        with killed(journal, at) as met:
+            approve(journal, proposal)
+        if met[-1] != KILLED:
+            break
+        assert state(journal, proposal) == ("open", "held", [])
+        approve(journal, proposal)
+        assert state(journal, proposal) == ("approved", "released", [at + 1])
+    assert at >= 4  # release, decision, training, other proposals
+    assert state(journal, proposal) == ("approved", "released", [at + 1])
+
+
+def test_a_training_that_is_killed_while_it_proposes_left_no_version_that_nobody_is_asked_about(journal: Journal):
+    """Killed before any statement: still running and no proposal, or held with one."""
+    for at in itertools.count():
+        project = f"p{at}"
+        number = journal.start_training(project=project, trigger="t", event=False, snapshot="s", config="c", at=NOW)
+        with killed(journal, at) as met:
+            journal.end_training(number, state="held", reason="so", at=NOW, version=2, digests=DIGESTS)
+        (trained,) = journal.trainings(project)
+        if met[-1] != KILLED:
+            break
+        assert (trained["state"], journal.proposals(project)) == ("running", [])
+    assert (trained["state"], len(journal.proposals(project))) == ("held", 1)
+
+
+def test_a_process_killed_between_decision_and_release_leaves_the_proposal_open(journal: Journal):
+    """SIGKILL in a process of its own, when the decision is written and the transaction has not ended (the state between)."""
+    proposal = held(journal)
+    program = (
+        "import dataclasses, os, signal, sys, sqlalchemy as sa; from tasks.stores import journal as j\n"
+        "from tests.stores.test_journal import approve\n"
+        "opened = j.Journal(sys.stdin.readline().strip()); true = j._decide\n"
+        "def decide(*args, **more): true(*args, **more); print('decided', flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
+        "j._decide = decide; approve(opened, opened.proposals('p')[0])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=journal.engine.url.render_as_string(hide_password=False) + "\n",
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (-9, "decided\n"), done.stderr
+    assert state(journal, proposal) == ("open", "held", [])
+    approve(journal, proposal)
+    assert state(journal, proposal) == ("approved", "released", [2])
+
+
+def test_another_champion_makes_open_proposals_void(journal: Journal):
+    """A release of another version ends what waits in its project, and there only; what was decided stays decided."""
+    waiting, decided, other = held(journal, 2), held(journal, 3), held(journal, 2, "q")
+    journal.decide(decided.id, "rejected", actor="bert", at=NOW, reason="no")
+    journal.release(dataclasses.replace(FIRST, version=4))
+    states = {each.id: each.state for each in journal.proposals()}
+    assert states == {waiting.id: "void", decided.id: "rejected", other.id: "open"}
+    ended = journal.proposals("p", version=2)[0].ended
+    assert (
+        ended
+        == "the proposal of version 2 is void since 2026-01-01T00:00:00: the champion is another one: version 4 was released"
+    )
+
+
+def test_a_version_that_is_proposed_again_waits_once(journal: Journal):
+    """The older proposal of the same version gives way."""
+    first, second = held(journal), held(journal)
+    assert [each.id for each in journal.proposals(state="open")] == [second.id]
+    assert state(journal, first)[0] == "void"

@@ -14,7 +14,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import looking
-from tasks import deploy, evaluate, gate, train
+from tasks import evaluate, gate, train
 from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -252,25 +252,6 @@ def test_i_22_a_poisoned_batch_never_becomes_champion_by_itself(small: Small, at
 
 
 # -- a person ---------------------------------------------------------------------------------------------------------
-def held(small: Small) -> dict[str, Any]:
-    """What the journal says of a version that is held."""
-    verdicts = [
-        {"gate": each.kind, "passed": each.kind != "trusted", "hold": each.kind == "trusted", "reason": "so"}
-        for each in small.use.gates
-    ]
-    return {"verdicts": verdicts, "digest": "d" * 64}
-
-
-def test_a_held_version_is_released_with_a_reason_and_not_without(small: Small):
-    """Without a reason of its own the release is refused with the gate's; with one nothing stands against it."""
-    assert "held: so. Whoever releases it says why: --reason" in deploy._objection(
-        small.use, 2, held(small), None, "by hand"
-    )
-    assert deploy._objection(small.use, 2, held(small), None, "labels were checked by hand") == ""
-    refused = held(small) | {"verdicts": [{**each, "passed": False} for each in held(small)["verdicts"]]}
-    assert deploy._objection(small.use, 2, refused, None, "I like it").startswith("version 2 did not pass: ")
-
-
 def test_a_renewed_set_is_new_to_the_champion_only_where_it_was_apart_before(small: Small):
     """After `keepfit data trust` the champion has learned from most of the set: the next challenger waits for a person, once."""
     _, digest = small.train(small.land(rows(0, 2000)), "one")

@@ -110,7 +110,7 @@ class TrustedSet(BaseModel, frozen=True, extra="forbid"):
         seen = f"{int(rows.sum())} trusted rows that neither model has seen"
         numbers = f"{metric.label} gain {_signed(gain)} on {seen}" + (f", log loss {_signed(loss)}" if loss else "")
         if worse:
-            reason = f"the trusted set calls it worse than the champion: {numbers}. Look at what the newest batches hold, then release it by hand or leave it"
+            reason = f"the trusted set calls it worse than the champion: {numbers}. Look at what the newest batches hold, then approve or reject it"
         elif opposed:
             reason = f"the trusted set calls it better than the champion, the newest rows call it worse: {numbers}; there {_signed(recent)}. Look at what the newest batches hold"
         else:
