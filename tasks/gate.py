@@ -65,4 +65,6 @@ def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[E
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
         unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
+        rehearsal=scores.rehearsal, heard=unpacked(answers["heard"]) if "heard" in answers else None,
+        decided=answers["decided"].to_numpy(dtype=object) if "decided" in answers else None,
     )  # fmt: skip

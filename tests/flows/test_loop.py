@@ -90,6 +90,8 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
         "trusted",
         "calibration",
         "plausible",
+        "serving",
+        "parity",
     ]
     numbers = {"age", "TSH", "T3", "TT4", "T4U", "FTI", "TBG"}
     listed = httpx.get(f"{stack.urls['serving']}/projects/thyroid").json()

@@ -1,7 +1,7 @@
 """Gates: questions put to a challenger. Each is a frozen config of `project.yaml` whose `judge` gives a verdict.
 
-A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others), a member
-of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
+A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others;
+`serving`: the real serving process), a member of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
 """
 
 from typing import Annotated
@@ -12,6 +12,8 @@ from pydantic import Field
 from tasks.ml.gates.answers import Calibration, Plausible, Sound
 from tasks.ml.gates.comparison import Baselines, Champion, TrustedSet
 from tasks.ml.gates.evidence import Evidence
+from tasks.ml.gates.facts import Served
+from tasks.ml.gates.serving import Parity, Serving
 from tasks.ml.gates.verdict import Verdict, outcome
 
 __all__ = [
@@ -21,7 +23,10 @@ __all__ = [
     "Champion",
     "Evidence",
     "Gate",
+    "Parity",
     "Plausible",
+    "Served",
+    "Serving",
     "Sound",
     "TrustedSet",
     "Verdict",
@@ -29,8 +34,12 @@ __all__ = [
     "outcome",
 ]
 
-Gate = Annotated[Sound | Baselines | Champion | TrustedSet | Calibration | Plausible, Field(discriminator="kind")]
-ALL: tuple[Gate, ...] = (Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible())
+Gate = Annotated[
+    Sound | Baselines | Champion | TrustedSet | Calibration | Plausible | Serving | Parity, Field(discriminator="kind")
+]
+ALL: tuple[Gate, ...] = (
+    Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible(), Serving(), Parity(),
+)  # fmt: skip
 
 
 def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tasks.ml.gates.facts import Served
 from tasks.ml.kinds import Binary, Kind
 from tasks.ml.metrics import Cost, Estimate, Metric, paired_gain
 
@@ -21,6 +22,9 @@ class Evidence:
         unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
         history: the metric of the project's earlier challengers, each on the holdout of its time, oldest first.
         trusted: the same of the trusted reference set; None when nothing was set apart.
+        rehearsal: how the real serving process bore itself with the challenger; None when it was not asked.
+        heard: what it answered to the same questions, of the shape of `challenger`; None when it did not answer them all.
+        decided: (n,) the labels that it gave out.
     """
 
     y: np.ndarray
@@ -35,6 +39,9 @@ class Evidence:
     kind: Kind = field(default_factory=lambda: Binary("target", positive=True, labels=("no", "yes"), cost=Cost()))
     operates: Mapping[str, float] = field(default_factory=dict)
     trusted: "Evidence | None" = None
+    rehearsal: Served | None = None
+    heard: np.ndarray | None = None
+    decided: np.ndarray | None = None
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""
