@@ -21,7 +21,7 @@ from tasks.ml import threads
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
-from tasks.ml.gates import Parity, Served, Serving
+from tasks.ml.gates import Parity, Rehearsed, Serving
 from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
 from tasks.ml.split import Split
@@ -109,7 +109,7 @@ def _scored(
 
 def _rehearsed(
     use: Project, stage: Rehearsal | None, asked: pd.DataFrame, operates: dict[str, float]
-) -> tuple[Served | None, dict[str, Any]]:
+) -> tuple[Rehearsed | None, dict[str, Any]]:
     """How the serving process bore itself, and what it said of every judged row, by the column of the file of answers."""
     if stage is None:
         return None, {}

@@ -10,22 +10,27 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from tasks.config import provenance
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.gates import Evidence, Verdict, judge
+from tasks.ml.gates import Evidence, Made, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
 from tasks.stores.journal import Journal
-from tasks.stores.references import Scores
+from tasks.stores.lake import Lake
+from tasks.stores.references import Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
 
 
 @task(name="gate", cache_policy=NO_CACHE)
-def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
-    """Judges from the file of answers; may be repeated with the same result."""
-    settings = Settings()
+def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores) -> list[Verdict]:
+    """Judges from the file of answers, and from what is on record of the inputs; may be repeated with the same result."""
+    settings, run = Settings(), candidate.run
     use = Project.named(project, settings)
     past = history(Journal(settings.journal()).trainings(project), use.metric)
-    verdicts = [*judge(use.gates, evidence(use, scores, past)), *_one_code()]
+    shown = replace(
+        evidence(use, scores, past), made=made(Lake(project, settings.lake(project), use.contract), snapshot)
+    )
+    verdicts = [*judge(use.gates, shown), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -37,6 +42,27 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
 def _one_code() -> list[Verdict]:
     """A refusal when the code changed while the training ran: nobody could say which code made the model."""
     return [Verdict(gate="code", passed=False, reason=changed)] if (changed := provenance.changed()) else []
+
+
+def made(lake: Lake, snapshot: Snapshot) -> Made:
+    """What a challenger was made of. Every byte of its rows was verified when they were read; here their names are, once more."""
+    return Made(
+        snapshot=snapshot.name, altered=_altered(lake, snapshot), lock=provenance.lock(), astray=provenance.astray(),
+        commit=provenance.commit(), code=provenance.code(),
+    )  # fmt: skip
+
+
+def _altered(lake: Lake, snapshot: Snapshot) -> str:
+    try:
+        now = lake.snapshot(snapshot.version, snapshot.outcomes, snapshot.window)
+    except ArtifactError as error:
+        return str(error)
+    found = now.digest if now else "none"
+    return (
+        ""
+        if found == snapshot.digest
+        else f"its rows have the digest {found[:12]} now, {snapshot.digest[:12]} were learned from"
+    )
 
 
 def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...]:

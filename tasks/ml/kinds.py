@@ -16,7 +16,7 @@ from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusi
 
 Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
 FEWEST_OF_A_CLASS = 5
-SERVED = ("serving", "parity")  # gates that look at the serving process; any kind of answer goes out through it
+BEYOND = ("serving", "parity", "inputs")  # gates that look beyond the answers: any kind of problem is asked
 COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
 
 
@@ -136,7 +136,7 @@ class Binary:
         "trusted",
         "calibration",
         "plausible",
-        *SERVED,
+        *BEYOND,
     )
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
@@ -255,7 +255,7 @@ class Multiclass:
         "trusted",
         "calibration",
         "plausible",
-        *SERVED,
+        *BEYOND,
     )
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
@@ -376,7 +376,7 @@ class Regression:
         "trusted",
         "calibration",
         "plausible",
-        *SERVED,
+        *BEYOND,
     )
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
@@ -495,7 +495,7 @@ class Anomaly:
         "trusted",
         "calibration",
         "plausible",
-        *SERVED,
+        *BEYOND,
     )
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
@@ -594,7 +594,7 @@ class Recommendation:
 
     name: ClassVar[Name] = "recommendation"
     metric: ClassVar[str] = "ndcg_at_k"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible", *SERVED)
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible", *BEYOND)
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
-from tasks.ml.gates.facts import Served
+from tasks.ml.gates.facts import Rehearsed
 from tasks.serving.app import BODY_BYTES, ROWS
 from tasks.serving.champion import Feature
 from tasks.stores import bundles
@@ -50,7 +50,7 @@ class Heard:
         predictions: what it said of each row, as its clients get it; empty when it failed.
     """
 
-    served: Served
+    served: Rehearsed
     predictions: list[dict[str, Any]]
 
 
@@ -108,11 +108,11 @@ class Rehearsal:
                 calmest, timed = _timed(line, self._project, sent)
                 said = [answer for body in _bodies(sent) for answer in _predict(line, self._project, body)]
         except (UnservedError, OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            return Heard(Served(failed=self._reason(error, seconds, late=late.is_set()), size=size), [])
+            return Heard(Rehearsed(failed=self._reason(error, seconds, late=late.is_set()), size=size), [])
         finally:
             watch.cancel()
         p50, p95 = np.percentile(calmest, [50, 95]).tolist()
-        served = Served(p50=p50, p95=p95, requests=timed, size=size, memory=memory, rows=len(said), seconds=time.monotonic() - began)  # fmt: skip
+        served = Rehearsed(p50=p50, p95=p95, requests=timed, size=size, memory=memory, rows=len(said), seconds=time.monotonic() - began)  # fmt: skip
         return Heard(served, said)
 
     def _load(self, line: http.client.HTTPConnection) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tasks.ml.explain import Importance
-from tasks.ml.gates.facts import Served
+from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Sliced
@@ -203,7 +203,7 @@ class Scores(BaseModel, frozen=True):
     slices: Sliced | None = None
     answers: str
     trusted: OnTrusted | None = None
-    rehearsal: Served | None = None
+    rehearsal: Rehearsed | None = None
 
 
 class Decision(BaseModel, frozen=True):

@@ -92,6 +92,7 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
         "plausible",
         "serving",
         "parity",
+        "inputs",
     ]
     numbers = {"age", "TSH", "T3", "TT4", "T4U", "FTI", "TBG"}
     listed = httpx.get(f"{stack.urls['serving']}/projects/thyroid").json()

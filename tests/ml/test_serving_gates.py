@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tasks.ml.gates import Evidence, Parity, Served, Serving
+from tasks.ml.gates import Evidence, Parity, Rehearsed, Serving
 from tasks.ml.kinds import Binary, Recommendation, Regression
 from tasks.ml.metrics import METRICS, Cost
 
 BINARY = Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
 SAID = np.array([0.1, 0.5, 0.9, 0.3])
-FINE = Served(p50=3.0, p95=5.0, requests=90, size=2.0, memory=20.0, rows=4, seconds=1.5)
+FINE = Rehearsed(p50=3.0, p95=5.0, requests=90, size=2.0, memory=20.0, rows=4, seconds=1.5)
 SHOWN = Evidence(
     y=np.array([0, 1, 1, 0]), challenger=SAID, baselines={}, metric=METRICS["roc_auc"], seed=1, kind=BINARY, operates={"threshold": 0.5},
     rehearsal=FINE, heard=SAID, decided=np.array(["no", "yes", "yes", "no"], dtype=object),
@@ -49,7 +49,7 @@ def test_each_bar_refuses_by_itself(name, change, said):
 def test_what_was_not_served_is_refused():
     """Without a rehearsal, and with one that failed, both gates refuse: nothing passes for want of evidence."""
     never = replace(SHOWN, rehearsal=None, heard=None, decided=None)
-    failed = replace(never, rehearsal=Served(failed="the serving process answers 500"))
+    failed = replace(never, rehearsal=Rehearsed(failed="the serving process answers 500"))
     for gate in (Serving(), Parity()):
         assert not gate.judge(never).passed
         assert not gate.judge(failed).passed

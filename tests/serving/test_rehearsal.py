@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from tasks.ml.features import matrix
-from tasks.ml.gates import Evidence, Parity, Served, Serving
+from tasks.ml.gates import Evidence, Parity, Rehearsed, Serving
 from tasks.ml.kinds import KINDS, Kind
 from tasks.ml.metrics import METRICS
 from tasks.ml.recipe import Recipe
@@ -189,7 +189,7 @@ def test_r_10_columns_that_changed_places_are_noticed(champion):
     """A compiled model that takes columns by place, and gets two of them the wrong way round, is refused with a row (R-10)."""
     served, asked, answers = champion
     turned = served.model.predict(asked.assign(amount=asked["width"], width=asked["amount"]))
-    heard = Heard(Served(p50=1, p95=1, rows=len(asked)), [{"prediction": value} for value in turned])
+    heard = Heard(Rehearsed(p50=1, p95=1, rows=len(asked)), [{"prediction": value} for value in turned])
     said = Parity().judge(judged(MADE["regression"], answers, heard, {}))
     assert not said.passed
     assert "otherwise than they were judged: row " in said.reason

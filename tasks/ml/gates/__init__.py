@@ -1,7 +1,7 @@
 """Gates: questions put to a challenger. Each is a frozen config of `project.yaml` whose `judge` gives a verdict.
 
 A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others;
-`serving`: the real serving process), a member of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
+`serving`: the real serving process; `inputs`: what it was made of), a member of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
 """
 
 from typing import Annotated
@@ -12,7 +12,8 @@ from pydantic import Field
 from tasks.ml.gates.answers import Calibration, Plausible, Sound
 from tasks.ml.gates.comparison import Baselines, Champion, TrustedSet
 from tasks.ml.gates.evidence import Evidence
-from tasks.ml.gates.facts import Served
+from tasks.ml.gates.facts import Made, Rehearsed
+from tasks.ml.gates.inputs import Inputs
 from tasks.ml.gates.serving import Parity, Serving
 from tasks.ml.gates.verdict import Verdict, outcome
 
@@ -23,9 +24,11 @@ __all__ = [
     "Champion",
     "Evidence",
     "Gate",
+    "Inputs",
+    "Made",
     "Parity",
     "Plausible",
-    "Served",
+    "Rehearsed",
     "Serving",
     "Sound",
     "TrustedSet",
@@ -35,10 +38,11 @@ __all__ = [
 ]
 
 Gate = Annotated[
-    Sound | Baselines | Champion | TrustedSet | Calibration | Plausible | Serving | Parity, Field(discriminator="kind")
+    Sound | Baselines | Champion | TrustedSet | Calibration | Plausible | Serving | Parity | Inputs,
+    Field(discriminator="kind"),
 ]
 ALL: tuple[Gate, ...] = (
-    Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible(), Serving(), Parity(),
+    Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible(), Serving(), Parity(), Inputs(),
 )  # fmt: skip
 
 

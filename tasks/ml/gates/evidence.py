@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tasks.ml.gates.facts import Served
+from tasks.ml.gates.facts import Made, Rehearsed
 from tasks.ml.kinds import Binary, Kind
 from tasks.ml.metrics import Cost, Estimate, Metric, paired_gain
 
@@ -25,6 +25,7 @@ class Evidence:
         rehearsal: how the real serving process bore itself with the challenger; None when it was not asked.
         heard: what it answered to the same questions, of the shape of `challenger`; None when it did not answer them all.
         decided: (n,) the labels that it gave out.
+        made: what the challenger was made of; None when nobody looked.
     """
 
     y: np.ndarray
@@ -39,9 +40,10 @@ class Evidence:
     kind: Kind = field(default_factory=lambda: Binary("target", positive=True, labels=("no", "yes"), cost=Cost()))
     operates: Mapping[str, float] = field(default_factory=dict)
     trusted: "Evidence | None" = None
-    rehearsal: Served | None = None
+    rehearsal: Rehearsed | None = None
     heard: np.ndarray | None = None
     decided: np.ndarray | None = None
+    made: Made | None = None
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""

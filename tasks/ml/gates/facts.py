@@ -3,7 +3,7 @@
 from pydantic import BaseModel
 
 
-class Served(BaseModel, frozen=True):
+class Rehearsed(BaseModel, frozen=True):
     """How the real serving process bore itself with the candidate as its only model.
 
     Attributes:
@@ -24,3 +24,23 @@ class Served(BaseModel, frozen=True):
     memory: float = 0.0
     rows: int = 0
     seconds: float = 0.0
+
+
+class Made(BaseModel, frozen=True):
+    """What a challenger was made of, as far as somebody can have it again.
+
+    Attributes:
+        snapshot: the name of its rows.
+        altered: why those rows cannot be read as they were, a sentence; empty when they can.
+        lock: SHA-256 of `requirements.lock`, or `unknown`.
+        astray: packages that are not what the lock says.
+        commit: of the code, with `+changes` when files differ from it; `unknown` outside of a checkout.
+        code: SHA-256 over the code that ran.
+    """
+
+    snapshot: str
+    altered: str = ""
+    lock: str
+    astray: tuple[str, ...] = ()
+    commit: str
+    code: str

@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from tasks.ml.gates.evidence import Evidence
-from tasks.ml.gates.facts import Served
+from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.gates.verdict import Verdict
 
 UNSERVED = "nothing was asked of a serving process, so nobody knows how the model behaves there; train again"
@@ -80,7 +80,7 @@ class Parity(BaseModel, frozen=True, extra="forbid"):
         return np.ones(len(wanted), dtype=bool) if evidence.decided is None else evidence.decided != wanted
 
 
-def _told(served: Served) -> str:
+def _told(served: Rehearsed) -> str:
     return (
         f"a row is answered in {served.p50:.1f} ms, 95 of 100 in {served.p95:.1f} ms ({served.requests} requests); "
         f"the bundle has {served.size:.2f} MiB and takes {served.memory:.1f} MiB of memory"
