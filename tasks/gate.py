@@ -1,5 +1,6 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
+import datetime as dt
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -9,16 +10,22 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.config import provenance
+from tasks.config import plans, provenance
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.gates import Evidence, Made, Verdict, judge
+from tasks.ml.drift import moved
+from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
-from tasks.stores.journal import Journal
-from tasks.stores.lake import Lake
+from tasks.ml.recipe import Recipe
+from tasks.stores import bundles
+from tasks.stores.journal import Journal, Release
+from tasks.stores.lake import Lake, parts
 from tasks.stores.references import Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
+
+BY_ITSELF = "train: "  # how the actor of a release begins that no person asked for
+MONTH = dt.timedelta(days=30)
 
 
 @task(name="gate", cache_policy=NO_CACHE)
@@ -26,9 +33,11 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores)
     """Judges from the file of answers, and from what is on record of the inputs; may be repeated with the same result."""
     settings, run = Settings(), candidate.run
     use = Project.named(project, settings)
-    past = history(Journal(settings.journal()).trainings(project), use.metric)
+    journal = Journal(settings.journal())
     shown = replace(
-        evidence(use, scores, past), made=made(Lake(project, settings.lake(project), use.contract), snapshot)
+        evidence(use, scores, history(journal.trainings(project), use.metric)),
+        made=made(Lake(project, settings.lake(project), use.contract), snapshot),
+        envelope=_planned(use, settings, journal, snapshot, candidate, scores),
     )
     verdicts = [*judge(use.gates, shown), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
@@ -63,6 +72,43 @@ def _altered(lake: Lake, snapshot: Snapshot) -> str:
         if found == snapshot.digest
         else f"its rows have the digest {found[:12]} now, {snapshot.digest[:12]} were learned from"
     )
+
+
+def _planned(
+    use: Project, settings: Settings, journal: Journal, snapshot: Snapshot, candidate: Candidate, scores: Scores
+) -> Envelope:
+    """The project's plan, with what the challenger changes where there is one."""
+    found = plans.envelope(use, settings)
+    if found.plan is None:
+        return found
+    return replace(
+        found, change=change(use, found.plan, snapshot, candidate, scores.every, journal.releases(use.project))
+    )
+
+
+def change(
+    use: Project,
+    plan: ChangePlan,
+    snapshot: Snapshot,
+    candidate: Candidate,
+    measured: dict[str, float],
+    releases: list[Release],
+) -> Change:
+    """What would change if the challenger became champion; the drift of the rows only where the plan limits it."""
+    recipe = Recipe.model_validate(bundles.manifest_of(Path(candidate.folder), candidate.digest)["recipe"])
+    name, drift = _moved(use, snapshot) if plan.drift is not None else ("", None)
+    month = (dt.datetime.now(dt.UTC) - MONTH).isoformat()
+    return Change(
+        family=recipe.family.kind, window=recipe.window.kind, days=recipe.window.days, features=tuple(recipe.columns(use.features)),
+        measured=measured, drift=drift, drifted=name, retrains=sum(each.at >= month and each.actor.startswith(BY_ITSELF) for each in releases),
+    )  # fmt: skip
+
+
+def _moved(use: Project, snapshot: Snapshot) -> tuple[str, float]:
+    """The feature that moved most within the snapshot, and how far; targets are not looked at."""
+    split = parts(use, snapshot, Settings().lake(use.project))
+    known = [split.train, split.validation, split.holdout.without_target()]
+    return moved(pd.concat(known, ignore_index=True), use.types, use.contract.time)
 
 
 def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...]:

@@ -16,7 +16,7 @@ from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusi
 
 Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
 FEWEST_OF_A_CLASS = 5
-BEYOND = ("serving", "parity", "inputs")  # gates that look beyond the answers: any kind of problem is asked
+BEYOND = ("serving", "parity", "inputs", "plan")  # gates that look beyond the answers: any kind of problem is asked
 COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
 
 

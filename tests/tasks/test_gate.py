@@ -3,11 +3,13 @@
 import datetime as dt
 from pathlib import Path
 
-from tasks import gate
-from tasks.config import provenance
+from tasks import gate, train
+from tasks.config import plans, provenance
 from tasks.gate import history
+from tasks.ml.gates import ChangePlan
 from tasks.ml.metrics import Estimate
-from tasks.stores.journal import Journal
+from tasks.ml.recipe import Recipe
+from tasks.stores.journal import Journal, Release
 from tests.tasks.test_trusted import Small, quiet, rows, small
 
 __all__ = ["quiet", "small"]  # fixtures
@@ -53,3 +55,39 @@ def test_a_snapshot_whose_rows_are_others_now_is_altered(small: Small):
     for path in (Path(small.settings.lake("small")) / "rows").glob("*.parquet"):
         path.unlink()
     assert "cannot be read (FileNotFoundError)" in gate.made(small.lake, snapshot).altered
+
+
+# -- the change plan ---------------------------------------------------------------------------------------------------
+def planned(small: Small, text: str) -> None:
+    """A signed plan beside the project."""
+    (small.settings.projects / "small" / plans.FILE).write_text(text)
+    plans.sign(small.use, small.settings, "Ada", NOW)
+
+
+def test_a_challenger_outside_of_the_signed_plan_waits_for_a_person(small: Small):
+    """Through the real steps: inside it passes; then three limits at once hold it, each with what was met."""
+    planned(small, "families: [logistic]\nfeatures: [a, b]\nfloors: {roc_auc: 0.6}\ndrift: 0.5\n")
+    shift = rows(600, 150).assign(b=lambda frame: frame["b"] + 5)
+    snapshot = small.land(rows(0, 600))
+    inside = {verdict.gate: verdict for verdict in small.train(snapshot, "one")[0]}["plan"]
+    assert (inside.passed, inside.reason) == (True, "inside of the change plan; Ada signed it on 2026-01-01")
+    planned(small, "families: [random_forest]\nfeatures: [a]\ndrift: 0.5\n")
+    outside = {verdict.gate: verdict for verdict in small.train(small.land(shift, "b.csv"), "two")[0]}["plan"]
+    assert (outside.passed, outside.hold, outside.value) == (False, True, 3)
+    assert "the family is logistic; allowed are random_forest" in outside.reason
+    assert "1 of 2 columns that it reads are not allowed: b" in outside.reason
+    assert "the drift of 'b' is " in outside.reason
+
+
+def test_models_that_went_live_by_themselves_count_for_30_days(small: Small):
+    """What a person released, and what is older, does not."""
+    now = dt.datetime.now(dt.UTC)
+    released = [
+        Release("small", number, number, "d", actor, "r", (now - dt.timedelta(days=days)).isoformat(), "roc_auc", 0.9, 0.8, 1.0)
+        for number, (actor, days) in enumerate([("train: a batch", 31), ("train: a batch", 29), ("Ada", 2), ("train: by hand", 1)], 1)
+    ]  # fmt: skip
+    snapshot = small.land(rows(0, 300))
+    candidate = train.fit.fn("small", snapshot, Recipe.usual("logistic"), "run")
+    found = gate.change(small.use, ChangePlan(retrains=3), snapshot, candidate, {"roc_auc": 0.9}, released)
+    assert (found.family, found.window, found.days, found.features) == ("logistic", "all", None, ("a", "b"))
+    assert (found.retrains, found.drift, found.measured) == (2, None, {"roc_auc": 0.9})

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tasks.ml.gates.envelope import Envelope
 from tasks.ml.gates.facts import Made, Rehearsed
 from tasks.ml.kinds import Binary, Kind
 from tasks.ml.metrics import Cost, Estimate, Metric, paired_gain
@@ -26,6 +27,7 @@ class Evidence:
         heard: what it answered to the same questions, of the shape of `challenger`; None when it did not answer them all.
         decided: (n,) the labels that it gave out.
         made: what the challenger was made of; None when nobody looked.
+        envelope: what may change without a person, and what changes.
     """
 
     y: np.ndarray
@@ -44,6 +46,7 @@ class Evidence:
     heard: np.ndarray | None = None
     decided: np.ndarray | None = None
     made: Made | None = None
+    envelope: Envelope = field(default_factory=Envelope)
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Estimate:
         """How much better the challenger is than `other`, on all rows or those given."""
