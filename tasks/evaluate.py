@@ -114,13 +114,11 @@ def _rehearsed(
     if stage is None:
         return None, {}
     bars = next((gate for gate in use.gates if isinstance(gate, Serving)), Serving())
-    said = stage.ask(asked, bars.seconds)
-    if said.served.failed:
+    said = stage.ask(use.task, asked, bars.seconds)
+    if said.answers is None:
         return said.served, {}
-    heard = use.task.heard(said.predictions)
-    has_labels = use.task.decided(heard, operates) is not None
-    labels = {"decided": [answer["prediction"] for answer in said.predictions]} if has_labels else {}
-    return said.served, {"heard": packed(heard), **labels}
+    has_labels = use.task.decided(said.answers, operates) is not None
+    return said.served, {"heard": packed(said.answers), **({"decided": said.decided} if has_labels else {})}
 
 
 @dataclass(frozen=True)

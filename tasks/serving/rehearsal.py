@@ -25,6 +25,7 @@ import pandas as pd
 import psutil
 
 from tasks.ml.gates.facts import Rehearsed
+from tasks.ml.kinds import Kind
 from tasks.serving.app import BODY_BYTES, ROWS
 from tasks.serving.champion import Feature
 from tasks.stores import bundles
@@ -47,11 +48,13 @@ class Heard:
 
     Attributes:
         served: how the process bore itself.
-        predictions: what it said of each row, as its clients get it; empty when it failed.
+        answers: what it said of each row, as the problem's kind has answers; None when it failed.
+        decided: the label that it gave out for each row, or what stands in its place.
     """
 
     served: Rehearsed
-    predictions: list[dict[str, Any]]
+    answers: np.ndarray | None = None
+    decided: tuple[Any, ...] = ()
 
 
 class Rehearsal:
@@ -90,10 +93,11 @@ class Rehearsal:
         self._process.wait()
         self._place.cleanup()
 
-    def ask(self, rows: pd.DataFrame, seconds: float) -> Heard:
+    def ask(self, kind: Kind, rows: pd.DataFrame, seconds: float) -> Heard:
         """Loads the candidate, times requests for one row, then asks about every row.
 
         Args:
+            kind: the problem, which knows what predictions mean.
             rows: of the features that the manifest names, as `features.matrix` gives them.
             seconds: after so many the process is killed, and the rehearsal has failed.
         """
@@ -104,16 +108,17 @@ class Rehearsal:
         try:
             with _connected(self._port) as line:
                 memory = self._load(line)
-                sent = encoded(rows, self._features)
-                calmest, timed = _timed(line, self._project, sent)
-                said = [answer for body in _bodies(sent) for answer in _predict(line, self._project, body)]
+                calmest, requests = self._timed(line, rows)
+                answers, decided = self._every(line, kind, rows)
         except (UnservedError, OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            return Heard(Rehearsed(failed=self._reason(error, seconds, late=late.is_set()), size=size), [])
+            return Heard(Rehearsed(failed=self._reason(error, seconds, late=late.is_set()), size=size))
         finally:
             watch.cancel()
         p50, p95 = np.percentile(calmest, [50, 95]).tolist()
-        served = Rehearsed(p50=p50, p95=p95, requests=timed, size=size, memory=memory, rows=len(said), seconds=time.monotonic() - began)  # fmt: skip
-        return Heard(served, said)
+        served = Rehearsed(
+            p50=p50, p95=p95, requests=requests, size=size, memory=memory, rows=len(answers), seconds=time.monotonic() - began
+        )  # fmt: skip
+        return Heard(served, answers, decided)
 
     def _load(self, line: http.client.HTTPConnection) -> float:
         """Releases the candidate in the process's own journal and waits until it answers: MiB that its memory grew by."""
@@ -130,6 +135,33 @@ class Rehearsal:
             if refused := state["refused"].get(self._project):
                 raise UnservedError(f"the serving process does not load the candidate: {refused['reason']}")
             time.sleep(PAUSE)
+
+    def _timed(self, line: http.client.HTTPConnection, rows: pd.DataFrame) -> tuple[list[float], int]:
+        """Milliseconds of each request for one row in the calmest round, and the number of requests of all rounds."""
+        chosen = rows.iloc[np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int)]
+        bodies = [_body([row]) for row in encoded(chosen, self._features)]
+        rounds = [[self._took(line, body) for body in bodies] for _ in range(ROUNDS)]
+        return min(rounds, key=lambda times: float(np.percentile(times, 95))), ROUNDS * len(bodies)
+
+    def _took(self, line: http.client.HTTPConnection, body: bytes) -> float:
+        began = time.perf_counter()
+        _answer(line, "POST", self._path, body)
+        return (time.perf_counter() - began) * 1000
+
+    def _every(
+        self, line: http.client.HTTPConnection, kind: Kind, rows: pd.DataFrame
+    ) -> tuple[np.ndarray, tuple[Any, ...]]:
+        """What is answered to all rows, in requests as large as the server takes them; only numbers and labels are kept."""
+        answers, decided = [], []
+        for body in _bodies(rows, self._features):
+            said = msgspec.json.decode(_answer(line, "POST", self._path, body))["predictions"]
+            answers.append(kind.heard(said))
+            decided += [each["prediction"] for each in said]
+        return np.concatenate(answers), tuple(decided)
+
+    @property
+    def _path(self) -> str:
+        return f"/projects/{self._project}/predict"
 
     def _kill(self, late: threading.Event) -> None:
         late.set()
@@ -168,38 +200,21 @@ def _environment(home: Path) -> dict[str, str]:
     return kept | {"KEEPFIT_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def _bodies(rows: list[bytes]) -> Iterator[bytes]:
+def _bodies(rows: pd.DataFrame, features: tuple[Feature, ...]) -> Iterator[bytes]:
     """Bodies of requests with all rows, each as large as the server takes them."""
-    batch, size = [], 0
-    for row in rows:
-        if batch and (len(batch) == ROWS or size + len(row) + 1 > BODY_BYTES - 100):
-            yield _body(batch)
-            batch, size = [], 0
-        batch.append(row)
-        size += len(row) + 1
-    if batch:
+    for start in range(0, len(rows), ROWS):
+        batch, size = [], 0
+        for row in encoded(rows.iloc[start : start + ROWS], features):
+            if batch and size + len(row) > BODY_BYTES - 100:
+                yield _body(batch)
+                batch, size = [], 0
+            batch.append(row)
+            size += len(row) + 1
         yield _body(batch)
 
 
 def _body(rows: list[bytes]) -> bytes:
     return b'{"rows":[' + b",".join(rows) + b"]}"
-
-
-def _timed(line: http.client.HTTPConnection, project: str, rows: list[bytes]) -> tuple[list[float], int]:
-    """Milliseconds of each request for one row in the calmest round, and the number of requests of all rounds."""
-    chosen = [_body([rows[at]]) for at in np.linspace(0, len(rows) - 1, min(TIMED, len(rows))).astype(int)]
-    rounds = [[_took(line, project, body) for body in chosen] for _ in range(ROUNDS)]
-    return min(rounds, key=lambda times: float(np.percentile(times, 95))), ROUNDS * len(chosen)
-
-
-def _took(line: http.client.HTTPConnection, project: str, body: bytes) -> float:
-    began = time.perf_counter()
-    _answer(line, "POST", f"/projects/{project}/predict", body)
-    return (time.perf_counter() - began) * 1000
-
-
-def _predict(line: http.client.HTTPConnection, project: str, body: bytes) -> list[dict[str, Any]]:
-    return msgspec.json.decode(_answer(line, "POST", f"/projects/{project}/predict", body))["predictions"]
 
 
 @contextlib.contextmanager

@@ -19,7 +19,8 @@ from tasks.ml.gates import Evidence, Parity, Rehearsed, Serving
 from tasks.ml.kinds import KINDS, Kind
 from tasks.ml.metrics import METRICS
 from tasks.ml.recipe import Recipe
-from tasks.serving.champion import Champion
+from tasks.serving import rehearsal
+from tasks.serving.champion import Champion, Feature
 from tasks.serving.rehearsal import Heard, Rehearsal, encoded
 from tasks.stores import bundles
 from tasks.stores.journal import Release
@@ -45,10 +46,9 @@ def bundle(folder, kind: Kind, model, operates, **changes) -> str:
 
 def judged(kind: Kind, answers, heard: Heard, operates) -> Evidence:
     """The evidence that a rehearsal gives."""
-    said = None if heard.served.failed else kind.heard(heard.predictions)
     return Evidence(
         y=np.zeros(len(answers)), challenger=answers, baselines={}, metric=METRICS[kind.metric], seed=1, kind=kind, operates=operates,
-        rehearsal=heard.served, heard=said, decided=np.array([one["prediction"] for one in heard.predictions], dtype=object),
+        rehearsal=heard.served, heard=heard.answers, decided=np.array(heard.decided, dtype=object),
     )  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_every_kind_is_answered_as_it_was_judged(name, tmp_path):
     operates = kind.operate(truth, answers)
     digest = bundle(tmp_path / "run", kind, model, operates)
     with Rehearsal(tmp_path / "run", digest) as stage:
-        heard = stage.ask(asked, seconds=60)
+        heard = stage.ask(kind, asked, seconds=60)
     assert heard.served.failed == ""
     assert (heard.served.rows, heard.served.requests) == (len(asked), 90)
     assert 0 < heard.served.p50 <= heard.served.p95
@@ -75,6 +75,8 @@ def test_every_kind_is_answered_as_it_was_judged(name, tmp_path):
 # -- refusals ----------------------------------------------------------------------------------------------------------
 COLUMNS = {"amount": "float", "width": "float"}
 ROWS = matrix(pd.DataFrame({"amount": np.linspace(-2, 2, 60), "width": np.linspace(9, 1, 60)}), COLUMNS)
+
+FEATURES = tuple(Feature(name, "float", nullable=False) for name in COLUMNS)
 
 
 def linear(weight: float = 1.0):
@@ -97,7 +99,7 @@ def line(folder, model=None, **changes) -> str:
 def refusal(folder, digest: str, rows=ROWS, seconds: float = 60) -> str:
     """What both gates say of a rehearsal that fails; the process is gone afterwards, and so are its files."""
     with Rehearsal(folder, digest) as stage:
-        heard, process = stage.ask(rows, seconds), stage._process
+        heard, process = stage.ask(MADE["regression"], rows, seconds), stage._process
     assert process.poll() is not None
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     shown = judged(MADE["regression"], np.zeros(len(rows)), heard, {})
@@ -105,6 +107,17 @@ def refusal(folder, digest: str, rows=ROWS, seconds: float = 60) -> str:
     assert not any(verdict.passed for verdict in verdicts)
     assert verdicts[1].reason == f"nothing to compare: {verdicts[0].reason}"
     return verdicts[0].reason
+
+
+def test_rows_that_are_too_many_for_one_request_go_in_parts(monkeypatch, tmp_path):
+    """However few a request may hold, by number or by size, each row is asked about once, in order."""
+    monkeypatch.setattr(rehearsal, "ROWS", 25)
+    monkeypatch.setattr(rehearsal, "BODY_BYTES", 100 + 10 * len(encoded(ROWS, FEATURES)[0]))
+    bodies = list(rehearsal._bodies(ROWS, FEATURES))
+    parts = [json.loads(body)["rows"] for body in bodies]
+    assert max(map(len, parts)) <= 10
+    assert max(map(len, bodies)) <= rehearsal.BODY_BYTES
+    assert [row["width"] for part in parts for row in part] == ROWS["width"].tolist()
 
 
 def test_v_03_a_candidate_that_does_not_load_is_refused_with_the_reason(tmp_path):
@@ -140,7 +153,7 @@ def test_a_process_that_ends_early_is_a_refusal(tmp_path):
     digest = line(tmp_path / "run")
     with Rehearsal(tmp_path / "run", digest) as stage:
         stage._process.kill()
-        heard = stage.ask(ROWS, 60)
+        heard = stage.ask(MADE["regression"], ROWS, 60)
     assert heard.served.failed.startswith("the serving process broke off (")
 
 
@@ -170,10 +183,10 @@ def champion(tmp_path_factory) -> tuple[Champion, pd.DataFrame, np.ndarray]:
     folder = tmp_path_factory.mktemp("bundles") / "0"
     digest = bundle(folder, kind, model, kind.operate(truth, kind.answers(model, asked)))
     release = Release("small", 1, 0, digest, "t", "t", "2026-01-01", "mae", value=0.0, low=0.0, high=0.0)
-    return Champion.load(folder, release), asked[:40], kind.answers(model, asked[:40])
+    return Champion.load(folder, release), asked[:10], kind.answers(model, asked[:10])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(order=st.permutations(sorted(columns_of(MADE["regression"]))))
 def test_r_10_the_order_of_the_columns_of_a_request_plays_no_part(champion, order):
     """Whatever order a client sends the columns in, each answer is the one of training's order (R-10)."""
@@ -189,7 +202,7 @@ def test_r_10_columns_that_changed_places_are_noticed(champion):
     """A compiled model that takes columns by place, and gets two of them the wrong way round, is refused with a row (R-10)."""
     served, asked, answers = champion
     turned = served.model.predict(asked.assign(amount=asked["width"], width=asked["amount"]))
-    heard = Heard(Rehearsed(p50=1, p95=1, rows=len(asked)), [{"prediction": value} for value in turned])
+    heard = Heard(Rehearsed(p50=1, p95=1, rows=len(asked)), turned)
     said = Parity().judge(judged(MADE["regression"], answers, heard, {}))
     assert not said.passed
     assert "otherwise than they were judged: row " in said.reason

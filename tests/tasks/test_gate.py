@@ -1,7 +1,10 @@
 """Gating: which of a project's earlier trainings say what is plausible."""
 
 import datetime as dt
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from tasks import gate, train
 from tasks.config import plans, provenance
@@ -91,3 +94,12 @@ def test_models_that_went_live_by_themselves_count_for_30_days(small: Small):
     found = gate.change(small.use, ChangePlan(retrains=3), snapshot, candidate, {"roc_auc": 0.9}, released)
     assert (found.family, found.window, found.days, found.features) == ("logistic", "all", None, ("a", "b"))
     assert (found.retrains, found.drift, found.measured) == (2, None, {"roc_auc": 0.9})
+
+
+# -- who is asked ------------------------------------------------------------------------------------------------------
+def test_no_process_starts_where_no_gate_looks_at_it(quiet: Path, monkeypatch):
+    """A project that asks for neither serving nor parity does not pay for them."""
+    small = Small(quiet, gates=[{"kind": "sound"}, {"kind": "inputs"}])
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    verdicts, _ = small.train(small.land(rows(0, 300)), "run")
+    assert [verdict.gate for verdict in verdicts] == ["sound", "inputs"]

@@ -1,7 +1,8 @@
 """Gates: questions put to a challenger. Each is a frozen config of `project.yaml` whose `judge` gives a verdict.
 
-A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others;
-`serving`: the real serving process; `inputs`: what it was made of; `plan`: what may change by itself), a member of `Gate`, and where every project should be asked it an entry of `ALL`; what it must look at is a field of `Evidence`.
+A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others; `serving`: the
+real serving process; `inputs`: what it was made of; `plan`: what may change by itself), a member of `Gate`, and where every project
+should be asked it an entry of `ALL` and of the kinds' `gates`; what it must look at is a field of `Evidence`.
 """
 
 from typing import Annotated
