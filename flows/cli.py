@@ -28,7 +28,8 @@ STACK, PROJECTS, LOOP, MODELS = (Group.create_ordered(name) for name in ("Stack"
 contract = App(name="contract", help="What a row may be, and how that has changed.", group=PROJECTS)
 data = App(name="data", help="The rows that have landed, version by version.", group=LOOP)
 quarantine = App(name="quarantine", help="Rows that broke the contract, and another try for them.", group=LOOP)
-for part in (contract, data, quarantine):
+plan = App(name="plan", help="What a project may change by itself, and who signed that.", group=PROJECTS)
+for part in (contract, data, plan, quarantine):
     app.command(part)
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")
@@ -123,12 +124,14 @@ def doctor(*, as_json: Json = False) -> int:
 
 @app.command(group=PROJECTS)
 def check(project: str | None = None, *, as_json: Json = False) -> int:
-    """Load one project, or all, and say what is wrong with it: file, line, key."""
+    """Load one project, or all, with its change plan, and say what is wrong with it: file, line, key."""
+    from tasks.config import plans
     from tasks.config.project import Project
 
     settings = Settings()
     found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
     for use in found:
+        plans.load(use, settings)
         if use.computing:
             use.computing.ready()
     rows = [
@@ -183,6 +186,46 @@ def contract_diff(project: str, old: str, new: str = "now", *, as_json: Json = F
 
     found = newcomer.contract_diff(project, old, new, Settings())
     return show(found, as_json=as_json, page=newcomer.page_of_diff(found))
+
+
+@plan.command(name="show")
+def plan_show(project: str, *, as_json: Json = False) -> int:
+    """Show the change plan of a project, and whether it counts."""
+    from flows import looking
+
+    told = looking.plan(project, Settings())
+    return show(told, as_json=as_json, page=_plan(told))
+
+
+@plan.command(name="sign")
+def plan_sign(project: str, *, by: str = "", as_json: Json = False) -> int:
+    """Answer for the change plan as it stands: what is inside of it is released without asking anybody.
+
+    The key is made at the first signature, under KEEPFIT_HOME/keys. Others trust it when its plan.pub lies in their keys/trusted.
+
+    Args:
+        project: The project.
+        by: Who signs; goes on record. By default whoever is logged in.
+    """
+    from flows import looking
+
+    settings = Settings()
+    told = looking.sign_plan(project, by or settings.actor, settings)
+    return show(told, as_json=as_json, page=_plan(told))
+
+
+@plan.command(name="verify")
+def plan_verify(project: str, *, as_json: Json = False) -> int:
+    """Say whether the change plan is signed by somebody who is trusted here, and unchanged since; else why not, with exit code 1."""
+    from flows import looking
+
+    told = looking.plan(project, Settings())
+    return show({"ok": told["signed"], **told}, as_json=as_json, page=f"{project}: {told['reason']}")
+
+
+def _plan(told: dict[str, Any]) -> str:
+    limits = [f"  {name}: {limit}" for name, limit in (told["plan"] or {}).items()]
+    return "\n".join([f"{told['project']}: {told['reason']}", *limits])
 
 
 @data.command(name="list")

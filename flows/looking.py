@@ -1,8 +1,10 @@
 """Looking at what has landed: versions, snapshots, differences, quarantine; plain functions without a run."""
 
+import datetime as dt
 import json
 from typing import Any
 
+from tasks.config import plans
 from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -119,3 +121,15 @@ def replay(project: str, batch: str, accept: str, settings: Settings) -> dict[st
     use = Project.named(project, settings)
     kind = Landings(use, settings).named(batch)["kind"] or "rows"
     return Landings(use, settings, kind=kind).replay(batch, accept).model_dump(mode="json")
+
+
+def plan(project: str, settings: Settings) -> dict[str, Any]:
+    """The change plan with who signed it, or why it counts as unsigned."""
+    return plans.told(Project.named(project, settings), settings)
+
+
+def sign_plan(project: str, by: str, settings: Settings) -> dict[str, Any]:
+    """The same after it was signed as it stands."""
+    use = Project.named(project, settings)
+    plans.sign(use, settings, by, dt.datetime.now(dt.UTC))
+    return plans.told(use, settings)

@@ -35,6 +35,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
 
@@ -202,10 +203,7 @@ def _fresh_secret() -> str:
 
 def _make_secret(settings: Settings) -> str:
     """The password of the Prefect server, made at the first call."""
-    with contextlib.suppress(FileExistsError):
-        handle = os.open(settings.secret_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as file:
-            file.write(_fresh_secret())
+    private.make(settings.secret_file, _fresh_secret().encode())
     return _secret(settings)
 
 
@@ -219,16 +217,8 @@ def _secret(settings: Settings) -> str:
 
 def _secret_fault(path: Path) -> tuple[str, str] | None:
     """What is wrong with a secret file and the next move, or nothing."""
-    facts = path.lstat()
     renew = f"Delete it and run `keepfit down` and `keepfit up`, which makes a new one: rm '{path}'"
-    if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.getuid():
-        return f"{path} is not a file of the current user (owner {facts.st_uid}, user {os.getuid()}).", renew
-    if facts.st_mode & 0o077:
-        mode = stat.S_IMODE(facts.st_mode)
-        return f"{path} has mode {mode:04o}; only its owner may read it (0600), so others may know the password.", renew
-    if not path.read_text().strip():
-        return f"{path} is empty.", renew
-    return None
+    return (found, renew) if (found := private.fault(path)) else None
 
 
 # -- up ---------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.release import release
 from tasks.evaluate import evaluate
-from tasks.gate import gate
+from tasks.gate import BY_ITSELF, gate
 from tasks.prepare import prepare
 from tasks.register import conclude, decline, note_failure, register
 from tasks.train import fit
@@ -42,9 +42,9 @@ def train(
         best = tune(project, training.rows, training.run)
         candidate = fit(project, training.rows, best.recipe, training.run)
         scores = evaluate(project, training.rows, candidate)
-        verdicts = gate(project, scores, training.run)
+        verdicts = gate(project, training.rows, candidate, scores)
         decision = register(training, prepared, best, candidate, scores, verdicts)
         if decision.version is None or decision.state != "releasing":
             return decision.model_dump(mode="json")
-        released = release(project, decision.version, reason=decision.reason, actor=f"train: {reason}")
+        released = release(project, decision.version, reason=decision.reason, actor=f"{BY_ITSELF}{reason}")
         return conclude(training, decision, released)

@@ -1,5 +1,9 @@
-"""Evaluate: challenger, champion and naive baselines on the same holdout and trusted set, read here and nowhere before."""
+"""Evaluate: challenger, champion and naive baselines on the same holdout and trusted set, read here and nowhere before.
 
+The serving process is asked about the holdout here, too: nobody else may read it.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,10 +21,12 @@ from tasks.ml import threads
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
+from tasks.ml.gates import Parity, Rehearsed, Serving
 from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
+from tasks.serving.rehearsal import Rehearsal
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
 from tasks.stores.lake import ROW, TRUSTED, Lake, parts
@@ -36,6 +42,20 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     """Scores everybody on the holdout and keeps every answer beside the candidate."""
     settings = Settings()
     use = Project.named(project, settings)
+    with rehearsing(use, candidate) as stage:
+        return _scored(use, settings, snapshot, candidate, stage)
+
+
+def rehearsing(use: Project, candidate: Candidate) -> AbstractContextManager[Rehearsal | None]:
+    """A serving process with the candidate, where a gate looks at it."""
+    asked = any(isinstance(gate, Serving | Parity) for gate in use.gates)
+    return Rehearsal(Path(candidate.folder), candidate.digest) if asked else nullcontext()
+
+
+def _scored(
+    use: Project, settings: Settings, snapshot: Snapshot, candidate: Candidate, stage: Rehearsal | None
+) -> Scores:
+    project = use.project
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
     own = _Bundle.read(Path(candidate.folder), candidate.digest)
@@ -48,9 +68,12 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
         answers[f"baseline {name}"] = packed(said)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
-    answers.to_parquet(path)
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
+    rehearsal, heard = _rehearsed(
+        use, stage, asked, candidate.operates
+    )  # last, when the process has started and nothing else runs here
+    answers.assign(**heard).to_parquet(path)
     scores = summarise(  # planted rows come last, and users' questions are fewer than rows
         use,
         asked.head(len(features)),
@@ -60,12 +83,14 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
         champion.version if champion else None,
         str(path),
     )
+    scores = scores.model_copy(update={"rehearsal": rehearsal})
     if len(trusted):
         known = _known(use, Lake(project, settings.lake(project), use.contract), trusted, snapshot, before)
         reference = on_trusted(use, trusted, known, own, before, path.with_name(f"{candidate.run}-{TRUSTED}.parquet"))
         scores = scores.model_copy(update={"trusted": reference})
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
     every |= {f"trusted.{use.metric}": scores.trusted.metric.value} if scores.trusted else {}
+    every |= {f"serving.{name}": value for name, value in rehearsal or () if isinstance(value, float)}
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     for name, table in (("importance", scores.importance), ("slices", scores.slices)):
         if table:
@@ -80,6 +105,20 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
         f"on {scores.trusted.rows} trusted rows {scores.trusted.metric}" if scores.trusted else "no trusted rows",
     )  # fmt: skip
     return scores
+
+
+def _rehearsed(
+    use: Project, stage: Rehearsal | None, asked: pd.DataFrame, operates: dict[str, float]
+) -> tuple[Rehearsed | None, dict[str, Any]]:
+    """How the serving process bore itself, and what it said of every judged row, by the column of the file of answers."""
+    if stage is None:
+        return None, {}
+    bars = next((gate for gate in use.gates if isinstance(gate, Serving)), Serving())
+    said = stage.ask(use.task, asked, bars.seconds)
+    if said.answers is None:
+        return said.served, {}
+    has_labels = use.task.decided(said.answers, operates) is not None
+    return said.served, {"heard": packed(said.answers), **({"decided": said.decided} if has_labels else {})}
 
 
 @dataclass(frozen=True)

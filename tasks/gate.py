@@ -1,5 +1,6 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
+import datetime as dt
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -9,23 +10,36 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.config import provenance
+from tasks.config import plans, provenance
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.gates import Evidence, Verdict, judge
+from tasks.ml.drift import moved
+from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
-from tasks.stores.journal import Journal
-from tasks.stores.references import Scores
+from tasks.ml.recipe import Recipe
+from tasks.stores import bundles
+from tasks.stores.journal import Journal, Release
+from tasks.stores.lake import Lake, parts
+from tasks.stores.references import Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
+
+BY_ITSELF = "train: "  # how the actor of a release begins that no person asked for
+MONTH = dt.timedelta(days=30)
 
 
 @task(name="gate", cache_policy=NO_CACHE)
-def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
-    """Judges from the file of answers; may be repeated with the same result."""
-    settings = Settings()
+def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores) -> list[Verdict]:
+    """Judges from the file of answers, and from what is on record of the inputs; may be repeated with the same result."""
+    settings, run = Settings(), candidate.run
     use = Project.named(project, settings)
-    past = history(Journal(settings.journal()).trainings(project), use.metric)
-    verdicts = [*judge(use.gates, evidence(use, scores, past)), *_one_code()]
+    journal = Journal(settings.journal())
+    shown = replace(
+        evidence(use, scores, history(journal.trainings(project), use.metric)),
+        made=made(Lake(project, settings.lake(project), use.contract), snapshot),
+        envelope=_planned(use, settings, journal, snapshot, candidate, scores),
+    )
+    verdicts = [*judge(use.gates, shown), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -37,6 +51,64 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
 def _one_code() -> list[Verdict]:
     """A refusal when the code changed while the training ran: nobody could say which code made the model."""
     return [Verdict(gate="code", passed=False, reason=changed)] if (changed := provenance.changed()) else []
+
+
+def made(lake: Lake, snapshot: Snapshot) -> Made:
+    """What a challenger was made of. Every byte of its rows was verified when they were read; here their names are, once more."""
+    return Made(
+        snapshot=snapshot.name, altered=_altered(lake, snapshot), lock=provenance.lock(), astray=provenance.astray(),
+        commit=provenance.commit(), code=provenance.code(),
+    )  # fmt: skip
+
+
+def _altered(lake: Lake, snapshot: Snapshot) -> str:
+    try:
+        now = lake.snapshot(snapshot.version, snapshot.outcomes, snapshot.window)
+    except ArtifactError as error:
+        return str(error)
+    found = now.digest if now else "none"
+    return (
+        ""
+        if found == snapshot.digest
+        else f"its rows have the digest {found[:12]} now, {snapshot.digest[:12]} were learned from"
+    )
+
+
+def _planned(
+    use: Project, settings: Settings, journal: Journal, snapshot: Snapshot, candidate: Candidate, scores: Scores
+) -> Envelope:
+    """The project's plan, with what the challenger changes where there is one."""
+    found = plans.envelope(use, settings)
+    if found.plan is None:
+        return found
+    return replace(
+        found, change=change(use, found.plan, snapshot, candidate, scores.every, journal.releases(use.project))
+    )
+
+
+def change(
+    use: Project,
+    plan: ChangePlan,
+    snapshot: Snapshot,
+    candidate: Candidate,
+    measured: dict[str, float],
+    releases: list[Release],
+) -> Change:
+    """What would change if the challenger became champion; the drift of the rows only where the plan limits it."""
+    recipe = Recipe.model_validate(bundles.manifest_of(Path(candidate.folder), candidate.digest)["recipe"])
+    name, drift = _moved(use, snapshot) if plan.drift is not None else ("", None)
+    month = (dt.datetime.now(dt.UTC) - MONTH).isoformat()
+    return Change(
+        family=recipe.family.kind, window=recipe.window.kind, days=recipe.window.days, features=tuple(recipe.columns(use.features)),
+        measured=measured, drift=drift, drifted=name, retrains=sum(each.at >= month and each.actor.startswith(BY_ITSELF) for each in releases),
+    )  # fmt: skip
+
+
+def _moved(use: Project, snapshot: Snapshot) -> tuple[str, float]:
+    """The feature that moved most within the snapshot, and how far; targets are not looked at."""
+    split = parts(use, snapshot, Settings().lake(use.project))
+    known = [split.train, split.validation, split.holdout.without_target()]
+    return moved(pd.concat(known, ignore_index=True), use.types, use.contract.time)
 
 
 def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...]:
@@ -65,4 +137,6 @@ def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[E
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
         unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
+        rehearsal=scores.rehearsal, heard=unpacked(answers["heard"]) if "heard" in answers else None,
+        decided=answers["decided"].to_numpy(dtype=object) if "decided" in answers else None,
     )  # fmt: skip

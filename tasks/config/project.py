@@ -13,14 +13,12 @@ from pydantic import (
     BaseModel,
     Field,
     PrivateAttr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
+from tasks.config import written
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.settings import Settings
 from tasks.ml import kinds, models
@@ -319,17 +317,7 @@ def load(folder: Path) -> Project:
         ProjectError: names file, line and key, what was met and what was wanted.
     """
     path = folder / "project.yaml"
-    try:
-        text = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        problem = " ".join(str(error).split())
-        raise ProjectError(f"{path}: is no readable YAML: {problem}. Mend that line.") from error
-    if not isinstance(text, dict):
-        raise ProjectError(f"{path}: holds no keys. A project needs at least: project, contract, split.")
-    try:
-        project = Project.model_validate(_plain(text))
-    except ValidationError as error:
-        raise ProjectError(_explained(path, text, error)) from error
+    project = written.read(path, Project, "A project needs at least: project, contract, split.")
     if project.project != folder.name:
         raise ProjectError(
             f"{path}: project is '{project.project}', but the folder is '{folder.name}'. Give both the same name."
@@ -362,64 +350,6 @@ def _classes(given: dict[str, Any]) -> dict[str, Any]:
     column = columns.get(target) if isinstance(columns, dict) else None
     categories = column.get("categories") if isinstance(column, dict) else None
     return {"labels": categories or []}
-
-
-def _plain(node: Any) -> Any:
-    """Ruamel's nodes as plain Python, so that pydantic sees what it knows."""
-    if isinstance(node, dict):
-        return {str(key): _plain(value) for key, value in node.items()}
-    return [_plain(item) for item in node] if isinstance(node, list) else node
-
-
-def _explained(path: Path, text: Any, error: ValidationError) -> str:
-    """The first three problems, each with line and key."""
-    problems = []
-    for problem in error.errors()[:3]:
-        keys = [part for part in problem["loc"] if _stands(text, part, problem["loc"])]
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = f"is no key here.{suggestion(str(keys[-1]), _known_keys(problem['loc']))}"
-        elif problem["type"] == "missing":
-            keys, message = list(problem["loc"]), "is missing"
-        name = ".".join(str(key) for key in keys)
-        problems.append(f"{path}{_line(text, keys)}: {name + ' ' if name else ''}{message}".rstrip(". "))
-    return " ".join(problem if problem.endswith("?") else f"{problem}." for problem in problems)
-
-
-def _stands(text: Any, part: Any, location: tuple[Any, ...]) -> bool:
-    """Whether a part of pydantic's location is a key of the file (it also names the member of a union)."""
-    node = text
-    for key in location:
-        try:
-            node = node[key]
-        except (KeyError, IndexError, TypeError):
-            if key == part:
-                return False
-            continue
-        if key == part:
-            return True
-    return False
-
-
-def _line(text: Any, keys: list[Any]) -> str:
-    """`:12`, the line of the innermost key that stands in the file."""
-    node, line = text, None
-    for key in keys:
-        try:
-            line = (node.lc.key(key) if isinstance(node, dict) else node.lc.item(key))[0] + 1
-            node = node[key]
-        except (KeyError, IndexError, TypeError, AttributeError):
-            break
-    return f":{line}" if line else ""
-
-
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    """The keys that could stand where an unknown one was met."""
-    schema = Project.model_json_schema()
-    sections = [schema, *schema["$defs"].values()]
-    if len(location) == 1:
-        return list(schema["properties"])
-    return [name for section in sections[1:] for name in section.get("properties", {})]
 
 
 def _module(path: Path) -> ModuleType:

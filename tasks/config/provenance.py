@@ -6,9 +6,12 @@ import os
 import platform
 import re
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Collection, Mapping
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
+
+from packaging.requirements import Requirement
 
 from tasks.config.settings import REPOSITORY
 
@@ -156,7 +159,52 @@ def lock() -> str:
 
 def pinned(*packages: str) -> list[str]:
     """The lock's pins of some packages, as `name==version`."""
+    found = pins(_locked())
+    return [f"{name}=={found[name]}" for name in packages if name in found]
+
+
+@functools.cache
+def astray() -> tuple[str, ...]:
+    """Every package of this process's environment that is not what `requirements.lock` says."""
+    return strays(pins(_locked()), {_canonical(found.name): found.version for found in distributions()}, MATTER)
+
+
+def pins(text: str) -> dict[str, str]:
+    r"""The version of each package that a lock pins for this Python on this machine.
+
+    >>> pins("a==1 ; python_version < '3' \\\n    --hash=sha256:00\na==2 ; python_version >= '3'\nb==3\n    # via a")
+    {'a': '2', 'b': '3'}
+    """
+    lines = (line.rstrip(" \\") for line in text.splitlines() if line and not line.startswith((" ", "#", "-")))
+    wanted = (Requirement(line) for line in lines)
+    return {
+        _canonical(pin.name): next(iter(pin.specifier)).version
+        for pin in wanted
+        if pin.marker is None or pin.marker.evaluate()
+    }
+
+
+def strays(locked: Mapping[str, str], installed: Mapping[str, str], needed: Collection[str]) -> tuple[str, ...]:
+    """What is installed at another version than the lock's, and what is needed but not installed or not locked.
+
+    Extras of the lock that are not installed are nobody's fault.
+
+    >>> strays({"numpy": "2", "ruff": "1"}, {"numpy": "3"}, ["numpy", "scipy"])
+    ('numpy 3, locked is 2', 'scipy none, locked is none')
+    """
+    asked = sorted({*needed, *(name for name in locked if name in installed)})
+    pairs = ((name, installed.get(name, "none"), locked.get(name, "none")) for name in asked)
+    return tuple(
+        f"{name} {is_there}, locked is {wanted}"
+        for name, is_there, wanted in pairs
+        if is_there != wanted or wanted == "none"
+    )
+
+
+def _locked() -> str:
     path = REPOSITORY / "requirements.lock"
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    found = {name: re.search(rf"^{re.escape(name)}==([^\s;\\]+)", text, re.MULTILINE) for name in packages}
-    return [f"{name}=={match.group(1)}" for name, match in found.items() if match]
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

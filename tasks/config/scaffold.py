@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from tasks.config.errors import ProjectError
 from tasks.config.project import NAME, Project, load
 from tasks.ml.contract import Column
+from tasks.ml.gates import ChangePlan
 from tasks.ml.infer import Draft
 from tasks.ml.kinds import KINDS
 from tasks.ml.metrics import metrics_of
 from tasks.ml.reading import Reading
 from tasks.ml.surrogate import Stamp
 
-SCHEMA = "project.schema.json"
+SCHEMA, PLAN_SCHEMA = "project.schema.json", "change_plan.schema.json"
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[ .-][A-Za-z0-9_]+)*")
 WORDS = {
     "true",
@@ -106,19 +109,20 @@ def write(name: str, texts: Mapping[str, str], projects: Path) -> Project:
     return project
 
 
-def schema_text() -> str:
-    """The JSON schema of `project.yaml`, for editors."""
-    return json.dumps(Project.model_json_schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+def schema_text(described: type[BaseModel] = Project) -> str:
+    """The JSON schema of `project.yaml`, or of another file, for editors."""
+    return json.dumps(described.model_json_schema(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def write_schema(projects: Path) -> Path:
-    """Brings the schema beside the project folders up to date; gives its path."""
-    path, text = projects / SCHEMA, schema_text()
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        partial = path.with_name(f".{SCHEMA}.part")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    return path
+    """Brings the schemas beside the project folders up to date; gives the path of that of `project.yaml`."""
+    for name, text in ((SCHEMA, schema_text()), (PLAN_SCHEMA, schema_text(ChangePlan))):
+        path = projects / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            partial = path.with_name(f".{name}.part")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+    return projects / SCHEMA
 
 
 # -- project.yaml -----------------------------------------------------------------------------------------------------

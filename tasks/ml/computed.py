@@ -111,7 +111,7 @@ class Computing:
             for name, kind in self.types.items():
                 if not _same(together[name].iloc[place], alone[name].iloc[0], kind):
                     return (
-                        f"hooks.py: '{name}' of a row is another one when the row is computed alone than within {len(asked):,} rows. Served rows come "
+                        f"hooks.py: '{name}' of a row is another one when the row is computed alone than within {len(asked):,} rows. Rehearsed rows come "
                         f"alone: let {FUNCTION} look at one row at a time, without means, ranks, neighbours, chance or the clock"
                     )
         return ""

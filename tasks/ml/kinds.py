@@ -4,6 +4,7 @@ Everything that depends on the kind of a problem asks here; nobody else asks `if
 family that fits it in `models`, a metric in `metrics`, a panel in `pictures`: tests/ml/test_kinds.py runs over all of them.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -15,6 +16,7 @@ from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusi
 
 Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
 FEWEST_OF_A_CLASS = 5
+BEYOND = ("serving", "parity", "inputs", "plan")  # gates that look beyond the answers: any kind of problem is asked
 COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
 
 
@@ -98,6 +100,14 @@ class Kind(Protocol):
         """How answers become decisions, from rows that the model has not learned from; it goes into the manifest."""
         ...
 
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray | None:
+        """The labels that follow from answers: (n,); None where there is no label."""
+        ...
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """What a serving process said of rows, in the form of `answers`."""
+        ...
+
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> "Calibration | None":
         """How far what is said of answers is from what came true; None where nothing is said."""
         ...
@@ -119,7 +129,15 @@ class Binary:
 
     name: ClassVar[Name] = "binary"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = (
+        "sound",
+        "baselines",
+        "champion",
+        "trusted",
+        "calibration",
+        "plausible",
+        *BEYOND,
+    )
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
@@ -195,6 +213,18 @@ class Binary:
             return {"threshold": min(1.0, _reached_by(answers, self.alerts))}
         return {"threshold": self.cost.threshold(truth, answers)}
 
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray:
+        """The positive label from the threshold on.
+
+        >>> Binary("y", True, ("no", "yes"), Cost()).decided(np.array([0.2, 0.4]), {"threshold": 0.4}).tolist()
+        ['no', 'yes']
+        """
+        return np.array(self.labels, dtype=object)[(answers >= operates["threshold"]).astype(int)]
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The probability of the positive class."""
+        return np.array([said["probabilities"][self.labels[1]] for said in predictions], dtype="float64")
+
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
         """Of the probability of the positive class."""
         error, mean, rate = calibration_error(truth, answers), float(answers.mean()), float(truth.mean())
@@ -218,7 +248,15 @@ class Multiclass:
 
     name: ClassVar[Name] = "multiclass"
     metric: ClassVar[str] = "log_loss"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = (
+        "sound",
+        "baselines",
+        "champion",
+        "trusted",
+        "calibration",
+        "plausible",
+        *BEYOND,
+    )
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
 
@@ -293,6 +331,15 @@ class Multiclass:
         """The likeliest class is the decision."""
         return {}
 
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The likeliest class, of equally likely ones the first."""
+        return np.array(self.labels, dtype=object)[answers.argmax(axis=1)]
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """A probability of each label; 0 for one that the model has never met."""
+        said = [[each["probabilities"].get(label, 0.0) for label in self.labels] for each in predictions]
+        return np.array(said, dtype="float64").reshape(-1, len(self.labels))
+
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
         """Of the probability of the likeliest class (Guo et al. 2017); the bias is the largest of any class."""
         right = (answers.argmax(axis=1) == truth).astype(int)
@@ -322,7 +369,15 @@ class Regression:
 
     name: ClassVar[Name] = "regression"
     metric: ClassVar[str] = "mae"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = (
+        "sound",
+        "baselines",
+        "champion",
+        "trusted",
+        "calibration",
+        "plausible",
+        *BEYOND,
+    )
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 
@@ -390,6 +445,13 @@ class Regression:
         rank = min(len(apart), int(np.ceil((len(apart) + 1) * COVERED)))
         return {"interval": float(apart[rank - 1])}
 
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> None:
+        """The number is all."""
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The number."""
+        return np.array([said["prediction"] for said in predictions], dtype="float64")
+
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
         """Of the interval: how many rows it holds against how many it is meant to; the bias is in standard deviations."""
         held = float((np.abs(truth - answers) <= operates["interval"]).mean())
@@ -426,7 +488,15 @@ class Anomaly:
 
     name: ClassVar[Name] = "anomaly"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
+    gates: ClassVar[tuple[str, ...]] = (
+        "sound",
+        "baselines",
+        "champion",
+        "trusted",
+        "calibration",
+        "plausible",
+        *BEYOND,
+    )
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
 
@@ -485,6 +555,14 @@ class Anomaly:
         """The score that so many usual rows reach as the alert budget allows."""
         return {"threshold": _reached_by(answers[truth == 0], self.alerts)}
 
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray:
+        """Odd from the threshold on."""
+        return answers >= operates["threshold"]
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The oddness."""
+        return np.array([said["score"] for said in predictions], dtype="float64")
+
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
         """Of the alert budget: how many usual rows reach the threshold against how many may."""
         reached = float((answers[truth == 0] >= operates["threshold"]).mean())
@@ -516,7 +594,7 @@ class Recommendation:
 
     name: ClassVar[Name] = "recommendation"
     metric: ClassVar[str] = "ndcg_at_k"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible")
+    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible", *BEYOND)
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
 
@@ -590,6 +668,18 @@ class Recommendation:
     def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:  # noqa: ARG002 -- the interface
         """The k best are the decision."""
         return {}
+
+    def decided(self, answers: np.ndarray, operates: dict[str, float]) -> None:
+        """The list is the answer."""
+
+    def heard(self, predictions: Sequence[Mapping[str, Any]]) -> np.ndarray:
+        """The codes of the items; where fewer than k were named, none at the end.
+
+        >>> Recommendation("item", "who", k=2).heard([{"prediction": ["milk"]}]).shape
+        (1, 2)
+        """
+        named = [[*said["prediction"], *[""] * (self.k - len(said["prediction"]))] for said in predictions]
+        return coded(np.array(named, dtype=object).reshape(-1, self.k))
 
     def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> None:
         """Nothing is said of how likely an item is."""

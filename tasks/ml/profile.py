@@ -1398,19 +1398,19 @@ def _difference(name: str, a: Numbers | Words, b: Numbers | Words) -> Difference
         about |= {"mean": (a.mean, b.mean), "median": (a.quantile(0.5), b.quantile(0.5))}
         if moved is not None:
             cuts = np.unique([a.quantile(share) or 0.0 for share in np.linspace(0.1, 0.9, 9)])
-            about["psi"] = _stability(*(np.diff(np.r_[0.0, known.share_below(cuts), 1.0]) for known in (a, b)))
+            about["psi"] = stability(*(np.diff(np.r_[0.0, known.share_below(cuts), 1.0]) for known in (a, b)))
     elif isinstance(a, Words) and isinstance(b, Words) and moved is not None:
         names = sorted({*a.values, *b.values})
         shares = (np.array([*(known.shares.get(name, 0.0) for name in names), known.rest]) for known in (a, b))
         about |= {
-            "psi": _stability(*shares),
+            "psi": stability(*shares),
             "new": tuple(value for value in b.values if value not in a.shares),
             "vanished": tuple(value for value in a.values if value not in b.shares),
         }
     return Difference(**about, ks=None if moved is None else _short(moved))
 
 
-def _stability(p: np.ndarray, q: np.ndarray) -> float:
+def stability(p: np.ndarray, q: np.ndarray) -> float:
     """Population stability index of two vectors of shares: Σ (q − p)·ln(q/p), shares below 1e-4 counted as that."""
     p, q = np.maximum(p, 1e-4), np.maximum(q, 1e-4)
     return _short(float(((q - p) * np.log(q / p)).sum()))

@@ -618,18 +618,30 @@ def _details(operation: dict[str, Any]) -> str:
 
 # -- the process ------------------------------------------------------------------------------------------------------
 def main() -> None:
-    """Runs the server until it is told to stop; requests that are being answered are finished first."""
+    """Serves at the address of the settings."""
+    serve(Settings())
+
+
+def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> None:
+    """Runs the server until it is told to stop; requests that are being answered are finished first.
+
+    Args:
+        settings: whose champions answer, and where.
+        sockets: which listen already, in place of the address of the settings.
+    """
     os.environ["OMP_NUM_THREADS"] = (
         "1"  # before scikit-learn is imported: with two threads on a busy machine one row took 70 ms instead of 3
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    settings = Settings()
-    LOG.info("serving on http://%s:%d, process %d", settings.host, settings.serving_port, os.getpid())
-    uvicorn.run(
+    host, port = sockets[0].getsockname() if sockets else (settings.host, settings.serving_port)
+    LOG.info("serving on http://%s:%d, process %d", host, port, os.getpid())
+    server = uvicorn.Server(uvicorn.Config(
         Door(settings).app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
-    )  # fmt: skip
+    ))  # fmt: skip
+    with suppress(KeyboardInterrupt):
+        server.run(sockets)
 
 
 if __name__ == "__main__":

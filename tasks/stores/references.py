@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from tasks.ml.explain import Importance
+from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Sliced
@@ -188,6 +189,7 @@ class Scores(BaseModel, frozen=True):
         importance: the columns that the challenger relies on; slices: the metric of groups of rows, where the project names any.
         answers: file with the truth and everybody's answer for every row of the holdout.
         trusted: the same of the trusted reference set, where there is one.
+        rehearsal: how the serving process bore itself with the challenger, where a gate asks for it.
     """
 
     metric: Estimate
@@ -201,6 +203,7 @@ class Scores(BaseModel, frozen=True):
     slices: Sliced | None = None
     answers: str
     trusted: OnTrusted | None = None
+    rehearsal: Rehearsed | None = None
 
 
 class Decision(BaseModel, frozen=True):

@@ -246,7 +246,8 @@ def test_a_recommendation_says_who_and_how_many(tmp_path):
     """Families, metric and gates follow from the kind, and columns are not searched for."""
     use = load(write(tmp_path, f"k: 3\n{RECOMMENDS}"))
     assert use.task.described() == {"user": "who", "k": 3}
-    assert (use.metric, [gate.kind for gate in use.gates]) == ("ndcg_at_k", ["sound", "baselines", "champion", "plausible"])  # fmt: skip
+    gates = ["sound", "baselines", "champion", "plausible", "serving", "parity", "inputs", "plan"]
+    assert (use.metric, [gate.kind for gate in use.gates]) == ("ndcg_at_k", gates)
     assert use.search.families == ("favourites", "item_neighbours", "factors")
     assert not use.search.columns
 

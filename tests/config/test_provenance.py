@@ -1,6 +1,7 @@
 """Provenance: the code that a process began with, and where it runs."""
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,24 @@ def test_the_environment_names_every_file_of_code():
     }
     path = "tasks/ml/recipe.py"
     assert listed[path] == hashlib.sha256((REPOSITORY / path).read_bytes()).hexdigest()[:16]
+
+
+# -- the lock ----------------------------------------------------------------------------------------------------------
+def test_the_environment_of_these_tests_is_the_locked_one():
+    """Every package that is installed here has the version of the lock, however many versions the lock has for other machines."""
+    assert provenance.astray() == ()
+    assert (REPOSITORY / "requirements.lock").read_text().count("\nnumpy==") > 1
+    assert provenance.pinned("numpy", "pandas", "no-such-package") == [
+        f"{name}=={version(name)}" for name in ("numpy", "pandas")
+    ]
+
+
+def test_a_package_at_another_version_or_missing_is_astray():
+    """Of what is needed everything must be there and locked; of the rest only what is there counts. Names are compared as pip does."""
+    locked = provenance.pins(
+        "Num_Py==1.0 \\\n    --hash=sha256:00\nscipy==2 ; sys_platform == 'nowhere'\nruff==3\nty==4\n"
+    )
+    assert locked == {"num-py": "1.0", "ruff": "3", "ty": "4"}
+    found = provenance.strays(locked, {"num-py": "1.1", "scipy": "2", "ruff": "3"}, ["num-py", "scipy"])
+    assert found == ("num-py 1.1, locked is 1.0", "scipy 2, locked is none")
+    assert provenance.strays(locked, {"num-py": "1.0"}, ["num-py"]) == ()

@@ -17,6 +17,7 @@ from tasks.config import scaffold
 from tasks.config.errors import ProjectError
 from tasks.config.project import load
 from tasks.config.settings import REPOSITORY
+from tasks.ml.gates import ChangePlan
 from tasks.ml.infer import Draft, infer
 from tasks.ml.kinds import KINDS
 from tasks.ml.reading import Reading
@@ -54,7 +55,7 @@ def test_what_is_written_loads_as_what_was_drafted(tmp_path):
     assert again.contract == made.contract
     assert (again.kind, again.positive, again.labels) == ("binary", made.question.positive, made.question.labels)
     assert again.reads == Reading(encoding="latin-1", delimiter="\t", decimal=",")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["demo", scaffold.SCHEMA]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [scaffold.PLAN_SCHEMA, "demo", scaffold.SCHEMA]
 
 
 WISHES: dict[str, dict[str, Any]] = {
@@ -183,6 +184,8 @@ def test_the_committed_schema_is_what_the_code_says():
     again = "from tasks.config import scaffold, settings; scaffold.write_schema(settings.REPOSITORY / 'deployments')"
     committed = (REPOSITORY / "deployments" / scaffold.SCHEMA).read_text(encoding="utf-8")
     assert committed == scaffold.schema_text(), f'Project changed. Run: .venv/bin/python -c "{again}"'
+    of_plans = (REPOSITORY / "deployments" / scaffold.PLAN_SCHEMA).read_text(encoding="utf-8")
+    assert of_plans == scaffold.schema_text(ChangePlan), f'ChangePlan changed. Run: .venv/bin/python -c "{again}"'
 
 
 def test_an_editor_finds_the_shipped_projects_valid_and_a_mistyped_key_not():

@@ -262,3 +262,29 @@ def test_any_other_error_keeps_its_name_on_one_short_line():
     said = cli.explained(ValueError("first\n  second " + "x" * 1000))
     assert said.startswith("ValueError: first second x")
     assert len(said) == len("ValueError: ") + 500
+
+
+# -- the change plan ---------------------------------------------------------------------------------------------------
+def test_a_plan_is_signed_and_verified_by_command(alone, tmp_path):
+    """Exit code 1 and one object while nobody has signed or a byte was changed since; 0 when it is signed; 2 for misuse."""
+    at = alone | {"KEEPFIT_PROJECTS": str(light_projects(tmp_path / "projects"))}
+    path = tmp_path / "projects" / "thyroid" / "change_plan.yaml"
+    said = command(at, "plan", "show", "thyroid", "--json")
+    assert (said.returncode, json.loads(said.stdout)["plan"]) == (0, None)
+    assert "there is nothing to sign" in failure(command(at, "plan", "sign", "thyroid", "--json"))
+    path.write_text("floors: {roc_auc: 0.9}\n")
+    unsigned = command(at, "plan", "verify", "thyroid", "--json")
+    assert (unsigned.returncode, json.loads(unsigned.stdout)["ok"]) == (1, False)
+    signed = json.loads(command(at, "plan", "sign", "thyroid", "--by", "Ada", "--json").stdout)
+    assert (signed["signed"], signed["by"], signed["plan"]) == (True, "Ada", {"floors": {"roc_auc": 0.9}})
+    verified = command(at, "plan", "verify", "thyroid", "--json")
+    assert (verified.returncode, json.loads(verified.stdout)["ok"]) == (0, True)
+    path.write_text("floors: {roc_auc: 0.8}\n")
+    changed = command(at, "plan", "verify", "thyroid")
+    assert changed.returncode == 1
+    assert "was changed after Ada signed it" in changed.stdout
+    path.write_text("flors: {}\n")
+    assert "change_plan.yaml:1: flors is no key here. Did you mean 'floors'?" in failure(
+        command(at, "check", "thyroid", "--json")
+    )
+    assert command(at, "plan", "verify").returncode == 2

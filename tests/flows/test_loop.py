@@ -20,6 +20,7 @@ from tests.samples import until, write_rows
 
 pytestmark = pytest.mark.stack
 FIRST, SECOND = slice(0, 1772), slice(1772, 2972)
+PLAN = "families: [hist_gradient_boosting, logistic]\nfloors: {roc_auc: 0.6}\ndrift: 20\nretrains: 9\n"
 ENDED = {"released", "registered", "held", "refused", "failed"}
 
 
@@ -71,7 +72,10 @@ def runs(stack: Stack, deployment: str) -> list:
 
 @pytest.fixture(scope="module")
 def champion(stack: Stack, thyroid_rows, tmp_path_factory) -> dict:
-    """The first champion, that a dropped file led to."""
+    """The first champion, that a dropped file led to, inside of a plan that somebody signed."""
+    (stack.settings.projects / "thyroid" / "change_plan.yaml").write_text(PLAN)
+    code, signed = keepfit("plan", "sign", "thyroid", "--by", "Ada")
+    assert (code, signed["signed"]) == (0, True)
     drop(stack, tmp_path_factory.mktemp("drop"), "first.csv", thyroid_rows[FIRST])
     return until(
         lambda: next((row for row in trainings(stack, "first.csv") if row["state"] in ENDED), None),
@@ -90,7 +94,17 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
         "trusted",
         "calibration",
         "plausible",
+        "serving",
+        "parity",
+        "inputs",
+        "plan",
     ]
+    said = {verdict["gate"]: verdict for verdict in champion["detail"]["verdicts"]}
+    assert said["plan"]["reason"].startswith("inside of the change plan; Ada signed it on ")
+    assert said["parity"]["value"] == 0
+    assert "verifies; what is installed is what the lock" in said["inputs"]["reason"]
+    left = stack.settings.home / "candidates" / "thyroid"
+    assert not list(left.iterdir()), "the rehearsal and the files of answers are gone"
     numbers = {"age", "TSH", "T3", "TT4", "T4U", "FTI", "TBG"}
     listed = httpx.get(f"{stack.urls['serving']}/projects/thyroid").json()
     raw = thyroid_rows[1800]
@@ -174,6 +188,7 @@ def test_a_finished_training_says_what_it_was_made_of(stack: Stack, champion: di
     assert tags["keepfit.container"] in {"none", "docker", "podman", "kubernetes"}
     assert len(tags["keepfit.code_sha256"]) == 64
     assert metrics["training.seconds"] >= metrics["search.seconds"] > 0
+    assert 0 < metrics["serving.p50"] <= metrics["serving.p95"]
     assert metrics["training.cpu_seconds"] >= metrics["search.cpu_seconds"] > 0
     steps = json.loads(Path(client.download_artifacts(run.info.run_id, "footprint.json")).read_text())
     assert [step["name"] for step in steps][-1] == "answers"

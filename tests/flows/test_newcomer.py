@@ -263,7 +263,7 @@ def trained(use: Project, settings: Settings, family: str) -> tuple[list[Verdict
     assert prepare.examined(use, split, prepare.describe(use, split)).refused == ""
     candidate = train.fit.fn(use.project, snapshot, Recipe.usual(family), "run")
     scores = evaluate.evaluate.fn(use.project, snapshot, candidate)
-    verdicts = gate.gate.fn(use.project, scores, "run")
+    verdicts = gate.gate.fn(use.project, snapshot, candidate, scores)
     release = Release(use.project, 1, 0, candidate.digest, "a", "r", NOW.isoformat(), use.metric, 0.9, 0.8, 1.0)
     Journal(settings.journal()).release(release)
     shutil.copytree(candidate.folder, settings.bundles(use.project) / "0")

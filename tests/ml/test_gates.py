@@ -12,7 +12,9 @@ from tasks.ml.gates import (
     Calibration,
     Champion,
     Evidence,
+    Made,
     Plausible,
+    Rehearsed,
     Sound,
     TrustedSet,
     Verdict,
@@ -25,6 +27,8 @@ from tasks.ml.metrics import Cost, Estimate, metrics_of
 
 METRICS = metrics_of("binary")
 KIND = Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
+OPERATES = {"threshold": 0.5}
+MADE = Made(snapshot="v1-0", lock="l", commit="c", code="d")
 N = 1500
 RNG = np.random.default_rng(0)
 TRUE = RNG.beta(1, 2, N)  # what a perfect model would say
@@ -40,7 +44,8 @@ def evidence(
     """The evidence on the common holdout; the champion has seen the first `seen` rows."""
     return Evidence(
         y=Y, challenger=challenger, baselines=KIND.naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
-        champion=champion, unseen_by_champion=np.arange(N) >= seen,
+        champion=champion, unseen_by_champion=np.arange(N) >= seen, operates=OPERATES,
+        rehearsal=Rehearsed(p50=3.0, p95=5.0, requests=90), heard=challenger, decided=KIND.decided(challenger, OPERATES), made=MADE,
     )  # fmt: skip
 
 

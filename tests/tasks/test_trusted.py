@@ -86,7 +86,7 @@ class Small:
         """The verdicts on a logistic model of the snapshot, and the digest of its bundle."""
         candidate = train.fit.fn("small", snapshot, Recipe.usual("logistic"), run)
         scores = evaluate.evaluate.fn("small", snapshot, candidate)
-        return gate.gate.fn("small", scores, run), candidate.digest
+        return gate.gate.fn("small", snapshot, candidate, scores), candidate.digest
 
     def crown(self, run: str, digest: str, version: int) -> None:
         """Makes a trained candidate champion."""
