@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import ceil, isfinite, nan, sqrt
+from math import ceil, isfinite, nan
 from statistics import median
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ import numpy as np
 from tasks.ml.explain import Importance, Reliance
 from tasks.ml.metrics import METRICS, Estimate
 from tasks.ml.slices import Sliced
+from tasks.ml.uncertain import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,6 @@ FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"
 DPI = 120
 SHOWN = 14  # rows of a ranking that are drawn; the table has them all
 CALIBRATED = 0.05  # mean distance of prediction and outcome up to which the title calls a model calibrated
-Z90 = 1.6449  # a 90 % interval, as everywhere in the project
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _draw_calibration(axes: "Axes", table: Sequence[Mapping[str, float]], width:
         _nothing(axes, "nothing predicted yet")
         return
     predicted, observed = [row["predicted"] for row in bins], [row["observed"] for row in bins]
-    bounds = [_wilson(row["observed"], row["rows"]) for row in bins]
+    bounds = [wilson(row["observed"], row["rows"]) for row in bins]
     largest = max(row["rows"] for row in bins)
     end = min(1.0, 1.06 * max(*predicted, *(high for _, high in bounds)))
     axes.plot([0, end], [0, end], color=GREY, lw=1, ls=(0, (4, 3)))
@@ -258,14 +258,6 @@ def _bin_sizes(bins: Sequence[Mapping[str, float]]) -> str:
     if max(sizes) - min(sizes) <= 1:
         return f"{len(sizes)} {noun} of {max(sizes):,} rows   bars: 90 % interval"
     return f"{len(sizes)} {noun} of {min(sizes):,} to {max(sizes):,} rows   bars: 90 % interval"
-
-
-def _wilson(rate: float, rows: float) -> tuple[float, float]:
-    """Wilson's score interval of a rate, inside 0…1."""
-    middle = rate + Z90**2 / (2 * rows)
-    spread = Z90 * sqrt(max(0.0, rate * (1 - rate)) / rows + Z90**2 / (4 * rows**2))
-    scale = 1 + Z90**2 / rows
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _draw_confusion(

@@ -40,7 +40,7 @@ def evidence(
     """The evidence on the common holdout; the champion has seen the first `seen` rows."""
     return Evidence(
         y=Y, challenger=challenger, baselines=KIND.naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
-        champion=champion, unseen_by_champion=np.arange(N) >= seen,
+        champion=champion, unseen_by_champion=np.arange(N) >= seen, kind=KIND, operates={"threshold": 0.5},
     )  # fmt: skip
 
 

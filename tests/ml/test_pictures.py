@@ -9,6 +9,7 @@ from PIL import Image
 from tasks.ml import pictures
 from tasks.ml.metrics import calibration_table, confusion
 from tasks.ml.pictures import Point
+from tasks.ml.uncertain import wilson
 
 NAN = float("nan")
 START = datetime(2013, 1, 31, tzinfo=UTC)
@@ -214,7 +215,7 @@ def test_wilson_interval_agrees_with_scipy():
     from scipy.stats import binomtest
 
     expected = binomtest(7, 50).proportion_ci(0.9, method="wilson")
-    assert pictures._wilson(7 / 50, 50) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert wilson(7 / 50, 50) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
 def test_one_hopeless_trial_hides_nothing():
