@@ -12,10 +12,10 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config import provenance
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.gates import Evidence, Verdict, judge
+from tasks.ml.gates import Evidence, Served, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
 from tasks.stores.journal import Journal
-from tasks.stores.references import Scores
+from tasks.stores.references import COLUMN, Scores
 from tasks.stores.registry import Registry, as_json
 
 
@@ -24,8 +24,9 @@ def gate(project: str, scores: Scores, run: str) -> list[Verdict]:
     """Judges from the file of answers; may be repeated with the same result."""
     settings = Settings()
     use = Project.named(project, settings)
-    past = history(Journal(settings.journal()).trainings(project), use.metric)
-    verdicts = [*judge(use.gates, evidence(use, scores, past)), *_one_code()]
+    trainings = Journal(settings.journal()).trainings(project)
+    past, before = history(trainings, use.metric), looks(trainings, scores.champion_version)
+    verdicts = [*judge(use.gates, evidence(use, scores, past, before)), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -50,19 +51,41 @@ def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...
     )
 
 
-def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> Evidence:
-    """What the gates look at, from the files of answers and the project's past."""
-    answers = pd.read_parquet(Path(scores.answers))
-    reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
-    whole = _evidence(use, scores, answers, past)
-    return whole if reference is None else replace(whole, trusted=_evidence(use, scores, reference, ()))
+def looks(trainings: list[dict[str, Any]], champion: int | None) -> int:
+    """How many challengers were held against this champion before; each look has spent a part of the error."""
+    against = (training["detail"].get("champion") for training in trainings if training["detail"].get("verdicts"))
+    return sum(found is not None and found["version"] == champion for found in against)
 
 
-def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
+def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = (), before: int = 0) -> Evidence:
+    """What the gates look at, from the files of answers and the project's past.
+
+    Args:
+        use: the project.
+        scores: where the files are.
+        past: the metric of earlier challengers.
+        before: how many challengers were held against this champion.
+    """
+    whole = _evidence(use, scores, pd.read_parquet(Path(scores.answers)))
+    rows = pd.read_parquet(Path(scores.rows)) if scores.rows else None
+    return replace(
+        whole, history=past, looks=before, floor=use.floor, slices=use.slices, features=rows, types=use.beside,
+        times=rows[use.contract.time].to_numpy() if rows is not None else None, behaved=scores.behaved, is_refresh=scores.is_refresh,
+        trusted=_evidence(use, scores, pd.read_parquet(Path(scores.trusted.answers))) if scores.trusted else None,
+        served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
+    )  # fmt: skip
+
+
+def _served(found: pd.DataFrame) -> Served:
+    rows = {name.removeprefix(COLUMN): found[name] for name in found if name.startswith(COLUMN)}
+    return Served(pd.DataFrame(rows), unpacked(found["challenger"]), unpacked(found["champion"]))
+
+
+def _evidence(use: Project, scores: Scores, answers: pd.DataFrame) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
+        unseen_by_champion=answers["unseen"].to_numpy(), kind=use.task, operates=scores.operates, operated=scores.operated,
     )  # fmt: skip

@@ -72,8 +72,8 @@ def register(
     _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
     _announce(decision)
     shutil.rmtree(candidate.folder, ignore_errors=True)
-    for answers in (scores.answers, *([scores.trusted.answers] if scores.trusted else [])):
-        Path(answers).unlink(missing_ok=True)
+    for file in scores.files:
+        Path(file).unlink(missing_ok=True)
     get_run_logger().info("%s: %s", decision.state, decision.reason)
     return decision
 
@@ -250,24 +250,34 @@ def _show(
         key=artifact_key(use.project, "report"),
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
+    forest = pictures.verdicts(facts.verdicts, title)
     page = pages.decision(
-        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
+        shown,
+        decision.reason,
+        facts.verdicts,
+        project=use.project,
+        version=decision.version,
+        picture=forest,
+        links=links,
     )
     create_markdown_artifact(
         page,
         key=artifact_key(use.project, "decision"),
         description=f"**{use.project}** {shown}: {decision.reason[:300]}",
     )
+    note = pages.decision(
+        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version, links=links
+    )  # a note has no room for a picture
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {
-        "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "panels.json": as_json(scores.panels),
+        "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "verdicts.png": forest, "panels.json": as_json(scores.panels),
     })  # fmt: skip
     registry.log(
         run,
         tags={
             "keepfit.decision": decision.state,
             "keepfit.reason": decision.reason[:4000],
-            "mlflow.note.content": page,
+            "mlflow.note.content": note,
         },
     )
     registry.end(run)

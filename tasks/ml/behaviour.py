@@ -9,15 +9,20 @@ After Ribeiro et al., Beyond Accuracy: Behavioral Testing of NLP Models with Che
 functionality.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field, model_validator
 
+from tasks.config.errors import suggestion
+from tasks.ml.contract import NUMERIC
+from tasks.ml.features import matrix
 from tasks.ml.kinds import Kind
 
 FUNCTION = "behaviour"
+ASKED = 500  # rows of the holdout, evenly over time, on which a test is made
 
 
 class Behaved(BaseModel, frozen=True):
@@ -141,6 +146,72 @@ class Expectation(BaseModel, frozen=True, extra="forbid"):
 
 
 Test = Invariance | Direction | Expectation
+
+
+def fits(tests: Sequence[Test], types: Mapping[str, str], kind: Kind) -> None:
+    """Checks that every test asks about columns that are there, of a kind of problem that can answer.
+
+    Args:
+        tests: of the project.
+        types: of the contract's feature columns.
+        kind: of the problem.
+
+    Raises:
+        ValueError: one does not.
+    """
+    for test in tests:
+        named = {name for row in test.rows for name in row} if isinstance(test, Expectation) else {test.column}
+        for name in sorted(named - types.keys()):
+            raise ValueError(
+                f"names '{name}', which is no feature column of the contract.{suggestion(name, list(types))}"
+            )
+        if isinstance(test, Direction) and types[test.column] not in NUMERIC:
+            raise ValueError(
+                f"raises '{test.column}', which is of type {types[test.column]}; wanted a column of numbers"
+            )
+        if not isinstance(test, Invariance) and kind.name in {"multiclass", "recommendation"}:
+            raise ValueError(
+                f"holds a {type(test).__name__}, but an answer of kind '{kind.name}' is no single number; wanted Invariance"
+            )
+
+
+def tried(
+    tests: Sequence[Test],
+    kind: Kind,
+    ask: Callable[[pd.DataFrame], np.ndarray],
+    features: pd.DataFrame,
+    types: Mapping[str, str],
+    seed: int,
+) -> tuple[Behaved, ...]:
+    """How a model does in every test.
+
+    Args:
+        tests: of the project.
+        kind: of the problem.
+        ask: the model's answers to rows of features.
+        features: rows as `features.matrix` gives them, (n, columns).
+        types: of the contract's feature columns.
+        seed: of the values that rows exchange.
+    """
+    some = features.iloc[np.unique(np.linspace(0, len(features) - 1, ASKED).astype(int))].reset_index(drop=True)
+    return tuple(_tried(test, kind, ask, some, types, seed) for test in tests)
+
+
+def _tried(
+    test: Test,
+    kind: Kind,
+    ask: Callable[[pd.DataFrame], np.ndarray],
+    some: pd.DataFrame,
+    types: Mapping[str, str],
+    seed: int,
+) -> Behaved:
+    if isinstance(test, Expectation):
+        given = pd.DataFrame(list(test.rows)).reindex(columns=list(types))
+        return test.judge(kind, ask(matrix(given, types)))
+    rows = some[some[test.column].notna()] if isinstance(test, Direction) else some
+    if rows.empty:
+        return Behaved(test=test.test, rows=0, broken=0, most=test.most, worst=0.0)
+    return test.judge(kind, ask(rows), ask(test.altered(rows, seed)))
 
 
 def _behaved(test: str, beyond: np.ndarray, most: float) -> Behaved:

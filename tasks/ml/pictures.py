@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tasks.ml.explain import Importance, Reliance
+from tasks.ml.gates import Verdict
 from tasks.ml.metrics import METRICS, Estimate
 from tasks.ml.slices import Sliced
 from tasks.ml.uncertain import wilson
@@ -134,6 +135,19 @@ def explained(importance: Importance, slices: Sliced | None, title: str) -> byte
     left, right = figure.subplots(1, 2)
     _draw_importance(left, importance, width=52)
     _draw_slices(right, slices, width=52)
+    return _png(figure)
+
+
+def verdicts(given: Sequence[Verdict], title: str) -> bytes:
+    """Every gate's answer as a forest plot, each row on its own scale with its bar in the middle: PNG, 1296 pixels wide.
+
+    Args:
+        given: the verdicts, the first on top.
+        title: over all.
+    """
+    figure = _figure(10.8, 1.7 + 0.32 * max(len(given), 1))
+    figure.suptitle(_line(title, 90), x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK, parse_math=False)
+    _draw_verdicts(figure.add_subplot(), given, width=92)
     return _png(figure)
 
 
@@ -453,6 +467,66 @@ def _draw_ranges(axes: "Axes", rows: Sequence[tuple[str, Estimate, str]]) -> Non
     _thin(axes)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="x", color=FAINT, lw=0.6)
+
+
+def _draw_verdicts(axes: "Axes", given: Sequence[Verdict], width: int) -> None:
+    """A dot and an interval a row, good to the right of the line that is its bar; beside them what stands in the table."""
+    _headline(axes, _verdicts_finding(given), "dashed: the bar, better to the right, each row on its own scale   lines: interval   × no number", width)  # fmt: skip
+    if not given:
+        _nothing(axes, "no gate was asked")
+        return
+    axes.axvspan(-1.15, 0, color=_tint(VERMILION, 0.07), zorder=0)
+    axes.axvline(0, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    for place, verdict in enumerate(given):
+        colour = BLUE if verdict.passed else ORANGE if verdict.hold else VERMILION
+        at = _beside_the_bar(verdict)
+        if at is None:
+            axes.plot([0.0], [place], marker="x", ms=6, color=colour, zorder=3)
+        else:
+            axes.hlines(place, at[1], at[2], color=colour, alpha=0.45, lw=3)
+            axes.plot([at[0]], [place], marker="o", ms=6, color=colour, zorder=3)
+        answer = "passed" if verdict.passed else "a person" if verdict.hold else "REFUSED"
+        for x, text in ((1.2, answer), (1.55, _verdict_numbers(verdict))):
+            axes.text(x, place, text, va="center", fontsize=9, color=INK if x > 1.5 else colour, parse_math=False)
+    axes.set(xlim=(-1.15, 3.6), ylim=(len(given) - 0.4, -0.6), xticks=[])
+    axes.set_yticks(range(len(given)), [verdict.gate for verdict in given])
+    _thin(axes)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _beside_the_bar(verdict: Verdict) -> tuple[float, float, float] | None:
+    """Value and bounds as distances from the bar, good ones above 0, the furthest of them 1; None where there is no number."""
+    if not (_known(verdict.value) and _known(verdict.bar)):
+        return None
+    sign = 1 if verdict.wanted == "above" else -1
+    ends = [verdict.value if end is None else end for end in (verdict.low, verdict.high)]
+    found = [sign * (_number(end) - _number(verdict.bar)) for end in (verdict.value, *ends)]
+    reach = max((abs(end) for end in found if isfinite(end)), default=0.0) or 1.0
+    value, low, high = (end / reach for end in found)
+    return value, low, high
+
+
+def _verdict_numbers(verdict: Verdict) -> str:
+    """`0.9012 → 0.9123: +0.0111 [0.0050, 0.0170], bar 0; sees 0.0080`."""
+    if not _known(verdict.value):
+        return _line(verdict.reason, 62)
+    compared = (
+        f"{verdict.before:.4g} → {verdict.after:.4g}:  " if _known(verdict.before) and _known(verdict.after) else ""
+    )
+    interval = f" [{verdict.low:.3g}, {verdict.high:.3g}]" if _known(verdict.low) and _known(verdict.high) else ""
+    sees = f"; sees {verdict.power:.2g}" if _known(verdict.power) else ""
+    bar = f", bar {verdict.bar:.3g}" if _known(verdict.bar) else ""
+    return _line(f"{compared}{verdict.value:.4g}{interval}{bar}{sees}", 72)
+
+
+def _verdicts_finding(given: Sequence[Verdict]) -> str:
+    against = [verdict.gate for verdict in given if not verdict.passed]
+    if not against:
+        return f"All {len(given)} gates passed" if given else "No gate was asked"
+    return (
+        f"{len(against)} of {len(given)} gates {'is' if len(against) == 1 else 'are'} against it: {', '.join(against)}"
+    )
 
 
 def _draw_months(axes: "Axes", rows: Sequence[Mapping[str, Any]], metric_label: str, floor: float | None) -> None:

@@ -3,7 +3,7 @@
 Which bounds are used is decided here and nowhere else:
 - accuracy of two models: Tango's score bounds, whose test of "no difference" is McNemar's, at every number of rows;
 - ROC AUC: the normal bounds of DeLong's variance, at every number of rows;
-- everything else: the paired percentile bootstrap on up to 2,000 rows, and on more rows, where both agree within the
+- everything else: the paired percentile bootstrap on up to 1,000 rows, and on more rows, where both agree within the
   noise of the resamples, its limit: normal bounds with the standard error of the influence values.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from tasks.ml.influence import influence
 from tasks.ml.metrics import Estimate, Metric, resampled
 
-MANY = 2_000  # rows above which the bootstrap's limit stands for it
+MANY = 1_000  # rows above which the bootstrap's limit stands for it
 RARE = 50  # rows of the rarer class that this takes as well
 TAIL = 10  # resamples that must lie beyond a percentile for it to be one
 POWER = 0.8  # the probability with which a gain must be seen to count as one that can be

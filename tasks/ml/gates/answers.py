@@ -84,7 +84,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
         default=0.05, gt=0, lt=1, description="largest distance of mean prediction and what came true on the whole"
     )
     loss: float = Field(
-        default=0.05, gt=0, description="by how many nats the log loss may be above what the probabilities promise"
+        default=0.2, gt=0, description="by how many nats the log loss may be above what the probabilities promise"
     )
 
     def judge(self, evidence: Evidence) -> Verdict:

@@ -60,11 +60,13 @@ def _judged(gate: str, parts: list[_Part], what: str, against: str) -> Verdict:
     worst, bounds = parts[at], found[at]
     failed = [part.name for part, seen in zip(parts, found, strict=True) if seen.high < part.bar]
     others = f"; so are {len(failed) - 1} more" if len(failed) > 1 else ""
+    shown = f"'{worst.name}' {bounds}, must reach {worst.bar:.4g}"
+    others = f"; so are {len(failed) - 1} more" if len(failed) > 1 else ""
+    reason = f"none of {len(parts)} {what} is surely too bad {against}; nearest to it is {shown}"
     return Verdict(
         gate=gate, passed=not failed, value=bounds.value, low=bounds.low, high=bounds.high, bar=worst.bar, before=worst.before,
         after=worst.after, alpha=alpha, power=worst.gain.visible(alpha),
-        reason=f"of {len(parts)} the {what} '{worst.name}' is {'surely' if failed else 'not surely'} too bad {against}: "
-        f"{bounds}, must reach {worst.bar:.4g}{others}",
+        reason=f"of {len(parts)} {what} one is surely too bad {against}: {shown}{others}" if failed else reason,
     )  # fmt: skip
 
 
@@ -87,7 +89,7 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
         if not parts:
             what = "names no groups of rows" if not evidence.slices.columns else "has no group that is large enough"
             return Verdict(gate=self.kind, passed=True, reason=f"the project {what}")
-        return _judged(self.kind, parts, "group", "against the champion or the floor")
+        return _judged(self.kind, parts, "groups", "against the champion or the floor")
 
     def _against_champion(self, evidence: Evidence) -> Iterator[_Part]:
         before, new = evidence.champion, evidence.unseen_by_champion
@@ -100,7 +102,7 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
             y, said, old = evidence.y[rows], evidence.challenger[rows], before[rows]
             gain = compared(evidence.metric, y, said, old)
             if np.isfinite(gain.value):  # a group of one class has no ROC AUC: nothing is said of it
-                yield _Part(name, gain, -self.margin, evidence.metric.of(y, old), evidence.metric.of(y, said))
+                yield _Part(name, gain, 0.0 - self.margin, evidence.metric.of(y, old), evidence.metric.of(y, said))
 
     def _against_floor(self, evidence: Evidence) -> Iterator[_Part]:
         if self.floor is None:
@@ -211,7 +213,7 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
     def _steady(self, evidence: Evidence, folds: list[np.ndarray]) -> Verdict:
         y, said, metric = evidence.y, evidence.challenger, evidence.metric
         naive = [float(metric.gain(metric.of(y, said), metric.of(y, other))) for other in evidence.baselines.values()]
-        bar = -self.share * max(min(naive, default=0.0), 0.0)
+        bar = 0.0 - self.share * max(min(naive, default=0.0), 0.0)
         parts = []
         for number, at in enumerate(folds):
             rest = np.concatenate([fold for other, fold in enumerate(folds) if other != number])
@@ -219,8 +221,10 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
             if np.isfinite(fell.error) and not self._with_the_world(evidence, at):
                 parts.append(_Part(f"part {number + 1} of {len(folds)}", fell, bar, metric.of(y[rest], said[rest]), metric.of(y[at], said[at])))  # fmt: skip
         if not parts:
-            return Verdict(gate=self.kind, passed=True, reason="no part in time can be compared with the others")
-        return _judged(self.kind, parts, "part in time", "against the others")
+            return Verdict(
+                gate=self.kind, passed=True, reason="in no part in time is the champion better, or none can be compared"
+            )
+        return _judged(self.kind, parts, "parts in time", "against the others")
 
     def _with_the_world(self, evidence: Evidence, at: np.ndarray) -> bool:
         """Whether the champion is no better there."""
