@@ -31,18 +31,15 @@ def _roc_auc(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     n, positive = len(y), int(is_positive.sum())
     if positive in {0, n}:
         return np.full(n, np.nan)
-    above = _below(p, p[~is_positive])[is_positive] / (n - positive)
-    under = 1 - _below(p, p[is_positive])[~is_positive] / positive
-    values, area = np.empty(n), above.mean()
-    values[is_positive] = (above - area) * n / positive
-    values[~is_positive] = (under - area) * n / (n - positive)
-    return values
-
-
-def _below(p: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """How many of the others lie below each; ties count half."""
-    ranked = np.sort(others)
-    return (np.searchsorted(ranked, p, side="left") + np.searchsorted(ranked, p, side="right")) / 2
+    _, place = np.unique(p, return_inverse=True)
+    own = np.bincount(place, weights=is_positive)
+    other = np.bincount(place) - own
+    above = (np.cumsum(other) - other / 2)[place] / (
+        n - positive
+    )  # share of the negatives that lie below; ties count half
+    under = 1 - (np.cumsum(own) - own / 2)[place] / positive
+    area = float((own * (np.cumsum(other) - other / 2)).sum()) / positive / (n - positive)
+    return np.where(is_positive, (above - area) * n / positive, (under - area) * n / (n - positive))
 
 
 def _average_precision(y: np.ndarray, p: np.ndarray) -> np.ndarray:

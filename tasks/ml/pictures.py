@@ -508,15 +508,16 @@ def _beside_the_bar(verdict: Verdict) -> tuple[float, float, float] | None:
 
 
 def _verdict_numbers(verdict: Verdict) -> str:
-    """`0.9012 → 0.9123: +0.0111 [0.0050, 0.0170], bar 0; sees 0.0080`."""
+    """`0.9012 → 0.9123: +0.0111 [0.0050, 0.0170], bar > 0; would see 0.0080`."""
     if not _known(verdict.value):
         return _line(verdict.reason, 62)
     compared = (
         f"{verdict.before:.4g} → {verdict.after:.4g}:  " if _known(verdict.before) and _known(verdict.after) else ""
     )
     interval = f" [{verdict.low:.3g}, {verdict.high:.3g}]" if _known(verdict.low) and _known(verdict.high) else ""
-    sees = f"; sees {verdict.power:.2g}" if _known(verdict.power) else ""
-    bar = f", bar {verdict.bar:.3g}" if _known(verdict.bar) else ""
+    sees = f"; would see {verdict.power:.2g}" if _known(verdict.power) else ""
+    side = ">" if verdict.wanted == "above" else "<"
+    bar = f", bar {side} {verdict.bar:.3g}" if _known(verdict.bar) else ""
     return _line(f"{compared}{verdict.value:.4g}{interval}{bar}{sees}", 72)
 
 

@@ -46,31 +46,41 @@ class Floors(BaseModel, frozen=True, extra="forbid"):
     )
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """Passes when no metric is surely on the wrong side of its floor."""
+        """Passes when no metric is surely on the wrong side of its floor.
+
+        Where the champion is on the wrong side of all the same floors, a refusal would keep what is of no use either: a person decides.
+        """
         own = {evidence.metric.name: evidence.floor} if evidence.floor is not None else {}
         floors = {METRICS[name]: floor for name, floor in (self.floors or own).items()}
         if not floors:
             return Verdict(gate=self.kind, passed=True, reason="the project has no floor")
         found = {metric: self._of(evidence, metric) for metric in floors}
-        metric = min(floors, key=lambda one: self._above(one, found[one], floors[one]))
-        floor, bounds = floors[metric], found[metric].bounds()
-        under = [one.label for one in floors if not self._above(one, found[one], floors[one]) >= 0]
-        wanted = "above" if metric.greater_is_better else "below"
+        under = [metric for metric in floors if not _above(metric, found[metric], floors[metric]) >= 0]
+        metric = min(floors, key=lambda one: _above(one, found[one], floors[one]))
+        bounds, wanted = found[metric].bounds(), "above" if metric.greater_is_better else "below"
+        wrong = "below" if metric.greater_is_better else "above"
+        others = f"; {len(under)} of {len(floors)} metrics are" if len(under) > 1 else ""
         return Verdict(
-            gate=self.kind, passed=not under, value=bounds.value, low=bounds.low, high=bounds.high, bar=floor, wanted=wanted,
-            reason=f"{metric.label} is {bounds}, {'surely ' if metric.label in under else 'not surely '}{'below' if wanted == 'above' else 'above'} its floor {floor:g}"
-            + (f"; so are {', '.join(under)}" if len(under) > 1 else ""),
+            gate=self.kind, passed=not under, hold=bool(under) and self._is_as_bad(evidence, {one: floors[one] for one in under}),
+            value=bounds.value, low=bounds.low, high=bounds.high, bar=floors[metric], wanted=wanted,
+            reason=f"{metric.label} is {bounds}, {'' if under else 'not '}surely {wrong} its floor {floors[metric]:g}{others}",
         )  # fmt: skip
 
     def _of(self, evidence: Evidence, metric: Metric) -> Uncertain:
         return measured(metric, evidence.y, evidence.challenger, resamples=evidence.resamples, seed=evidence.seed)
 
-    def _above(self, metric: Metric, found: Uncertain, floor: float) -> float:
-        """How far the bound on the better side lies on the right side of the floor, in standard errors; NaN counts as the worst."""
-        bounds = found.bounds()
-        best = bounds.high if metric.greater_is_better else bounds.low
-        distance = float(metric.gain(best, floor))
-        return -np.inf if np.isnan(distance) else distance / max(found.error, 1e-12)
+    def _is_as_bad(self, evidence: Evidence, floors: dict[Metric, float]) -> bool:
+        """Whether the champion is on the wrong side of these floors."""
+        if evidence.champion is None:
+            return False
+        return all(metric.gain(metric.of(evidence.y, evidence.champion), floor) < 0 for metric, floor in floors.items())
+
+
+def _above(metric: Metric, found: Uncertain, floor: float) -> float:
+    """How far the better bound lies on the right side of the floor, in standard errors; NaN counts as the worst."""
+    bounds = found.bounds()
+    distance = float(metric.gain(bounds.high if metric.greater_is_better else bounds.low, floor))
+    return -np.inf if np.isnan(distance) else distance / max(found.error, 1e-12)
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid"):

@@ -177,7 +177,7 @@ class TrustedSet(BaseModel, frozen=True, extra="forbid"):
         return Verdict(
             gate=self.kind, passed=not (worse or opposed), hold=worse or opposed, value=gain.value, low=gain.low, high=gain.high,
             before=metric.of(trusted.y[rows], trusted.champion[rows]), after=metric.of(trusted.y[rows], trusted.challenger[rows]),
-            bar=-self.slack, power=there.visible(), reason=reason,
+            bar=0.0 - self.slack, power=there.visible(), reason=reason,
         )  # fmt: skip
 
 

@@ -31,6 +31,7 @@ class _Part:
     bar: float
     before: float | None
     after: float
+    at: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,29 @@ class _Gap:
         return newcombe(self.more, self.rows[0], self.less, self.rows[1], alpha)
 
 
-def _judged(gate: str, parts: list[_Part], what: str, against: str) -> Verdict:
-    """Passed when no part is surely below its bar; told is the one that is nearest to it, or furthest below."""
-    alpha = ALPHA / len(parts)
+def _is_too_bad(part: _Part, among: int) -> bool:
+    return part.gain.bounds(ALPHA / among).high < part.bar
+
+
+def _gain(evidence: Evidence, at: np.ndarray) -> float:
+    """How much better than the champion the challenger is there."""
+    if evidence.champion is None:
+        return float("nan")
+    after, before = (evidence.metric.of(evidence.y[at], said[at]) for said in (evidence.challenger, evidence.champion))
+    return float(evidence.metric.gain(after, before))
+
+
+def _judged(gate: str, parts: list[_Part], what: str, against: str, among: int = 0) -> Verdict:
+    """Passed when no part is surely below its bar; told is the one that is nearest to it, or furthest below.
+
+    Args:
+        gate: whose verdict it is.
+        parts: those that count.
+        what: how they are called.
+        against: what they were held against.
+        among: how many were looked at; 0: these.
+    """
+    alpha = ALPHA / (among or len(parts))
     found = [part.gain.bounds(alpha) for part in parts]
     at = int(np.argmin([bounds.high - part.bar for bounds, part in zip(found, parts, strict=True)]))
     worst, bounds = parts[at], found[at]
@@ -102,7 +123,9 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
             y, said, old = evidence.y[rows], evidence.challenger[rows], before[rows]
             gain = compared(evidence.metric, y, said, old)
             if np.isfinite(gain.value):  # a group of one class has no ROC AUC: nothing is said of it
-                yield _Part(name, gain, 0.0 - self.margin, evidence.metric.of(y, old), evidence.metric.of(y, said))
+                yield _Part(
+                    name, gain, 0.0 - self.margin, evidence.metric.of(y, old), evidence.metric.of(y, said), rows
+                )
 
     def _against_floor(self, evidence: Evidence) -> Iterator[_Part]:
         if self.floor is None:
@@ -111,7 +134,7 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
             found = measured(evidence.metric, evidence.y[at], evidence.challenger[at])
             above = Uncertain(float(evidence.metric.gain(found.value, self.floor)), found.error)
             if np.isfinite(above.value):
-                yield _Part(name, above, 0.0, None, found.value)
+                yield _Part(name, above, 0.0, None, found.value, at)
 
 
 class Fairness(BaseModel, frozen=True, extra="forbid"):
@@ -217,20 +240,25 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
         parts = []
         for number, at in enumerate(folds):
             rest = np.concatenate([fold for other, fold in enumerate(folds) if other != number])
-            fell = apart(metric, y, said, at, rest)
-            if np.isfinite(fell.error) and not self._with_the_world(evidence, at):
-                parts.append(_Part(f"part {number + 1} of {len(folds)}", fell, bar, metric.of(y[rest], said[rest]), metric.of(y[at], said[at])))  # fmt: skip
+            name, fell = f"part {number + 1} of {len(folds)}", apart(metric, y, said, at, rest)
+            if np.isfinite(fell.error):
+                parts.append(_Part(name, fell, bar, metric.of(y[rest], said[rest]), metric.of(y[at], said[at]), at))
         if not parts:
+            return Verdict(gate=self.kind, passed=True, reason="no part in time can be compared with the others")
+        own = [
+            part for part in parts if not _is_too_bad(part, len(parts)) or not self._with_the_world(evidence, part.at)
+        ]
+        if not own:
             return Verdict(
-                gate=self.kind, passed=True, reason="in no part in time is the champion better, or none can be compared"
+                gate=self.kind,
+                passed=True,
+                reason="it falls in parts in time where the champion is no better: the world's doing",
             )
-        return _judged(self.kind, parts, "parts in time", "against the others")
+        return _judged(self.kind, own, "parts in time", "against the others", among=len(parts))
 
     def _with_the_world(self, evidence: Evidence, at: np.ndarray) -> bool:
         """Whether the champion is no better there."""
-        if evidence.champion is None:
-            return False
-        return compared(evidence.metric, evidence.y[at], evidence.challenger[at], evidence.champion[at]).value > 0
+        return evidence.champion is not None and _gain(evidence, at) >= 0
 
     def _carried(self, evidence: Evidence, folds: list[np.ndarray]) -> Verdict | None:
         """A hold when the gain over the champion is surely a loss without its best fold."""
@@ -238,9 +266,9 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
             return None
         y, said, old, metric = evidence.y, evidence.challenger, evidence.champion, evidence.metric
         new = [at[evidence.unseen_by_champion[at]] for at in folds]
-        if min(len(at) for at in new) < self.fewest or not evidence.gain_over(old, np.sort(np.concatenate(new))).value > 0:  # fmt: skip
+        if min(len(at) for at in new) < self.fewest or not _gain(evidence, np.concatenate(new)) > 0:
             return None
-        gains = [compared(metric, y[at], said[at], old[at]).value for at in new]
+        gains = [_gain(evidence, at) for at in new]
         best = int(np.nanargmax([*gains, -np.inf]))
         rest = np.concatenate([at for number, at in enumerate(new) if number != best])
         without = compared(metric, y[rest], said[rest], old[rest])
