@@ -222,7 +222,7 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
     def judge(self, evidence: Evidence) -> Verdict:
         """Passes when no fold is surely worse than all others by more than the bar, and no single fold made the gain over the champion.
 
-        A fold in which the champion is worse still is the world's doing and not the challenger's. A gain that is surely a loss
+        A fold in which the champion is not surely better is the world's doing and not the challenger's. A gain that is surely a loss
         without its best fold waits for a person: where the world has moved, it may be right.
         """
         if evidence.times is None or len(evidence.y) < self.folds * self.fewest:
@@ -252,13 +252,16 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
             return Verdict(
                 gate=self.kind,
                 passed=True,
-                reason="it falls in parts in time where the champion is no better: the world's doing",
+                reason="it falls in parts in time where the champion is not surely better: the world's doing",
             )
         return _judged(self.kind, own, "parts in time", "against the others", among=len(parts))
 
     def _with_the_world(self, evidence: Evidence, at: np.ndarray) -> bool:
-        """Whether the champion is no better there."""
-        return evidence.champion is not None and _gain(evidence, at) >= 0
+        """Whether the champion is not surely better there."""
+        if evidence.champion is None:
+            return False
+        y, said, old = evidence.y[at], evidence.challenger[at], evidence.champion[at]
+        return compared(evidence.metric, y, said, old).bounds().high >= 0
 
     def _carried(self, evidence: Evidence, folds: list[np.ndarray]) -> Verdict | None:
         """A hold when the gain over the champion is surely a loss without its best fold."""
