@@ -251,7 +251,19 @@ def test_many_flips_wait_for_a_person_and_the_place_is_named():
     assert outcome([verdict]) == "held"
     assert verdict.value == pytest.approx(((turned >= 0.5) != (TRUE >= 0.5)).mean())
     assert "most of all where a > " in verdict.reason
-    assert Churn(most=0.6).judge(evidence(turned, TRUE)).passed
+    assert Churn(most=0.6, region=1.0).judge(evidence(turned, TRUE)).passed
+
+
+def test_one_region_that_flips_is_enough():
+    """An eighth of all decisions, and nearly all in one town: held for the town, unless its bar is higher."""
+    turned = np.where((FEATURES["town"] == "c") & (np.arange(N) % 2 == 0), 1 - TRUE, TRUE)
+    town = FEATURES["town"].mask((FEATURES["town"] == "c") & (np.arange(N) % 2 == 0), "cape")
+    shown = replace(evidence(turned, TRUE), features=FEATURES.assign(town=town))
+    verdict = Churn().judge(shown)
+    assert verdict.hold
+    assert verdict.bar == 0.6
+    assert "most of all where town = cape: " in verdict.reason
+    assert Churn(region=1.0).judge(shown).passed
 
 
 def test_each_model_decides_by_its_own_threshold():
@@ -390,7 +402,7 @@ def test_an_answer_that_is_no_number_is_broken():
 
 
 @pytest.mark.parametrize(("test", "kind", "said"), [
-    (Invariance(column="twon"), "binary", "names 'twon', which is no feature column of the contract. Did you mean 'town'?"),
+    (Invariance(column="towns"), "binary", "names 'towns', which is no feature column of the contract. Did you mean 'town'?"),
     (Direction(column="town", by=1), "binary", "raises 'town', which is of type text"),
     (Expectation(rows=({"b": 1},), low=0), "binary", "names 'b'"),
     (Direction(column="a", by=1), "multiclass", "no single number"),

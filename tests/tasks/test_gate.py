@@ -2,7 +2,7 @@
 
 import datetime as dt
 
-from tasks.gate import history
+from tasks.gate import history, looks
 from tasks.ml.metrics import Estimate
 from tasks.stores.journal import Journal
 
@@ -35,3 +35,14 @@ def test_earlier_challengers_of_the_same_metric_are_the_history(tmp_path):
     found = history(journal.trainings("small"), "roc_auc")
     assert [estimate.value for estimate in found] == [0.70, 0.69]
     assert found[0] == Estimate(value=0.70, low=0.70 - 0.01, high=0.70 + 0.01)
+
+
+def test_only_challengers_held_against_this_champion_are_looks(tmp_path):
+    """Released, refused or held alike; not those against another champion, without one, or that were never judged."""
+    journal = Journal(f"sqlite:///{tmp_path}/keepfit.db")
+    for state, version in (("refused", 1), ("released", 1), ("held", 2), ("refused", 2), ("refused", None)):
+        ended(journal, state, measured(0.7) | {"champion": {"version": version} if version else None})
+    ended(journal, "refused", {"run": "declined before it was measured"})
+    journal.start_training(project="small", trigger="now", event=False, snapshot="s", config="c", at=NOW)
+    trainings = journal.trainings("small")
+    assert [looks(trainings, version) for version in (1, 2, 3, None)] == [2, 2, 0, 0]

@@ -293,33 +293,61 @@ class Churn(BaseModel, frozen=True, extra="forbid"):
     most: float = Field(
         default=0.3, gt=0, le=1, description="share of the decisions that may surely become others without a person"
     )
-    fewest: int = Field(default=50, ge=10, description="rows that a group needs to be named")
+    region: float = Field(
+        default=0.6,
+        gt=0,
+        le=1,
+        description="the same share in any one group of rows: a value of a text, a quarter of a number",
+    )
+    fewest: int = Field(default=50, ge=10, description="rows that a group needs to be looked at")
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """Holds the challenger when surely more decisions flip against the champion's; names the group of rows with the most flips."""
+        """Holds the challenger when surely more decisions flip against the champion's, on the whole or in one group of rows.
+
+        The group that flips most surely is named: it is where a release would be felt first.
+        """
         if evidence.champion is None:
             return Verdict(gate=self.kind, passed=True, reason="there is no champion whose decisions could flip")
         served = evidence.served
         before, after = (served.champion, served.challenger) if served else (evidence.champion, evidence.challenger)
         flips = evidence.kind.flipped(before, after, evidence.operated or evidence.operates, evidence.operates)
-        low, high = wilson(float(flips.mean()), len(flips))
-        passed = low <= self.most
-        where = self._where(evidence, served.features if served else evidence.features, flips)
+        whole = _Flips("all", float(flips.mean()), len(flips), self.most)
+        worst = self._worst(evidence, served.features if served else evidence.features, flips)
+        told = worst if worst and worst.least > self.region and whole.least <= self.most else whole
+        passed = told.least <= told.bar
         rows = f"the {len(flips)} newest rows that were served" if served else f"{len(flips)} rows of the holdout"
+        where = (
+            f"; most of all where {worst.name}: {worst.share:.1%} of {worst.rows} rows, {worst.bar:.0%} may"
+            if worst
+            else ""
+        )
         return Verdict(
-            gate=self.kind, passed=passed, hold=not passed, value=float(flips.mean()), low=low, high=high, bar=self.most, wanted="below",
-            reason=f"{flips.mean():.1%} of the decisions on {rows} become others, {self.most:.0%} may{where}",
+            gate=self.kind, passed=passed, hold=not passed, value=told.share, low=told.least, high=wilson(told.share, told.rows, told.alpha)[1],
+            bar=told.bar, wanted="below", alpha=told.alpha,
+            reason=f"{whole.share:.1%} of the decisions on {rows} become others, {self.most:.0%} may{where}",
         )  # fmt: skip
 
-    def _where(self, evidence: Evidence, features: pd.DataFrame | None, flips: np.ndarray) -> str:
+    def _worst(self, evidence: Evidence, features: pd.DataFrame | None, flips: np.ndarray) -> "_Flips | None":
         """The group of rows, by any column, that flips most surely."""
         if features is None or not flips.any():
-            return ""
+            return None
         columns = tuple(name for name in features if evidence.types.get(name) not in {None, "datetime"})
-        by = Slices(columns=columns, fewest=self.fewest)
-        shares = {name: (flips[at].mean(), len(at)) for name, at in groups(features, evidence.types, by)}
-        if not shares:
-            return ""
-        name = max(shares, key=lambda one: wilson(*shares[one])[0])
-        share, rows = shares[name]
-        return f"; most of all where {name}: {share:.1%} of {rows} rows"
+        found = [*groups(features, evidence.types, Slices(columns=columns, fewest=self.fewest))]
+        each = [_Flips(name, float(flips[at].mean()), len(at), self.region, ALPHA / len(found)) for name, at in found]
+        return max(each, key=lambda one: one.least, default=None)
+
+
+@dataclass(frozen=True)
+class _Flips:
+    """The share of the decisions on some rows that become others."""
+
+    name: str
+    share: float
+    rows: int
+    bar: float
+    alpha: float = ALPHA
+
+    @property
+    def least(self) -> float:
+        """How many at least."""
+        return wilson(self.share, self.rows, self.alpha)[0]
