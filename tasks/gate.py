@@ -68,9 +68,10 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = (), befo
     """
     whole = _evidence(use, scores, pd.read_parquet(Path(scores.answers)))
     rows = pd.read_parquet(Path(scores.rows)) if scores.rows else None
+    times = rows[use.contract.time].to_numpy("datetime64[us]") if rows is not None and use.task.has_moments else None
     return replace(
-        whole, history=past, looks=before, floor=use.floor, slices=use.slices, features=rows, types=use.beside,
-        times=rows[use.contract.time].to_numpy("datetime64[us]") if rows is not None else None, behaved=scores.behaved, is_refresh=scores.is_refresh,
+        whole, history=past, looks=before, floor=use.floor, slices=use.slices, features=rows, types=use.beside, times=times,
+        behaved=scores.behaved, is_refresh=scores.is_refresh,
         trusted=_evidence(use, scores, pd.read_parquet(Path(scores.trusted.answers))) if scores.trusted else None,
         served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
     )  # fmt: skip

@@ -55,6 +55,7 @@ class Kind(Protocol):
         gates: the gates that are asked when the project names none.
         has_chances: whether answers are probabilities.
         needs_labels: whether a row without an outcome must wait.
+        has_moments: whether an answer is about one row, and so about one moment.
     """
 
     name: ClassVar[Name]
@@ -62,6 +63,7 @@ class Kind(Protocol):
     gates: ClassVar[tuple[str, ...]]
     has_chances: ClassVar[bool]
     needs_labels: ClassVar[bool]
+    has_moments: ClassVar[bool]
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """What came true, as metrics want it: (n,)."""
@@ -147,6 +149,7 @@ class Binary:
     gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """1 where the target is the positive value, else 0: (n,) int8.
@@ -258,6 +261,7 @@ class Multiclass:
     gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The place of the row's class among the labels.
@@ -379,6 +383,7 @@ class Regression:
     gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The target as a float."""
@@ -496,6 +501,7 @@ class Anomaly:
     gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    has_moments: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """Unknown, and taken as usual: 0 for every row."""
@@ -598,6 +604,7 @@ class Recommendation:
     gates: ClassVar[tuple[str, ...]] = tuple(gate for gate in EVERY if gate not in {"trusted", "calibration"})
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The name of the item that each row is about: (n,)."""

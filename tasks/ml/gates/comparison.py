@@ -9,7 +9,6 @@ from pydantic import BaseModel, Field
 from tasks.ml.gates.evidence import Evidence
 from tasks.ml.gates.verdict import Verdict
 from tasks.ml.metrics import METRICS, Estimate
-from tasks.ml.uncertain import Uncertain
 
 NO_CHAMPION = "there is no champion yet; the naive baselines decide"
 
@@ -76,58 +75,41 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
 
         The bound is wrong with the probability that this look at the champion may spend (see `spent`).
         """
-        if evidence.champion is None:
+        champion, rows = evidence.champion, evidence.unseen_by_champion
+        if champion is None:
             return Verdict(gate=self.kind, passed=True, reason=NO_CHAMPION)
-        rows = evidence.unseen_by_champion
         if rows.sum() < self.min_rows:
             return Verdict(
                 gate=self.kind, passed=False, value=int(rows.sum()), bar=self.min_rows,
                 reason=f"only {_seen(rows)}; {self.min_rows} are needed to compare",
             )  # fmt: skip
-        gain, alpha = evidence.gain_over(evidence.champion, rows), spent(self.alpha, evidence.looks + 1)
-        bounds = gain.bounds(alpha)
-        is_same = np.array_equal(evidence.challenger[rows], evidence.champion[rows])
-        better, loss = bounds.low > self._bar(evidence) and not is_same, self._loss(evidence, rows)
+        gain, alpha, bar = (
+            evidence.gain_over(champion, rows),
+            spent(self.alpha, evidence.looks + 1),
+            self._bar(evidence),
+        )
+        bounds, is_same = gain.bounds(alpha), np.array_equal(evidence.challenger[rows], champion[rows])
+        is_better, loss = bounds.low > bar and not is_same, self._loss(evidence, champion)
+        before, after = (evidence.metric.of(evidence.y[rows], said[rows]) for said in (champion, evidence.challenger))
+        numbers = f"{evidence.metric.label} {before:.4f} → {after:.4f} on {_seen(rows)}, gain {_signed(bounds)}"
+        sure = f"must be above {bar:g} (look {evidence.looks + 1} at this champion, error {alpha:.2g}; {gain.visible(alpha):.4f} more is seen four times in five)"
+        tie = f"a tie keeps the champion: {'all answers are its own; ' if is_same else ''}"
         return Verdict(
-            gate=self.kind, passed=better and not loss, value=gain.value, low=bounds.low, high=bounds.high, bar=self._bar(evidence),
-            before=evidence.metric.of(evidence.y[rows], evidence.champion[rows]),
-            after=evidence.metric.of(evidence.y[rows], evidence.challenger[rows]),
-            alpha=alpha, power=gain.visible(alpha), reason=self._reason(evidence, gain, bounds, better=better, same=is_same, loss=loss),
+            gate=self.kind, passed=is_better and not loss, value=gain.value, low=bounds.low, high=bounds.high, bar=bar, before=before, after=after,
+            alpha=alpha, power=gain.visible(alpha), reason=f"{numbers}, but {loss}" if is_better and loss else f"{'' if is_better else tie}{numbers}, {sure}",
         )  # fmt: skip
 
     def _bar(self, evidence: Evidence) -> float:
         """Above the margin for a change, not below the champion by more than another one for a refresh."""
-        is_allowed = self.refresh_margin is not None and evidence.is_refresh
-        return -self.refresh_margin if is_allowed and self.refresh_margin is not None else self.margin
+        return self.margin if self.refresh_margin is None or not evidence.is_refresh else 0.0 - self.refresh_margin
 
-    def _loss(self, evidence: Evidence, rows: np.ndarray) -> str:
+    def _loss(self, evidence: Evidence, champion: np.ndarray) -> str:
         """What is wrong with its log loss against the champion's, or nothing."""
-        if not evidence.kind.has_chances or evidence.champion is None:
+        if not evidence.kind.has_chances:
             return ""
-        low = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"]).bounds().low
-        return (
-            ""
-            if low > -self.log_loss_slack
-            else f"log loss may get worse by {-low:.3f}, more than {self.log_loss_slack:g}"
-        )
-
-    def _reason(
-        self, evidence: Evidence, gain: Uncertain, bounds: Estimate, *, better: bool, same: bool, loss: str
-    ) -> str:
-        rows, metric, look = evidence.unseen_by_champion, evidence.metric, evidence.looks + 1
-        before, after = (
-            metric.of(evidence.y[rows], said[rows])
-            for said in (evidence.champion, evidence.challenger)
-            if said is not None
-        )
-        bar = self._bar(evidence)
-        asked = f"must be above {bar:g}" if bar >= 0 else f"a refresh must be above {bar:g}"
-        numbers = f"{metric.label} {before:.4f} → {after:.4f} on {_seen(rows)}, gain {_signed(bounds)}"
-        if better and loss:
-            return f"{numbers}, but {loss}"
-        sure = f"{asked} (look {look} at this champion, error {spent(self.alpha, look):.2g}; {gain.visible(spent(self.alpha, look)):.4f} more than that is seen four times in five)"
-        tie = "a tie keeps the champion: " if not better else ""
-        return f"{tie}{'all answers are the champion’s own; ' if same else ''}{numbers}, {sure}"
+        low = evidence.gain_over(champion, evidence.unseen_by_champion, METRICS["log_loss"]).bounds().low
+        slack = self.log_loss_slack
+        return "" if low > -slack else f"log loss may get worse by {-low:.3f}, more than {slack:g}"
 
 
 class TrustedSet(BaseModel, frozen=True, extra="forbid"):

@@ -43,7 +43,7 @@ class Evidence:
         features: (n, columns) the row that each answer is about, as `features.matrix` gives it; with the columns that are no
             feature, without the target. Of a planted row the row that it stands for, of a user's the first one; None: not known.
         types: of these columns in the contract.
-        times: (n,) when each of these rows happened; None: not known.
+        times: (n,) when each of these rows happened; None: not known, or an answer is about several.
         slices: the groups of rows that the project looks at.
         floor: the project's own floor of the metric.
         is_refresh: whether the challenger is made as the champion was: family, columns, window.

@@ -225,10 +225,13 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
         A fold in which the champion is not surely better is the world's doing and not the challenger's. A gain that is surely a loss
         without its best fold waits for a person: where the world has moved, it may be right.
         """
-        if evidence.times is None or len(evidence.y) < self.folds * self.fewest:
+        if evidence.times is None:
+            return Verdict(gate=self.kind, passed=True, reason="these answers are about no single moment")
+        if len(evidence.y) < self.folds * self.fewest:
             return Verdict(
-                gate=self.kind, passed=True, reason=f"fewer than {self.folds} times {self.fewest} rows in time"
-            )
+                gate=self.kind, passed=True,
+                reason=f"{len(evidence.y)} rows; {self.folds} parts of {self.fewest} are needed to look at parts in time",
+            )  # fmt: skip
         folds = np.array_split(np.argsort(evidence.times, kind="stable"), self.folds)
         steady = self._steady(evidence, folds)
         return self._carried(evidence, folds) or steady if steady.passed else steady
