@@ -123,8 +123,27 @@ def test_the_newest_served_rows_are_where_flips_are_looked_for(project: Small):
     assert said(gate.judge(project.use.gates, turned))["churn"].hold
 
 
-def test_recommendations_and_planted_rows_have_the_rows_that_they_are_about(quiet):
-    """A user's question comes with the user's first row, a planted row with the row that it stands for."""
+def test_a_users_question_comes_with_the_users_first_row(quiet):
+    """One row a user, and no moment: a list answers for all of the user's rows."""
+    columns = {"id": {"type": "int"}, "at": {"type": "datetime"}, "who": {"type": "text"}, "item": {"type": "text"}}
+    contract = {"key": ["id"], "time": "at", "target": "item", "columns": columns}
+    shop = Small(quiet, kind="recommendation", user="who", k=3, contract=contract)
+    rng, ids = np.random.default_rng(0), np.arange(1500)
+    taken = pd.DataFrame({"id": ids, "at": rows(0, 1500)["at"], "who": rng.choice([f"u{n}" for n in range(60)], 1500)})
+    shop.land(taken.assign(item=[f"i{int(who[1:]) % 5 + rng.integers(0, 3)}" for who in taken["who"]]))
+    candidate = train.fit.fn("small", shop.newest(), Recipe.usual("favourites"), "one")
+    evidence = gate.evidence(shop.use, evaluate.evaluate.fn("small", shop.newest(), candidate))
+    assert evidence.features is not None
+    assert evidence.features["who"].is_unique
+    assert len(evidence.features) == len(evidence.y)
+    holdout = taken[taken["at"] >= evidence.features["at"].min()]
+    assert evidence.features["at"].tolist() == holdout.groupby("who", sort=False)["at"].first().tolist()
+    assert evidence.times is None
+    assert said(gate.judge(shop.use.gates, evidence))["stability"].reason == "these answers are about no single moment"
+
+
+def test_a_planted_row_comes_with_the_row_that_it_stands_for(quiet):
+    """The rows as they are, then the same once more."""
     columns = {
         "id": {"type": "int"},
         "at": {"type": "datetime"},
