@@ -98,14 +98,8 @@ class Direction(BaseModel, frozen=True, extra="forbid"):
         """The same rows with more in the column."""
         return features.assign(**{self.column: features[self.column] + self.by})
 
-    def judge(self, kind: Kind, before: np.ndarray, after: np.ndarray) -> Behaved:
-        """From the answers on the rows as they are and as they were altered.
-
-        Raises:
-            ValueError: an answer of this kind is no single number.
-        """
-        if before.ndim != 1:
-            raise ValueError(f"Direction of '{self.column}': an answer of kind '{kind.name}' is no single number")
+    def judge(self, kind: Kind, before: np.ndarray, after: np.ndarray) -> Behaved:  # noqa: ARG002 -- as the others
+        """From the answers on the rows as they are and as they were altered."""
         wrong = before - after if self.never == "lowers" else after - before
         return _behaved(self.test, wrong - self.within, self.most)
 
@@ -134,14 +128,8 @@ class Expectation(BaseModel, frozen=True, extra="forbid"):
         """What is asked, in words."""
         return f"{self.about or 'given rows'}: {len(self.rows)} answers between {self.low:g} and {self.high:g}"
 
-    def judge(self, kind: Kind, answers: np.ndarray) -> Behaved:
-        """From the answers to the rows.
-
-        Raises:
-            ValueError: an answer of this kind is no single number.
-        """
-        if answers.ndim != 1:
-            raise ValueError(f"Expectation '{self.about}': an answer of kind '{kind.name}' is no single number")
+    def judge(self, answers: np.ndarray) -> Behaved:
+        """From the answers to the rows."""
         return _behaved(self.test, np.maximum(self.low - answers, answers - self.high), self.most)
 
 
@@ -169,7 +157,7 @@ def fits(tests: Sequence[Test], types: Mapping[str, str], kind: Kind) -> None:
             raise ValueError(
                 f"raises '{test.column}', which is of type {types[test.column]}; wanted a column of numbers"
             )
-        if not isinstance(test, Invariance) and kind.name in {"multiclass", "recommendation"}:
+        if not isinstance(test, Invariance) and not kind.is_number:
             raise ValueError(
                 f"holds a {type(test).__name__}, but an answer of kind '{kind.name}' is no single number; wanted Invariance"
             )
@@ -207,7 +195,7 @@ def _tried(
 ) -> Behaved:
     if isinstance(test, Expectation):
         given = pd.DataFrame(list(test.rows)).reindex(columns=list(types))
-        return test.judge(kind, ask(matrix(given, types)))
+        return test.judge(ask(matrix(given, types)))
     rows = some[some[test.column].notna()] if isinstance(test, Direction) else some
     if rows.empty:
         return Behaved(test=test.test, rows=0, broken=0, most=test.most, worst=0.0)

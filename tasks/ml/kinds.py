@@ -56,6 +56,7 @@ class Kind(Protocol):
         has_chances: whether answers are probabilities.
         needs_labels: whether a row without an outcome must wait.
         has_moments: whether an answer is about one row, and so about one moment.
+        is_number: whether an answer is one number, of which there can be more or less.
     """
 
     name: ClassVar[Name]
@@ -64,6 +65,7 @@ class Kind(Protocol):
     has_chances: ClassVar[bool]
     needs_labels: ClassVar[bool]
     has_moments: ClassVar[bool]
+    is_number: ClassVar[bool]
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """What came true, as metrics want it: (n,)."""
@@ -119,6 +121,10 @@ class Kind(Protocol):
         """How far what is said of answers is from what came true; nothing where nothing is said."""
         ...
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray | None:
+        """Which rows are called positive, or odd: (n,) bool; None where no decision is yes or no."""
+        ...
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """How far two answers to the same row are apart: (n,), 0 where they are the same."""
         ...
@@ -150,6 +156,7 @@ class Binary:
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """1 where the target is the positive value, else 0: (n,) int8.
@@ -231,6 +238,10 @@ class Binary:
         both = np.stack([1 - answers, answers], axis=1)
         return _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
+        """Those that reach the threshold."""
+        return answers >= operates["threshold"]
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability."""
         return np.abs(after - before)
@@ -239,7 +250,7 @@ class Binary:
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
     ) -> np.ndarray:
         """1 where one reaches its threshold and the other does not."""
-        return _crossed(before, after, operated, operates)
+        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """Calibration, and decisions at the threshold."""
@@ -262,6 +273,7 @@ class Multiclass:
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
     has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The place of the row's class among the labels.
@@ -351,6 +363,9 @@ class Multiclass:
         bias = max(each, key=lambda off: off.least)
         return _error(right, answers.max(axis=1), seed), bias, _loss(truth, answers)
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability, of the class that moved most."""
         return np.abs(after - before).max(axis=1)
@@ -384,6 +399,7 @@ class Regression:
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The target as a float."""
@@ -459,6 +475,9 @@ class Regression:
         covers = f"the interval holds {held.mean():.1%} of the rows, meant are {COVERED:.0%}"
         return _share_off(held, COVERED, covers), _bias(errors, said)
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In units of the target."""
         return np.abs(after - before)
@@ -502,6 +521,7 @@ class Anomaly:
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
     has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """Unknown, and taken as usual: 0 for every row."""
@@ -566,6 +586,10 @@ class Anomaly:
         said = f"{reached.mean():.2%} of the rows reach the threshold; the alert budget is {self.alerts:.2%}"
         return (_share_off(reached, self.alerts, said),)
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
+        """Those that reach the threshold."""
+        return answers >= operates["threshold"]
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In units of the score."""
         return np.abs(after - before)
@@ -574,7 +598,7 @@ class Anomaly:
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
     ) -> np.ndarray:
         """1 where one score reaches its threshold and the other does not."""
-        return _crossed(before, after, operated, operates)
+        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """The scores of rows as they are and of planted ones."""
@@ -605,6 +629,7 @@ class Recommendation:
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
     has_moments: ClassVar[bool] = False
+    is_number: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The name of the item that each row is about: (n,)."""
@@ -683,6 +708,9 @@ class Recommendation:
         """Nothing is said of how likely an item is."""
         return ()
 
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The share of the named items that become others, whatever their order."""
         return 1 - hits(before, after).sum(axis=1) / np.maximum((before >= 0).sum(axis=1), 1)
@@ -722,12 +750,6 @@ def coded(names: np.ndarray) -> np.ndarray:
     hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)  # ty: ignore[not-callable]
     codes = np.where(flat == "", -1.0, hashes.astype("float64"))
     return codes.reshape(np.shape(names))
-
-
-def _crossed(
-    before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
-) -> np.ndarray:
-    return ((before >= operated["threshold"]) != (after >= operates["threshold"])).astype(float)
 
 
 def _error(truth: np.ndarray, p: np.ndarray, seed: int) -> Off:

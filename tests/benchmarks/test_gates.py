@@ -1,6 +1,6 @@
 """How long all gates take on a large holdout: 100,000 rows, champion against challenger, 2,000 resamples asked for.
 
-`python -m pytest -q -s tests/benchmarks/test_gates.py` prints the CPU-seconds of every gate; one thread does all of it, so that they are what an idle machine takes.
+`python -m pytest -q -s -m slow tests/benchmarks/test_gates.py` prints the CPU-seconds of every gate; one thread does all of it, so that they are what an idle machine takes.
 """
 
 import time
@@ -39,6 +39,7 @@ def large(metric: str, rows: int = ROWS, seed: int = 0) -> Evidence:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "log_loss", "brier"])
 def test_all_gates_on_a_large_holdout(metric):
     """Every gate has its verdict; the challenger, which knows the truth, passes; how long that took is printed."""

@@ -80,7 +80,6 @@ def _judged(gate: str, parts: list[_Part], what: str, against: str, among: int =
     at = int(np.argmin([bounds.high - part.bar for bounds, part in zip(found, parts, strict=True)]))
     worst, bounds = parts[at], found[at]
     failed = [part.name for part, seen in zip(parts, found, strict=True) if seen.high < part.bar]
-    others = f"; so are {len(failed) - 1} more" if len(failed) > 1 else ""
     shown = f"'{worst.name}' {bounds}, must reach {worst.bar:.4g}"
     others = f"; so are {len(failed) - 1} more" if len(failed) > 1 else ""
     reason = f"none of {len(parts)} {what} is surely too bad {against}; nearest to it is {shown}"
@@ -143,18 +142,17 @@ class Fairness(BaseModel, frozen=True, extra="forbid"):
     kind: Literal["fairness"] = "fairness"
     columns: tuple[str, ...] = Field(default=(), description="columns of the contract, whether models read them or not")
     selection: float | None = Field(
-        default=0.2, gt=0, le=1, description="binary: largest sure difference in the share that is called positive"
+        default=0.2,
+        gt=0,
+        le=1,
+        description="of yes-or-no decisions: largest sure difference in the share that is called positive",
     )
-    true_positive: float | None = Field(
-        default=0.2, gt=0, le=1, description="binary: the same among rows that are positive"
-    )
-    false_positive: float | None = Field(
-        default=0.2, gt=0, le=1, description="binary: the same among rows that are negative"
-    )
+    true_positive: float | None = Field(default=0.2, gt=0, le=1, description="the same among rows that are positive")
+    false_positive: float | None = Field(default=0.2, gt=0, le=1, description="the same among rows that are negative")
     metric: float = Field(
         default=0.5,
         gt=0,
-        description="other kinds: largest sure difference in the metric, as a share of it over all rows",
+        description="of other decisions: largest sure difference in the metric, as a share of it over all rows",
     )
     fewest: int = Field(default=50, ge=10, description="rows of the holdout that a group needs to be looked at")
 
@@ -162,7 +160,8 @@ class Fairness(BaseModel, frozen=True, extra="forbid"):
         """Passes when no two groups of a column surely differ by more than the bar."""
         if not self.columns:
             return Verdict(gate=self.kind, passed=True, reason="the project names no protected columns")
-        found = list(self._binary(evidence) if evidence.kind.name == "binary" else self._other(evidence))
+        called = evidence.kind.called(evidence.challenger, evidence.operates)
+        found = list(self._rates(evidence, called) if called is not None else self._metric(evidence))
         if not found:
             return Verdict(
                 gate=self.kind, passed=True,
@@ -185,8 +184,7 @@ class Fairness(BaseModel, frozen=True, extra="forbid"):
             kept = [(name, at if only is None else at[only[at]]) for name, at in each]
             yield [(name, at) for name, at in kept if len(at) >= self.fewest]
 
-    def _binary(self, evidence: Evidence) -> Iterator[_Gap]:
-        called = evidence.challenger >= evidence.operates["threshold"]
+    def _rates(self, evidence: Evidence, called: np.ndarray) -> Iterator[_Gap]:
         rates = (
             ("selection rate", self.selection, None),
             ("true positive rate", self.true_positive, evidence.y == 1),
@@ -198,7 +196,7 @@ class Fairness(BaseModel, frozen=True, extra="forbid"):
                     (more, rows), (less, others) = sorted(pair, key=lambda group: -called[group[1]].mean())
                     yield _Gap(what, (more, less), float(called[rows].mean()), float(called[others].mean()), bar or 1.0, (len(rows), len(others)))  # fmt: skip
 
-    def _other(self, evidence: Evidence) -> Iterator[_Gap]:
+    def _metric(self, evidence: Evidence) -> Iterator[_Gap]:
         metric, whole = evidence.metric, evidence.metric.of(evidence.y, evidence.challenger)
         for column in self._groups(evidence):
             for one, two in combinations(column, 2):
@@ -234,7 +232,7 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
             )  # fmt: skip
         folds = np.array_split(np.argsort(evidence.times, kind="stable"), self.folds)
         steady = self._steady(evidence, folds)
-        return self._carried(evidence, folds) or steady if steady.passed else steady
+        return (self._carried(evidence, folds) or steady) if steady.passed else steady
 
     def _steady(self, evidence: Evidence, folds: list[np.ndarray]) -> Verdict:
         y, said, metric = evidence.y, evidence.challenger, evidence.metric
@@ -285,7 +283,7 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
             gate=self.kind, passed=False, hold=True, value=bounds.value, low=bounds.low, high=bounds.high, bar=0.0, alpha=ALPHA / len(folds),
             before=metric.of(y[rest], old[rest]), after=metric.of(y[rest], said[rest]), power=without.visible(ALPHA / len(folds)),
             reason=f"the gain over the champion comes from part {best + 1} of {len(folds)} alone ({gains[best]:+.4f}); without it the gain is {bounds}. "
-            "Where the world has moved, release it by hand",
+            "Where the world has moved, that may be right: a person decides",
         )  # fmt: skip
 
 
