@@ -4,10 +4,11 @@ Which bounds are used is decided here and nowhere else:
 - accuracy of two models: Tango's score bounds, whose test of "no difference" is McNemar's, at every number of rows;
 - ROC AUC: the normal bounds of DeLong's variance, at every number of rows;
 - everything else: the paired percentile bootstrap on up to 1,000 rows, and on more rows, where both agree within the
-  noise of the resamples, its limit: normal bounds with the standard error of the influence values.
+  noise of the resamples, its limit: normal bounds with the standard error of the influence values. Average precision of
+  fewer than 50 positives stays with the bootstrap, whose negatives are drawn in groups.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
 
@@ -17,7 +18,7 @@ from tasks.ml.influence import influence
 from tasks.ml.metrics import Estimate, Metric, resampled
 
 MANY = 1_000  # rows above which the bootstrap's limit stands for it
-RARE = 50  # rows of the rarer class that this takes as well
+RARE = 50  # positives that average precision needs for this as well
 TAIL = 10  # resamples that must lie beyond a percentile for it to be one
 POWER = 0.8  # the probability with which a gain must be seen to count as one that can be
 
@@ -105,7 +106,7 @@ def measured(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int = 0
     value = metric.of(y, p)
     if not resamples or _is_linear(metric, y):
         return Uncertain(value, _error(influence(metric, y, p)))
-    return _resampled(value, resampled(metric, y, p, resamples, seed))
+    return _resampled(value, *_samples(metric, y, (p,), resamples, seed))
 
 
 def compared(
@@ -126,8 +127,7 @@ def compared(
         return _matched(value, metric.each(y, after), metric.each(y, before))
     if not resamples or _is_linear(metric, y):
         return Uncertain(value, _error(influence(metric, y, after) - influence(metric, y, before)))
-    samples = (resampled(metric, y, p, resamples, seed) for p in (after, before))
-    return _resampled(value, metric.gain(*samples))
+    return _resampled(value, metric.gain(*_samples(metric, y, (after, before), resamples, seed)))
 
 
 def apart(metric: Metric, y: np.ndarray, p: np.ndarray, some: np.ndarray, others: np.ndarray) -> Uncertain:
@@ -170,6 +170,34 @@ def _matched(value: float, after: np.ndarray, before: np.ndarray) -> Matched:
     return Matched(value, _error((after - before) - value), won=won, lost=lost, rows=len(after))
 
 
+def _samples(metric: Metric, y: np.ndarray, said: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
+    """The metric of everybody's answers on the same bootstrap samples: (resamples,) each."""
+    if len(y) <= MANY:
+        return [resampled(metric, y, p, resamples, seed) for p in said]
+    return _together(metric, y, said, resamples, seed)
+
+
+def _together(metric: Metric, y: np.ndarray, said: Sequence[np.ndarray], resamples: int, seed: int) -> list[np.ndarray]:
+    """The same of average precision with few positives, in as much time as there are positives.
+
+    It changes only where a positive stands, so that negatives between the same two positives are alike, and how many of all
+    that are alike are drawn is multinomial: the same bootstrap, with groups for rows.
+    """
+    codes = [_between(p, np.unique(p[y == 1])) for p in said]
+    groups, counts = np.unique(np.stack([y, *codes], axis=1), axis=0, return_counts=True)
+    weights = np.random.default_rng(seed).multinomial(len(y), counts / len(y), resamples).astype(float)
+    return [metric.scores(groups[:, 0], groups[:, place], weights) for place in range(1, len(said) + 1)]
+
+
+def _between(p: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """A number for each answer in the order of the answers, the same for all that lie between the same two edges.
+
+    >>> _between(np.array([0.1, 0.2, 0.3, 0.5, 0.9]), np.array([0.3, 0.6])).tolist()
+    [0, 0, 1, 2, 4]
+    """
+    return np.searchsorted(edges, p, side="left") + np.searchsorted(edges, p, side="right")
+
+
 def _resampled(value: float, samples: np.ndarray) -> Uncertain:
     """Samples in which the number does not exist (one class drawn) say nothing and are left out."""
     known = samples[np.isfinite(samples)]
@@ -181,8 +209,7 @@ def _resampled(value: float, samples: np.ndarray) -> Uncertain:
 def _is_linear(metric: Metric, y: np.ndarray) -> bool:
     if metric.name == "roc_auc":
         return True
-    rarer = min(int(y.sum()), len(y) - int(y.sum())) if metric.name == "average_precision" else RARE
-    return len(y) > MANY and rarer >= RARE
+    return len(y) > MANY and (metric.name != "average_precision" or int(y.sum()) >= RARE)
 
 
 def _error(influences: np.ndarray) -> float:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from tasks.ml.influence import INFLUENCES, influence
-from tasks.ml.metrics import METRICS, Metric, paired_gain
-from tasks.ml.uncertain import Matched, Uncertain, apart, compared, measured, newcombe, wilson
+from tasks.ml.metrics import METRICS, Metric, paired_gain, resampled
+from tasks.ml.uncertain import Matched, Resampled, Uncertain, apart, compared, measured, newcombe, wilson
 
 CASES = [(kind, name) for name, metric in METRICS.items() for kind in metric.kinds]
 
@@ -50,6 +50,25 @@ def test_the_bounds_without_drawing_are_the_bootstraps(kind, name):
     assert found.value == pytest.approx(drawn.value)
     assert abs(found.low - drawn.low) < 0.12 * width
     assert abs(found.high - drawn.high) < 0.12 * width
+
+
+def test_with_few_positives_negatives_are_drawn_in_groups_and_the_bounds_are_the_bootstraps():
+    """Thirty among 3,000: bounds of the gain and of the level are where the plain bootstrap has them."""
+    rng, metric = np.random.default_rng(0), METRICS["average_precision"]
+    y = (np.arange(3000) < 30).astype(int)
+    score = rng.normal(size=3000).round(1) + 3 * y  # with ties
+    good, worse = score, (score + 0.5 * rng.normal(size=3000)).round(1)
+    found, plain = (
+        compared(metric, y, good, worse, resamples=1500, seed=1),
+        paired_gain(metric, y, good, worse, resamples=1500, seed=2),
+    )
+    width = plain.high - plain.low
+    assert isinstance(found, Resampled)
+    assert found.value == pytest.approx(plain.value)
+    assert abs(found.bounds().low - plain.low) < 0.12 * width
+    assert abs(found.bounds().high - plain.high) < 0.12 * width
+    level, drawn = measured(metric, y, good, resamples=1500, seed=1), resampled(metric, y, good, 1500, 2)
+    assert level.error == pytest.approx(drawn.std(), rel=0.1)
 
 
 @pytest.mark.parametrize(("kind", "name"), CASES)
