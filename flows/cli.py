@@ -134,6 +134,7 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
         plans.load(use, settings)
         if use.computing:
             use.computing.ready()
+        use.behaviour(settings)
     rows = [
         {
             "project": use.project,
@@ -548,6 +549,33 @@ def _decide(decision: str, project: str, version: int, reason: str, by: str | No
     Project.named(project, settings)
     parameters = {"project": project, "version": version, "decision": decision, "by": by or settings.actor, "reason": reason}  # fmt: skip
     return show(run("approve", parameters, settings, say), as_json=as_json)
+
+
+def why(project: str, version: int | None = None, *, as_json: Json = False) -> int:
+    """Say what was decided last, about a training or a batch that was held, and what every gate answered.
+
+    Args:
+        project: The project.
+        version: The decision that made this version in place of the newest.
+    """
+    from flows import looking
+
+    found = looking.why(project, version, Settings())
+    show(found, as_json=as_json, page=_why(found))
+    return DONE  # the question was answered, whatever was decided
+
+
+def _why(found: dict[str, Any]) -> Table:
+    """The verdicts, under what was decided."""
+    from tasks.ml.gates import Verdict
+    from tasks.ml.pages import VERDICT, verdict_cells
+
+    name = f"version {found['version']}" if found.get("version") is not None else found["decision"]
+    title = f"{found['project']} {name}, {found['at'][:19]}: {found['state']}"
+    table = Table(*VERDICT, title=title, caption=found["reason"], box=None)
+    for verdict in found["verdicts"]:
+        table.add_row(*verdict_cells(Verdict.model_validate(verdict)))
+    return table
 
 
 @app.command(group=MODELS)

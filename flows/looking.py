@@ -8,7 +8,7 @@ from tasks.config import plans
 from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.stores.journal import Journal
+from tasks.stores.journal import UNDER_WAY, Journal
 from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, Lake, snapshot_named
 
 
@@ -55,6 +55,49 @@ def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, An
         "snapshot": found.name, **found.model_dump(), "files": len(files), "bytes": sum(file.size for file in files),
         "columns": list(use.contract.columns), "ok": not damaged, "damaged": damaged,
     }  # fmt: skip
+
+
+def why(project: str, version: int | None, settings: Settings) -> dict[str, Any]:
+    """The newest decision about a project, of a training or of a batch that was held, or the one that made a version: state, reason, verdicts.
+
+    Raises:
+        KeepfitError: there is no such project, version, or decision.
+    """
+    journal = Journal(settings.journal())
+    trainings = [
+        row for row in journal.trainings(project) if row["state"] not in UNDER_WAY or row["version"] is not None
+    ]
+    if version is not None:
+        found = [row for row in trainings if row["version"] == version]
+        if not found:
+            known = sorted({row["version"] for row in trainings if row["version"] is not None})
+            raise KeepfitError(
+                f"{project} has no version {version}. Versions on record: {', '.join(map(str, known)) or 'none yet'}."
+            )
+        return _of_training(found[-1])
+    held = [row for row in journal.batches(project) if row["state"] in {"held", "refused"}]
+    decisions = [*(_of_training(row) for row in trainings), *(_of_batch(row) for row in held)]
+    if not decisions:
+        Project.named(project, settings)  # a misspelt name is told from one without a past
+        raise KeepfitError(f"Nothing was decided about {project} yet. Land rows, then say `keepfit train {project}`.")
+    return max(decisions, key=lambda decision: decision["at"])
+
+
+def _of_training(row: dict[str, Any]) -> dict[str, Any]:
+    detail = row["detail"]
+    told = {name: detail.get(name) for name in ("metric", "value", "low", "high", "champion")}
+    return {
+        "project": row["project"], "decision": "training", "state": row["state"], "reason": row["reason"], "trigger": row["trigger"],
+        "version": row["version"], "snapshot": row["rows"], "at": row["at"], **told, "verdicts": detail.get("verdicts", []),
+    }  # fmt: skip
+
+
+def _of_batch(row: dict[str, Any]) -> dict[str, Any]:
+    told = {
+        name: row[name]
+        for name in ("project", "state", "reason", "name", "batch", "at", "arrived", "landed", "quarantined")
+    }
+    return told | {"decision": "batch", "verdicts": []}
 
 
 def trust(project: str, name: str | None, reason: str, settings: Settings) -> dict[str, Any]:

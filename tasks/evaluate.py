@@ -18,6 +18,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
+from tasks.ml.behaviour import tried
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
@@ -30,11 +31,15 @@ from tasks.serving.rehearsal import Rehearsal
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
 from tasks.stores.lake import ROW, TRUSTED, Lake, parts
-from tasks.stores.references import Candidate, OnTrusted, Scores, Snapshot
+from tasks.stores.predictions import Predictions
+from tasks.stores.references import COLUMN, Candidate, OnTrusted, Scores, Snapshot
 from tasks.stores.registry import Registry
 from tasks.stores.trust import set_at
 
 ANSWERS = "holdout.parquet"  # what everybody answered on the holdout, a row each
+OPERATES = ("threshold", "interval")  # how answers become decisions, as kinds call it
+SERVED = 1000  # the newest predictions whose decisions are compared
+FEWEST_SERVED = 200  # with fewer the holdout is looked at
 
 
 @task(name="evaluate", cache_policy=NO_CACHE)
@@ -68,6 +73,9 @@ def _scored(
     for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
         answers[f"baseline {name}"] = packed(said)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
+    places = use.task.told(features, np.arange(len(holdout)))
+    rows = path.with_name(f"{candidate.run}-rows.parquet")
+    matrix(holdout, use.beside).iloc[places].reset_index(drop=True).to_parquet(rows)
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
     rehearsal, heard = _rehearsed(
@@ -83,7 +91,16 @@ def _scored(
         champion.version if champion else None,
         str(path),
     )
-    scores = scores.model_copy(update={"rehearsal": rehearsal})
+    scores = scores.model_copy(
+        update={
+            "rows": str(rows),
+            "rehearsal": rehearsal,
+            "behaved": tried(
+                use.behaviour(settings), use.task, lambda some: own.answers(use, some), asked.head(len(features)), _raw(use), use.search.seed
+            ),
+        }
+        | (_against(use, settings, own, before, path.with_name(f"{candidate.run}-served.parquet")) if before else {})
+    )  # fmt: skip
     if len(trusted):
         known = _known(use, Lake(project, settings.lake(project), use.contract), trusted, snapshot, before)
         reference = on_trusted(use, trusted, known, own, before, path.with_name(f"{candidate.run}-{TRUSTED}.parquet"))
@@ -134,9 +151,20 @@ class _Bundle:
         """The bundle of that digest."""
         return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
 
+    @property
+    def reading(self) -> list[str]:
+        """The names of the columns that it is asked with."""
+        return [feature["name"] for feature in self.manifest["features"]]
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """Family, columns and window, without the parameters that every search chooses anew."""
+        recipe = self.manifest["recipe"]
+        return {"family": recipe["family"]["kind"], "features": recipe["features"], "window": recipe["window"]}
+
     def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
         """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""
-        sent = asked[[feature["name"] for feature in self.manifest["features"]]]
+        sent = asked[self.reading]
         if self.computing is None:
             return sent
         try:
@@ -151,6 +179,37 @@ class _Bundle:
         """What it says of rows of features."""
         with threads.limited(threads.share(1)):
             return use.task.answers(self.model, self.reads(asked))
+
+
+def _raw(use: Project) -> dict[str, str]:
+    """The type of every column that a server is asked with."""
+    return {name: use.contract.columns[name].type for name in use.contract.features}
+
+
+def _against(use: Project, settings: Settings, own: _Bundle, champion: _Bundle, path: Path) -> dict[str, Any]:
+    """What the gates must know of the champion beside its answers, and both models on the newest rows that were served."""
+    operated = {name: champion.manifest[name] for name in OPERATES if champion.manifest.get(name) is not None}
+    is_refresh = own.made_of == champion.made_of
+    rows = served(use, Predictions(settings.home).newest(use.project, SERVED), {*own.reading, *champion.reading})
+    if rows is not None:
+        said = {"challenger": packed(own.answers(use, rows)), "champion": packed(champion.answers(use, rows))}
+        rows.add_prefix(COLUMN).assign(**said).to_parquet(path)
+    return {"operated": operated, "is_refresh": is_refresh, "served": str(path) if rows is not None else None}
+
+
+def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.DataFrame | None:
+    """The newest rows of the prediction log, as `features.matrix` gives them; None where too few have every column that is wanted."""
+    whole = [
+        record["row"] for record in records if isinstance(record.get("row"), dict) and wanted <= record["row"].keys()
+    ]
+    if len(whole) < FEWEST_SERVED:
+        return None
+    types = {name: kind for name, kind in _raw(use).items() if name in wanted}
+    sent = pd.DataFrame(whole, columns=list(types))
+    moments = {
+        name: pd.to_datetime(sent[name], utc=True, format="ISO8601") for name in types if types[name] == "datetime"
+    }
+    return matrix(sent.assign(**moments), types)
 
 
 def _answers(

@@ -15,13 +15,13 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.drift import moved
-from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Verdict, judge
+from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Served, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
-from tasks.stores.references import Candidate, Scores, Snapshot
+from tasks.stores.references import COLUMN, Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
 
 BY_ITSELF = "train: "  # how the actor of a release begins that no person asked for
@@ -34,8 +34,9 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores)
     settings, run = Settings(), candidate.run
     use = Project.named(project, settings)
     journal = Journal(settings.journal())
+    trainings = journal.trainings(project)
     shown = replace(
-        evidence(use, scores, history(journal.trainings(project), use.metric)),
+        evidence(use, scores, history(trainings, use.metric), looks(trainings, scores.champion_version)),
         made=made(Lake(project, settings.lake(project), use.contract), snapshot),
         envelope=_planned(use, settings, journal, snapshot, candidate, scores),
     )
@@ -122,21 +123,44 @@ def history(trainings: list[dict[str, Any]], metric: str) -> tuple[Estimate, ...
     )
 
 
-def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> Evidence:
-    """What the gates look at, from the files of answers and the project's past."""
-    answers = pd.read_parquet(Path(scores.answers))
-    reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
-    whole = _evidence(use, scores, answers, past)
-    return whole if reference is None else replace(whole, trusted=_evidence(use, scores, reference, ()))
+def looks(trainings: list[dict[str, Any]], champion: int | None) -> int:
+    """How many challengers were held against this champion before; each look has spent a part of the error."""
+    against = (training["detail"].get("champion") for training in trainings if training["detail"].get("verdicts"))
+    return sum(found is not None and found["version"] == champion for found in against)
 
 
-def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
+def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = (), before: int = 0) -> Evidence:
+    """What the gates look at, from the files of answers and the project's past.
+
+    Args:
+        use: the project.
+        scores: where the files are.
+        past: the metric of earlier challengers.
+        before: how many challengers were held against this champion.
+    """
+    whole = _evidence(use, scores, pd.read_parquet(Path(scores.answers)))
+    rows = pd.read_parquet(Path(scores.rows)) if scores.rows else None
+    times = rows[use.contract.time].to_numpy("datetime64[us]") if rows is not None and use.task.has_moments else None
+    return replace(
+        whole, history=past, looks=before, floor=use.floor, slices=use.slices, features=rows, types=use.beside, times=times,
+        behaved=scores.behaved, is_refresh=scores.is_refresh,
+        trusted=_evidence(use, scores, pd.read_parquet(Path(scores.trusted.answers))) if scores.trusted else None,
+        served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
+    )  # fmt: skip
+
+
+def _served(found: pd.DataFrame) -> Served:
+    rows = {name.removeprefix(COLUMN): found[name] for name in found if name.startswith(COLUMN)}
+    return Served(pd.DataFrame(rows), unpacked(found["challenger"]), unpacked(found["champion"]))
+
+
+def _evidence(use: Project, scores: Scores, answers: pd.DataFrame) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
+        unseen_by_champion=answers["unseen"].to_numpy(), kind=use.task, operates=scores.operates, operated=scores.operated,
         rehearsal=scores.rehearsal, heard=unpacked(answers["heard"]) if "heard" in answers else None,
         decided=answers["decided"].to_numpy(dtype=object) if "decided" in answers else None,
     )  # fmt: skip

@@ -24,6 +24,7 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     """Reads and verifies the snapshot, splits it, looks for leaks, and shows the contract beside what came."""
     settings = Settings()
     use = Project.named(project, settings)
+    use.behaviour(settings)  # hooks.py is mended before a model is made, not after
     split = parts(use, snapshot, settings.lake(project))
     prepared = examined(use, split, describe(use, split))
     learned = pd.concat([split.train, split.validation])

@@ -1,6 +1,7 @@
 """Register: a challenger that passed becomes a version with lineage, card and verdicts; one that did not leaves its reasons."""
 
 import datetime as dt
+import functools
 import json
 import re
 import shutil
@@ -82,8 +83,8 @@ def register(
     _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
     _announce(decision)
     shutil.rmtree(candidate.folder, ignore_errors=True)
-    for answers in (scores.answers, *([scores.trusted.answers] if scores.trusted else [])):
-        Path(answers).unlink(missing_ok=True)
+    for file in scores.files:
+        Path(file).unlink(missing_ok=True)
     get_run_logger().info("%s: %s", decision.state, decision.reason)
     return decision
 
@@ -263,11 +264,12 @@ def _show(
         key=artifact_key(use.project, "report"),
         description=f"**{use.project}** {use.goal.label} {scores.metric} on the holdout of {decision.snapshot}",
     )  # fmt: skip
-    waits = decision.state in WAITING and decision.version is not None
-    page = pages.decision(
-        shown, decision.reason, facts.verdicts, project=use.project, version=decision.version,
-        links=links | (_form(use.project, decision.version) if waits else {}), move=approval(use.project, decision.version) if waits else "",
+    forest, version = pictures.verdicts(facts.verdicts, title), decision.version if decision.state in WAITING else None
+    note = functools.partial(
+        pages.decision, shown, decision.reason, facts.verdicts, project=use.project, version=decision.version,
+        links=links | (_form(use.project, version) if version else {}), move=approval(use.project, version) if version else "",
     )  # fmt: skip
+    page = note(picture=forest)
     create_markdown_artifact(
         page,
         key=artifact_key(use.project, "decision"),
@@ -275,14 +277,14 @@ def _show(
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
     registry.log_files(run, {
-        "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "panels.json": as_json(scores.panels),
+        "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "verdicts.png": forest, "panels.json": as_json(scores.panels),
     })  # fmt: skip
     registry.log(
         run,
         tags={
             "keepfit.decision": decision.state,
             "keepfit.reason": decision.reason[:4000],
-            "mlflow.note.content": page,
+            "mlflow.note.content": note(),  # it has no room for a picture
         },
     )
     registry.end(run)

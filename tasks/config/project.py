@@ -21,7 +21,7 @@ from pydantic import (
 from tasks.config import written
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.settings import Settings
-from tasks.ml import kinds, models
+from tasks.ml import behaviour, kinds, models
 from tasks.ml.computed import FUNCTION, Computed, Computing, defines
 from tasks.ml.contract import Column, Contract
 from tasks.ml.features import matrix
@@ -39,7 +39,7 @@ from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
-UNDECIDING = {"retrain", "about", "floor", "sources", "slices"}  # keys that decide nothing about a model
+UNDECIDING = {"retrain", "about", "sources"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
 
@@ -65,7 +65,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     user: str | None = Field(default=None, description="recommendation: the feature column that says who took the item")
     k: int = Field(default=10, ge=1, le=100, description="recommendation: how many items are named, the best first")
     metric: Name = Field(default="roc_auc", description="what decides; when left out, the usual one of the kind")
-    floor: float | None = Field(default=None, description="drawn as a line: below it the model is of no use")
+    floor: float | None = Field(
+        default=None,
+        description="the worst value of the metric that is of any use: drawn as a line, and asked by the gate `floors`",
+    )
     reads: Reading = Reading()
     expects: Expectations = Expectations()
     contract: Contract
@@ -132,9 +135,25 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         self._computed_fit()
         self.leaks.fits(self.whole)
         self.slices.fits(self.whole)
+        self._gates_fit()
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
+
+    def _gates_fit(self) -> None:
+        usable = [name for name in self.beside if self.beside[name] != "datetime"]
+        for gate in self.gates:
+            for name in gate.columns if gate.kind == "fairness" else ():
+                if name not in usable:
+                    raise ValueError(
+                        f"gates: fairness names '{name}', which is no column of texts, numbers or bools beside key and target."
+                        f"{suggestion(name, usable)}"
+                    )
+            for name in gate.floors if gate.kind == "floors" else ():
+                if name not in metrics_of(self.kind):
+                    raise ValueError(
+                        f"gates: floors names '{name}', which cannot judge kind '{self.kind}'. Wanted: {', '.join(metrics_of(self.kind))}"
+                    )
 
     def _split_fits(self) -> None:
         columns = self.contract.columns
@@ -279,6 +298,12 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         return {name: column.type for name, column in self.features.items()}
 
     @property
+    def beside(self) -> dict[str, str]:
+        """The type of every column that says what a row is about: all but keys and target, read by models or not."""
+        names = set(self.whole.columns) - {*self.contract.key, self.contract.target}
+        return {name: column.type for name, column in self.whole.columns.items() if name in names}
+
+    @property
     def computing(self) -> Computing | None:
         """How its computed columns are made as its folder says now; None where it has none."""
         types = {name: each.type for name, each in self.computed.items()}
@@ -303,6 +328,23 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def judged_positive(self) -> str | bool | int | None:
         """The target's value whose share in batches is watched; None where the kind has no such."""
         return self.positive if self.kind == "binary" else None
+
+    def behaviour(self, settings: Settings | None = None) -> tuple[behaviour.Test, ...]:
+        """What `behaviour` in hooks.py says that every model must do; nothing where there is none.
+
+        Raises:
+            ProjectError: it says something else.
+        """
+        hook = self.hook(behaviour.FUNCTION, settings)
+        tests = tuple(hook()) if hook else ()
+        raw = {name: self.contract.columns[name].type for name in self.contract.features}
+        try:
+            if strange := [test for test in tests if not isinstance(test, behaviour.Test)]:
+                raise ValueError(f"gives a {type(strange[0]).__name__}; wanted Invariance, Direction or Expectation")
+            behaviour.fits(tests, raw, self.task)
+        except ValueError as error:
+            raise ProjectError(f"{self.project}/hooks.py: {behaviour.FUNCTION} {error}") from error
+        return tests
 
     def hook(self, name: str, settings: Settings | None = None) -> Callable[..., Any] | None:
         """The function of that name in the project's `hooks.py`, or None."""

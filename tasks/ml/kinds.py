@@ -6,32 +6,43 @@ family that fits it in `models`, a metric in `metrics`, a panel in `pictures`: t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
-from tasks.ml.metrics import Cost, calibration_error, calibration_table, confusion, hits
+from tasks.ml.metrics import EPSILON, Cost, calibration_error, calibration_table, confusion, hits
+from tasks.ml.uncertain import wilson
 
 Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
 FEWEST_OF_A_CLASS = 5
-BEYOND = ("serving", "parity", "inputs", "plan")  # gates that look beyond the answers: any kind of problem is asked
+EVERY = (
+    "sound", "baselines", "floors", "champion", "trusted", "calibration", "plausible", "slices", "fairness", "stability", "churn",
+    "behaviour", "serving", "parity", "inputs", "plan",
+)  # fmt: skip
 COVERED = 0.9  # share of the rows that a regression's interval is meant to hold
 
 
+SIMULATIONS = 2_000  # holdouts of a perfectly calibrated model that an error is compared with
+SURE = NormalDist().inv_cdf(0.95)  # standard errors of a bound that is wrong one time in twenty
+
+
 @dataclass(frozen=True)
-class Calibration:
-    """How far what is said is from what came true.
+class Off:
+    """One way in which what is said is off from what came true.
 
     Attributes:
-        error: the mean distance of what was said and what came true, as a share.
-        bias: how far they are apart on the whole.
-        reason: both in words.
+        what: `error`, the mean distance in groups, as a share; `bias`, the distance on the whole; `loss`, by how many nats the
+            log loss is above the one that the probabilities promise.
+        value: how far off; least: how far at least, of which one holdout in twenty of the same size says too much.
+        reason: in words.
     """
 
-    error: float
-    bias: float
+    what: Literal["error", "bias", "loss"]
+    value: float
+    least: float
     reason: str
 
 
@@ -44,6 +55,8 @@ class Kind(Protocol):
         gates: the gates that are asked when the project names none.
         has_chances: whether answers are probabilities.
         needs_labels: whether a row without an outcome must wait.
+        has_moments: whether an answer is about one row, and so about one moment.
+        is_number: whether an answer is one number, of which there can be more or less.
     """
 
     name: ClassVar[Name]
@@ -51,6 +64,8 @@ class Kind(Protocol):
     gates: ClassVar[tuple[str, ...]]
     has_chances: ClassVar[bool]
     needs_labels: ClassVar[bool]
+    has_moments: ClassVar[bool]
+    is_number: ClassVar[bool]
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """What came true, as metrics want it: (n,)."""
@@ -108,8 +123,24 @@ class Kind(Protocol):
         """What a serving process said of rows, in the form of `answers`."""
         ...
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> "Calibration | None":
-        """How far what is said of answers is from what came true; None where nothing is said."""
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int
+    ) -> tuple[Off, ...]:
+        """How far what is said of answers is from what came true; nothing where nothing is said."""
+        ...
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray | None:
+        """Which rows are called positive, or odd: (n,) bool; None where no decision is yes or no."""
+        ...
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """How far two answers to the same row are apart: (n,), 0 where they are the same."""
+        ...
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
+    ) -> np.ndarray:
+        """How much of each decision becomes another one: (n,) from 0 to 1; each answer decides as its own model operates."""
         ...
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
@@ -129,17 +160,11 @@ class Binary:
 
     name: ClassVar[Name] = "binary"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = (
-        "sound",
-        "baselines",
-        "champion",
-        "trusted",
-        "calibration",
-        "plausible",
-        *BEYOND,
-    )
+    gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """1 where the target is the positive value, else 0: (n,) int8.
@@ -225,11 +250,27 @@ class Binary:
         """The probability of the positive class."""
         return np.array([said["probabilities"][self.labels[1]] for said in predictions], dtype="float64")
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+    ) -> tuple[Off, ...]:  # fmt: skip
         """Of the probability of the positive class."""
-        error, mean, rate = calibration_error(truth, answers), float(answers.mean()), float(truth.mean())
-        said = f"calibration error is {error:.3f}; mean prediction {mean:.3f} against an observed rate of {rate:.3f}"
-        return Calibration(error, abs(mean - rate), said)
+        said = f"mean prediction {answers.mean():.3f} against an observed rate of {truth.mean():.3f}"
+        both = np.stack([1 - answers, answers], axis=1)
+        return _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
+        """Those that reach the threshold."""
+        return answers >= operates["threshold"]
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """In probability."""
+        return np.abs(after - before)
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
+    ) -> np.ndarray:
+        """1 where one reaches its threshold and the other does not."""
+        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """Calibration, and decisions at the threshold."""
@@ -248,17 +289,11 @@ class Multiclass:
 
     name: ClassVar[Name] = "multiclass"
     metric: ClassVar[str] = "log_loss"
-    gates: ClassVar[tuple[str, ...]] = (
-        "sound",
-        "baselines",
-        "champion",
-        "trusted",
-        "calibration",
-        "plausible",
-        *BEYOND,
-    )
+    gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The place of the row's class among the labels.
@@ -340,15 +375,35 @@ class Multiclass:
         said = [[each["probabilities"].get(label, 0.0) for label in self.labels] for each in predictions]
         return np.array(said, dtype="float64").reshape(-1, len(self.labels))
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:  # noqa: ARG002 -- the interface
-        """Of the probability of the likeliest class (Guo et al. 2017); the bias is the largest of any class."""
-        right = (answers.argmax(axis=1) == truth).astype(int)
-        error = calibration_error(right, answers.max(axis=1))
-        rates = np.bincount(truth, minlength=len(self.labels)) / max(len(truth), 1)
-        apart = np.abs(answers.mean(axis=0) - rates)
-        worst = int(apart.argmax())
-        said = f"calibration error is {error:.3f}; mean prediction of '{self.labels[worst]}' {answers[:, worst].mean():.3f} against an observed rate of {rates[worst]:.3f}"
-        return Calibration(error, float(apart[worst]), said)
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+    ) -> tuple[Off, ...]:  # fmt: skip
+        """Of the probability of the likeliest class (Guo et al. 2017); the bias is that of the class that is surely furthest off."""
+        right, size = (answers.argmax(axis=1) == truth).astype(int), len(self.labels)
+        z = NormalDist().inv_cdf(1 - 0.05 / size)  # of several classes one is off by chance more easily
+        each = [
+            _bias(
+                answers[:, place] - (truth == place),
+                f"mean prediction of '{label}' {answers[:, place].mean():.3f} against an observed rate of {(truth == place).mean():.3f}",
+                z,
+            )
+            for place, label in enumerate(self.labels)
+        ]
+        bias = max(each, key=lambda off: off.least)
+        return _error(right, answers.max(axis=1), seed), bias, _loss(truth, answers)
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """In probability, of the class that moved most."""
+        return np.abs(after - before).max(axis=1)
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface
+    ) -> np.ndarray:  # fmt: skip
+        """1 where another class is the likeliest."""
+        return (before.argmax(axis=1) != after.argmax(axis=1)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:  # noqa: ARG002 -- the interface
         """Calibration of the likeliest class, and the table of truth against decision."""
@@ -369,17 +424,11 @@ class Regression:
 
     name: ClassVar[Name] = "regression"
     metric: ClassVar[str] = "mae"
-    gates: ClassVar[tuple[str, ...]] = (
-        "sound",
-        "baselines",
-        "champion",
-        "trusted",
-        "calibration",
-        "plausible",
-        *BEYOND,
-    )
+    gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The target as a float."""
@@ -452,12 +501,28 @@ class Regression:
         """The number."""
         return np.array([said["prediction"] for said in predictions], dtype="float64")
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+    ) -> tuple[Off, ...]:  # fmt: skip
         """Of the interval: how many rows it holds against how many it is meant to; the bias is in standard deviations."""
-        held = float((np.abs(truth - answers) <= operates["interval"]).mean())
-        bias = float(answers.mean() - truth.mean()) / max(float(truth.std()), 1e-12)
-        said = f"the interval holds {held:.1%} of the rows, meant are {COVERED:.0%}; predictions are {bias:+.3f} standard deviations off on the whole"
-        return Calibration(abs(held - COVERED), abs(bias), said)
+        held = np.abs(truth - answers) <= operates["interval"]
+        errors = (answers - truth) / max(float(truth.std()), 1e-12)
+        said = f"predictions are {errors.mean():+.3f} standard deviations off on the whole"
+        covers = f"the interval holds {held.mean():.1%} of the rows, meant are {COVERED:.0%}"
+        return _share_off(held, COVERED, covers), _bias(errors, said)
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """In units of the target."""
+        return np.abs(after - before)
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface
+    ) -> np.ndarray:  # fmt: skip
+        """1 where the new number lies outside of the interval that came with the old one: what was promised is not kept."""
+        return (np.abs(after - before) > operated["interval"]).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """Prediction against truth in bins, and the errors."""
@@ -488,17 +553,11 @@ class Anomaly:
 
     name: ClassVar[Name] = "anomaly"
     metric: ClassVar[str] = "roc_auc"
-    gates: ClassVar[tuple[str, ...]] = (
-        "sound",
-        "baselines",
-        "champion",
-        "trusted",
-        "calibration",
-        "plausible",
-        *BEYOND,
-    )
+    gates: ClassVar[tuple[str, ...]] = EVERY
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = False
+    has_moments: ClassVar[bool] = True
+    is_number: ClassVar[bool] = True
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """Unknown, and taken as usual: 0 for every row."""
@@ -563,11 +622,27 @@ class Anomaly:
         """The oddness."""
         return np.array([said["score"] for said in predictions], dtype="float64")
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> Calibration:
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+    ) -> tuple[Off, ...]:  # fmt: skip
         """Of the alert budget: how many usual rows reach the threshold against how many may."""
-        reached = float((answers[truth == 0] >= operates["threshold"]).mean())
-        said = f"{reached:.2%} of the rows reach the threshold; the alert budget is {self.alerts:.2%}"
-        return Calibration(abs(reached - self.alerts), abs(reached - self.alerts), said)
+        reached = answers[truth == 0] >= operates["threshold"]
+        said = f"{reached.mean():.2%} of the rows reach the threshold; the alert budget is {self.alerts:.2%}"
+        return (_share_off(reached, self.alerts, said),)
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
+        """Those that reach the threshold."""
+        return answers >= operates["threshold"]
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """In units of the score."""
+        return np.abs(after - before)
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
+    ) -> np.ndarray:
+        """1 where one score reaches its threshold and the other does not."""
+        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """The scores of rows as they are and of planted ones."""
@@ -594,9 +669,11 @@ class Recommendation:
 
     name: ClassVar[Name] = "recommendation"
     metric: ClassVar[str] = "ndcg_at_k"
-    gates: ClassVar[tuple[str, ...]] = ("sound", "baselines", "champion", "plausible", *BEYOND)
+    gates: ClassVar[tuple[str, ...]] = tuple(gate for gate in EVERY if gate not in {"trusted", "calibration"})
     has_chances: ClassVar[bool] = False
     needs_labels: ClassVar[bool] = True
+    has_moments: ClassVar[bool] = False
+    is_number: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The name of the item that each row is about: (n,)."""
@@ -681,8 +758,24 @@ class Recommendation:
         named = [[*said["prediction"], *[""] * (self.k - len(said["prediction"]))] for said in predictions]
         return coded(np.array(named, dtype=object).reshape(-1, self.k))
 
-    def calibration(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> None:
+    def calibration(
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+    ) -> tuple[Off, ...]:  # fmt: skip
         """Nothing is said of how likely an item is."""
+        return ()
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> None:
+        """No decision here is yes or no."""
+
+    def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """The share of the named items that become others, whatever their order."""
+        return 1 - hits(before, after).sum(axis=1) / np.maximum((before >= 0).sum(axis=1), 1)
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface
+    ) -> np.ndarray:  # fmt: skip
+        """The same."""
+        return self.apart(before, after)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:  # noqa: ARG002 -- the interface
         """How often the item at each place was taken, and how much of what was taken is found up to it."""
@@ -713,6 +806,47 @@ def coded(names: np.ndarray) -> np.ndarray:
     hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)  # ty: ignore[not-callable]
     codes = np.where(flat == "", -1.0, hashes.astype("float64"))
     return codes.reshape(np.shape(names))
+
+
+def _error(truth: np.ndarray, p: np.ndarray, seed: int) -> Off:
+    """The calibration error, and how far it is above what as many rows of a perfectly calibrated model show by chance.
+
+    What was seen is at most the true error and the chance error together (each group's triangle inequality), so that it is
+    above the true one and 95 % of the chance errors in one holdout of twenty. In a group of n rows with mean prediction p a
+    calibrated model has Binomial(n, p) true ones, or fewer different ones where the predictions in it differ.
+    """
+    table = calibration_table(truth, p)
+    said, rows = (np.array([group[name] for group in table]) for name in ("predicted", "rows"))
+    drawn = np.random.default_rng(seed).binomial(rows.astype(int), np.clip(said, 0, 1), (SIMULATIONS, len(rows)))
+    by_chance = float(np.quantile(np.abs(drawn - rows * said).sum(axis=1) / rows.sum(), 0.95))
+    error = calibration_error(truth, p)
+    return Off("error", error, error - by_chance, f"calibration error is {error:.3f}, by chance up to {by_chance:.3f}")
+
+
+def _bias(errors: np.ndarray, reason: str, z: float = SURE) -> Off:
+    """The distance on the whole, from every row's."""
+    mean = abs(float(errors.mean()))
+    return Off("bias", mean, mean - z * _noise(errors), reason)
+
+
+def _loss(truth: np.ndarray, p: np.ndarray) -> Off:
+    """By how much the log loss is above the mean entropy of the predictions, which is what it is where they are true."""
+    known = np.clip(p, EPSILON, 1)
+    excess = -np.log(known[np.arange(len(truth)), truth]) + (known * np.log(known)).sum(axis=1)
+    above = float(excess.mean())
+    return Off("loss", above, above - SURE * _noise(excess), f"log loss is {above:+.3f} nats off what it promises")
+
+
+def _share_off(hit: np.ndarray, meant: float, reason: str) -> Off:
+    """The distance of a share from what it is meant to be."""
+    low, high = wilson(float(hit.mean()), len(hit)) if len(hit) else (0.0, 1.0)
+    off = abs(float(hit.mean()) - meant) if len(hit) else 0.0
+    return Off("error", off, max(low - meant, meant - high), reason)
+
+
+def _noise(values: np.ndarray) -> float:
+    """The standard error of their mean."""
+    return float(values.std()) / float(np.sqrt(max(len(values), 1)))
 
 
 def _share(labels: np.ndarray) -> float:

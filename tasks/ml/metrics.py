@@ -30,6 +30,7 @@ class Metric:
             recommendations a row is a user, y the items that were taken and p those that were named, the best first: codes,
             and below 0 there is none.
         kinds: the problem kinds whose answers it can judge.
+        each: (y, p) → (n,) the value of each row, where the metric is their plain mean.
     """
 
     name: str
@@ -37,6 +38,20 @@ class Metric:
     greater_is_better: bool
     scores: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     kinds: tuple[str, ...] = ("binary",)
+    each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+
+    @classmethod
+    def of_rows(
+        cls,
+        name: str,
+        label: str,
+        each: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        *,
+        greater_is_better: bool,
+        kinds: tuple[str, ...],
+    ) -> "Metric":
+        """The mean of a value of each row."""
+        return cls(name, label, greater_is_better, lambda y, p, weights: _mean(each(y, p), weights), kinds, each)
 
     def of(self, y: np.ndarray, p: np.ndarray) -> float:
         """The metric of answers `p` against the truth `y`."""
@@ -67,24 +82,22 @@ def _average_precision(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.
     return _divide((positive * precision).sum(axis=1), positive.sum(axis=1))
 
 
-def _log_loss(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean negative logarithm of the probability given to what came true, in nats."""
+def _log_loss(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Negative logarithm of the probability given to what came true, in nats."""
     clipped = np.clip(p, EPSILON, 1 - EPSILON)
     if p.ndim == 2:
-        return _mean(-np.log(clipped[np.arange(len(y)), y]), weights)
-    return _mean(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)), weights)
+        return -np.log(clipped[np.arange(len(y)), y])
+    return -np.where(y == 1, np.log(clipped), np.log1p(-clipped))
 
 
-def _brier(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean squared distance of probability and outcome; of more than two classes summed over them (Brier 1950)."""
-    if p.ndim == 2:
-        return _mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1), weights)
-    return _mean((p - y) ** 2, weights)
+def _brier(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Squared distance of probability and outcome; of more than two classes summed over them (Brier 1950)."""
+    return ((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1) if p.ndim == 2 else (p - y) ** 2
 
 
-def _accuracy(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Share of rows whose likeliest class came true."""
-    return _mean((p.argmax(axis=1) == y).astype(float), weights)
+def _accuracy(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """1 where the likeliest class came true, else 0."""
+    return (p.argmax(axis=1) == y).astype(float)
 
 
 def _macro_recall(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -94,9 +107,9 @@ def _macro_recall(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarr
     return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
 
 
-def _mae(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean absolute error, in units of the target."""
-    return _mean(np.abs(p - y), weights)
+def _mae(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Absolute error, in units of the target."""
+    return np.abs(p - y)
 
 
 def _rmse(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -125,22 +138,22 @@ def hits(y: np.ndarray, p: np.ndarray) -> np.ndarray:
     return found & (p >= 0)
 
 
-def _ndcg_at_k(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over users of the discounted gain of the named items against the best order there is (Järvelin and Kekäläinen 2002)."""
+def _ndcg_at_k(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """A user's discounted gain of the named items against the best order there is (Järvelin and Kekäläinen 2002)."""
     gains = 1 / np.log2(np.arange(p.shape[1]) + 2)
     best = np.r_[0.0, np.cumsum(gains)][np.minimum((y >= 0).sum(axis=1), p.shape[1])]
-    return _mean(_divide(hits(y, p) @ gains, best), weights)
+    return _divide(hits(y, p) @ gains, best)
 
 
-def _recall_at_k(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over users of the share of the taken items that were named; items that no model could know count as well."""
-    return _mean(_divide(hits(y, p).sum(axis=1), (y >= 0).sum(axis=1)), weights)
+def _recall_at_k(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Share of a user's taken items that were named; items that no model could know count as well."""
+    return _divide(hits(y, p).sum(axis=1), (y >= 0).sum(axis=1))
 
 
-def _mrr(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mean over users of one over the place of the first named item that was taken; 0 where none was."""
+def _mrr(y: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """One over the place of the first named item that the user took; 0 where none was."""
     found = hits(y, p)
-    return _mean(np.where(found.any(axis=1), 1 / (found.argmax(axis=1) + 1), 0.0), weights)
+    return np.where(found.any(axis=1), 1 / (found.argmax(axis=1) + 1), 0.0)
 
 
 def _grouped(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -161,6 +174,7 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
 
 
 CLASSES = ("binary", "multiclass")
+LISTS = ("recommendation",)
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -172,9 +186,9 @@ METRICS: dict[str, Metric] = {
             scores=_average_precision,
             kinds=("binary", "anomaly"),
         ),
-        Metric("log_loss", "log loss", greater_is_better=False, scores=_log_loss, kinds=CLASSES),
-        Metric("brier", "Brier score", greater_is_better=False, scores=_brier, kinds=CLASSES),
-        Metric("accuracy", "accuracy", greater_is_better=True, scores=_accuracy, kinds=("multiclass",)),
+        Metric.of_rows("log_loss", "log loss", _log_loss, greater_is_better=False, kinds=CLASSES),
+        Metric.of_rows("brier", "Brier score", _brier, greater_is_better=False, kinds=CLASSES),
+        Metric.of_rows("accuracy", "accuracy", _accuracy, greater_is_better=True, kinds=("multiclass",)),
         Metric(
             "macro_recall",
             "mean recall over classes",
@@ -182,12 +196,12 @@ METRICS: dict[str, Metric] = {
             scores=_macro_recall,
             kinds=("multiclass",),
         ),
-        Metric("mae", "mean absolute error", greater_is_better=False, scores=_mae, kinds=("regression",)),
+        Metric.of_rows("mae", "mean absolute error", _mae, greater_is_better=False, kinds=("regression",)),
         Metric("rmse", "root mean squared error", greater_is_better=False, scores=_rmse, kinds=("regression",)),
         Metric("r2", "R²", greater_is_better=True, scores=_r2, kinds=("regression",)),
-        Metric("ndcg_at_k", "NDCG@k", greater_is_better=True, scores=_ndcg_at_k, kinds=("recommendation",)),
-        Metric("recall_at_k", "recall@k", greater_is_better=True, scores=_recall_at_k, kinds=("recommendation",)),
-        Metric("mrr", "mean reciprocal rank", greater_is_better=True, scores=_mrr, kinds=("recommendation",)),
+        Metric.of_rows("ndcg_at_k", "NDCG@k", _ndcg_at_k, greater_is_better=True, kinds=LISTS),
+        Metric.of_rows("recall_at_k", "recall@k", _recall_at_k, greater_is_better=True, kinds=LISTS),
+        Metric.of_rows("mrr", "mean reciprocal rank", _mrr, greater_is_better=True, kinds=LISTS),
     )
 }
 

@@ -17,6 +17,7 @@ MARKS = re.compile(r"([\\`*|\[\]~$])|(?<!\w)_|_(?!\w)")
 BLOCK = re.compile(r"^(\d*)([#+=.)-])")  # what opens a heading, a list or a rule at the beginning of a line
 NONE = "–"
 BAR = 24  # characters of a progress bar
+STATED = 0.05  # how often an end of an interval is wrong, where nothing else is said
 FEW = 5  # rows; a text that fewer have may be a person
 
 
@@ -62,10 +63,43 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+VERDICT = (
+    "gate",
+    "passed",
+    "before",
+    "after",
+    "value",
+    "interval",
+    "bar",
+    "power",
+    "reason",
+)  # the columns of a table of verdicts
+
+
+def verdict_cells(verdict: Verdict) -> tuple[str, ...]:
+    """One verdict as a row under `VERDICT`, in plain text.
+
+    The interval's ends are wrong one time in twenty each unless it says otherwise; power is the distance of value and bar that
+    is seen four times in five.
+    """
+    interval = NONE
+    if verdict.low is not None and verdict.high is not None:
+        sure = "" if verdict.alpha == STATED else f" (α {verdict.alpha:.2g})"
+        interval = f"{number(verdict.low)} … {number(verdict.high)}{sure}"
+    bar = NONE if verdict.bar is None else f"{'>' if verdict.wanted == 'above' else '<'} {number(verdict.bar)}"
+    numbers = (number(value) for value in (verdict.before, verdict.after, verdict.value))
+    answer = "yes" if verdict.passed else "a person decides" if verdict.hold else "no"
+    return verdict.gate, answer, *numbers, interval, bar, number(verdict.power), verdict.reason
+
+
 def verdict_table(verdicts: Sequence[Verdict]) -> str:
-    """Gate, answer and numbers, one row a verdict."""
-    headings = ("gate", "passed", "value", "90 % interval", "bar", "reason")
-    return table(headings, (_verdict_row(verdict) for verdict in verdicts)) if verdicts else "No gate was asked."
+    """Gate, answer and numbers, one row a verdict; an answer against the challenger is bold."""
+    return table(VERDICT, (_verdict_row(verdict) for verdict in verdicts)) if verdicts else "No gate was asked."
+
+
+def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
+    gate, answer, *numbers, reason = verdict_cells(verdict)
+    return escaped(gate), answer if verdict.passed else f"**{answer}**", *map(escaped, numbers), escaped(reason)
 
 
 def embedded(png: bytes, alt: str) -> str:
@@ -183,14 +217,6 @@ def _best_trials(trials: Sequence[Mapping[str, Any]], label: str, *, greater_is_
     ]
     listed = table(("trial", escaped(label), "family", "parameters"), rows)
     return f"**Best {escaped(label)} so far: {best['value']:.4f}**, by trial {best['number']}.\n\n{listed}"
-
-
-def _verdict_row(verdict: Verdict) -> tuple[str, ...]:
-    interval = (
-        NONE if verdict.low is None or verdict.high is None else f"{number(verdict.low)} … {number(verdict.high)}"
-    )
-    answer = "yes" if verdict.passed else "**a person decides**" if verdict.hold else "**no**"
-    return escaped(verdict.gate), answer, number(verdict.value), interval, number(verdict.bar), escaped(verdict.reason)
 
 
 def _rules(description: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import ceil, isfinite, nan, sqrt
+from math import ceil, isfinite, nan
 from statistics import median
 from textwrap import wrap
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tasks.ml.explain import Importance, Reliance
+from tasks.ml.gates import Verdict
 from tasks.ml.metrics import METRICS, Estimate
 from tasks.ml.slices import Sliced
+from tasks.ml.uncertain import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +32,6 @@ FAMILY_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (GREEN, "^"), (PINK, "D"), (SKY, "v"
 DPI = 120
 SHOWN = 14  # rows of a ranking that are drawn; the table has them all
 CALIBRATED = 0.05  # mean distance of prediction and outcome up to which the title calls a model calibrated
-Z90 = 1.6449  # a 90 % interval, as everywhere in the project
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,19 @@ def explained(importance: Importance, slices: Sliced | None, title: str) -> byte
     return _png(figure)
 
 
+def verdicts(given: Sequence[Verdict], title: str) -> bytes:
+    """Every gate's answer as a forest plot, each row on its own scale with its bar in the middle: PNG, 1296 pixels wide.
+
+    Args:
+        given: the verdicts, the first on top.
+        title: over all.
+    """
+    figure = _figure(10.8, 1.7 + 0.32 * max(len(given), 1))
+    figure.suptitle(_line(title, 90), x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK, parse_math=False)
+    _draw_verdicts(figure.add_subplot(), given, width=92)
+    return _png(figure)
+
+
 def search(trials: Sequence[Mapping[str, Any]], label: str = "loss", *, greater_is_better: bool = False) -> bytes:
     """Every trial of a study and the best so far: PNG, 1080 × 504 pixels.
 
@@ -220,7 +234,7 @@ def _draw_calibration(axes: "Axes", table: Sequence[Mapping[str, float]], width:
         _nothing(axes, "nothing predicted yet")
         return
     predicted, observed = [row["predicted"] for row in bins], [row["observed"] for row in bins]
-    bounds = [_wilson(row["observed"], row["rows"]) for row in bins]
+    bounds = [wilson(row["observed"], row["rows"]) for row in bins]
     largest = max(row["rows"] for row in bins)
     end = min(1.0, 1.06 * max(*predicted, *(high for _, high in bounds)))
     axes.plot([0, end], [0, end], color=GREY, lw=1, ls=(0, (4, 3)))
@@ -258,14 +272,6 @@ def _bin_sizes(bins: Sequence[Mapping[str, float]]) -> str:
     if max(sizes) - min(sizes) <= 1:
         return f"{len(sizes)} {noun} of {max(sizes):,} rows   bars: 90 % interval"
     return f"{len(sizes)} {noun} of {min(sizes):,} to {max(sizes):,} rows   bars: 90 % interval"
-
-
-def _wilson(rate: float, rows: float) -> tuple[float, float]:
-    """Wilson's score interval of a rate, inside 0…1."""
-    middle = rate + Z90**2 / (2 * rows)
-    spread = Z90 * sqrt(max(0.0, rate * (1 - rate)) / rows + Z90**2 / (4 * rows**2))
-    scale = 1 + Z90**2 / rows
-    return max(0.0, (middle - spread) / scale), min(1.0, (middle + spread) / scale)
 
 
 def _draw_confusion(
@@ -461,6 +467,67 @@ def _draw_ranges(axes: "Axes", rows: Sequence[tuple[str, Estimate, str]]) -> Non
     _thin(axes)
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="x", color=FAINT, lw=0.6)
+
+
+def _draw_verdicts(axes: "Axes", given: Sequence[Verdict], width: int) -> None:
+    """A dot and an interval a row, good to the right of the line that is its bar; beside them what stands in the table."""
+    _headline(axes, _verdicts_finding(given), "dashed: the bar, better to the right, each row on its own scale   lines: interval   × no number", width)  # fmt: skip
+    if not given:
+        _nothing(axes, "no gate was asked")
+        return
+    axes.axvspan(-1.15, 0, color=_tint(VERMILION, 0.07), zorder=0)
+    axes.axvline(0, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    for place, verdict in enumerate(given):
+        colour = BLUE if verdict.passed else ORANGE if verdict.hold else VERMILION
+        at = _beside_the_bar(verdict)
+        if at is None:
+            axes.plot([0.0], [place], marker="x", ms=6, color=colour, zorder=3)
+        else:
+            axes.hlines(place, at[1], at[2], color=colour, alpha=0.45, lw=3)
+            axes.plot([at[0]], [place], marker="o", ms=6, color=colour, zorder=3)
+        answer = "passed" if verdict.passed else "a person" if verdict.hold else "REFUSED"
+        for x, text in ((1.2, answer), (1.55, _verdict_numbers(verdict))):
+            axes.text(x, place, text, va="center", fontsize=9, color=INK if x > 1.5 else colour, parse_math=False)
+    axes.set(xlim=(-1.15, 3.6), ylim=(len(given) - 0.4, -0.6), xticks=[])
+    axes.set_yticks(range(len(given)), [verdict.gate for verdict in given])
+    _thin(axes)
+    axes.tick_params(axis="y", length=0, labelcolor=INK)
+    axes.spines["bottom"].set_visible(False)
+
+
+def _beside_the_bar(verdict: Verdict) -> tuple[float, float, float] | None:
+    """Value and bounds as distances from the bar, good ones above 0, the furthest of them 1; None where there is no number."""
+    if not (_known(verdict.value) and _known(verdict.bar)):
+        return None
+    sign = 1 if verdict.wanted == "above" else -1
+    ends = [verdict.value if end is None else end for end in (verdict.low, verdict.high)]
+    found = [sign * (_number(end) - _number(verdict.bar)) for end in (verdict.value, *ends)]
+    reach = max((abs(end) for end in found if isfinite(end)), default=0.0) or 1.0
+    value, low, high = (end / reach for end in found)
+    return value, low, high
+
+
+def _verdict_numbers(verdict: Verdict) -> str:
+    """`0.9012 → 0.9123: +0.0111 [0.0050, 0.0170], bar > 0; would see 0.0080`."""
+    if not _known(verdict.value):
+        return _line(verdict.reason, 62)
+    compared = (
+        f"{verdict.before:.4g} → {verdict.after:.4g}:  " if _known(verdict.before) and _known(verdict.after) else ""
+    )
+    interval = f" [{verdict.low:.3g}, {verdict.high:.3g}]" if _known(verdict.low) and _known(verdict.high) else ""
+    sees = f"; would see {verdict.power:.2g}" if _known(verdict.power) else ""
+    side = ">" if verdict.wanted == "above" else "<"
+    bar = f", bar {side} {verdict.bar:.3g}" if _known(verdict.bar) else ""
+    return _line(f"{compared}{verdict.value:.4g}{interval}{bar}{sees}", 72)
+
+
+def _verdicts_finding(given: Sequence[Verdict]) -> str:
+    against = [verdict.gate for verdict in given if not verdict.passed]
+    if not against:
+        return f"All {len(given)} gates passed" if given else "No gate was asked"
+    return (
+        f"{len(against)} of {len(given)} gates {'is' if len(against) == 1 else 'are'} against it: {', '.join(against)}"
+    )
 
 
 def _draw_months(axes: "Axes", rows: Sequence[Mapping[str, Any]], metric_label: str, floor: float | None) -> None:

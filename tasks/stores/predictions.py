@@ -65,6 +65,15 @@ class Predictions:
             if (since is None or day >= since) and (until is None or day <= until):
                 yield from _records(path)
 
+    def newest(self, project: str, count: int) -> list[dict[str, Any]]:
+        """The last records of a project, in order of writing; only the ends of the files are read."""
+        found: list[dict[str, Any]] = []
+        for path in sorted((self.folder / project).glob("????-??-??.jsonl"), reverse=True):
+            found = [*_last(path, count - len(found)), *found]
+            if len(found) >= count:
+                break
+        return found
+
     def find(
         self, project: str, has: Callable[[list[dict[str, Any]]], list[bool]], torn: Callable[[bytes], bool]
     ) -> list[tuple[str, int, int]]:
@@ -164,12 +173,28 @@ def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
         yield some
 
 
+def _last(path: Path, count: int, block: int = 1 << 20) -> list[dict[str, Any]]:
+    """At most so many records from the end of a file, read a block at a time."""
+    with path.open("rb") as file:
+        begin, text = file.seek(0, os.SEEK_END), b""
+        while begin and text.count(b"\n") <= count:
+            begin, before = max(begin - block, 0), begin
+            file.seek(begin)
+            text = file.read(before - begin) + text
+    lines = text.splitlines()[1 if begin else 0 :]  # the first may be cut in half
+    return [record for line in lines if isinstance(record := _read(line), dict)][-count:]
+
+
+def _read(line: bytes) -> Any:
+    """What a line holds; None where a crash has torn it."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
+
+
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as lines:
         for line in lines:
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict):
+            if isinstance(record := _read(line), dict):
                 yield record

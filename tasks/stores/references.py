@@ -4,11 +4,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.ml.behaviour import Behaved
 from tasks.ml.explain import Importance
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Sliced
+
+COLUMN = "row "  # before the names of a row's columns in a file that holds answers as well
 
 
 class Snapshot(BaseModel, frozen=True):
@@ -188,8 +191,11 @@ class Scores(BaseModel, frozen=True):
         operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.
         importance: the columns that the challenger relies on; slices: the metric of groups of rows, where the project names any.
         answers: file with the truth and everybody's answer for every row of the holdout.
+        rows: file with the row that each answer is about; served: one with the newest rows that were served and what both models say.
         trusted: the same of the trusted reference set, where there is one.
         rehearsal: how the serving process bore itself with the challenger, where a gate asks for it.
+        operated: how the champion's answers become decisions; is_refresh: whether the challenger is made as the champion was.
+        behaved: how the challenger did in the tests of hooks.py.
     """
 
     metric: Estimate
@@ -204,6 +210,17 @@ class Scores(BaseModel, frozen=True):
     answers: str
     trusted: OnTrusted | None = None
     rehearsal: Rehearsed | None = None
+    rows: str | None = None
+    served: str | None = None
+    operated: dict[str, float] = {}
+    is_refresh: bool = False
+    behaved: tuple[Behaved, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of it."""
+        trusted = self.trusted.answers if self.trusted else None
+        return tuple(filter(None, (self.answers, self.rows, self.served, trusted)))
 
 
 class Decision(BaseModel, frozen=True):

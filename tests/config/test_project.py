@@ -9,6 +9,7 @@ import pytest
 from tasks.config.errors import ProjectError
 from tasks.config.project import Project, load
 from tasks.config.settings import Settings
+from tasks.ml.gates import ALL
 
 GOOD = textwrap.dedent(
     """\
@@ -246,8 +247,8 @@ def test_a_recommendation_says_who_and_how_many(tmp_path):
     """Families, metric and gates follow from the kind, and columns are not searched for."""
     use = load(write(tmp_path, f"k: 3\n{RECOMMENDS}"))
     assert use.task.described() == {"user": "who", "k": 3}
-    gates = ["sound", "baselines", "champion", "plausible", "serving", "parity", "inputs", "plan"]
-    assert (use.metric, [gate.kind for gate in use.gates]) == ("ndcg_at_k", gates)
+    assert use.metric == "ndcg_at_k"
+    assert {gate.kind for gate in ALL} - {gate.kind for gate in use.gates} == {"trusted", "calibration"}
     assert use.search.families == ("favourites", "item_neighbours", "factors")
     assert not use.search.columns
 
@@ -317,3 +318,36 @@ def test_declared_and_made_columns_belong_together(tmp_path):
         "gates:", "computed: {double: {}}\ngates:"
     )
     assert "computed is for the kinds binary, multiclass, regression" in refusal(tmp_path, anomaly)
+
+
+@pytest.mark.parametrize(("gate", "said"), [
+    ("{kind: fairness, columns: [amuont]}", "fairness names 'amuont', which is no column of texts, numbers or bools beside key and target. Did you mean 'amount'?"),
+    ("{kind: fairness, columns: [failed]}", "fairness names 'failed'"), ("{kind: fairness, columns: [id]}", "fairness names 'id'"),
+    ("{kind: floors, floors: {mae: 3}}", "floors names 'mae', which cannot judge kind 'binary'. Wanted: roc_auc"),
+])  # fmt: skip
+def test_a_gate_that_asks_for_what_is_not_there_is_named(tmp_path, gate, said):
+    """Before anything is trained."""
+    assert said in refusal(tmp_path, GOOD + f"  - {gate}\n")
+
+
+def test_a_protected_column_need_not_be_a_feature(tmp_path):
+    """Models must not read it, and the gate may."""
+    text = GOOD.replace("amount: {type: float, min: 0}", "amount: {type: float}\n    sex: {type: text, feature: false}")
+    use = load(write(tmp_path, text + "  - {kind: fairness, columns: [sex]}\n"))
+    assert "sex" not in use.features
+    assert use.beside == {"happened_at": "datetime", "amount": "float", "sex": "text"}
+
+
+@pytest.mark.parametrize(("body", "said"), [
+    ("[Invariance(column='amuont')]", "behaviour names 'amuont', which is no feature column of the contract. Did you mean 'amount'?"),
+    ("['no test']", "behaviour gives a str; wanted Invariance, Direction or Expectation"),
+])  # fmt: skip
+def test_behaviour_that_cannot_be_asked_is_named(projects, body, said):
+    """With the file; where hooks.py states none there is none."""
+    use = Project.named("demo", projects)
+    assert use.behaviour(projects) == ()
+    hooks = projects.projects / "demo" / "hooks.py"
+    hooks.write_text(f"from tasks.ml.behaviour import Invariance\n\ndef behaviour():\n    return {body}\n")
+    with pytest.raises(ProjectError, match=r"demo/hooks\.py") as caught:
+        use.behaviour(projects)
+    assert said in str(caught.value)

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY
 from tasks.stores.journal import Journal
 from tasks.stores.lake import BATCH, Lake
@@ -87,18 +88,8 @@ def champion(stack: Stack, thyroid_rows, tmp_path_factory) -> dict:
 def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: dict, thyroid_rows):
     """One drop leads by event to a released version; HTTP and command give the same answer of that version."""
     assert (champion["state"], champion["version"]) == ("released", 1), champion["reason"]
-    assert [verdict["gate"] for verdict in champion["detail"]["verdicts"]] == [
-        "sound",
-        "baselines",
-        "champion",
-        "trusted",
-        "calibration",
-        "plausible",
-        "serving",
-        "parity",
-        "inputs",
-        "plan",
-    ]
+    asked = [verdict["gate"] for verdict in champion["detail"]["verdicts"]]
+    assert asked == [gate.kind for gate in Project.named("thyroid", stack.settings).gates]
     said = {verdict["gate"]: verdict for verdict in champion["detail"]["verdicts"]}
     assert said["plan"]["reason"].startswith("inside of the change plan; Ada signed it on ")
     assert said["parity"]["value"] == 0
@@ -150,7 +141,7 @@ def test_what_was_trained_is_in_mlflow(stack: Stack, champion: dict):
     client = mlflow.MlflowClient()
     run = client.get_run(champion["detail"]["run"])
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert names >= {"report.png", "search.png", "trials.json", "verdicts.json", "decision.md", "card"}
+    assert names >= {"report.png", "search.png", "trials.json", "verdicts.json", "verdicts.png", "decision.md", "card"}
     assert run.inputs is not None
     assert run.inputs.dataset_inputs[0].dataset.digest == champion["snapshot"][:32]
     assert run.data.tags["keepfit.decision"] == "released"

@@ -14,8 +14,18 @@ from tasks.ml.metrics import Estimate
 from tasks.ml.pages import contract_table, decision, escaped, progress
 
 EVIL = "# a|b\n<script>alert(1)</script> [x](javascript:y) `code` https://evil.example *b* _i_"
-PASSED = Verdict(gate="champion", passed=True, reason="gain +0.0200", value=0.02, bar=0.0, low=0.01, high=0.03)
-FAILED = Verdict(gate="calibration", passed=False, reason="calibration error is 0.080 (bar 0.05)", value=0.08, bar=0.05)
+PASSED = Verdict(
+    gate="champion", passed=True, reason="gain +0.0200", value=0.02, bar=0.0, low=0.01, high=0.03, before=0.9, after=0.92, alpha=0.03,
+    power=0.013,
+)  # fmt: skip
+FAILED = Verdict(
+    gate="calibration",
+    passed=False,
+    reason="calibration error is 0.080 (bar 0.05)",
+    value=0.08,
+    bar=0.05,
+    wanted="below",
+)
 CONTRACT = Contract(
     columns={
         "id": Column(type="int"),
@@ -192,9 +202,19 @@ def test_decision_says_what_happened_and_why():
     page = decision("refused", "a tie keeps the champion", [PASSED, FAILED], project="flights")
     assert page.startswith("## Refused: flights\n\nA tie keeps the champion. 1 of 2 gates passed.\n")
     rows = [cells(line) for line in page.splitlines() if line.startswith("|")]
-    assert rows[0] == ["gate", "passed", "value", "90 % interval", "bar", "reason"]
-    assert rows[2] == ["champion", "yes", "0.0200", "0.0100 … 0.0300", "0", "gain +0.0200"]
-    assert rows[3][:5] == ["calibration", "**no**", "0.0800", "–", "0.0500"]
+    assert rows[0] == ["gate", "passed", "before", "after", "value", "interval", "bar", "power", "reason"]
+    assert rows[2] == [
+        "champion",
+        "yes",
+        "0.9000",
+        "0.9200",
+        "0.0200",
+        "0.0100 … 0.0300 (α 0.03)",
+        "&gt; 0",
+        "0.0130",
+        "gain +0.0200",
+    ]
+    assert rows[3][:7] == ["calibration", "**no**", "–", "–", "0.0800", "–", "&lt; 0.0500"]
 
 
 def test_decision_without_verdicts_is_a_page():
@@ -217,7 +237,7 @@ def test_decision_escapes_reasons():
     page = decision("refused", EVIL, [Verdict(gate="sound", passed=False, reason=EVIL)])
     assert "<script" not in page
     assert "https://" not in page
-    assert {len(cells(line)) for line in page.splitlines() if line.startswith("|")} == {6}
+    assert {len(cells(line)) for line in page.splitlines() if line.startswith("|")} == {9}
     assert not re.search(r"^# ", page, re.MULTILINE)
 
 

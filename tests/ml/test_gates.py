@@ -44,7 +44,7 @@ def evidence(
     """The evidence on the common holdout; the champion has seen the first `seen` rows."""
     return Evidence(
         y=Y, challenger=challenger, baselines=KIND.naive(EARLIER, Y), metric=METRICS[metric], seed=1, resamples=300,
-        champion=champion, unseen_by_champion=np.arange(N) >= seen, operates=OPERATES,
+        champion=champion, unseen_by_champion=np.arange(N) >= seen, kind=KIND, operates=OPERATES,
         rehearsal=Rehearsed(p50=3.0, p95=5.0, requests=90), heard=challenger, decided=KIND.decided(challenger, OPERATES), made=MADE,
     )  # fmt: skip
 

@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 from tasks.ml import pictures
+from tasks.ml.gates import Verdict
 from tasks.ml.metrics import calibration_table, confusion
 from tasks.ml.pictures import Point
+from tasks.ml.uncertain import wilson
 
 NAN = float("nan")
 START = datetime(2013, 1, 31, tzinfo=UTC)
@@ -24,6 +26,17 @@ def points(count, value=0.73):
         Point(START + timedelta(days=30 * i), at, at - 0.01, at + 0.01, 1 + i // 4, EVENTS[i % 4])
         for i, at in enumerate(values)
     ]
+
+
+def answers():
+    """A comparison, an error below its bar, one that a person decides, one without a number."""
+    compared = Verdict(
+        gate="champion", passed=True, reason="better", value=0.01, low=0.004, high=0.016, bar=0, before=0.7, after=0.71, power=0.006
+    )  # fmt: skip
+    return [
+        compared, Verdict(gate="calibration", passed=False, reason="off", value=0.09, low=0.07, high=0.11, bar=0.05, wanted="below"),
+        Verdict(gate="churn", passed=False, hold=True, reason="flips", value=0.5, bar=0.3, wanted="below"), Verdict(gate="behaviour", passed=True, reason="none"),
+    ]  # fmt: skip
 
 
 def scored(rows=4000):
@@ -79,6 +92,7 @@ USUAL = {
     "confusion": lambda: pictures.confusion(confusion(*scored(), 0.3), LABELS, 0.3),
     "search": lambda: pictures.search(trials(60), "log loss"),
     "months": lambda: pictures.months(periods(11), "ROC AUC", 0.6),
+    "verdicts": lambda: pictures.verdicts(answers(), "flights v12-3f9c2a7b: held"),
 }
 
 RARE = {
@@ -106,6 +120,14 @@ RARE = {
     "one period": lambda: pictures.months(periods(1)),
     "many periods": lambda: pictures.months(periods(40)),
     "missing periods": lambda: pictures.months([{"period": "a", "frozen": None, "champion": 0.7}, *periods(2)]),
+    "no verdicts": lambda: pictures.verdicts([], ""),
+    "a verdict without numbers": lambda: pictures.verdicts(
+        [Verdict(gate="sound", passed=False, reason="$x$ " * 99)], "t"
+    ),
+    "verdicts that are NaN": lambda: pictures.verdicts(
+        [one.model_copy(update={"value": NAN, "low": NAN}) for one in answers()], "t"
+    ),
+    "many gates": lambda: pictures.verdicts(answers() * 6, "t"),
     "no champion": lambda: pictures.months([{**row, "champion": NAN} for row in periods(3)]),
 }
 
@@ -214,7 +236,7 @@ def test_wilson_interval_agrees_with_scipy():
     from scipy.stats import binomtest
 
     expected = binomtest(7, 50).proportion_ci(0.9, method="wilson")
-    assert pictures._wilson(7 / 50, 50) == pytest.approx((expected.low, expected.high), abs=1e-4)
+    assert wilson(7 / 50, 50) == pytest.approx((expected.low, expected.high), abs=1e-4)
 
 
 def test_one_hopeless_trial_hides_nothing():
@@ -230,3 +252,12 @@ def test_labels_keep_their_distance():
     shown = [day for day, named in zip(at, pictures._spaced(at, [True] * 6), strict=True) if named]
     assert shown[-1] == 100.0
     assert all(later - earlier >= 6.5 for earlier, later in pairwise(shown))
+
+
+def test_what_is_good_lies_to_the_right_of_the_bar():
+    """An error above its bar is to the left, a gain above it to the right; each row is scaled by its furthest end."""
+    gain, error, flips, none = (pictures._beside_the_bar(one) for one in answers())
+    assert gain == pytest.approx((0.01 / 0.016, 0.25, 1))
+    assert error == pytest.approx((-0.04 / 0.06, -0.02 / 0.06, -1))
+    assert flips == pytest.approx((-1, -1, -1))
+    assert none is None

@@ -1,9 +1,13 @@
 """The prediction log: what was answered is on record, whatever happens to the server."""
 
 import datetime as dt
+import json
 import logging
 import os
 
+import pytest
+
+from tasks.stores import predictions
 from tasks.stores.predictions import Predictions
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -74,3 +78,25 @@ def test_a_removed_file_is_begun_anew(tmp_path):
     log.append("flights", NOON, records("b"))
     assert ids(log) == ["b"]
     log.close()
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 8, 50])
+def test_the_newest_records_are_read_from_the_ends_of_the_files(tmp_path, count):
+    """Of three days the last ones, in order of writing, a torn line left out."""
+    log = Predictions(tmp_path)
+    for day in range(1, 4):
+        log.append("small", dt.datetime(2026, 1, day, tzinfo=dt.UTC), [{"n": 10 * day + n} for n in range(3)])
+    log.close()
+    with (tmp_path / "predictions" / "small" / "2026-01-03.jsonl").open("ab") as file:
+        file.write(b'{"n": 9')
+    everything = [record["n"] for record in log.read("small")]
+    assert [record["n"] for record in log.newest("small", count)] == everything[-count:]
+    assert log.newest("other", count) == []
+
+
+def test_a_long_file_is_read_a_block_at_a_time(tmp_path):
+    """Blocks smaller than a line lose none."""
+    path = tmp_path / "2026-01-01.jsonl"
+    path.write_bytes(b"".join(json.dumps({"n": n, "text": "x" * n}).encode() + b"\n" for n in range(60)))
+    for block in (7, 64, 1 << 20):
+        assert [record["n"] for record in predictions._last(path, 5, block)] == [55, 56, 57, 58, 59]

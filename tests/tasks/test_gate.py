@@ -8,7 +8,7 @@ import pytest
 
 from tasks import gate, train
 from tasks.config import plans, provenance
-from tasks.gate import history
+from tasks.gate import history, looks
 from tasks.ml.gates import ChangePlan
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
@@ -103,3 +103,14 @@ def test_no_process_starts_where_no_gate_looks_at_it(quiet: Path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     verdicts, _ = small.train(small.land(rows(0, 300)), "run")
     assert [verdict.gate for verdict in verdicts] == ["sound", "inputs"]
+
+
+def test_only_challengers_held_against_this_champion_are_looks(tmp_path):
+    """Released, refused or held alike; not those against another champion, without one, or that were never judged."""
+    journal = Journal(f"sqlite:///{tmp_path}/keepfit.db")
+    for state, version in (("refused", 1), ("released", 1), ("held", 2), ("refused", 2), ("refused", None)):
+        ended(journal, state, measured(0.7) | {"champion": {"version": version} if version else None})
+    ended(journal, "refused", {"run": "declined before it was measured"})
+    journal.start_training(project="small", trigger="now", event=False, snapshot="s", config="c", at=NOW)
+    trainings = journal.trainings("small")
+    assert [looks(trainings, version) for version in (1, 2, 3, None)] == [2, 2, 0, 0]

@@ -1,8 +1,21 @@
 """Gates: questions put to a challenger. Each is a frozen config of `project.yaml` whose `judge` gives a verdict.
 
-A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others; `serving`: the
-real serving process; `inputs`: what it was made of; `plan`: what may change by itself), a member of `Gate`, and where every project
-should be asked it an entry of `ALL` and of the kinds' `gates`; what it must look at is a field of `Evidence`.
+Which gate covers what:
+- better than naive baselines: `baselines` · floors of metrics: `floors`
+- not worse, or better, than the champion, with errors spent over retrains: `champion` on the newest rows, `trusted` on the others
+- every group of rows: `slices` · protected groups: `fairness` · parts in time: `stability`
+- calibration error, mean prediction against observed rate, log loss against what is promised: `calibration`
+- which decisions flip, and where: `churn` · invariance, direction, minimum functionality: `behaviour`
+- latency, size, memory: `serving` · what is served is what was judged: `parity` · inputs that can be had again: `inputs` · the signed
+  change plan: `plan`
+- NaN, infinite, constant, mistyped, misshaped answers: `sound`
+- leakage: a column that tells the target ends the training before it (`leaks`, in prepare); what only shows in the answers, a
+  metric that is too good to be true: `plausible`
+
+A new gate is a class in one of these files (`answers`: the challenger's answers alone; `comparison`: against others; `parts`: parts
+of the holdout; `serving`: the real serving process; `inputs`: what it was made of; `plan`: what may change by
+itself), a member of `Gate`, and where every project should be asked it an entry of `ALL` and of the kinds' `gates`; what it must look
+at is a field of `Evidence`.
 """
 
 from typing import Annotated
@@ -10,12 +23,13 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from tasks.ml.gates.answers import Calibration, Plausible, Sound
-from tasks.ml.gates.comparison import Baselines, Champion, TrustedSet
+from tasks.ml.gates.answers import Behaviour, Calibration, Floors, Plausible, Sound, malformed
+from tasks.ml.gates.comparison import Baselines, Champion, TrustedSet, spent
 from tasks.ml.gates.envelope import Change, ChangePlan, Envelope
-from tasks.ml.gates.evidence import Evidence
+from tasks.ml.gates.evidence import Evidence, Served
 from tasks.ml.gates.facts import Made, Rehearsed
 from tasks.ml.gates.inputs import Inputs
+from tasks.ml.gates.parts import Churn, EverySlice, Fairness, Stability
 from tasks.ml.gates.plan import WithinPlan
 from tasks.ml.gates.serving import Parity, Serving
 from tasks.ml.gates.verdict import Verdict, outcome
@@ -23,40 +37,78 @@ from tasks.ml.gates.verdict import Verdict, outcome
 __all__ = [
     "ALL",
     "Baselines",
+    "Behaviour",
     "Calibration",
     "Champion",
     "Change",
     "ChangePlan",
+    "Churn",
     "Envelope",
+    "EverySlice",
     "Evidence",
+    "Fairness",
+    "Floors",
     "Gate",
     "Inputs",
     "Made",
     "Parity",
     "Plausible",
     "Rehearsed",
+    "Served",
     "Serving",
     "Sound",
+    "Stability",
     "TrustedSet",
     "Verdict",
     "WithinPlan",
     "judge",
     "outcome",
+    "spent",
 ]
 
 Gate = Annotated[
-    Sound | Baselines | Champion | TrustedSet | Calibration | Plausible | Serving | Parity | Inputs | WithinPlan,
+    Sound
+    | Baselines
+    | Floors
+    | Champion
+    | TrustedSet
+    | Calibration
+    | Plausible
+    | EverySlice
+    | Fairness
+    | Stability
+    | Churn
+    | Behaviour
+    | Serving
+    | Parity
+    | Inputs
+    | WithinPlan,
     Field(discriminator="kind"),
 ]
 ALL: tuple[Gate, ...] = (
-    Sound(), Baselines(), Champion(), TrustedSet(), Calibration(), Plausible(), Serving(), Parity(), Inputs(), WithinPlan(),
-)  # fmt: skip
+    Sound(),
+    Baselines(),
+    Floors(),
+    Champion(),
+    TrustedSet(),
+    Calibration(),
+    Plausible(),
+    EverySlice(),
+    Fairness(),
+    Stability(),
+    Churn(),
+    Behaviour(),
+    Serving(),
+    Parity(),
+    Inputs(),
+    WithinPlan(),
+)
 
 
 def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:
-    """Every gate's verdict, in order. Answers that are no probabilities are judged by `sound` alone: no metric is defined on them."""
-    soundness = Sound().judge(evidence)
-    if not soundness.passed and not np.isfinite(evidence.challenger).all():
+    """Every gate's verdict, in order. Answers that no metric is defined on are judged by `sound` alone, whether it is asked or not."""
+    if malformed(evidence) or not np.isfinite(evidence.challenger).all():
+        soundness = Sound().judge(evidence)
         return [
             soundness,
             *(

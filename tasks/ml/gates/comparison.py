@@ -1,5 +1,6 @@
 """Gates that hold the challenger against others: what needs no learning, the champion, and the champion on the trusted set."""
 
+from math import pi
 from typing import Literal
 
 import numpy as np
@@ -8,6 +9,8 @@ from pydantic import BaseModel, Field
 from tasks.ml.gates.evidence import Evidence
 from tasks.ml.gates.verdict import Verdict
 from tasks.ml.metrics import METRICS, Estimate
+
+NO_CHAMPION = "there is no champion yet; the naive baselines decide"
 
 
 class Baselines(BaseModel, frozen=True, extra="forbid"):
@@ -19,12 +22,30 @@ class Baselines(BaseModel, frozen=True, extra="forbid"):
     def judge(self, evidence: Evidence) -> Verdict:
         """Passes when the lower bound of the gain over every naive baseline is above the margin."""
         gains = {name: evidence.gain_over(naive) for name, naive in evidence.baselines.items()}
-        name, worst = min(gains.items(), key=lambda item: _nan_first(item[1].low))
+        name = min(gains, key=lambda one: _nan_first(gains[one].bounds().low))
+        worst, metric = gains[name].bounds(), evidence.metric
         passed = worst.low > self.margin
         return Verdict(
             gate=self.kind, passed=passed, value=worst.value, low=worst.low, high=worst.high, bar=self.margin,
-            reason=f"{evidence.metric.label} is {'' if passed else 'not '}surely better than '{name}': gain {_signed(worst)}, must be above {self.margin:g}",
+            before=metric.of(evidence.y, evidence.baselines[name]), after=metric.of(evidence.y, evidence.challenger),
+            power=gains[name].visible(),
+            reason=f"{metric.label} is {'' if passed else 'not '}surely better than '{name}': gain {_signed(worst)}, must be above {self.margin:g}",
         )  # fmt: skip
+
+
+def spent(alpha: float, look: int) -> float:
+    """The part of an error that the look of that number may spend; all looks together never spend more than all of it.
+
+    Alpha spending with the summable sequence 6 / (π² k²) (Tian and Ramdas, Online control of the familywise error rate,
+    Statistical Methods in Medical Research 30, 2021, section 3): a challenger that is no better replaces a champion with a
+    probability of at most `alpha` over however many retrains. The first look keeps three fifths of it.
+
+    >>> round(sum(spent(0.05, look) for look in range(1, 100_000)), 6)
+    0.05
+    >>> round(spent(0.05, 1), 4), round(spent(0.05, 10), 4)
+    (0.0304, 0.0003)
+    """
+    return alpha * 6 / (pi * look) ** 2
 
 
 class Champion(BaseModel, frozen=True, extra="forbid"):
@@ -32,46 +53,63 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
 
     kind: Literal["champion"] = "champion"
     margin: float = Field(default=0.0, ge=0, description="how much better it must be, in units of the metric")
+    refresh_margin: float | None = Field(
+        default=None,
+        ge=0,
+        description="how much worse a challenger of the champion's family, columns and window may surely not be, in units of the metric: "
+        "it is newer, and need not be better. Left out: it must be better, as every other",
+    )
+    alpha: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="probability that any challenger which is no better replaces a champion, over all retrains against it together",
+    )
     log_loss_slack: float = Field(
         default=0.02, ge=0, description="how much worse the log loss may surely not be, in nats"
     )
     min_rows: int = Field(default=100, ge=2, description="fewer unseen rows than this prove nothing")
 
     def judge(self, evidence: Evidence) -> Verdict:
-        """Passes when the lower bound of the paired gain is above the margin and log loss does not get worse."""
-        if evidence.champion is None:
-            return Verdict(gate=self.kind, passed=True, reason="there is no champion yet; the naive baselines decide")
-        rows, metric = evidence.unseen_by_champion, evidence.metric
-        seen = f"{int(rows.sum())} rows that neither model has seen"
+        """Passes when the lower bound of the paired gain is above the margin and log loss does not get worse.
+
+        The bound is wrong with the probability that this look at the champion may spend (see `spent`).
+        """
+        champion, rows = evidence.champion, evidence.unseen_by_champion
+        if champion is None:
+            return Verdict(gate=self.kind, passed=True, reason=NO_CHAMPION)
         if rows.sum() < self.min_rows:
             return Verdict(
-                gate=self.kind,
-                passed=False,
-                value=int(rows.sum()),
-                bar=self.min_rows,
-                reason=f"only {seen}; {self.min_rows} are needed to compare",
-            )
-        gain = evidence.gain_over(evidence.champion, rows)
-        before, after = (metric.of(evidence.y[rows], p[rows]) for p in (evidence.champion, evidence.challenger))
-        loss = evidence.gain_over(evidence.champion, rows, METRICS["log_loss"]) if evidence.kind.has_chances else None
-        better, calm = gain.low > self.margin, loss is None or loss.low > -self.log_loss_slack
-        numbers = f"{metric.label} {before:.4f} → {after:.4f} on {seen}, gain {_signed(gain)}"
-        reason = (
-            f"{numbers}, must be above {self.margin:g}"
-            if better
-            else f"a tie keeps the champion: {numbers}, must be above {self.margin:g}"
+                gate=self.kind, passed=False, value=int(rows.sum()), bar=self.min_rows,
+                reason=f"only {_seen(rows)}; {self.min_rows} are needed to compare",
+            )  # fmt: skip
+        gain, alpha, bar = (
+            evidence.gain_over(champion, rows),
+            spent(self.alpha, evidence.looks + 1),
+            self._bar(evidence),
         )
-        if loss is not None and better and not calm:
-            reason = f"{numbers}, but log loss may get worse by {-loss.low:.3f}, more than {self.log_loss_slack:g}"
+        bounds, is_same = gain.bounds(alpha), np.array_equal(evidence.challenger[rows], champion[rows])
+        is_better, loss = bounds.low > bar and not is_same, self._loss(evidence, champion)
+        before, after = (evidence.metric.of(evidence.y[rows], said[rows]) for said in (champion, evidence.challenger))
+        numbers = f"{evidence.metric.label} {before:.4f} → {after:.4f} on {_seen(rows)}, gain {_signed(bounds)}"
+        sure = f"must be above {bar:g} (look {evidence.looks + 1} at this champion, error {alpha:.2g}; {gain.visible(alpha):.4f} more is seen four times in five)"
+        tie = f"a tie keeps the champion: {'all answers are its own; ' if is_same else ''}"
         return Verdict(
-            gate=self.kind,
-            passed=better and calm,
-            value=gain.value,
-            low=gain.low,
-            high=gain.high,
-            bar=self.margin,
-            reason=reason,
-        )
+            gate=self.kind, passed=is_better and not loss, value=gain.value, low=bounds.low, high=bounds.high, bar=bar, before=before, after=after,
+            alpha=alpha, power=gain.visible(alpha), reason=f"{numbers}, but {loss}" if is_better and loss else f"{'' if is_better else tie}{numbers}, {sure}",
+        )  # fmt: skip
+
+    def _bar(self, evidence: Evidence) -> float:
+        """Above the margin for a change, not below the champion by more than another one for a refresh."""
+        return self.margin if self.refresh_margin is None or not evidence.is_refresh else 0.0 - self.refresh_margin
+
+    def _loss(self, evidence: Evidence, champion: np.ndarray) -> str:
+        """What is wrong with its log loss against the champion's, or nothing."""
+        if not evidence.kind.has_chances:
+            return ""
+        low = evidence.gain_over(champion, evidence.unseen_by_champion, METRICS["log_loss"]).bounds().low
+        slack = self.log_loss_slack
+        return "" if low > -slack else f"log loss may get worse by {-low:.3f}, more than {slack:g}"
 
 
 class TrustedSet(BaseModel, frozen=True, extra="forbid"):
@@ -95,20 +133,23 @@ class TrustedSet(BaseModel, frozen=True, extra="forbid"):
         if trusted is None:
             return Verdict(gate=self.kind, passed=True, reason="nothing was set apart yet; the newest rows decide")
         if evidence.champion is None or trusted.champion is None:
-            return Verdict(gate=self.kind, passed=True, reason="there is no champion yet; the naive baselines decide")
+            return Verdict(gate=self.kind, passed=True, reason=NO_CHAMPION)
         rows, metric = trusted.unseen_by_champion, trusted.metric
         if rows.sum() < self.min_rows:
             return Verdict(
                 gate=self.kind, passed=False, hold=True, value=int(rows.sum()), bar=self.min_rows,
                 reason=f"only {int(rows.sum())} of {len(rows)} trusted rows are new to the champion; {self.min_rows} are needed. A person decides this once",
             )  # fmt: skip
-        gain = trusted.gain_over(trusted.champion, rows)
-        loss = trusted.gain_over(trusted.champion, rows, METRICS["log_loss"]) if trusted.kind.has_chances else None
-        recent = evidence.gain_over(evidence.champion, evidence.unseen_by_champion)
+        there = trusted.gain_over(trusted.champion, rows)
+        gain, loss = there.bounds(), None
+        if trusted.kind.has_chances:
+            loss = trusted.gain_over(trusted.champion, rows, METRICS["log_loss"]).bounds()
+        recent = evidence.gain_over(evidence.champion, evidence.unseen_by_champion).bounds()
         worse = not gain.high >= -self.slack or (loss is not None and not loss.high >= -self.log_loss_slack)
         opposed = recent.high < 0 and gain.low > self.slack
-        seen = f"{int(rows.sum())} trusted rows that neither model has seen"
-        numbers = f"{metric.label} gain {_signed(gain)} on {seen}" + (f", log loss {_signed(loss)}" if loss else "")
+        numbers = f"{metric.label} gain {_signed(gain)} on {_seen(rows, 'trusted ')}" + (
+            f", log loss {_signed(loss)}" if loss else ""
+        )
         if worse:
             reason = f"the trusted set calls it worse than the champion: {numbers}. Look at what the newest batches hold, then approve or reject it"
         elif opposed:
@@ -117,8 +158,13 @@ class TrustedSet(BaseModel, frozen=True, extra="forbid"):
             reason = f"the trusted set has nothing against it: {numbers}"
         return Verdict(
             gate=self.kind, passed=not (worse or opposed), hold=worse or opposed, value=gain.value, low=gain.low, high=gain.high,
-            bar=-self.slack, reason=reason,
+            before=metric.of(trusted.y[rows], trusted.champion[rows]), after=metric.of(trusted.y[rows], trusted.challenger[rows]),
+            bar=0.0 - self.slack, power=there.visible(), reason=reason,
         )  # fmt: skip
+
+
+def _seen(rows: np.ndarray, which: str = "") -> str:
+    return f"{int(rows.sum())} {which}rows that neither model has seen"
 
 
 def _nan_first(value: float) -> float:
