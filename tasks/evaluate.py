@@ -1,8 +1,9 @@
 """Evaluate: challenger, champion and naive baselines on the same holdout and trusted set, read here and nowhere before."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -16,9 +17,9 @@ from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
-from tasks.ml.features import matrix
 from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
+from tasks.ml.questions import Questions
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
 from tasks.stores import bundles
@@ -38,22 +39,20 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     use = Project.named(project, settings)
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
-    own = _Bundle.read(Path(candidate.folder), candidate.digest)
-    before = _Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
+    own = Bundle.read(Path(candidate.folder), candidate.digest)
+    before = Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
     with judging():
         holdout, trusted = split.holdout.rows, split.trusted.rows
-    features, truth = matrix(holdout, use.types), use.task.truth(holdout)
-    asked, truth = use.task.asked(features, truth, use.search.seed)
-    answers = _answers(use, holdout, features, asked, truth, own, before)
-    for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
-        answers[f"baseline {name}"] = packed(said)
+    questions = Questions.of(use.task, use.types, holdout, use.search.seed)
+    asked, truth = questions.asked, questions.truth
+    answers = on_holdout(use, questions, use.task.truth(pd.concat([split.train, split.validation])), own, before)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     answers.to_parquet(path)
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
     scores = summarise(  # planted rows come last, and users' questions are fewer than rows
         use,
-        asked.head(len(features)),
+        asked.head(len(questions.features)),
         answers,
         importance,
         candidate.operates,
@@ -82,8 +81,21 @@ def evaluate(project: str, snapshot: Snapshot, candidate: Candidate) -> Scores:
     return scores
 
 
+class Answering(Protocol):
+    """Whoever is asked."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What a server must know about it."""
+        ...
+
+    def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
+        """What it says of rows of features."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Bundle:
+class Bundle:
     """A model with what its manifest says of it."""
 
     manifest: dict[str, Any]
@@ -114,21 +126,47 @@ class _Bundle:
             return use.task.answers(self.model, self.reads(asked))
 
 
-def _answers(
-    use: Project,
-    rows: pd.DataFrame,
-    features: pd.DataFrame,
-    asked: pd.DataFrame,
-    truth: np.ndarray,
-    challenger: _Bundle,
-    champion: _Bundle | None,
+def on_holdout(
+    use: Project, questions: Questions, before: np.ndarray, own: Answering, champion: Answering | None
 ) -> pd.DataFrame:
+    """Everybody's answers on the holdout, those of the naive baselines too.
+
+    Args:
+        use: the project.
+        questions: those of the holdout.
+        before: what came true of the rows that were learned from, from which the baselines know.
+        own: the challenger.
+        champion: the champion, if there is one.
+    """
+    naive = use.task.naive(before, questions.truth)
+    answers = _answers(use, questions, own, champion)
+    return answers.assign(**{f"baseline {name}": packed(said) for name, said in naive.items()})
+
+
+def on_reference(
+    use: Project, questions: Questions, known: np.ndarray, own: Answering, champion: Answering | None
+) -> pd.DataFrame:
+    """Challenger's and champion's answers on the trusted set; rows that were set apart already then are new to the champion, too.
+
+    Args:
+        use: the project.
+        questions: those of the trusted rows.
+        known: (n,) bool, True where the champion surely has not learned from the row.
+        own: the challenger.
+        champion: the champion, if there is one.
+    """
+    answers, apart_then = _answers(use, questions, own, champion), use.task.told(questions.features, known)
+    return answers.assign(unseen=answers["unseen"] | apart_then if champion else True)
+
+
+def _answers(use: Project, questions: Questions, own: Answering, champion: Answering | None) -> pd.DataFrame:
     """One row an answer: the row's id, the truth, what challenger and champion said, and whether the champion had not seen it."""
-    answers = pd.DataFrame({ROW: use.task.told(features, rows[ROW].to_numpy()), "truth": packed(truth)})
-    answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
+    told, rows = partial(use.task.told, questions.features), questions.rows
+    answers = pd.DataFrame({ROW: told(rows[ROW].to_numpy()), "truth": packed(questions.truth)})
+    answers["challenger"], answers["unseen"] = packed(own.answers(use, questions.asked)), True
     if champion:
-        answers["champion"] = packed(champion.answers(use, asked))
-        answers["unseen"] = use.task.told(features, _unseen(use, rows, champion.manifest))
+        answers["champion"] = packed(champion.answers(use, questions.asked))
+        answers["unseen"] = told(_unseen(use, rows, champion.manifest))
     return answers
 
 
@@ -138,7 +176,7 @@ def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np
     return split.unseen(holdout, manifest["seen_until"])
 
 
-def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: _Bundle | None) -> np.ndarray:
+def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: Bundle | None) -> np.ndarray:
     """Which trusted rows were set apart when the champion was trained already, so that it did not learn from them: (n,) bool."""
     then = champion.manifest.get("trusted") if champion else None
     if then is None:
@@ -152,7 +190,7 @@ def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, 
 
 
 def on_trusted(
-    use: Project, rows: pd.DataFrame, known: np.ndarray, own: _Bundle, champion: _Bundle | None, path: Path
+    use: Project, rows: pd.DataFrame, known: np.ndarray, own: Bundle, champion: Bundle | None, path: Path
 ) -> OnTrusted:
     """Challenger and champion on the trusted reference set; every answer is kept in the file.
 
@@ -164,13 +202,10 @@ def on_trusted(
         champion: the champion, if there is one.
         path: the file.
     """
-    features = matrix(rows, use.types)
-    asked, truth = use.task.asked(features, use.task.truth(rows), use.search.seed)
-    answers = _answers(use, rows, features, asked, truth, own, champion)
-    apart_then = use.task.told(features, known)
-    unseen = (answers["unseen"].to_numpy() | apart_then) if champion else np.ones(len(truth), bool)
-    answers = answers.assign(unseen=unseen)
+    questions = Questions.of(use.task, use.types, rows, use.search.seed)
+    answers = on_reference(use, questions, known, own, champion)
     answers.to_parquet(path)
+    truth, unseen = questions.truth, answers["unseen"].to_numpy()
     y, before = truth[unseen], unpacked(answers["champion"])[unseen] if champion and unseen.any() else None
     sure = {"resamples": 500, "seed": use.search.seed}
     return OnTrusted(

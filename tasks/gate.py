@@ -1,5 +1,6 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -54,15 +55,24 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = ()) -> E
     """What the gates look at, from the files of answers and the project's past."""
     answers = pd.read_parquet(Path(scores.answers))
     reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
-    whole = _evidence(use, scores, answers, past)
-    return whole if reference is None else replace(whole, trusted=_evidence(use, scores, reference, ()))
+    return weighed(use, answers, reference, scores.operates, past)
 
 
-def _evidence(use: Project, scores: Scores, answers: pd.DataFrame, past: tuple[Estimate, ...]) -> Evidence:
+def weighed(
+    use: Project, answers: pd.DataFrame, reference: pd.DataFrame | None, operates: Mapping[str, float], past: tuple[Estimate, ...]
+) -> Evidence:  # fmt: skip
+    """What the gates look at, from the tables of answers on the holdout and on the trusted set, where there is one."""
+    whole = _evidence(use, answers, operates, past)
+    return whole if reference is None else replace(whole, trusted=_evidence(use, reference, operates, ()))
+
+
+def _evidence(
+    use: Project, answers: pd.DataFrame, operates: Mapping[str, float], past: tuple[Estimate, ...]
+) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=scores.operates,
+        unseen_by_champion=answers["unseen"].to_numpy(), history=past, kind=use.task, operates=operates,
     )  # fmt: skip

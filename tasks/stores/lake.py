@@ -370,9 +370,14 @@ def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
     behind the landed ones, as the project's folder makes them now.
     """
+    rows, trusted, waiting = teachable(use, snapshot, root)
+    return SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target, waiting=waiting)
+
+
+def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The verified rows of a snapshot with a label, without what was set apart; what was; and how many wait for their label."""
     lake = Lake(use.project, root, use.contract)
     rows, trusted = lake.read(snapshot), lake.apart(snapshot.trusted)
     rows = rows[~apart(rows, trusted, use.split.unit(use.contract.key))]
     labelled = use.labelled(rows)
-    made = use.split.apply(use.completed(rows[labelled].reset_index(drop=True)))
-    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting=int((~labelled).sum()))
+    return use.completed(rows[labelled].reset_index(drop=True)), use.completed(trusted), int((~labelled).sum())

@@ -241,13 +241,14 @@ READINGS = {
     "milliseconds": ("int", lambda at: at.astype("datetime64[ms, UTC]").astype("int64")),
     "microseconds": ("int", lambda at: at.astype("datetime64[us, UTC]").astype("int64")),
     "nanoseconds": ("int", lambda at: at.astype("datetime64[ns, UTC]").astype("int64")),
+    "instants": ("datetime", lambda at: at),
     "ISO text": ("text", lambda at: at.dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype("string")),
 }
 
 
 @pytest.mark.parametrize("unit", READINGS)
 def test_i_18_an_instant_after_the_row_is_named(unit):
-    """Numbers since 1970 in four units and texts: later than the row's time in most rows blocks, earlier does not."""
+    """Numbers since 1970 in four units, instants and texts: later than the row's time in most rows blocks, earlier does not."""
     kind, write = READINGS[unit]
     (leak,) = found(frame(paid=write(LATER)), contract(paid=kind))
     assert (leak.kind, leak.column, leak.blocks) == ("stamped later", "paid", True)
