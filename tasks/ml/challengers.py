@@ -34,6 +34,7 @@ NUMBERED = (*LABELLED, "anomaly")  # kinds whose models read columns, and whose 
 EARLIER = 6  # challengers of the past that a plausible one is held against
 BATCH = 0.5  # share of the newest rows that a poisoned batch makes up: the worst case, that nobody looked for half of the time
 COPIES = 100
+TELLING = 500  # rows that tell which column a model relies on most
 DEALS = 5  # of shuffled labels, at most
 
 
@@ -75,9 +76,10 @@ class Scene:
 
     @cached_property
     def telling(self) -> str:
-        """The column of the contract that the good model relies on most."""
+        """The column of the contract that the good model relies on most, as the newest validation rows say."""
         types = {name: column.type for name, column in self.recipe.columns(self.columns).items()}
-        asked, truth = self.kind.asked(matrix(self.validation, types), self.kind.truth(self.validation), self.seed)
+        rows = self.validation.tail(TELLING)
+        asked, truth = self.kind.asked(matrix(rows, types), self.kind.truth(rows), self.seed)
         ranked = Importance.of_model(self.kind, self.metric, self.good.model, asked, truth, seed=self.seed).columns
         return next((one.column for one in ranked if one.column in self.contract.columns), "")
 

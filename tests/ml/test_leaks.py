@@ -334,6 +334,17 @@ def test_copies_of_train_in_the_holdout_are_counted():
     assert found(rows, contract(x="float", z="float"), Leaks(duplicates=0.7), later) == []
 
 
+def test_copies_that_reach_into_the_newest_part_of_train_hide_nothing():
+    """The newest half of train is made of the same twenty rows as the holdout: that they repeat there, too, does not make it usual."""
+    x, z = noise(1), noise(2)
+    few = np.random.default_rng(3).integers(0, 20, N // 2 + 500)
+    rows = frame(x=np.r_[x[: N - N // 2], x[few[: N // 2]]], z=np.r_[z[: N - N // 2], z[few[: N // 2]]])
+    later = holdout(rows.iloc[:500], x=x[few[N // 2 :]], z=z[few[N // 2 :]])
+    (leak,) = [leak for leak in found(rows, contract(x="float", z="float"), holdout=later) if leak.kind == "duplicates"]
+    assert leak.blocks
+    assert leak.number > 0.9
+
+
 def test_rows_that_repeat_by_nature_are_no_leak():
     """Two flags and a small category make the same rows again and again, in train as in the holdout."""
     rng = np.random.default_rng(4)
