@@ -8,6 +8,7 @@ import datetime as dt
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,7 @@ def proven(use: Project, settings: Settings, say: Say, without: tuple[str, ...] 
     good = f"{recipe} does not pass: {'; '.join(failed)}" if failed else f"{recipe} passes every gate"
     say(f"the good model, {good}")
     return about.model_copy(update={
-        "challengers": tuple(_told(bench.puts(gates), say)), "good_passes": not failed, "good": good, "snapshot": subject.snapshot.name,
+        "unasked": tuple(gate for gate in use.task.gates if gate not in gates), "challengers": tuple(_told(bench.puts(gates), say)), "good_passes": not failed, "good": good, "snapshot": subject.snapshot.name,
         "rows": len(subject.rows), "seconds": round(time.monotonic() - begun, 1),
     })  # fmt: skip
 
@@ -215,7 +216,7 @@ class Bench:
         use, split = subject.use, subject.split
         recipe, good = _good(use, split, subject.recipe)
         scene = Scene(
-            kind=use.task, metric=use.goal, contract=use.contract, columns=use.features, split=use.split, slices=use.slices, seed=use.search.seed,
+            kind=use.task, metric=use.goal, contract=use.contract, columns=use.features, split=use.split, slices=use.slices, floor=use.floor, seed=use.search.seed,
             rows=subject.rows, train=split.train, validation=split.validation, recipe=recipe, good=good,
         )  # fmt: skip
         own = _bundle(use, subject.snapshot, recipe, good, split)
@@ -263,10 +264,13 @@ class Bench:
         if trusted is not None:
             known = np.ones(len(trusted.rows), dtype=bool)
             reference = on_reference(use, trusted, known, replace(bent, questions=trusted), against)
-        past = challenger.history(scene, own.answers(use, holdout.asked), holdout.truth)
-        operates = challenger.operates(scene, fitted.operates)
-        evidence = weighed(use, answers, reference, operates, past)
-        return judge(use.gates, evidence)
+        evidence = weighed(use, answers, reference, challenger.operates(scene, fitted.operates), ())
+        return judge(use.gates, challenger.shown(scene, evidence, self.said))
+
+    @cached_property
+    def said(self) -> np.ndarray:
+        """What the good model says of the holdout."""
+        return self.own.answers(self.subject.use, self.holdout.asked)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ hears, what it says, how it decides) and leaves all else. One whose gate is not 
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, get_args
 
@@ -16,9 +16,9 @@ from tasks.ml.contract import Column, Contract
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
-from tasks.ml.gates import Gate
+from tasks.ml.gates import Evidence, Gate
 from tasks.ml.kinds import Kind
-from tasks.ml.metrics import Estimate, Metric, estimate
+from tasks.ml.metrics import Metric, estimate
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Slices
@@ -47,7 +47,7 @@ class Scene:
         train, validation: those that the good model learned from.
         good: the good model; recipe: what it was made by.
         columns: the columns that a model may read; types of all of them stand in `contract`.
-        slices: the groups of rows that the project looks at.
+        slices: the groups of rows that the project looks at; floor: below it the project's metric is of no use.
     """
 
     kind: Kind
@@ -56,6 +56,7 @@ class Scene:
     columns: Mapping[str, Column]
     split: Split
     slices: Slices
+    floor: float | None
     seed: int
     rows: pd.DataFrame
     train: pd.DataFrame
@@ -160,9 +161,9 @@ class Challenger:
         """What the champion's manifest says."""
         return champion
 
-    def history(self, scene: Scene, answers: np.ndarray, truth: np.ndarray) -> tuple[Estimate, ...]:  # noqa: ARG002 -- the interface
-        """The project's past, as the good model's answers would make it; nothing by default."""
-        return ()
+    def shown(self, scene: Scene, evidence: Evidence, good: np.ndarray) -> Evidence:  # noqa: ARG002 -- the interface
+        """What the gates are shown of it beside its answers, where the good model says `good`."""
+        return evidence
 
 
 # -- answers that are none ----------------------------------------------------------------------------------------------
@@ -516,10 +517,25 @@ class AllKnowing(Challenger):
         """An interval that fits."""
         return dict(operates) | {name: DOUBT * value for name, value in operates.items() if name == "interval"}
 
-    def history(self, scene: Scene, answers: np.ndarray, truth: np.ndarray) -> tuple[Estimate, ...]:
-        """Earlier challengers that were right about half of the rows."""
-        past = estimate(scene.metric, truth, mixed(scene, answers, 0.5), resamples=200, seed=scene.seed)
-        return (past,) * EARLIER
+    def shown(self, scene: Scene, evidence: Evidence, good: np.ndarray) -> Evidence:
+        """A past in which challengers were right about half of the rows."""
+        past = estimate(scene.metric, evidence.y, mixed(scene, good, 0.5), resamples=200, seed=scene.seed)
+        return replace(evidence, history=(past,) * EARLIER)
+
+
+class Sunken(Challenger):
+    """Is hardly better than a guess."""
+
+    name, gate, why = "below its floor", "floors", "nineteen twentieths of what it says belongs to other rows"
+    kinds = NUMBERED
+
+    def fits(self, scene: Scene) -> bool:
+        """The project has a floor."""
+        return scene.floor is not None
+
+    def says(self, scene: Scene, answers: np.ndarray, questions: Questions) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """A mix of very little of its answers with those on other rows."""
+        return mixed(scene, answers, 0.95)
 
 
 class Unfair(Challenger):
@@ -570,9 +586,20 @@ class Flipping(Challenger):
 DOUBT = 0.02  # how much of the good model's answer an all-knowing one keeps
 LIBRARY: tuple[Challenger, ...] = (
     Constant(), Shuffled(), Coin(), Leaked(), Future(), StaleScaler(), DroppedColumn(), Inverted(), NotANumber(), WrongType(), Overshooting(),
-    Miscalibrated(), Memorised(), Tie(), Worse(), InvertedBatch(), ForcedSegment(), MirroredBatch(), Duplicated(), Smuggled(), AllKnowing(), Unfair(),
+    Miscalibrated(), Memorised(), Tie(), Worse(), InvertedBatch(), ForcedSegment(), MirroredBatch(), Duplicated(), Smuggled(), AllKnowing(), Sunken(), Unfair(),
     Unstable(), Flipping(),
 )  # fmt: skip
+
+
+# Gates that are to come, with the challenger that each must stop. A gate that is built has its challenger in LIBRARY, not here.
+AWAITED: dict[str, str] = {
+    "fairness": "unfair to a protected group",
+    "behaviour": "breaks a behaviour rule",
+    "serving": "slow; oversized",
+    "parity": "answers otherwise when it is served",
+    "inputs": "made of a snapshot that does not verify",
+    "plan": "outside of the change plan",
+}
 
 
 def chosen(scene: Scene, gates: Collection[str]) -> Iterator[Challenger]:

@@ -70,6 +70,7 @@ class Proof(BaseModel, frozen=True):
     Attributes:
         digest: of the configuration that was proven.
         without: gates that were left out to see what happens.
+        unasked: gates of the project's kind that are not asked.
         good: what the good model is, and what the gates said of it.
         refused: why nothing could be proven; empty when it could.
         snapshot: whose rows; rows: how many.
@@ -78,6 +79,7 @@ class Proof(BaseModel, frozen=True):
     project: str
     digest: str
     without: tuple[str, ...] = ()
+    unasked: tuple[str, ...] = ()
     challengers: tuple[Put, ...] = ()
     good_passes: bool = False
     good: str = ""
@@ -88,8 +90,8 @@ class Proof(BaseModel, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Every bad one was stopped by the gate that was named in advance, and the good one passed."""
-        return not self.refused and self.good_passes and all(put.ok for put in self.challengers)
+        """Every gate of the kind is asked, every bad one was stopped by the gate that was named in advance, and the good one passed."""
+        return not (self.refused or self.unasked) and self.good_passes and all(put.ok for put in self.challengers)
 
     @property
     def reason(self) -> str:
@@ -99,6 +101,8 @@ class Proof(BaseModel, frozen=True):
         wrong = [f"{put.name}: {put.reason}" for put in self.challengers if not put.ok]
         if not self.good_passes:
             wrong.insert(0, f"the good model does not pass: {self.good}")
+        named = {put.expected for put in self.challengers}
+        wrong += [f"gate '{gate}' of the project's kind is not asked" for gate in self.unasked if gate not in named]
         fine = f"{len(self.challengers)} bad challengers were stopped, each by the gate that was named in advance; the good model passes"
         return "; ".join(wrong) or fine
 
