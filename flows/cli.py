@@ -13,7 +13,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from flows import stack
-from tasks.config.errors import BatchError, KeepfitError, suggestion
+from tasks.config.errors import BatchError, KeepfitError, MisuseError, suggestion
 from tasks.config.names import approval
 from tasks.config.settings import Settings
 
@@ -29,7 +29,10 @@ contract = App(name="contract", help="What a row may be, and how that has change
 data = App(name="data", help="The rows that have landed, version by version.", group=LOOP)
 quarantine = App(name="quarantine", help="Rows that broke the contract, and another try for them.", group=LOOP)
 plan = App(name="plan", help="What a project may change by itself, and who signed that.", group=PROJECTS)
-for part in (contract, data, plan, quarantine):
+simulate = App(
+    name="simulate", help="What the gates would do over many retrains of which the truth is known.", group=MODELS
+)
+for part in (contract, data, plan, quarantine, simulate):
     app.command(part)
 Json = Annotated[
     bool, Parameter(name="--json", negative="", help="Print one JSON object on stdout; everything else goes to stderr.")
@@ -614,6 +617,73 @@ def _reproduced(found: dict[str, Any]) -> Table:
 
 
 @app.command(group=MODELS)
+def prove(
+    project: str, *, without: Annotated[tuple[str, ...], Parameter(negative="")] = (), as_json: Json = False
+) -> int:
+    """Put bad challengers and a good model through a project's gates; exit code 1 when a bad one gets through or the good one does not.
+
+    Each bad one must be stopped by the gate that was named in advance. The work is done here, on the rows that have landed: it is this
+    installation that is put to the proof. What came of it goes on record; with --without nothing does.
+
+    Args:
+        project: The project.
+        without: Gates to leave out, to see what they hold back.
+    """
+    settings = Settings()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # many small models: threads that wait for each other are slower
+    from tasks import prove as proving
+    from tasks.config.project import Project
+
+    use = Project.named(project, settings)
+    known = [gate.kind for gate in use.gates]
+    if unknown := next((name for name in without if name not in known), None):
+        raise MisuseError(f"--without is '{unknown}', which is no gate of {project}. Gates: {', '.join(known)}.{suggestion(unknown, known)}")  # fmt: skip
+    proof = proving.proven(use, settings, say, without)
+    if not without:
+        proving.keep(proof, settings)
+    return show(proof.told, as_json=as_json, page=_proof(proof.told))
+
+
+def _proof(proof: dict[str, Any]) -> RenderableType:
+    """A row for each bad challenger, under the whole in a sentence."""
+    title = f"{proof['project']}: {'proven' if proof['ok'] else 'NOT PROVEN'}"
+    if proof["refused"]:
+        return f"{title}: {proof['reason']}"
+    table = Table("", "bad challenger", "stopped by", "because", title=title, caption=f"The good model: {proof['good']}", box=None)  # fmt: skip
+    for put in proof["challengers"]:
+        table.add_row("ok" if put["ok"] else "NO", put["name"], ", ".join(put["killed_by"]) or "nothing", put["reason"])
+    return table
+
+
+@simulate.command(name="gate")
+def simulate_gate(
+    *, null: Annotated[bool, Parameter(negative="")] = False, gain: float | None = None, n: int = 400, rows: int = 1000,
+    metric: Literal["roc_auc"] = "roc_auc", looks: int = 1, seed: int = 0, as_json: Json = False,
+) -> int:  # fmt: skip
+    """Ask the champion gate about many retrains whose true gain is known: how often does it promote?
+
+    Args:
+        null: No challenger is truly better: how often is one promoted all the same?
+        gain: Every challenger is truly better by so much: how often is that seen?
+        n: Retrains.
+        rows: Of the holdout.
+        metric: What decides.
+        looks: Challengers in turn against the same champion; one promotion of them counts.
+        seed: Of everything that is drawn.
+    """
+    from tasks.ml import simulation
+
+    if null == (gain is not None):
+        raise MisuseError("Say either --null, when no challenger is better, or --gain, by how much every one is.")
+    try:
+        drawn = simulation.Retrains(rows=rows, metric=metric, gain=gain or 0.0, looks=looks)
+    except ValueError as error:
+        raise MisuseError(" ".join(str(error).split())) from error
+    found = simulation.over(drawn, n, seed, say)
+    return show(found.told, as_json=as_json)
+
+
+@app.command(group=MODELS)
 def predict(project: str, *, row: str, explain: bool = False, as_json: Json = False) -> int:
     """Ask the champion about one row.
 
@@ -679,6 +749,7 @@ def _status(settings: Settings) -> dict[str, Any]:
             },
             "last_train": None,
             "proposals": [],
+            "proof": None,
         }
         return {
             "services": stack.services(settings),
@@ -698,6 +769,7 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "batches": journal.totals(name),
                 "last_train": _last(journal.trainings(name)),
                 "proposals": [_proposed(each) for each in asked if each.project == name],
+                "proof": _proven(journal.proof(name), settings.declared(name)),
                 "waiting": _waiting(settings, name),
             }
             for name in sorted({*settings.project_names(), *champions, *(each.project for each in asked)})
@@ -747,6 +819,14 @@ def _proposal_table(waiting: list[tuple[str, dict[str, Any]]]) -> Table:
     return table
 
 
+def _proven(proof: dict[str, Any] | None, files: str) -> dict[str, Any] | None:
+    """The newest proof of the gates: proven, failed, or stale because the project's files have changed since."""
+    if proof is None:
+        return None
+    state = "stale" if proof["files"] != files else "proven" if proof["ok"] else "failed"
+    return {"state": state, "at": proof["at"], "reason": proof["detail"]["reason"]}
+
+
 def _service_table(services: list[dict[str, Any]]) -> Table:
     table = Table("service", "", "address", "restarts", "", box=None)
     for service in services:
@@ -770,6 +850,7 @@ def _project_table(projects: list[dict[str, Any]]) -> Table:
         "waiting",
         "rows",
         "quarantined",
+        "gates",
         "last training",
         box=None,
     )
@@ -779,6 +860,7 @@ def _project_table(projects: list[dict[str, Any]]) -> Table:
             row["project"], f"version {champion['version']}" if champion else "none",
             f"{champion['metric']} {champion['value']:.4f} [{champion['low']:.4f}, {champion['high']:.4f}]" if champion else "",
             f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), str(row["waiting"]), f"{batches['rows']:,}", str(batches["quarantined"]),
+            f"{row['proof']['state']} {row['proof']['at'][:10]}" if row["proof"] else "not proven",
             f"{last['state']}: {last['reason']}" if last else "never",
         )  # fmt: skip
     return table
@@ -805,6 +887,8 @@ def main() -> None:
         known = [name for name in app if not name.startswith("-")]
         hint = suggestion(words[0], known) if words and words[0] not in known else ""
         _fail(f"{' '.join(str(error).split())}{hint} See `keepfit --help`.", words, MISUSE)
+    except MisuseError as error:
+        _fail(str(error), words, MISUSE)
     except KeepfitError as error:
         _fail(str(error), words, REFUSED)
     except KeyboardInterrupt:

@@ -19,6 +19,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
+from flows.changed import Changed
 from tasks.config.errors import BatchError, KeepfitError
 from tasks.config.names import HELD, resource
 from tasks.config.settings import Settings
@@ -232,13 +233,14 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings()
-    inbox, heartbeat = Inbox(settings), settings.home / "inbox.heartbeat"
+    inbox, changed, heartbeat = Inbox(settings), Changed(settings), settings.home / "inbox.heartbeat"
     LOG.info("watching %s", settings.home / "inbox")
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a file while its lease is asked for
     stop = threading.Event()
     while not stop.wait(LOOK):
         try:
             inbox.look(time.monotonic())
+            changed.look()
         except Exception:
             LOG.exception("a look at the inbox failed; it goes on in a second")
             stop.wait(1)

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.prove import doubts
 from flows.release import release
 from tasks.evaluate import evaluate
 from tasks.gate import BY_ITSELF, gate
@@ -21,7 +22,7 @@ from tasks.tune import tune
 def train(
     project: str, reason: str = "by hand", snapshot: str | None = None, event: bool = False, again: bool = False
 ) -> dict[str, Any]:
-    """Trains a challenger on a snapshot, judges it by every gate, and releases it when all passed.
+    """Trains a challenger on a snapshot, judges it by every gate, and releases it when all passed and the gates are proven.
 
     Args:
         project: The project to train.
@@ -46,5 +47,7 @@ def train(
         decision = register(training, prepared, best, candidate, scores, verdicts)
         if decision.version is None or decision.state != "releasing":
             return decision.model_dump(mode="json")
+        if unproven := doubts(project):
+            return conclude(training, decision, {"state": "refused", "reason": unproven})
         released = release(project, decision.version, reason=decision.reason, actor=f"{BY_ITSELF}{reason}")
         return conclude(training, decision, released)

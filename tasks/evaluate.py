@@ -5,8 +5,9 @@ The serving process is asked about the holdout here, too: nobody else may read i
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pandas as pd
@@ -18,13 +19,14 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
-from tasks.ml.behaviour import tried
+from tasks.ml.behaviour import Behaved, tried
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Parity, Rehearsed, Serving
 from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
+from tasks.ml.questions import Questions
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
 from tasks.serving.rehearsal import Rehearsal
@@ -63,19 +65,16 @@ def _scored(
     project = use.project
     split = parts(use, snapshot, settings.lake(project))
     champion = Journal(settings.journal()).champion(project)
-    own = _Bundle.read(Path(candidate.folder), candidate.digest)
-    before = _Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
+    own = Bundle.read(Path(candidate.folder), candidate.digest)
+    before = Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
     with judging():
         holdout, trusted = split.holdout.rows, split.trusted.rows
-    features, truth = matrix(holdout, use.types), use.task.truth(holdout)
-    asked, truth = use.task.asked(features, truth, use.search.seed)
-    answers = _answers(use, holdout, features, asked, truth, own, before)
-    for name, said in use.task.naive(use.task.truth(pd.concat([split.train, split.validation])), truth).items():
-        answers[f"baseline {name}"] = packed(said)
+    questions = Questions.of(use.task, use.types, holdout, use.search.seed)
+    asked, truth = questions.asked, questions.truth
+    answers = on_holdout(use, questions, use.task.truth(pd.concat([split.train, split.validation])), own, before)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
-    places = use.task.told(features, np.arange(len(holdout)))
     rows = path.with_name(f"{candidate.run}-rows.parquet")
-    matrix(holdout, use.beside).iloc[places].reset_index(drop=True).to_parquet(rows)
+    looked_at(use, questions).to_parquet(rows)
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
     rehearsal, heard = _rehearsed(
@@ -84,7 +83,7 @@ def _scored(
     answers.assign(**heard).to_parquet(path)
     scores = summarise(  # planted rows come last, and users' questions are fewer than rows
         use,
-        asked.head(len(features)),
+        asked.head(len(questions.features)),
         answers,
         importance,
         candidate.operates,
@@ -95,9 +94,7 @@ def _scored(
         update={
             "rows": str(rows),
             "rehearsal": rehearsal,
-            "behaved": tried(
-                use.behaviour(settings), use.task, lambda some: own.answers(use, some), asked.head(len(features)), _raw(use), use.search.seed
-            ),
+            "behaved": behaved(use, settings, own, questions),
         }
         | (_against(use, settings, own, before, path.with_name(f"{candidate.run}-served.parquet")) if before else {})
     )  # fmt: skip
@@ -124,22 +121,39 @@ def _scored(
     return scores
 
 
+def bars(use: Project) -> Serving:
+    """What the serving process may take."""
+    return next((gate for gate in use.gates if isinstance(gate, Serving)), Serving())
+
+
 def _rehearsed(
     use: Project, stage: Rehearsal | None, asked: pd.DataFrame, operates: dict[str, float]
 ) -> tuple[Rehearsed | None, dict[str, Any]]:
     """How the serving process bore itself, and what it said of every judged row, by the column of the file of answers."""
     if stage is None:
         return None, {}
-    bars = next((gate for gate in use.gates if isinstance(gate, Serving)), Serving())
-    said = stage.ask(use.task, asked, bars.seconds)
+    said = stage.ask(use.task, asked, bars(use).seconds)
     if said.answers is None:
         return said.served, {}
     has_labels = use.task.decided(said.answers, operates) is not None
     return said.served, {"heard": packed(said.answers), **({"decided": said.decided} if has_labels else {})}
 
 
+class Answering(Protocol):
+    """Whoever is asked."""
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What a server must know about it."""
+        ...
+
+    def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
+        """What it says of rows of features."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Bundle:
+class Bundle:
     """A model with what its manifest says of it."""
 
     manifest: dict[str, Any]
@@ -161,6 +175,11 @@ class _Bundle:
         """Family, columns and window, without the parameters that every search chooses anew."""
         recipe = self.manifest["recipe"]
         return {"family": recipe["family"]["kind"], "features": recipe["features"], "window": recipe["window"]}
+
+    @property
+    def operates(self) -> dict[str, float]:
+        """How its answers become decisions."""
+        return {name: self.manifest[name] for name in OPERATES if self.manifest.get(name) is not None}
 
     def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
         """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""
@@ -186,15 +205,28 @@ def _raw(use: Project) -> dict[str, str]:
     return {name: use.contract.columns[name].type for name in use.contract.features}
 
 
-def _against(use: Project, settings: Settings, own: _Bundle, champion: _Bundle, path: Path) -> dict[str, Any]:
+def looked_at(use: Project, questions: Questions) -> pd.DataFrame:
+    """The row that each answer is about, with the columns that are no feature and without the target."""
+    places = use.task.told(questions.features, np.arange(len(questions.rows)))
+    return matrix(questions.rows, use.beside).iloc[places].reset_index(drop=True)
+
+
+def behaved(use: Project, settings: Settings, own: Answering, questions: Questions) -> tuple[Behaved, ...]:
+    """How a model does in the tests of hooks.py."""
+    rows = questions.asked.head(len(questions.features))  # planted rows come last
+    return tried(
+        use.behaviour(settings), use.task, lambda some: own.answers(use, some), rows, _raw(use), use.search.seed
+    )
+
+
+def _against(use: Project, settings: Settings, own: Bundle, champion: Bundle, path: Path) -> dict[str, Any]:
     """What the gates must know of the champion beside its answers, and both models on the newest rows that were served."""
-    operated = {name: champion.manifest[name] for name in OPERATES if champion.manifest.get(name) is not None}
     is_refresh = own.made_of == champion.made_of
     rows = served(use, Predictions(settings.home).newest(use.project, SERVED), {*own.reading, *champion.reading})
     if rows is not None:
         said = {"challenger": packed(own.answers(use, rows)), "champion": packed(champion.answers(use, rows))}
         rows.add_prefix(COLUMN).assign(**said).to_parquet(path)
-    return {"operated": operated, "is_refresh": is_refresh, "served": str(path) if rows is not None else None}
+    return {"operated": champion.operates, "is_refresh": is_refresh, "served": str(path) if rows is not None else None}
 
 
 def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.DataFrame | None:
@@ -212,21 +244,47 @@ def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.
     return matrix(sent.assign(**moments), types)
 
 
-def _answers(
-    use: Project,
-    rows: pd.DataFrame,
-    features: pd.DataFrame,
-    asked: pd.DataFrame,
-    truth: np.ndarray,
-    challenger: _Bundle,
-    champion: _Bundle | None,
+def on_holdout(
+    use: Project, questions: Questions, before: np.ndarray, own: Answering, champion: Answering | None
 ) -> pd.DataFrame:
+    """Everybody's answers on the holdout, those of the naive baselines too.
+
+    Args:
+        use: the project.
+        questions: those of the holdout.
+        before: what came true of the rows that were learned from, from which the baselines know.
+        own: the challenger.
+        champion: the champion, if there is one.
+    """
+    naive = use.task.naive(before, questions.truth)
+    answers = _answers(use, questions, own, champion)
+    return answers.assign(**{f"baseline {name}": packed(said) for name, said in naive.items()})
+
+
+def on_reference(
+    use: Project, questions: Questions, known: np.ndarray, own: Answering, champion: Answering | None
+) -> pd.DataFrame:
+    """Challenger's and champion's answers on the trusted set; rows that were set apart already then are new to the champion, too.
+
+    Args:
+        use: the project.
+        questions: those of the trusted rows.
+        known: (n,) bool, True where the champion surely has not learned from the row.
+        own: the challenger.
+        champion: the champion, if there is one.
+    """
+    answers, apart_then = _answers(use, questions, own, champion), use.task.told(questions.features, known)
+    return answers.assign(unseen=answers["unseen"] | apart_then if champion else True)
+
+
+def _answers(use: Project, questions: Questions, own: Answering, champion: Answering | None) -> pd.DataFrame:
     """One row an answer: the row's id, the truth, what challenger and champion said, and whether the champion had not seen it."""
-    answers = pd.DataFrame({ROW: use.task.told(features, rows[ROW].to_numpy()), "truth": packed(truth)})
-    answers["challenger"], answers["unseen"] = packed(challenger.answers(use, asked)), True
+    told, rows = partial(use.task.told, questions.features), questions.rows
+    answers = pd.DataFrame({ROW: told(rows[ROW].to_numpy()), "truth": packed(questions.truth)})
+    answers["challenger"], answers["unseen"] = packed(own.answers(use, questions.asked)), True
     if champion:
-        answers["champion"] = packed(champion.answers(use, asked))
-        answers["unseen"] = use.task.told(features, _unseen(use, rows, champion.manifest))
+        answers["champion"] = packed(champion.answers(use, questions.asked))
+        answers["unseen"] = told(_unseen(use, rows, champion.manifest))
     return answers
 
 
@@ -236,7 +294,7 @@ def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np
     return split.unseen(holdout, manifest["seen_until"])
 
 
-def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: _Bundle | None) -> np.ndarray:
+def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: Bundle | None) -> np.ndarray:
     """Which trusted rows were set apart when the champion was trained already, so that it did not learn from them: (n,) bool."""
     then = champion.manifest.get("trusted") if champion else None
     if then is None:
@@ -250,7 +308,7 @@ def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, 
 
 
 def on_trusted(
-    use: Project, rows: pd.DataFrame, known: np.ndarray, own: _Bundle, champion: _Bundle | None, path: Path
+    use: Project, rows: pd.DataFrame, known: np.ndarray, own: Bundle, champion: Bundle | None, path: Path
 ) -> OnTrusted:
     """Challenger and champion on the trusted reference set; every answer is kept in the file.
 
@@ -262,13 +320,10 @@ def on_trusted(
         champion: the champion, if there is one.
         path: the file.
     """
-    features = matrix(rows, use.types)
-    asked, truth = use.task.asked(features, use.task.truth(rows), use.search.seed)
-    answers = _answers(use, rows, features, asked, truth, own, champion)
-    apart_then = use.task.told(features, known)
-    unseen = (answers["unseen"].to_numpy() | apart_then) if champion else np.ones(len(truth), bool)
-    answers = answers.assign(unseen=unseen)
+    questions = Questions.of(use.task, use.types, rows, use.search.seed)
+    answers = on_reference(use, questions, known, own, champion)
     answers.to_parquet(path)
+    truth, unseen = questions.truth, answers["unseen"].to_numpy()
     y, before = truth[unseen], unpacked(answers["champion"])[unseen] if champion and unseen.any() else None
     sure = {"resamples": 500, "seed": use.search.seed}
     return OnTrusted(

@@ -1,6 +1,7 @@
 """Gate: every configured question put to the challenger; the verdicts go on record."""
 
 import datetime as dt
+from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 from pathlib import Path
@@ -138,14 +139,31 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = (), befo
         past: the metric of earlier challengers.
         before: how many challengers were held against this champion.
     """
-    whole = _evidence(use, scores, pd.read_parquet(Path(scores.answers)))
-    rows = pd.read_parquet(Path(scores.rows)) if scores.rows else None
+    answers, rows = pd.read_parquet(Path(scores.answers)), pd.read_parquet(Path(scores.rows)) if scores.rows else None
+    reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
+    return replace(
+        weighed(use, answers, reference, rows, scores.operates), history=past, looks=before, operated=scores.operated,
+        behaved=scores.behaved, is_refresh=scores.is_refresh, rehearsal=scores.rehearsal,
+        served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
+    )  # fmt: skip
+
+
+def weighed(
+    use: Project, answers: pd.DataFrame, reference: pd.DataFrame | None, rows: pd.DataFrame | None, operates: Mapping[str, float]
+) -> Evidence:  # fmt: skip
+    """What the gates look at of answers alone.
+
+    Args:
+        use: the project.
+        answers: on the holdout.
+        reference: on the trusted set, where there is one.
+        rows: the row that each answer is about.
+        operates: how the challenger's answers become decisions.
+    """
     times = rows[use.contract.time].to_numpy("datetime64[us]") if rows is not None and use.task.has_moments else None
     return replace(
-        whole, history=past, looks=before, floor=use.floor, slices=use.slices, features=rows, types=use.beside, times=times,
-        behaved=scores.behaved, is_refresh=scores.is_refresh,
-        trusted=_evidence(use, scores, pd.read_parquet(Path(scores.trusted.answers))) if scores.trusted else None,
-        served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
+        _evidence(use, answers, operates), floor=use.floor, slices=use.slices, features=rows, types=use.beside, times=times,
+        trusted=None if reference is None else _evidence(use, reference, operates),
     )  # fmt: skip
 
 
@@ -154,13 +172,13 @@ def _served(found: pd.DataFrame) -> Served:
     return Served(pd.DataFrame(rows), unpacked(found["challenger"]), unpacked(found["champion"]))
 
 
-def _evidence(use: Project, scores: Scores, answers: pd.DataFrame) -> Evidence:
+def _evidence(use: Project, answers: pd.DataFrame, operates: Mapping[str, float]) -> Evidence:
     naive = [name for name in answers if name.startswith("baseline ")]
     return Evidence(
         y=unpacked(answers["truth"]), challenger=unpacked(answers["challenger"]), metric=use.goal, seed=use.search.seed,
         baselines={name.removeprefix("baseline "): unpacked(answers[name]) for name in naive},
         champion=unpacked(answers["champion"]) if "champion" in answers else None,
-        unseen_by_champion=answers["unseen"].to_numpy(), kind=use.task, operates=scores.operates, operated=scores.operated,
-        rehearsal=scores.rehearsal, heard=unpacked(answers["heard"]) if "heard" in answers else None,
+        unseen_by_champion=answers["unseen"].to_numpy(), kind=use.task, operates=operates,
+        heard=unpacked(answers["heard"]) if "heard" in answers else None,
         decided=answers["decided"].to_numpy(dtype=object) if "decided" in answers else None,
     )  # fmt: skip

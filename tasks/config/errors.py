@@ -8,6 +8,10 @@ class KeepfitError(Exception):
     """Somebody must fix something; the message says what, to a reader who has not seen the code."""
 
 
+class MisuseError(KeepfitError):
+    """The words of a command are not what it takes."""
+
+
 class ProjectError(KeepfitError):
     """A project folder does not load."""
 

@@ -31,6 +31,7 @@ from tasks.ml.leaks import Leaks
 from tasks.ml.metrics import METRICS, Cost, Metric, Name, metrics_of
 from tasks.ml.policy import OnBatch, Policy
 from tasks.ml.profile import Expectations
+from tasks.ml.proof import Proving
 from tasks.ml.reading import Reading
 from tasks.ml.search import Search
 from tasks.ml.slices import Slices
@@ -39,7 +40,7 @@ from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
-UNDECIDING = {"retrain", "about", "sources"}  # keys that decide nothing about a model
+UNDECIDING = {"retrain", "prove", "about", "sources"}  # keys that decide nothing about a model
 NAME = r"^[a-z][a-z0-9_-]{0,39}$"
 
 
@@ -89,6 +90,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     )
     slices: Slices = Slices()
     gates: tuple[Gate, ...] = Field(default=ALL, min_length=1)
+    prove: Proving = Proving()
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
     sources: Sources = ()

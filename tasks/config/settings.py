@@ -1,6 +1,7 @@
 """Where things are: `KEEPFIT_*` environment variables, with defaults that work on one machine."""
 
 import getpass
+import hashlib
 import json
 import socket
 from pathlib import Path
@@ -110,6 +111,11 @@ class Settings(BaseSettings):
         return (
             sorted(path.parent.name for path in self.projects.glob("*/project.yaml")) if self.projects.is_dir() else []
         )
+
+    def declared(self, project: str) -> str:
+        """SHA-256 of the files that say what a project is: another one after any change of them."""
+        files = (self.projects / project / name for name in ("project.yaml", "hooks.py"))
+        return hashlib.sha256(b"\0".join(file.read_bytes() if file.is_file() else b"" for file in files)).hexdigest()
 
     # -- URLs ---------------------------------------------------------------------------------------------------------
     def journal(self) -> str:

@@ -28,6 +28,7 @@ NEARLY_ALL, MOST = 0.95, 0.5
 EPOCHS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds in each unit
 DATES = ("ISO8601", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%Y%m%d")
 RECENT = 0.1  # share of the newest rows, whose gaps are held against those of the older ones
+PARTS = 4  # of the learned rows, in order of time, whose copies elsewhere tell how many are usual
 GAPS = 0.2  # by how much more of the newest rows may lack a value before it is told
 Z = 1.645  # 90 % intervals, as everywhere
 
@@ -137,10 +138,11 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
     def _doubled(
         self, learned: pd.DataFrame, holdout: pd.DataFrame, contract: Contract, rng: np.random.Generator
     ) -> Leak | None:
-        """Whether more of the holdout stands in train, under other keys, than train's newest rows stand in its older ones.
+        """Whether more of the holdout stands in train, under other keys, than parts of train stand in the rest of it.
 
         Both are looked up in as many rows, the holdout in some of train by chance, for the more rows, the more of them are
-        alike by themselves; what is above that counts for all of train.
+        alike by themselves; what is above that counts for all of train. Of the parts the one counts that is found least: in
+        the others the same copies may stand.
         """
         names, at = list(contract.features), contract.time
         size = min(len(holdout), len(learned) // 2)
@@ -149,7 +151,8 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         before = fingerprints(learned.sort_values(at, kind="stable"), names, contract.columns)
         judged = fingerprints(holdout, names, contract.columns)
         some, times = rng.choice(before, len(before) - size, replace=False), len(before) / (len(before) - size)
-        usual = _share_within(before[-size:], before[:-size])
+        starts = {round(part * (len(before) - size) / (PARTS - 1)) for part in range(PARTS)}
+        usual = min(_share_within(before[at : at + size], np.delete(before, slice(at, at + size))) for at in starts)
         share = min(1.0, usual + times * (_share_within(judged, some) - usual))
         sure = times * Z * np.sqrt(share * (1 - share) / len(judged) + usual * (1 - usual) / size)
         if share - usual <= self.duplicates:
@@ -370,6 +373,8 @@ def _readings(values: pd.Series, kind: str) -> Iterator[np.ndarray]:
         if known.any() and ((numbers[known] >= 19_000_101) & (numbers[known] <= 22_001_231)).all():
             days = pd.Series(numbers).astype("Int64").astype("string")
             yield _microseconds(pd.to_datetime(days, utc=True, errors="coerce", format="%Y%m%d"))
+    elif kind == "datetime":
+        yield _microseconds(values)
 
 
 def _near(read: np.ndarray, own: np.ndarray) -> bool:

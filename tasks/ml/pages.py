@@ -12,6 +12,8 @@ from tasks.ml.gates import Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
+    from tasks.ml.proof import Proof
+
 ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 MARKS = re.compile(r"([\\`*|\[\]~$])|(?<!\w)_|_(?!\w)")
 BLOCK = re.compile(r"^(\d*)([#+=.)-])")  # what opens a heading, a list or a rule at the beginning of a line
@@ -139,6 +141,34 @@ def decision(
     parts += [embedded(picture, f"Report of {project}")] if picture is not None else []
     parts += [" · ".join(f"[{escaped(text)}]({url})" for text, url in (links or {}).items())]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def proof(found: "Proof") -> str:
+    """What came of a proof: headline, the good model, a row for each bad one."""
+    headline = f"## {'Proven' if found.ok else 'Not proven'}: {escaped(found.project)}"
+    rows = [
+        f"| {'yes' if put.ok else '**NO**'} | {escaped(put.name)} | {escaped(put.expected)} | {escaped(', '.join(put.killed_by) or NONE)} | {escaped(put.reason)} |"
+        for put in found.challengers
+    ]
+    table = [
+        "| as it must be | bad challenger | to be stopped by | stopped by | because |",
+        "|---|---|---|---|---|",
+        *rows,
+    ]
+    return (
+        "\n\n".join(
+            filter(
+                None,
+                [
+                    headline,
+                    sentence(found.reason),
+                    found.good and f"The good model: {escaped(found.good)}.",
+                    "\n".join(table) if rows else "",
+                ],
+            )
+        )
+        + "\n"
+    )
 
 
 def contract_table(contract: Contract, observed: "pd.DataFrame | None" = None) -> list[dict[str, Any]]:

@@ -155,6 +155,19 @@ PROPOSALS = sa.Table(
 )
 
 
+PROOFS = sa.Table(
+    "proofs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("digest", sa.Text, nullable=False, comment="of the configuration that was proven"),
+    sa.Column("files", sa.Text, nullable=False, comment="SHA-256 of the files that said it"),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON: each bad challenger and what stopped it"),
+)
+
+
 @dataclass(frozen=True)
 class Release:
     """One row of the journal: from `at` on, `version` of `project` answers."""
@@ -474,6 +487,27 @@ class Journal:
             raise ConflictError(
                 f"{project}: somebody else fetches from '{source}' at the same time. Theirs goes on; look again later."
             )
+
+    # -- proofs -------------------------------------------------------------------------------------------------------
+    def record_proof(
+        self, *, project: str, digest: str, files: str, ok: bool, at: dt.datetime, detail: dict[str, Any]
+    ) -> None:
+        """Records what a proof of a configuration came to."""
+        values = {"project": project, "digest": digest, "files": files, "ok": ok, "at": at.isoformat()}
+        with self._write() as connection:
+            connection.execute(PROOFS.insert().values(**values, detail=json.dumps(detail)))
+
+    def proof(self, project: str) -> dict[str, Any] | None:
+        """The newest proof of a project, or None; `detail` as an object."""
+        newest = sa.select(PROOFS).where(PROOFS.c.project == project).order_by(PROOFS.c.id.desc()).limit(1)
+        with self.engine.connect() as connection:
+            row = connection.execute(newest).mappings().first()
+        return {**row, "detail": json.loads(row["detail"])} if row else None
+
+    def is_proven(self, project: str, digest: str) -> bool:
+        """Whether the newest proof of a project is of this configuration, and holds."""
+        proof = self.proof(project)
+        return proof is not None and proof["digest"] == digest and proof["ok"]
 
     # -- trainings ----------------------------------------------------------------------------------------------------
     def start_training(

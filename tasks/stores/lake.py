@@ -378,12 +378,17 @@ def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
     behind the landed ones, as the project's folder makes them now.
     """
+    rows, trusted, waiting = teachable(use, snapshot, root)
+    return SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target, waiting=waiting)
+
+
+def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
+    """The verified rows of a snapshot with a label, without what was set apart; what was; and how many wait for their label."""
     lake = Lake(use.project, root, use.contract)
     trusted = lake.apart(snapshot.trusted)
     rows, waiting = _learnable(use, lake.read(snapshot), trusted)
-    made = use.split.apply(use.completed(rows))
     pa.default_memory_pool().release_unused()
-    return SealedParts.of(made, use.completed(trusted), use.task, use.contract.target, waiting)
+    return use.completed(rows), use.completed(trusted), waiting
 
 
 def _learnable(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame) -> tuple[pd.DataFrame, int]:

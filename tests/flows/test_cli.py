@@ -118,6 +118,7 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
         },
         "last_train": None,
         "proposals": [],
+        "proof": None,
         "waiting": 0,
     }
     assert said["projects"] == [{"project": name, **nothing} for name in SHIPPED]

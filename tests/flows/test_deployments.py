@@ -13,10 +13,11 @@ from flows.deployments import POOL, declared, deploy
 from tasks.config.errors import ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
+from tasks.ml.proof import Proving
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
-FLOWS = ["land", "train", "release", "approve"]
+FLOWS = ["land", "train", "release", "approve", "prove"]
 
 
 def named(project: str, **changes: Any) -> Project:
@@ -37,7 +38,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_project_is_four_deployments(project):
-    """Landing, training, releasing and approving, each called like its project and tagged with it, one run at a time."""
+    """Landing, training, releasing, approving and proving, each called like its project and tagged with it, one run at a time."""
     found = declared(named(project))
     assert [deployment.full_name for deployment in found] == [f"{flow}/{project}" for flow in FLOWS]
     for deployment, flow in zip(found, FLOWS, strict=True):
@@ -54,9 +55,9 @@ def test_a_project_is_four_deployments(project):
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_declared_schedule_keeps_its_time_zone(project):
     """The cron line holds on the project's own wall clock; only training has one, and its run says why it started."""
-    land, train, *others = declared(named(project))
+    land, train, release, approve, _ = declared(named(project))
     cron, zone = PROJECTS[project]
-    assert not any(each.schedules for each in (land, *others))
+    assert not any(each.schedules for each in (land, release, approve))
     assert train.schedules is not None
     assert [entry.schedule for entry in train.schedules] == [CronSchedule(cron=cron, timezone=zone)]
     assert train.schedules[0].parameters == {"reason": f"schedule {cron} {zone}"}
@@ -125,3 +126,23 @@ def test_a_broken_folder_stops_everything_before_it_begins(tmp_path: Path, appli
     with pytest.raises(ProjectError, match=r"zebra/project\.yaml.*contract is missing"):
         deploy(Settings(home=tmp_path, projects=folder))
     assert applied == []
+
+
+def test_a_proof_comes_every_night_unless_it_is_turned_off():
+    """The gates are proven by schedule, on the wall clock that the project names; with null only before a release and after a change."""
+    weekly = {"schedule": {"cron": "0 5 * * 0", "timezone": "Europe/Berlin"}}
+    assert proving(Proving()) == [CronSchedule(cron="30 1 * * *", timezone="UTC")]
+    assert proving(Proving.model_validate(weekly)) == [CronSchedule(cron="0 5 * * 0", timezone="Europe/Berlin")]
+    assert proving(Proving(schedule=None)) == []
+
+
+def proving(at: Proving) -> list[Any]:
+    """The schedules of `prove/thyroid`."""
+    return [entry.schedule for entry in declared(named("thyroid", prove=at))[3].schedules or ()]
+
+
+def test_when_to_prove_decides_nothing_about_a_model():
+    """Another schedule or another number of rows is the same configuration: no new proof, no new training."""
+    other = Proving(schedule=None, rows=1000)
+    kept = Project.model_validate(named("thyroid").model_dump() | {"prove": other.model_dump()})
+    assert kept.digest == Project.model_validate(named("thyroid").model_dump()).digest

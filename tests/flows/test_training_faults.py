@@ -22,6 +22,7 @@ from tasks.stores import studies
 from tasks.stores.journal import Journal, Release
 from tasks.trigger import alone
 from tests.conftest import Stack
+from tests.samples import mark_proven
 
 pytestmark = pytest.mark.stack
 YAML = """
@@ -168,6 +169,7 @@ def begun(place: tuple[Settings, subprocess.Popen[str]]) -> Callable[..., Traine
         rows.to_csv(settings.home.parent / f"{name}.csv", index=False)
         landed = Landings(Project.named(name, settings), settings).land(settings.home.parent / f"{name}.csv")
         assert landed.landed == count, landed
+        mark_proven(settings, name)
         return Trained(name, settings, driver)
 
     return make

@@ -241,13 +241,14 @@ READINGS = {
     "milliseconds": ("int", lambda at: at.astype("datetime64[ms, UTC]").astype("int64")),
     "microseconds": ("int", lambda at: at.astype("datetime64[us, UTC]").astype("int64")),
     "nanoseconds": ("int", lambda at: at.astype("datetime64[ns, UTC]").astype("int64")),
+    "instants": ("datetime", lambda at: at),
     "ISO text": ("text", lambda at: at.dt.strftime("%Y-%m-%dT%H:%M:%SZ").astype("string")),
 }
 
 
 @pytest.mark.parametrize("unit", READINGS)
 def test_i_18_an_instant_after_the_row_is_named(unit):
-    """Numbers since 1970 in four units and texts: later than the row's time in most rows blocks, earlier does not."""
+    """Numbers since 1970 in four units, instants and texts: later than the row's time in most rows blocks, earlier does not."""
     kind, write = READINGS[unit]
     (leak,) = found(frame(paid=write(LATER)), contract(paid=kind))
     assert (leak.kind, leak.column, leak.blocks) == ("stamped later", "paid", True)
@@ -331,6 +332,17 @@ def test_copies_of_train_in_the_holdout_are_counted():
     assert leak.number == pytest.approx(0.6, abs=0.05)  # found in some of train, and counted for all of it
     assert f"{leak.number:.1%} of 500 holdout rows stand in train too" in leak.reason
     assert found(rows, contract(x="float", z="float"), Leaks(duplicates=0.7), later) == []
+
+
+def test_copies_that_reach_into_the_newest_part_of_train_hide_nothing():
+    """The newest half of train is made of the same twenty rows as the holdout: that they repeat there, too, does not make it usual."""
+    x, z = noise(1), noise(2)
+    few = np.random.default_rng(3).integers(0, 20, N // 2 + 500)
+    rows = frame(x=np.r_[x[: N - N // 2], x[few[: N // 2]]], z=np.r_[z[: N - N // 2], z[few[: N // 2]]])
+    later = holdout(rows.iloc[:500], x=x[few[N // 2 :]], z=z[few[N // 2 :]])
+    (leak,) = [leak for leak in found(rows, contract(x="float", z="float"), holdout=later) if leak.kind == "duplicates"]
+    assert leak.blocks
+    assert leak.number > 0.9
 
 
 def test_rows_that_repeat_by_nature_are_no_leak():
