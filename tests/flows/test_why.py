@@ -105,7 +105,7 @@ def test_the_command_prints_one_object_or_the_table(settings, journal, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["verdicts"][0]["power"] == 0.003
     assert said["state"] == "refused"
-    environment = os.environ | {"COLUMNS": "110"}
+    environment = os.environ | {"COLUMNS": "160"}
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "why", "thyroid"], capture_output=True, text=True, env=environment, timeout=120, check=False
     )  # fmt: skip
