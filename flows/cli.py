@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Group, Parameter
 from rich.console import Console, RenderableType
+from rich.console import Group as Stacked
 from rich.table import Table
+from rich.text import Text
 
 from flows import stack
 from tasks.config.errors import BatchError, KeepfitError, MisuseError, suggestion
@@ -568,17 +570,18 @@ def why(project: str, version: int | None = None, *, as_json: Json = False) -> i
     return DONE  # the question was answered, whatever was decided
 
 
-def _why(found: dict[str, Any]) -> Table:
-    """The verdicts, under what was decided."""
+def _why(found: dict[str, Any]) -> RenderableType:
+    """What was decided, the numbers of every gate, and under them the reasons."""
     from tasks.ml.gates import Verdict
     from tasks.ml.pages import VERDICT, verdict_cells
 
     name = f"version {found['version']}" if found.get("version") is not None else found["decision"]
-    title = f"{found['project']} {name}, {found['at'][:19]}: {found['state']}"
-    table = Table(*VERDICT, title=title, caption=found["reason"], box=None)
-    for verdict in found["verdicts"]:
-        table.add_row(*verdict_cells(Verdict.model_validate(verdict)))
-    return table
+    rows = [verdict_cells(Verdict.model_validate(verdict)) for verdict in found["verdicts"]]
+    table = Table(*VERDICT[:-1], title=f"{found['project']} {name}, {found['at'][:19]}: {found['state']}", box=None)
+    for cells in rows:
+        table.add_row(*cells[:-1])
+    reasons = (Text(f"{cells[0]}: {cells[-1]}", style="" if cells[1] == "yes" else "bold") for cells in rows)
+    return Stacked(table, Text(found["reason"]), "", *reasons)
 
 
 @app.command(group=MODELS)

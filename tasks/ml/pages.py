@@ -88,7 +88,7 @@ def verdict_cells(verdict: Verdict) -> tuple[str, ...]:
     if verdict.low is not None and verdict.high is not None:
         sure = "" if verdict.alpha == STATED else f" (α {verdict.alpha:.2g})"
         interval = f"{number(verdict.low)} … {number(verdict.high)}{sure}"
-    bar = NONE if verdict.bar is None else f"{'>' if verdict.wanted == 'above' else '<'} {number(verdict.bar)}"
+    bar = NONE if verdict.bar is None else f"{'>' if verdict.wanted == 'above' else '≤'} {number(verdict.bar)}"
     numbers = (number(value) for value in (verdict.before, verdict.after, verdict.value))
     answer = "yes" if verdict.passed else "a person decides" if verdict.hold else "no"
     return verdict.gate, answer, *numbers, interval, bar, number(verdict.power), verdict.reason

@@ -516,9 +516,9 @@ def _verdict_numbers(verdict: Verdict) -> str:
     )
     interval = f" [{verdict.low:.3g}, {verdict.high:.3g}]" if _known(verdict.low) and _known(verdict.high) else ""
     sees = f"; would see {verdict.power:.2g}" if _known(verdict.power) else ""
-    side = ">" if verdict.wanted == "above" else "<"
+    side = ">" if verdict.wanted == "above" else "≤"
     bar = f", bar {side} {verdict.bar:.3g}" if _known(verdict.bar) else ""
-    return _line(f"{compared}{verdict.value:.4g}{interval}{bar}{sees}", 72)
+    return _line(f"{compared}{verdict.value:.3g}{interval}{bar}{sees}", 78)
 
 
 def _verdicts_finding(given: Sequence[Verdict]) -> str:

@@ -214,7 +214,7 @@ def test_decision_says_what_happened_and_why():
         "0.0130",
         "gain +0.0200",
     ]
-    assert rows[3][:7] == ["calibration", "**no**", "–", "–", "0.0800", "–", "&lt; 0.0500"]
+    assert rows[3][:7] == ["calibration", "**no**", "–", "–", "0.0800", "–", "≤ 0.0500"]
 
 
 def test_decision_without_verdicts_is_a_page():
