@@ -539,7 +539,6 @@ class Sunken(Challenger):
     """Is hardly better than a guess."""
 
     name, gate, why = "below its floor", "floors", "nineteen twentieths of what it says belongs to other rows"
-    kinds = NUMBERED
 
     def fits(self, scene: Scene) -> bool:
         """The project has a floor."""
@@ -593,6 +592,18 @@ class Flipping(Challenger):
         there = scene.segment(questions.asked)
         opposite = Inverted().says(scene, answers, questions)
         return np.where(there if answers.ndim == 1 else there[:, None], opposite, answers)
+
+
+class Restless(Challenger):
+    """Decides otherwise nearly everywhere."""
+
+    name, gate, why = "changes every list", "churn", "everybody gets what the champion names to somebody else"
+    kinds, defends = ("recommendation",), True
+
+    def says(self, scene: Scene, answers: np.ndarray, questions: Questions) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """Everybody's list moved on, as far as lists differ, to whom it shares least with."""
+        shared = [float((answers == np.roll(answers, by, axis=0)).mean()) for by in range(1, min(len(answers), 20))]
+        return np.roll(answers, 1 + int(np.argmin(shared)), axis=0)
 
 
 class Biased(Challenger):
@@ -707,7 +718,7 @@ DOUBT = 0.02  # how much of the good model's answer an all-knowing one keeps
 LIBRARY: tuple[Challenger, ...] = (
     Constant(), Shuffled(), Coin(), Leaked(), Future(), StaleScaler(), DroppedColumn(), Inverted(), NotANumber(), WrongType(), Overshooting(),
     Miscalibrated(), Memorised(), Tie(), Worse(), InvertedBatch(), ForcedSegment(), MirroredBatch(), Duplicated(), Smuggled(), AllKnowing(), Sunken(), Unfair(),
-    Biased(), Unstable(), Flipping(), Fickle(), Slow(), Oversized(), Confused(), Unfounded(), Unplanned(),
+    Biased(), Unstable(), Flipping(), Restless(), Fickle(), Slow(), Oversized(), Confused(), Unfounded(), Unplanned(),
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,6 +40,10 @@ N = 2000
 FAMILY = {
     "binary": "logistic", "multiclass": "logistic", "regression": "ridge", "anomaly": "gaussian_mixture", "recommendation": "favourites",
 }  # fmt: skip
+UNSEEN = {  # gates that find nothing to look at here: no hooks.py, and users' lists have no groups and no moments
+    "anomaly": {"behaviour", LEAKS}, "recommendation": {"behaviour", "slices", "fairness", "stability", LEAKS},
+}  # fmt: skip
+FLOOR = {"binary": 0.8, "multiclass": 0.6, "regression": 1.0, "anomaly": 0.7, "recommendation": 0.5}
 GATED = [(kind, gate) for kind, each in KINDS.items() for gate in each.gates]
 
 
@@ -78,7 +83,8 @@ def project(kind: str, **more: Any) -> Project:
     }
     said = {
         "project": "small", "kind": kind, "contract": {"key": ["id"], "time": "at", "columns": columns},
-        "split": {"kind": "time", "column": "at"}, "search": {"families": [FAMILY[kind]]}, "slices": {"columns": ["c"]}, **more,
+        "split": {"kind": "time", "column": "at"}, "search": {"families": [FAMILY[kind]]}, "slices": {"columns": ["c"]}, "floor": FLOOR[kind],
+        "gates": [{"kind": gate} | ({"columns": ["c"]} if gate == "fairness" else {}) for gate in KINDS[kind].gates], **more,
     }  # fmt: skip
     if target:
         said["contract"] |= {"target": "y", "columns": columns | {"y": {"type": target}}}
@@ -91,7 +97,9 @@ def project(kind: str, **more: Any) -> Project:
 def bench(use: Project, frame: pd.DataFrame) -> Bench:
     """Where challengers of these rows are judged."""
     snapshot = Snapshot(project="small", version=1, rows=N, digest="0" * 64, since="", until="")
-    return Bench.of(Subject.parted(use, snapshot, frame, frame.iloc[:0], Recipe.usual(FAMILY[use.kind])), Settings())
+    there = Bench.of(Subject.parted(use, snapshot, frame, frame.iloc[:0], Recipe.usual(FAMILY[use.kind])), Settings())
+    made = there.facts["made"].model_copy(update={"altered": ""})  # these rows have landed nowhere
+    return replace(there, facts=there.facts | {"made": made})
 
 
 @functools.cache
@@ -130,7 +138,7 @@ def test_the_gates_of_every_kind_stop_what_they_must(kind):
     """Each bad challenger is stopped by the gate that was named in advance, and the good model passes."""
     found = proof(kind)
     assert found.ok, found.reason
-    assert {put.expected for put in found.challengers} >= set(KINDS[kind].gates)
+    assert {put.expected for put in found.challengers} == {*KINDS[kind].gates, LEAKS} - UNSEEN.get(kind, {"behaviour"})
 
 
 @pytest.mark.parametrize(("kind", "gate"), GATED)
@@ -138,9 +146,9 @@ def test_no_gate_can_be_left_out(kind, gate):
     """Without any one gate of a kind the proof fails, and says which bad model that gate was to stop."""
     found = proof(kind, without=gate)
     assert not found.ok
-    missed = [put for put in found.challengers if not put.ok]
-    assert {put.expected for put in missed} == {gate}
-    assert f"'{gate}' was to" in found.reason
+    missed = {put.expected for put in found.challengers if not put.ok}
+    assert missed == ({gate} - UNSEEN.get(kind, {"behaviour"}))
+    assert (f"'{gate}' was to" if missed else f"gate '{gate}' of the project's kind is not asked") in found.reason
 
 
 @pytest.mark.parametrize("gate", KINDS["binary"].gates)
