@@ -189,7 +189,8 @@ FURTHER = {
     "pointing": ({"at": "tasks.stores.registry:Registry.point"}, 4),
     "recorded": ({"at": "tasks.register:_end", "after": True}, 4),
     "shown": ({"at": "flows.train:release"}, 4),
-    "rehearsed": ({"at": "tasks.stores.journal:Journal.release"}, 4),
+    "served": ({"at": "tasks.stores.journal:Journal.release"}, 4),  # in the journal of the rehearsal, its process alive
+    "rehearsed": ({"at": "tasks.stores.journal:Journal.release", "nth": 2}, 4),
 }
 
 
@@ -232,7 +233,7 @@ def _in_mlflow(small: Trained) -> None:
 def test_o_01_a_training_that_was_killed_after_its_release_is_not_done_again(begun):
     """The version is champion already: the next training records that, brings the alias along, and refuses to do it again."""
     small = begun("live")
-    assert small.train({"at": "tasks.stores.journal:Journal.release", "after": True}) is None
+    assert small.train({"at": "tasks.stores.journal:Journal.release", "nth": 2, "after": True}) is None
     said = small.train()
     assert said is not None
     assert said["state"] == "refused"
