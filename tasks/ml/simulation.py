@@ -6,7 +6,7 @@ models of the same data are. The probabilities are the exact ones of such scores
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -18,7 +18,6 @@ from tasks.ml.metrics import METRICS
 
 Z = NormalDist()
 TOLD = 10  # times that progress is said
-SPENDS = "looks" in {field.name for field in fields(Evidence)}  # whether a gate can know how often it was asked
 
 
 class Retrains(BaseModel, frozen=True, extra="forbid"):
@@ -137,12 +136,11 @@ def over(drawn: Retrains, n: int, seed: int, say: Callable[[str], None], gate: C
         naive += any(_naively(evidence) for evidence in looks)
         if number * TOLD // n > (number - 1) * TOLD // n:
             say(f"{number} of {n}: {promoted} promoted; by a gate that asks for >= alone {naive}")
-    return Simulated(drawn, n, promoted, naive, getattr(gate, "alpha", 0.05))  # the lower bound of a 90 % interval
+    return Simulated(drawn, n, promoted, naive, gate.alpha)
 
 
 def _promotes(gate: Champion, evidence: Evidence, look: int) -> bool:
-    told: dict[str, Any] = {"looks": look} if SPENDS else {}
-    return gate.judge(replace(evidence, **told)).passed
+    return gate.judge(replace(evidence, looks=look)).passed
 
 
 def _naively(evidence: Evidence) -> bool:
