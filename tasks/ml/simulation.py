@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from tasks.ml.gates import Champion, Evidence
 from tasks.ml.metrics import METRICS
+from tasks.ml.uncertain import wilson
 
 Z = NormalDist()
 TOLD = 10  # times that progress is said
@@ -78,17 +79,6 @@ def apart(auc: float) -> float:
     return float(np.sqrt(2) * Z.inv_cdf(auc))
 
 
-def wilson(count: int, n: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927).
-
-    >>> tuple(round(bound, 4) for bound in wilson(20, 400))
-    (0.0326, 0.076)
-    """
-    z = Z.inv_cdf(0.975)
-    middle, spread = count + z * z / 2, z * np.sqrt(count * (n - count) / n + z * z / 4)
-    return float(max(0, (middle - spread) / (n + z * z))), float(min(1, (middle + spread) / (n + z * z)))
-
-
 @dataclass(frozen=True)
 class Simulated:
     """What the gate did.
@@ -107,8 +97,8 @@ class Simulated:
     @property
     def told(self) -> dict[str, Any]:
         """The numbers, each share with its 95 % interval."""
-        low, high = wilson(self.promoted, self.n)
-        naive = dict(zip(("low", "high"), wilson(self.naive, self.n), strict=True))
+        low, high = _interval(self.promoted, self.n)
+        naive = dict(zip(("low", "high"), _interval(self.naive, self.n), strict=True))
         share = self.promoted / self.n
         about = self.drawn.model_dump() | {"naive": {"promotions": self.naive, "rate": self.naive / self.n, **naive}}
         if self.drawn.gain:
@@ -117,6 +107,11 @@ class Simulated:
             "false_promotions": self.promoted, "n": self.n, "rate": share, "low": low, "high": high, "alpha": self.alpha, "ok": low <= self.alpha,
             **about,
         }  # fmt: skip
+
+
+def _interval(count: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    return wilson(count / n, n, 0.025)
 
 
 def over(drawn: Retrains, n: int, seed: int, say: Callable[[str], None], gate: Champion | None = None) -> Simulated:

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy.stats import binomtest
 from sklearn.metrics import log_loss, roc_auc_score
 
 from tasks.ml.gates import Champion
-from tasks.ml.simulation import Retrains, Simulated, over, wilson
+from tasks.ml.simulation import Retrains, Simulated, over
 
 
 def silent(_: str) -> None:
@@ -66,13 +65,6 @@ def test_looks_at_the_same_champion_count_together():
     once, often = (over(Retrains(rows=200, looks=looks, resamples=100), 20, 5, silent) for looks in (1, 8))
     assert often.naive > once.naive
     assert often.naive >= 19
-
-
-@pytest.mark.parametrize(("count", "n"), [(0, 10), (3, 50), (20, 400), (400, 400)])
-def test_the_interval_is_wilsons(count, n):
-    """Against scipy's score interval."""
-    wanted = binomtest(count, n).proportion_ci(method="wilson")
-    assert wilson(count, n) == pytest.approx((wanted.low, wanted.high), abs=1e-9)
 
 
 def test_a_gain_that_nobody_can_have_is_refused():
