@@ -166,8 +166,13 @@ class Subject:
     def parted(
         cls, use: Project, snapshot: Snapshot, rows: pd.DataFrame, trusted: pd.DataFrame, recipe: Recipe | None
     ) -> "Subject":
-        """The newest rows; where nothing was set apart yet, some of them are as the first training would."""
-        rows = use.split.at_most(rows, use.prove.rows)
+        """The newest rows, so that they are of one time; where nothing was set apart yet, some of them are as the first training would."""
+        newest, by_time = use.prove.rows, use.split.kind == "time"
+        rows = (
+            rows.sort_values(use.contract.time, kind="stable").tail(newest)
+            if by_time
+            else use.split.at_most(rows, newest)
+        )
         unit = use.split.unit(use.contract.key)
         if trusted.empty and len(rows):
             mine = use.trusted.chosen(units(rows, unit), use.search.seed)

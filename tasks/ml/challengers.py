@@ -113,7 +113,10 @@ class Scene:
         known, values = self.train[name], features[name]
         if name in self.numbers:
             return (values > known.astype("Float64").median()).to_numpy(dtype=bool, na_value=False)
-        return (values.astype("string") == str(known.mode().iloc[0])).to_numpy(dtype=bool, na_value=False)
+        usual = known.mode().iloc[0]
+        if {**self.contract.columns, **self.columns}[name].type == "bool":  # asked as a number
+            return (values.astype("Float64") == float(usual)).to_numpy(dtype=bool, na_value=False)
+        return (values.astype("string") == str(usual)).to_numpy(dtype=bool, na_value=False)
 
     def labelled(self, rows: pd.DataFrame, truth: np.ndarray) -> pd.DataFrame:
         """The same rows with another truth: its place among the classes, or a number."""
@@ -594,9 +597,9 @@ class Flipping(Challenger):
         return bool(scene.telling)
 
     def says(self, scene: Scene, answers: np.ndarray, questions: Questions) -> np.ndarray:
-        """The opposite within the region."""
-        there = scene.segment(questions.asked)
-        opposite = Inverted().says(scene, answers, questions)
+        """The opposite within the region: who was called gets the least answer, who was not the greatest."""
+        there, called = scene.segment(questions.asked), scene.kind.called(answers, scene.good.operates)
+        opposite = Inverted().says(scene, answers, questions) if called is None else np.where(called, answers.min(), answers.max())  # fmt: skip
         return np.where(there if answers.ndim == 1 else there[:, None], opposite, answers)
 
 

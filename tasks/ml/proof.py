@@ -20,7 +20,7 @@ class Proving(BaseModel, frozen=True, extra="forbid"):
     rows: int = Field(
         default=40_000,
         ge=500,
-        description="at most so many rows are learned from and judged by, spread over their whole history",
+        description="at most so many rows are learned from and judged by, the newest",
     )
 
 
