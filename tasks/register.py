@@ -118,7 +118,7 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
 
 @task(name="conclude", cache_policy=NO_CACHE)
 def conclude(training: Training, decision: Decision, released: dict[str, Any]) -> dict[str, Any]:
-    """Records that the version went live, or why it did not."""
+    """Records that the version went live, or why it did not: then it waits for a person."""
     settings = Settings()
     state = released["state"] if released["state"] == "released" else "registered"
     final = decision.model_copy(
@@ -127,11 +127,20 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
             "reason": decision.reason if state == "released" else f"not released: {released['reason']}",
         }
     )
-    Journal(settings.journal()).end_training(training.id, state=state, reason=final.reason, at=dt.datetime.now(dt.UTC))
+    journal, now = Journal(settings.journal()), dt.datetime.now(dt.UTC)
+    digests = _waiting(settings, journal, training) if state != "released" else None
+    journal.end_training(training.id, state=state, reason=final.reason, at=now, digests=digests)
     Registry(training.project, settings.mlflow(), settings.artifacts).log(
         training.run, tags={"keepfit.decision": state}
     )
     return final.model_dump(mode="json")
+
+
+def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[str, str]:
+    """What a person decides about, whose version passed and may not go live by itself."""
+    (detail,) = (row["detail"] for row in journal.trainings(training.project) if row["id"] == training.id)
+    champion, use = detail["champion"] or {}, Project.named(training.project, settings)
+    return proposals.digests(use, journal, detail["digest"], champion.get("version"), training.rows, detail["verdicts"])
 
 
 def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 -- Prefect calls it by these names

@@ -87,6 +87,7 @@ def test_a_stale_proof_is_made_good_before_the_release(stack: Stack, begun, monk
 @pytest.mark.stack
 def test_a_weakened_configuration_does_not_release_by_itself(stack: Stack, begun, monkeypatch):
     """With a gate taken out the challenger is registered with the name of the bad model that would get through; a person may release it."""
+    from flows.approve import approve
     from flows.release import release
     from flows.train import train
 
@@ -101,7 +102,11 @@ def test_a_weakened_configuration_does_not_release_by_itself(stack: Stack, begun
     )
     assert journal.champion("weakened") is None
     assert [row["state"] for row in journal.trainings("weakened")] == ["registered"]
-    assert release("weakened", 1, reason="looked at it", actor="a person")["state"] == "released"
+    assert (
+        release("weakened", 1, reason="by hand", actor="a person")["state"] == "refused"
+    )  # it waits for a person's decision
+    assert [each.version for each in journal.proposals("weakened", state="open")] == [1]
+    assert approve("weakened", 1, "approve", "Ada", "looked at it")["state"] == "released"
 
 
 def test_the_command_names_what_gets_through(begun, capsys: pytest.CaptureFixture[str]):
