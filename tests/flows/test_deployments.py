@@ -138,7 +138,8 @@ def test_a_proof_comes_every_night_unless_it_is_turned_off():
 
 def proving(at: Proving) -> list[Any]:
     """The schedules of `prove/thyroid`."""
-    return [entry.schedule for entry in declared(named("thyroid", prove=at))[3].schedules or ()]
+    (deployment,) = (each for each in declared(named("thyroid", prove=at)) if each.full_name == "prove/thyroid")
+    return [entry.schedule for entry in deployment.schedules or ()]
 
 
 def test_when_to_prove_decides_nothing_about_a_model():
