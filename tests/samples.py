@@ -75,3 +75,14 @@ def mark_proven(settings: Settings, project: str, *, ok: bool = True, digest: st
         project=project, digest=digest or Project.named(project, settings).digest, files=settings.declared(project), ok=ok,
         at=dt.datetime(2026, 1, 1, tzinfo=dt.UTC), detail={"reason": "a test says so"},
     )  # fmt: skip
+
+
+MEMORY = '''
+from pathlib import Path
+
+def memory(name):
+    """Bytes of this process, VmRSS: now, VmHWM: at most until now. In ru_maxrss stands what the process that started it had taken."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+'''  # code for the beginning of a process whose memory is measured

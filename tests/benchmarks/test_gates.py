@@ -1,6 +1,7 @@
 """How long all gates take on a large holdout: 100,000 rows, champion against challenger, 2,000 resamples asked for.
 
 `python -m pytest -q -s -m slow tests/benchmarks/test_gates.py` prints the CPU-seconds of every gate; one thread does all of it, so that they are what an idle machine takes.
+What the serving process says of the challenger is there already, as it is in a training.
 """
 
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.ml.gates import ALL, Evidence, Fairness, Gate, judge
+from tasks.ml.gates import ALL, Evidence, Fairness, Gate, Made, Rehearsed, judge
 from tasks.ml.kinds import Binary
 from tasks.ml.metrics import METRICS, Cost
 from tasks.ml.slices import Slices
@@ -35,6 +36,7 @@ def large(metric: str, rows: int = ROWS, seed: int = 0) -> Evidence:
         y=y, challenger=true, baselines=kind.naive(y[: rows // 10], y), metric=METRICS[metric], seed=1, resamples=2000, champion=champion,
         unseen_by_champion=np.ones(rows, dtype=bool), kind=kind, operates={"threshold": 0.2}, features=features,
         types={"a": "float", "b": "float", "town": "text", "shop": "text"}, times=np.arange(rows), floor=METRICS[metric].of(y, champion),
+        rehearsal=Rehearsed(p50=3, p95=5, requests=90), heard=true, decided=kind.decided(true, {"threshold": 0.2}), made=Made(snapshot="v1-0", lock="l", commit="c", code="d"),
         slices=Slices(columns=("a", "town", "shop")), trusted=large(metric, rows // 10, seed + 1) if rows == ROWS else None,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from flows import inbox
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landing, Landings
+from tests.samples import MEMORY
 from tests.tasks.test_ingest import small
 
 __all__ = ["small"]
@@ -39,25 +40,23 @@ contract:
     at: {type: datetime}
     y: {type: bool}
 """
-LAND = """
+LAND = (
+    MEMORY
+    + """
 import json, sys, time
-from pathlib import Path
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
 
-def kibibytes(name):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name))
-
 settings = Settings()
 landings = Landings(Project.named("wide", settings), settings)
-before, start = kibibytes("VmRSS:"), time.perf_counter()
+before, start = memory("VmRSS:"), time.perf_counter()
 landing = landings.land(Path(sys.argv[1]))
 seconds = time.perf_counter() - start
 told = landing.model_dump(mode="json")
-print(json.dumps({"seconds": seconds, "mebibytes": (kibibytes("VmHWM:") - before) / 1024, **told}))
+print(json.dumps({"seconds": seconds, "mebibytes": (memory("VmHWM:") - before) / 2**20, **told}))
 """
+)
 STREAM = """
 import json, sys, time
 import pyarrow.parquet as pq

@@ -22,6 +22,7 @@ from tasks.stores import studies
 from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 from tests.benchmarks.test_landing import said
+from tests.samples import MEMORY
 
 NUMBERS = 20
 TRIALS = 8
@@ -104,8 +105,10 @@ def asked(settings: Settings, workers: int) -> tuple[tune.Search, Snapshot]:
     return tune.Search.of(use, snapshot, settings), snapshot
 
 
-PEAK = """
-import json, resource, sys, time
+PEAK = (
+    MEMORY
+    + """
+import json, sys, time
 import sklearn.ensemble
 from tasks import tune
 from tasks.config.project import Project
@@ -113,17 +116,17 @@ from tasks.config.settings import Settings
 from tasks.ml.recipe import Learned, Recipe
 from tasks.stores import studies
 from tasks.stores.lake import Lake, parts
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 settings = Settings()
 use = Project.named("wide", settings)
 snapshot = Lake("wide", settings.lake("wide"), use.contract).snapshot()
-before = peak()
+before = memory("VmRSS:")
 search = tune.Search.of(use, snapshot, settings)
 search.go_on(studies.study(settings.studies(), "peak", 7), time.monotonic() + 3600, lambda: None)
 learned = Learned.of(parts(use, snapshot, settings.lake("wide")).train, use.task, use.features, use.contract.time)
 Recipe.usual(sys.argv[1]).fit(use.task, use.features, learned, seed=7)
-print(json.dumps({"peak": peak() - before, "before": before, "matrix": int(learned.features.memory_usage().sum())}))
+print(json.dumps({"peak": memory("VmHWM:") - before, "before": before, "matrix": int(learned.features.memory_usage().sum())}))
 """
+)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from tasks.config.errors import MisuseError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
+from tasks.ml.kinds import Binary
 from tasks.stores.journal import Journal
 from tests.conftest import Stack
 from tests.samples import mark_proven
@@ -38,7 +39,7 @@ search: {{seconds: 600, trials: 1, folds: 2, seed: 7, families: [logistic]}}
 gates: [{gates}]
 retrain: []
 """
-GATES = ("sound", "baselines", "champion", "trusted", "calibration", "plausible")
+GATES = Binary.gates
 COUNT = 1500
 
 
@@ -106,7 +107,10 @@ def test_a_weakened_configuration_does_not_release_by_itself(stack: Stack, begun
         release("weakened", 1, reason="by hand", actor="a person")["state"] == "refused"
     )  # it waits for a person's decision
     assert [each.version for each in journal.proposals("weakened", state="open")] == [1]
-    assert approve("weakened", 1, "approve", "Ada", "looked at it")["state"] == "released"
+    assert approve("weakened", 1, "approve", "Ada", "looked at it")["state"] == "approved"
+    live = journal.champion("weakened")
+    assert live is not None
+    assert (live.version, live.actor) == (1, "Ada")
 
 
 def test_the_command_names_what_gets_through(begun, capsys: pytest.CaptureFixture[str]):

@@ -17,7 +17,7 @@ import pytest
 from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.settings import Settings
-from tests.samples import write_rows
+from tests.samples import MEMORY, write_rows
 from tests.tasks.test_ingest import counts, rows, small
 from tests.tasks.test_outcomes import newest
 
@@ -32,9 +32,10 @@ FULL = (
     "os error 28",
     "disk I/O error",
 )  # the last one is SQLite's, about its shared memory
-LAND = """
+LAND = (
+    MEMORY
+    + """
 import json, resource, sys
-from pathlib import Path
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
@@ -44,11 +45,12 @@ landings = Landings(Project.named("small", settings), settings)
 if len(sys.argv) > 2:
     limit = int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = memory("VmRSS:")
 landing = landings.land(Path(sys.argv[1]))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-print(json.dumps({**landing.model_dump(mode="json"), "mebibytes": peak / 1024}))
+peak = memory("VmHWM:") - before
+print(json.dumps({**landing.model_dump(mode="json"), "mebibytes": peak / 2**20}))
 """
+)
 
 
 # -- S-02: the disk is full -------------------------------------------------------------------------------------------
