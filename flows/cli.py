@@ -556,6 +556,7 @@ def _decide(decision: str, project: str, version: int, reason: str, by: str | No
     return show(run("approve", parameters, settings, say), as_json=as_json)
 
 
+@app.command(group=MODELS)
 def why(project: str, version: int | None = None, *, as_json: Json = False) -> int:
     """Say what was decided last, about a training or a batch that was held, and what every gate answered.
 

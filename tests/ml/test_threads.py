@@ -82,7 +82,7 @@ def run(*args, **more):
     import sklearn.ensemble
     from threadpoolctl import threadpool_info
     print(json.dumps([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "openmp"]))
-app.uvicorn.run = run
+app.uvicorn.Server.run = run
 app.main()
 """
 
