@@ -385,3 +385,13 @@ def test_a_refusal_is_stronger_than_a_hold():
     assert outcome([hold, Verdict(gate="champion", passed=False, reason="")]) == "held"
     assert outcome([hold, Verdict(gate="calibration", passed=False, reason="")]) == "refused"
     assert outcome([Verdict(gate="champion", passed=False, reason="")]) == "refused"
+
+
+@pytest.mark.parametrize("shown", [evidence(GOOD), evidence(GOOD, WORSE)], ids=["first", "against a champion"])
+def test_a_number_stands_on_the_side_of_its_bar_that_its_verdict_says(shown):
+    """Whoever draws value and bar may trust `wanted`: what passed is not on the wrong side by more than its interval."""
+    for verdict in judge(ALL, shown):
+        if verdict.passed and verdict.value is not None and verdict.bar is not None:
+            best = verdict.high if verdict.wanted == "above" else verdict.low
+            best = verdict.value if best is None else best
+            assert best >= verdict.bar if verdict.wanted == "above" else best <= verdict.bar, verdict

@@ -35,7 +35,7 @@ class Inputs(BaseModel, frozen=True, extra="forbid"):
             )
         doubts = [*_packages(made), *self._code(made)]
         return Verdict(
-            gate=self.kind, passed=not doubts, hold=bool(doubts), value=len(made.astray), bar=0,
+            gate=self.kind, passed=not doubts, hold=bool(doubts), value=len(made.astray), bar=0, wanted="below",
             reason=f"a person must answer for it: {'; '.join(doubts)}" if doubts else _told(made),
         )  # fmt: skip
 

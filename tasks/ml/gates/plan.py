@@ -33,6 +33,6 @@ class WithinPlan(BaseModel, frozen=True, extra="forbid"):
             )
         left = envelope.plan.departures(envelope.change)
         return Verdict(
-            gate=self.kind, passed=not left, hold=bool(left), value=len(left), bar=0,
+            gate=self.kind, passed=not left, hold=bool(left), value=len(left), bar=0, wanted="below",
             reason=f"outside of the change plan: {'; '.join(left)}. A person decides" if left else f"inside of the change plan; {envelope.signed}",
         )  # fmt: skip

@@ -38,7 +38,7 @@ class Serving(BaseModel, frozen=True, extra="forbid"):
         ]
         _, value, bar, _ = next((each for each in found if not each[1] <= each[2]), found[0])
         return Verdict(
-            gate=self.kind, passed=not over, value=value, bar=bar,
+            gate=self.kind, passed=not over, value=value, bar=bar, wanted="below",
             reason=f"too much for the serving process: {'; '.join(over)}. {_told(served)}" if over else _told(served),
         )  # fmt: skip
 
@@ -68,7 +68,7 @@ class Parity(BaseModel, frozen=True, extra="forbid"):
         differs = ~(apart <= self.tolerance) | self._decided_otherwise(evidence)
         largest = float(apart.max(initial=0.0))
         return Verdict(
-            gate=self.kind, passed=not differs.any(), value=largest if np.isfinite(largest) else None, bar=self.tolerance,
+            gate=self.kind, passed=not differs.any(), value=largest if np.isfinite(largest) else None, bar=self.tolerance, wanted="below",
             reason=_said(differs, largest, judged, heard),
         )  # fmt: skip
 
