@@ -10,7 +10,8 @@ import pyarrow as pa
 from tasks.ml.contract import Checked, Contract
 from tasks.ml.identity import SIZE, key_hashes, row_ids
 
-Find = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # key hashes -> which are there, and their rows' names
+# key hashes and, where it is known, their stable order -> which are there, and their rows' names
+Find = Callable[[np.ndarray, np.ndarray | None], tuple[np.ndarray, np.ndarray]]
 TWICE = "names a row twice in one batch"
 CLASH = "names a row that landed before with other values"
 FINE, KNOWN, BROKEN, CORRECTED = 0, 1, 2, 3
@@ -24,11 +25,13 @@ class Named:
         checked: n rows after the contract.
         ids: (n, 16) names of the rows; zero where a row is broken by the contract.
         hashes: (n,) hashes of the keys; likewise.
+        order: (n,) positions by hash, equal ones as they came.
     """
 
     checked: Checked
     ids: np.ndarray
     hashes: np.ndarray
+    order: np.ndarray
 
     @classmethod
     def of(cls, contract: Contract, checked: Checked) -> Self:
@@ -38,7 +41,7 @@ class Named:
         if len(good):
             rows = checked.rows if len(good) == count else checked.rows.take(pa.array(good))
             ids[good], hashes[good] = row_ids(rows), key_hashes(rows, contract.key)
-        return cls(checked, ids, hashes)
+        return cls(checked, ids, hashes, np.argsort(hashes, kind="stable"))
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,12 @@ def sift(
     older = np.zeros((len(fate), SIZE), dtype=np.uint8)
     good = np.flatnonzero(fate == FINE)
     if len(good):
-        first = _first_of_its_key(hashes[good])
+        order = named.order if len(good) == len(fate) else np.argsort(hashes[good], kind="stable")
+        first = _first_of_its_key(hashes[good], order)
         _meet(good[first >= 0], ids, ids[good[first[first >= 0]]], fate, reasons, len(rules) - 1)
         for find in (earlier, landed):
             left = good[fate[good] == FINE]
-            there, names = find(hashes[left])
+            there, names = find(hashes[left], order if len(left) == len(good) else None)
             met = left[there]
             if find is landed and len(met):
                 same = (ids[met] == names[there]).all(axis=1)
@@ -93,10 +97,11 @@ def sift(
     return Sifted(fate, older, reasons, rules)
 
 
-def _first_of_its_key(hashes: np.ndarray) -> np.ndarray:
-    """For each row the position of the first row with its key; -1 for the first one itself."""
-    order = np.argsort(hashes, kind="stable")
+def _first_of_its_key(hashes: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """For each row the position of the first row with its key; -1 for the first one itself. `order` is stable."""
     ordered = hashes[order]
+    if not (ordered[1:] == ordered[:-1]).any():  # as nearly always
+        return np.full(len(hashes), -1)
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     head = np.repeat(order[starts], np.diff(np.append(starts, len(hashes))))
     first = np.empty(len(hashes), dtype=np.int64)

@@ -212,7 +212,7 @@ class Intake:
                     schema=rows_schema(self.contract),
                 )
             )
-            self.seen.add(named.hashes[good], named.ids[good])
+            self.seen.add(named.hashes[good], named.ids[good], order=named.order if mask is None else None)
             self.older.append(sifted.older[fate == CORRECTED])
         bad = np.flatnonzero(fate == BROKEN)
         self._quarantine(raw, shaped, bad, [rules[reason - 1] for reason in reasons[bad]], origin)

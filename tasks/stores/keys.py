@@ -42,12 +42,12 @@ class Keys:
         """The data files whose rows can be found."""
         return {file for run in self.runs for file in run.files}
 
-    def find(self, hashes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """For each key whether it is here, and the name of its row: (n,) bool and (n, 16) bytes."""
+    def find(self, hashes: np.ndarray, order: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """For each key whether it is here, and the name of its row: (n,) bool and (n, 16) bytes. `order`: of the hashes, where it is known."""
         here, names = np.zeros(len(hashes), dtype=bool), np.zeros((len(hashes), SIZE), dtype=np.uint8)
         if not self.runs:
             return here, names
-        order = np.argsort(hashes)
+        order = np.argsort(hashes) if order is None else order
         wanted = hashes[order]
         for run in self.runs:
             # mapped for this look-up only, so that the pages of one run are in memory at a time
@@ -60,9 +60,11 @@ class Keys:
                 names[order[found]] = rows[at[found]]
         return here, names
 
-    def add(self, hashes: np.ndarray, names: np.ndarray, files: Iterable[str] = ()) -> None:
-        """Adds keys with their rows' names, (n,) and (n, 16), that stand in these data files."""
-        self.runs = self._merged([*self.runs, self._write(hashes, names, tuple(files))])
+    def add(
+        self, hashes: np.ndarray, names: np.ndarray, files: Iterable[str] = (), order: np.ndarray | None = None
+    ) -> None:
+        """Adds keys with their rows' names, (n,) and (n, 16), that stand in these data files. `order`: of the hashes, where it is known."""
+        self.runs = self._merged([*self.runs, self._write(hashes, names, tuple(files), order)])
 
     def save(self) -> None:
         """Makes the runs the ones that are found after a restart, and deletes the others."""
@@ -140,9 +142,11 @@ class Keys:
         one = self._write(hashes, names, tuple(dict.fromkeys(file for run in members for file in run.files)))
         return self._merged([*(run for run in runs if run not in members), one])
 
-    def _write(self, hashes: np.ndarray, names: np.ndarray, files: tuple[str, ...]) -> Run:
+    def _write(
+        self, hashes: np.ndarray, names: np.ndarray, files: tuple[str, ...], order: np.ndarray | None = None
+    ) -> Run:
         self.folder.mkdir(parents=True, exist_ok=True)
-        order, name = np.argsort(hashes, kind="stable"), secrets.token_hex(8)
+        order, name = np.argsort(hashes, kind="stable") if order is None else order, secrets.token_hex(8)
         _save(self.folder / f"{name}.keys.npy", hashes, order)
         _save(self.folder / f"{name}.rows.npy", names, order)
         return Run(name, len(hashes), files)
