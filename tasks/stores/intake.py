@@ -292,13 +292,10 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
 
 
 def _ahead(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
-    """Each item with whether it is the last one; those behind it are made in another thread while it is worked on."""
+    """Each item with whether it is the last one."""
     none: Any = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        item: Any = next(items, none)
-        coming = reader.submit(next, items, none)
-        while item is not none:
-            following = coming.result()
-            coming = reader.submit(next, items, none)
-            yield cast("Item", item), following is none
-            item = following
+    item: Any = next(items, none)
+    while item is not none:
+        following = next(items, none)
+        yield cast("Item", item), following is none
+        item = following

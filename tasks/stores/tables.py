@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from tasks.config.errors import ArtifactError
 from tasks.stores import durable
 
-ROWS_OF_A_FILE = 524_288
+ROWS_OF_A_FILE = 262_144  # one is collected while one is written: with twice as many a large CSV took more than 1 GiB
 CONFIGURATION: dict[str, str | None] = {
     "delta.logRetentionDuration": "interval 36500 days",  # a version that a model was trained on stays readable
     "delta.enableExpiredLogCleanup": "false",
