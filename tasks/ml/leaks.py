@@ -245,7 +245,7 @@ def forms(values: pd.Series, column: Column, *, key: bool = False) -> Iterator[t
         yield " by its length", Grouped(texts.str.len().fillna(0).to_numpy(np.int64), ordered=False)
         yield from _text_forms(texts)
         parted = pc.extract_regex(pa.array(distinct, pa.string()), pattern=NUMBERED)  # ty: ignore[missing-attribute]
-        number = parted.field("number").cast(pa.float64()).to_numpy(zero_copy_only=False)
+        number = parted.flatten()[0].cast(pa.float64()).to_numpy(zero_copy_only=False)
         digits = np.append(number, np.nan)
         if np.isfinite(digits).any():
             yield from _numeric_forms(" by the number in it", digits[codes], identifier=True)

@@ -15,8 +15,8 @@ from tasks.config import demos
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml import leaks
-from tasks.ml.contract import Contract
-from tasks.ml.leaks import Leak, Leaks, auc_interval, jump, significant
+from tasks.ml.contract import Column, Contract
+from tasks.ml.leaks import Leak, Leaks, auc_interval, forms, jump, significant
 from tasks.ml.metrics import Estimate
 from tests.samples import data_of
 
@@ -516,3 +516,14 @@ def test_a_jump_is_a_number_that_grows_with_the_value(values, value, greater):
     here, better = (jump(v, past(*values), greater_is_better=greater, rows=100) for v in (value, min(1, value + 0.1)))
     assert np.isfinite([here, better]).all()
     assert better >= here if greater else better <= here
+
+
+def test_texts_of_which_only_some_hold_a_number_are_looked_at():
+    """Tail numbers such as N14228 beside words without a digit: what has none has no number, and the others' still tell."""
+    texts = [
+        f"N{number}" if number % 3 else f"unknown{'x' * (number % 7)}{chr(97 + number % 26)}" for number in range(400)
+    ]
+    told = dict(
+        reversed(list(forms(pd.Series(texts, dtype="str"), Column(type="text"))))
+    )  # the plainest form of each name
+    assert told[" by the number in it"].codes[:3].tolist() == [-1, 0, 1]
