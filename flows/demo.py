@@ -157,7 +157,7 @@ def months(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
 
     use, releases = Project.named(PROJECT, settings), journal.releases(PROJECT)
     rows = Lake(PROJECT, settings.lake(PROJECT)).rows()
-    types = {name: use.contract.columns[name].type for name in use.contract.features}
+    types = use.sent
     made = {
         release.version: bundles.read(settings.bundles(PROJECT) / str(release.version), release.digest)
         for release in releases

@@ -23,7 +23,7 @@ from tasks.ml.behaviour import Behaved, tried
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
-from tasks.ml.gates import Parity, Rehearsed, Serving
+from tasks.ml.gates import Parity, Rehearsed, Serving, configured
 from tasks.ml.judging import judging
 from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
 from tasks.ml.questions import Questions
@@ -121,18 +121,13 @@ def _scored(
     return scores
 
 
-def bars(use: Project) -> Serving:
-    """What the serving process may take."""
-    return next((gate for gate in use.gates if isinstance(gate, Serving)), Serving())
-
-
 def _rehearsed(
     use: Project, stage: Rehearsal | None, asked: pd.DataFrame, operates: dict[str, float]
 ) -> tuple[Rehearsed | None, dict[str, Any]]:
     """How the serving process bore itself, and what it said of every judged row, by the column of the file of answers."""
     if stage is None:
         return None, {}
-    said = stage.ask(use.task, asked, bars(use).seconds)
+    said = stage.ask(use.task, asked, configured(use.gates, Serving).seconds)
     if said.answers is None:
         return said.served, {}
     has_labels = use.task.decided(said.answers, operates) is not None
@@ -200,11 +195,6 @@ class Bundle:
             return use.task.answers(self.model, self.reads(asked))
 
 
-def _raw(use: Project) -> dict[str, str]:
-    """The type of every column that a server is asked with."""
-    return {name: use.contract.columns[name].type for name in use.contract.features}
-
-
 def looked_at(use: Project, questions: Questions) -> pd.DataFrame:
     """The row that each answer is about, with the columns that are no feature and without the target."""
     places = use.task.told(questions.features, np.arange(len(questions.rows)))
@@ -215,7 +205,7 @@ def behaved(use: Project, settings: Settings, own: Answering, questions: Questio
     """How a model does in the tests of hooks.py."""
     rows = questions.asked.head(len(questions.features))  # planted rows come last
     return tried(
-        use.behaviour(settings), use.task, lambda some: own.answers(use, some), rows, _raw(use), use.search.seed
+        use.behaviour(settings), use.task, lambda some: own.answers(use, some), rows, use.sent, use.search.seed
     )
 
 
@@ -236,7 +226,7 @@ def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.
     ]
     if len(whole) < FEWEST_SERVED:
         return None
-    types = {name: kind for name, kind in _raw(use).items() if name in wanted}
+    types = {name: kind for name, kind in use.sent.items() if name in wanted}
     sent = pd.DataFrame(whole, columns=list(types))
     moments = {
         name: pd.to_datetime(sent[name], utc=True, format="ISO8601") for name in types if types[name] == "datetime"

@@ -100,10 +100,9 @@ def change(
     recipe = Recipe.model_validate(bundles.manifest_of(Path(candidate.folder), candidate.digest)["recipe"])
     name, drift = _moved(use, snapshot) if plan.drift is not None else ("", None)
     month = (dt.datetime.now(dt.UTC) - MONTH).isoformat()
-    return Change(
-        family=recipe.family.kind, window=recipe.window.kind, days=recipe.window.days, features=tuple(recipe.columns(use.features)),
-        measured=measured, drift=drift, drifted=name, retrains=sum(each.at >= month and each.actor.startswith(BY_ITSELF) for each in releases),
-    )  # fmt: skip
+    retrains = sum(each.at >= month and each.actor.startswith(BY_ITSELF) for each in releases)
+    found = Change.of(recipe, recipe.columns(use.features), measured)
+    return replace(found, drift=drift, drifted=name, retrains=retrains)
 
 
 def _moved(use: Project, snapshot: Snapshot) -> tuple[str, float]:

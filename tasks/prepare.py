@@ -121,8 +121,7 @@ def _untunable(use: Project, split: SealedParts) -> str:
 
 def _entangled(use: Project, split: SealedParts) -> str:
     """Why the computed columns cannot be served, or nothing: what a row gets must not depend on other rows."""
-    raw = {name: use.contract.columns[name].type for name in use.contract.features}
-    return use.computing.entangled(matrix(split.train, raw), use.search.seed) if use.computing else ""
+    return use.computing.entangled(matrix(split.train, use.sent), use.search.seed) if use.computing else ""
 
 
 def _unseen(use: Project, split: SealedParts) -> dict[str, float]:

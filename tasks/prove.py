@@ -25,13 +25,13 @@ from tasks.config.errors import ArtifactError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.evaluate import Answering, Bundle, bars, behaved, looked_at, on_holdout, on_reference, rehearsing
+from tasks.evaluate import Answering, Bundle, behaved, looked_at, on_holdout, on_reference, rehearsing
 from tasks.gate import made, weighed
 from tasks.ml import models, pages
 from tasks.ml.challengers import LEAKS, Challenger, Scene, chosen
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
-from tasks.ml.gates import Change, Evidence, Verdict, judge
+from tasks.ml.gates import Change, Evidence, Serving, Verdict, configured, judge
 from tasks.ml.judging import judging
 from tasks.ml.metrics import metrics_of
 from tasks.ml.proof import Proof, Put
@@ -289,7 +289,7 @@ class Bench:
             use, answers, reference, looked_at(use, holdout), challenger.operates(scene, fitted.operates)
         )
         evidence = replace(evidence, operated=champion.operates if against else {}, **self.facts)
-        tried = behaved(use, self.settings, Moved(own, challenger, scene), holdout)
+        tried = behaved(use, self.settings, replace(bent, questions=None), holdout)
         evidence = self._heard(self._planned(replace(evidence, behaved=tried)), own)
         return judge(use.gates, challenger.shown(scene, evidence, self.said))
 
@@ -300,8 +300,7 @@ class Bench:
             return evidence
         known = metrics_of(self.scene.kind.name)
         measured = {str(name): known[name].of(evidence.y, evidence.challenger) for name in envelope.plan.floors}
-        window, columns = recipe.window, tuple(recipe.columns(self.scene.columns))
-        change = Change(recipe.family.kind, window.kind, window.days, columns, measured)
+        change = Change.of(recipe, recipe.columns(self.scene.columns), measured)
         return replace(evidence, envelope=replace(envelope, change=change))
 
     def _heard(self, evidence: Evidence, own: Bundle) -> Evidence:
@@ -321,12 +320,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Bent:
-    """A model between what a challenger lets it hear and what it makes of its answers."""
+    """A model between what a challenger lets it hear and what it makes of its answers.
+
+    Attributes:
+        questions: what it is asked; None: rows that a test of hooks.py altered.
+    """
 
     own: Answering
     challenger: Challenger
     scene: Scene
-    questions: Questions
+    questions: Questions | None = None
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -336,25 +339,9 @@ class Bent:
     def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
         """What the challenger says."""
         said = self.own.answers(use, self.challenger.hears(self.scene, asked))
+        if self.questions is None:
+            return self.challenger.moved(self.scene, said, asked)
         return self.challenger.says(self.scene, said, self.questions)
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A model as the tests of hooks.py ask it: about altered rows."""
-
-    own: Answering
-    challenger: Challenger
-    scene: Scene
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """The model's."""
-        return self.own.manifest
-
-    def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
-        """What the challenger says."""
-        return self.challenger.moved(self.scene, self.own.answers(use, self.challenger.hears(self.scene, asked)), asked)
 
 
 def _served(
@@ -368,7 +355,7 @@ def _served(
         digest = bundles.write(Path(folder) / "bundle", own.model, own.manifest, beside)
         candidate = Candidate(run="proof", folder=str(Path(folder) / "bundle"), digest=digest, operates=operates)
         with rehearsing(use, candidate) as stage:
-            return None if stage is None else stage.ask(use.task, holdout.asked, bars(use).seconds)
+            return None if stage is None else stage.ask(use.task, holdout.asked, configured(use.gates, Serving).seconds)
 
 
 def _asked(use: Project, split: SealedParts) -> tuple[Questions, Questions | None]:

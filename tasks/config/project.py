@@ -317,14 +317,18 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         other._hooks = source if self.computed else ""
         return other
 
+    @property
+    def sent(self) -> dict[str, str]:
+        """The type of every column that a server is asked with."""
+        return {name: self.contract.columns[name].type for name in self.contract.features}
+
     def completed(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Rows with the contract's columns, with the computed ones behind them.
 
         Raises:
             ComputedError: hooks.py does not give what project.yaml declares.
         """
-        raw = {name: self.contract.columns[name].type for name in self.contract.features}
-        return pd.concat([rows, self.computing.of(matrix(rows, raw))], axis=1) if self.computing else rows
+        return pd.concat([rows, self.computing.of(matrix(rows, self.sent))], axis=1) if self.computing else rows
 
     @property
     def judged_positive(self) -> str | bool | int | None:
@@ -339,11 +343,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """
         hook = self.hook(behaviour.FUNCTION, settings)
         tests = tuple(hook()) if hook else ()
-        raw = {name: self.contract.columns[name].type for name in self.contract.features}
         try:
             if strange := [test for test in tests if not isinstance(test, behaviour.Test)]:
                 raise ValueError(f"gives a {type(strange[0]).__name__}; wanted Invariance, Direction or Expectation")
-            behaviour.fits(tests, raw, self.task)
+            behaviour.fits(tests, self.sent, self.task)
         except ValueError as error:
             raise ProjectError(f"{self.project}/hooks.py: {behaviour.FUNCTION} {error}") from error
         return tests

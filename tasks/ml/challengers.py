@@ -7,7 +7,7 @@ hears, what it says, how it decides, what it takes) and leaves all else.
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from tasks.ml.contract import Column, Contract
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
-from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Fairness, Gate, Serving
+from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Fairness, Gate, Serving, configured
 from tasks.ml.kinds import Kind
 from tasks.ml.metrics import Metric, estimate
 from tasks.ml.questions import Questions
@@ -26,7 +26,6 @@ from tasks.ml.slices import Slices
 from tasks.ml.split import ROW, Split
 from tasks.ml.window import Window
 
-Asked = TypeVar("Asked", Fairness, Serving)
 LEAKS = "leaks"  # what is looked for before anything is trained; no gate of the list, and never left out
 EVERY = ("binary", "multiclass", "regression", "anomaly", "recommendation")
 CHANCES = ("binary", "multiclass")
@@ -67,10 +66,6 @@ class Scene:
     validation: pd.DataFrame
     recipe: Recipe
     good: Fitted
-
-    def bar(self, gate: type[Asked]) -> Asked:
-        """A gate as the project configures it, or as it comes."""
-        return next((each for each in self.gates if isinstance(each, gate)), gate())
 
     @property
     def random(self) -> np.random.Generator:
@@ -635,7 +630,7 @@ class Biased(Challenger):
     @staticmethod
     def _group(scene: Scene) -> tuple[str, str]:
         """The first protected column, and its second most usual value; nothing where there is none."""
-        for column in scene.bar(Fairness).columns:
+        for column in configured(scene.gates, Fairness).columns:
             usual = scene.train[column].astype("string").value_counts()
             if len(usual) > 1:
                 return column, str(usual.index[1])
@@ -674,7 +669,7 @@ class Slow(Challenger):
 
     def shown(self, scene: Scene, evidence: Evidence, good: np.ndarray) -> Evidence:  # noqa: ARG002 -- the interface
         """What was measured of the good model, with other times."""
-        bars = scene.bar(Serving)
+        bars = configured(scene.gates, Serving)
         return rehearsed(evidence, p50=2 * bars.p50, p95=2 * bars.p95)
 
 
@@ -685,7 +680,7 @@ class Oversized(Challenger):
 
     def shown(self, scene: Scene, evidence: Evidence, good: np.ndarray) -> Evidence:  # noqa: ARG002 -- the interface
         """What was measured of the good model, with another size."""
-        bars = scene.bar(Serving)
+        bars = configured(scene.gates, Serving)
         return rehearsed(evidence, size=2 * bars.size, memory=2 * bars.memory)
 
 

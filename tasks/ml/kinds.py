@@ -148,8 +148,22 @@ class Kind(Protocol):
         ...
 
 
+class Thresholded:
+    """What kinds have in common whose decision is whether an answer reaches a threshold."""
+
+    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
+        """Those that reach the threshold."""
+        return answers >= operates["threshold"]
+
+    def flipped(
+        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
+    ) -> np.ndarray:
+        """1 where one reaches its threshold and the other does not."""
+        return (self.called(before, operated) != self.called(after, operates)).astype(float)
+
+
 @dataclass(frozen=True)
-class Binary:
+class Binary(Thresholded):
     """Two classes; an answer is the probability of the positive one: (n,)."""
 
     target: str
@@ -258,19 +272,9 @@ class Binary:
         both = np.stack([1 - answers, answers], axis=1)
         return _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
 
-    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
-        """Those that reach the threshold."""
-        return answers >= operates["threshold"]
-
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability."""
         return np.abs(after - before)
-
-    def flipped(
-        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
-    ) -> np.ndarray:
-        """1 where one reaches its threshold and the other does not."""
-        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """Calibration, and decisions at the threshold."""
@@ -540,7 +544,7 @@ class Regression:
 
 
 @dataclass(frozen=True)
-class Anomaly:
+class Anomaly(Thresholded):
     """No labels; an answer is a score that grows with oddness: (n,).
 
     Nobody knows the truth, so a model is judged by rows of which it is known that they are odd: each judged row is asked
@@ -630,19 +634,9 @@ class Anomaly:
         said = f"{reached.mean():.2%} of the rows reach the threshold; the alert budget is {self.alerts:.2%}"
         return (_share_off(reached, self.alerts, said),)
 
-    def called(self, answers: np.ndarray, operates: Mapping[str, float]) -> np.ndarray:
-        """Those that reach the threshold."""
-        return answers >= operates["threshold"]
-
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In units of the score."""
         return np.abs(after - before)
-
-    def flipped(
-        self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
-    ) -> np.ndarray:
-        """1 where one score reaches its threshold and the other does not."""
-        return (self.called(before, operated) != self.called(after, operates)).astype(float)
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """The scores of rows as they are and of planted ones."""

@@ -146,27 +146,17 @@ def decision(
 def proof(found: "Proof") -> str:
     """What came of a proof: headline, the good model, a row for each bad one."""
     headline = f"## {'Proven' if found.ok else 'Not proven'}: {escaped(found.project)}"
+    headings = ("as it must be", "bad challenger", "to be stopped by", "stopped by", "because")
     rows = [
-        f"| {'yes' if put.ok else '**NO**'} | {escaped(put.name)} | {escaped(put.expected)} | {escaped(', '.join(put.killed_by) or NONE)} | {escaped(put.reason)} |"
+        (
+            "yes" if put.ok else "**NO**",
+            *map(escaped, (put.name, put.expected, ", ".join(put.killed_by) or NONE, put.reason)),
+        )
         for put in found.challengers
     ]
-    table = [
-        "| as it must be | bad challenger | to be stopped by | stopped by | because |",
-        "|---|---|---|---|---|",
-        *rows,
-    ]
+    good = found.good and f"The good model: {escaped(found.good)}."
     return (
-        "\n\n".join(
-            filter(
-                None,
-                [
-                    headline,
-                    sentence(found.reason),
-                    found.good and f"The good model: {escaped(found.good)}.",
-                    "\n".join(table) if rows else "",
-                ],
-            )
-        )
+        "\n\n".join(filter(None, [headline, sentence(found.reason), good, table(headings, rows) if rows else ""]))
         + "\n"
     )
 

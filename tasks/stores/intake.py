@@ -71,7 +71,7 @@ class _Examined:
 
 
 class Intake:
-    """One pass. While one chunk is sifted and kept, the next is read and held against the contract in another thread.
+    """One pass. While one chunk is sifted and kept, the next is held against the contract in another thread.
 
     Args:
         use: the project.
@@ -111,7 +111,7 @@ class Intake:
         """
         account = self.accounts[batch]
         try:
-            for chunk, is_last in _ahead(chunks):
+            for chunk, is_last in _with_last(chunks):
                 account.arrived += len(chunk)
                 self._collect(chunk, batch, cut and is_last)
         except BatchError as error:
@@ -123,7 +123,7 @@ class Intake:
 
     def hold(self, batch: int, chunks: Iterator[pa.Table], reason: str) -> None:
         """Puts every row of a batch into quarantine: each under the rule that it breaks, the others under the batch's reason."""
-        for chunk, _ in _ahead(chunks):
+        for chunk, _ in _with_last(chunks):
             shaped, problem = self._shaped(chunk)
             told = [("", reason)] * len(chunk)
             if not problem:
@@ -291,7 +291,7 @@ def _texts(column: pa.ChunkedArray) -> list[str]:
     return ["" if value is None else str(value) for value in column.to_pylist()]
 
 
-def _ahead(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
+def _with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:
     """Each item with whether it is the last one."""
     none: Any = object()
     item: Any = next(items, none)

@@ -18,7 +18,7 @@ itself), a member of `Gate`, and where every project should be asked it an entry
 at is a field of `Evidence`.
 """
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -61,11 +61,13 @@ __all__ = [
     "TrustedSet",
     "Verdict",
     "WithinPlan",
+    "configured",
     "judge",
     "outcome",
     "spent",
 ]
 
+Asked = TypeVar("Asked", Fairness, Serving)
 Gate = Annotated[
     Sound
     | Baselines
@@ -103,6 +105,11 @@ ALL: tuple[Gate, ...] = (
     Inputs(),
     WithinPlan(),
 )
+
+
+def configured(gates: tuple[Gate, ...], of: type[Asked]) -> Asked:
+    """The gate of that class among these, or as it comes where it is not among them."""
+    return next((gate for gate in gates if isinstance(gate, of)), of())
 
 
 def judge(gates: tuple[Gate, ...], evidence: Evidence) -> list[Verdict]:

@@ -1,14 +1,15 @@
 """Envelopes: what a project may change by itself, as `change_plan.yaml` says it, and how far a challenger is outside of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from tasks.config.errors import suggestion
 from tasks.ml.metrics import METRICS, Name
 from tasks.ml.models import FamilyName
+from tasks.ml.recipe import Recipe
 
 WindowKind = Literal["all", "last", "decay"]
 
@@ -33,6 +34,12 @@ class Change:
     drift: float | None = None
     drifted: str = ""
     retrains: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, columns: Iterable[str], measured: dict[str, float]) -> Self:
+        """What a model of this recipe changes, which reads these columns; nobody has looked at drift and retrains."""
+        window = recipe.window
+        return cls(recipe.family.kind, window.kind, window.days, tuple(columns), measured)
 
 
 class ChangePlan(BaseModel, frozen=True, extra="forbid"):
