@@ -125,7 +125,7 @@ class Plausible(BaseModel, frozen=True, extra="forbid"):
         past, metric = evidence.history, evidence.metric
         if len(past) < self.earlier:
             return Verdict(
-                gate=self.kind, passed=True, value=None, bar=self.sigma,
+                gate=self.kind, passed=True, value=None, bar=self.sigma, wanted="below",
                 reason=f"{len(past)} earlier values; {self.earlier} are needed to know what is plausible",
             )  # fmt: skip
         value = metric.of(evidence.y, evidence.challenger)
