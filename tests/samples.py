@@ -86,3 +86,18 @@ def memory(name):
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 '''  # code for the beginning of a process whose memory is measured
+PROJECT = """
+project: {name}
+positive: true
+contract:
+  key: [id]
+  time: at
+  target: y
+  columns:
+    id: {{type: int}}
+    at: {{type: datetime}}
+    y: {{type: bool}}
+    amount: {{type: float}}
+    kind: {{type: category}}
+split: {{kind: time, column: at}}
+"""  # a project called {name} with a number and a category; what it searches and asks is added

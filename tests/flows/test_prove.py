@@ -18,27 +18,16 @@ from tasks.ingest import Landings
 from tasks.ml.kinds import Binary
 from tasks.stores.journal import Journal
 from tests.conftest import Stack
-from tests.samples import mark_proven
+from tests.samples import PROJECT, mark_proven
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
-YAML = """
-project: {name}
-positive: true
-contract:
-  key: [id]
-  time: at
-  target: y
-  columns:
-    id: {{type: int}}
-    at: {{type: datetime}}
-    y: {{type: bool}}
-    amount: {{type: float}}
-    kind: {{type: category}}
-split: {{kind: time, column: at}}
-search: {{seconds: 600, trials: 1, folds: 2, seed: 7, families: [logistic]}}
+YAML = (
+    PROJECT
+    + """search: {{seconds: 600, trials: 1, folds: 2, seed: 7, families: [logistic]}}
 gates: [{gates}]
 retrain: []
 """
+)
 GATES = Binary.gates
 COUNT = 1500
 

@@ -22,26 +22,15 @@ from tasks.stores import studies
 from tasks.stores.journal import Journal, Release
 from tasks.trigger import alone
 from tests.conftest import Stack
-from tests.samples import mark_proven
+from tests.samples import PROJECT, mark_proven
 
 pytestmark = pytest.mark.stack
-YAML = """
-project: {name}
-positive: true
-contract:
-  key: [id]
-  time: at
-  target: y
-  columns:
-    id: {{type: int}}
-    at: {{type: datetime}}
-    y: {{type: bool}}
-    amount: {{type: float}}
-    kind: {{type: category}}
-split: {{kind: time, column: at}}
-search: {{seconds: 600, trials: 4, folds: 2, seed: 7, families: [logistic]}}
+YAML = (
+    PROJECT
+    + """search: {{seconds: 600, trials: 4, folds: 2, seed: 7, families: [logistic]}}
 retrain: []
 """
+)
 # Runs each training that it is asked for in a fork, so that the imports are paid once; a fault is planted in the fork alone.
 DRIVER = """
 import importlib, json, os, resource, signal, sys

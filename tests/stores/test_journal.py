@@ -5,7 +5,7 @@ import itertools
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -48,23 +48,29 @@ def test_the_newest_generation_is_champion(journal: Journal):
     assert [release.version for release in journal.releases("p")] == [1, 4]
 
 
-def test_of_two_releases_at_once_one_wins_and_one_gets_a_conflict(journal: Journal):
-    """O-08: twenty threads release the same generation; exactly one succeeds and is champion."""
-    outcomes: list[object] = []
+def at_once(act: Callable[[int], object]) -> list[object]:
+    """What became of it in twenty threads that do it at the same moment, each with its number: results and conflicts."""
+    ended: list[object] = []
     gate = threading.Barrier(20)
 
-    def release(version: int) -> None:
+    def one(number: int) -> None:
         gate.wait()
         try:
-            outcomes.append(journal.release(dataclasses.replace(FIRST, version=version)))
+            ended.append(act(number))
         except ConflictError as error:
-            outcomes.append(error)
+            ended.append(error)
 
-    threads = [threading.Thread(target=release, args=(version,)) for version in range(20)]
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return ended
+
+
+def test_of_two_releases_at_once_one_wins_and_one_gets_a_conflict(journal: Journal):
+    """O-08: twenty threads release the same generation; exactly one succeeds and is champion."""
+    outcomes = at_once(lambda version: journal.release(dataclasses.replace(FIRST, version=version)))
     won = [outcome for outcome in outcomes if isinstance(outcome, Release)]
     assert (len(won), len(outcomes)) == (1, 20)
     assert journal.champion("p") == won[0]
@@ -247,25 +253,15 @@ def test_a_second_decision_is_a_conflict_that_names_the_first(journal: Journal):
 def test_of_decisions_at_once_one_wins(journal: Journal):
     """Twenty threads approve or reject the same proposal; one decision stands, and the release is there exactly if it approves."""
     proposal = held(journal)
-    ended: list[object] = []
-    gate = threading.Barrier(20)
 
-    def decide(number: int) -> None:
-        gate.wait()
-        try:
-            if number % 2:
-                approve(journal, proposal)
-            else:
-                journal.decide(proposal.id, "rejected", actor=str(number), at=NOW, reason="no")
-            ended.append(number)
-        except ConflictError as error:
-            ended.append(error)
+    def decide(number: int) -> int:
+        if number % 2:
+            approve(journal, proposal)
+        else:
+            journal.decide(proposal.id, "rejected", actor=str(number), at=NOW, reason="no")
+        return number
 
-    threads = [threading.Thread(target=decide, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    ended = at_once(decide)
     won = [number for number in ended if isinstance(number, int)]
     assert (len(won), len(ended)) == (1, 20)
     assert state(journal, proposal) == (("approved", "released", [2]) if won[0] % 2 else ("rejected", "held", []))
@@ -274,21 +270,7 @@ def test_of_decisions_at_once_one_wins(journal: Journal):
 def test_two_proposals_approved_at_once_are_one_release(journal: Journal):
     """Twenty threads approve two versions; one is champion, the proposal of the other is void."""
     both = [held(journal, version) for version in (2, 3)]
-    ended: list[object] = []
-    gate = threading.Barrier(20)
-
-    def decide(number: int) -> None:
-        gate.wait()
-        try:
-            ended.append(approve(journal, both[number % 2]).version)
-        except ConflictError as error:
-            ended.append(error)
-
-    threads = [threading.Thread(target=decide, args=(number,)) for number in range(20)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    ended = at_once(lambda number: approve(journal, both[number % 2]).version)
     (won,) = (version for version in ended if isinstance(version, int))
     assert len(ended) == 20
     assert {each.version: each.state for each in journal.proposals("p")} == {2: "void", 3: "void"} | {won: "approved"}
