@@ -1,5 +1,6 @@
 """Digests: what makes a row, a set of rows, a configuration the same."""
 
+import binascii
 import hashlib
 import json
 from struct import iter_unpack
@@ -131,6 +132,17 @@ def as_text(ids: np.ndarray) -> list[str]:
     """Row names as 32 hex digits each."""
     digits = np.ascontiguousarray(ids).tobytes().hex()
     return [digits[at : at + 2 * SIZE] for at in range(0, len(digits), 2 * SIZE)]
+
+
+def as_column(ids: np.ndarray) -> pa.Array:
+    """The same as a column of texts; of 10 million rows without 10 million Python objects.
+
+    >>> as_column(np.arange(32, dtype=np.uint8).reshape(2, 16)).to_pylist() == as_text(np.arange(32, dtype=np.uint8).reshape(2, 16))
+    True
+    """
+    digits = binascii.hexlify(np.ascontiguousarray(ids).data)
+    offsets = np.arange(0, len(digits) + 1, 2 * SIZE, dtype=np.int64)
+    return pa.LargeStringArray.from_buffers(len(ids), pa.py_buffer(offsets), pa.py_buffer(digits))
 
 
 def digest(value: Any) -> str:

@@ -433,7 +433,7 @@ def _scaled() -> "Pipeline":
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return Pipeline([("impute", _filled()), ("scale", StandardScaler())])
+    return Pipeline([("impute", _filled()), ("scale", StandardScaler(copy=False))])  # the imputer has made a copy
 
 
 def _by_target(seed: int, problem: str) -> Any:

@@ -371,8 +371,8 @@ def _matured(rows: pd.DataFrame, column: str | None, days: float) -> tuple[pd.Da
     ordered = _ordered(rows, column)
     if column is None:
         return ordered, 0
-    mature = ordered[ordered[column] <= ordered[column].max() - pd.Timedelta(days=days)]
-    return mature, len(ordered) - len(mature)
+    mature = int((ordered[column] <= ordered[column].max() - pd.Timedelta(days=days)).sum())
+    return ordered.iloc[:mature], len(ordered) - mature  # a view: parts of rows in order need no memory of their own
 
 
 def _newest(parts: Learnable, column: str | None) -> str:
@@ -387,8 +387,8 @@ def _cut(ordered: pd.DataFrame, column: str, share: float) -> tuple[pd.DataFrame
     if ordered.empty:
         return ordered, ordered
     edge = ordered[column].iloc[min(len(ordered) - 1, round(len(ordered) * (1 - share)))]
-    newer = ordered[column] >= edge
-    return ordered[~newer].reset_index(drop=True), ordered[newer].reset_index(drop=True)
+    older = int((ordered[column] < edge).sum())
+    return ordered.iloc[:older], ordered.iloc[older:].reset_index(drop=True)
 
 
 def _parted(rows: pd.DataFrame, sides: np.ndarray, immature: int) -> Parts:

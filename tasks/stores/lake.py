@@ -1,8 +1,9 @@
 """The lake: a project's rows as Delta tables, appended exactly once a batch, read back verified."""
 
+import ctypes
 import functools
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import pyarrow.compute as pc
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.contract import Contract
-from tasks.ml.identity import as_text, from_binary, key_hashes, row_ids, set_digest
+from tasks.ml.identity import as_column, as_text, from_binary, key_hashes, row_ids, set_digest
 from tasks.ml.outcomes import AT, Labels
 from tasks.ml.profile import Profile, Profiler
 from tasks.ml.sealed import SealedParts
@@ -154,26 +155,37 @@ class Lake:
         """The newest outcomes."""
         return self._labels(self.outcomes.newest)
 
-    def read(self, snapshot: Snapshot) -> pd.DataFrame:
+    def read(self, snapshot: Snapshot, chosen: Callable[[pd.DataFrame], np.ndarray] | None = None, by: tuple[str, ...] = ()) -> pd.DataFrame:  # fmt: skip
         """The rows of a snapshot by time and name, which is no file's order; without the batches that they came in.
+
+        Args:
+            snapshot: which rows.
+            chosen: of these columns of all rows, in any order, which rows are wanted: (n,) bool. None: all.
+            by: the columns that it looks at.
 
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
         """
-        tables = list(self.content(snapshot))
+        tables = []
+        for table in self.content(snapshot):
+            tables.append(table.drop_columns([BATCH]))
+            pa.default_memory_pool().release_unused()
         ids = _names(tables)
         if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
                 f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
                 "damaged. Restore the table from a back-up; nothing is trained on it."
             )
-        rows = pa.concat_tables([table.drop_columns([ROW, BATCH]) for table in tables], promote_options="permissive")
+        rows = pa.concat_tables([table.drop_columns([ROW]) for table in tables], promote_options="permissive")
         del tables  # a column at a time is put in order and freed: rows need their own memory once, not three times
-        order, columns = pa.array(self._order(rows, ids)), dict[str, pd.Series]()
+        order, columns = self._order(rows, ids), dict[str, pd.Series]()
+        if chosen is not None:
+            order = order[chosen(rows.select(by).to_pandas(types_mapper=NULLABLE.get))[order]]
         for name in rows.column_names:
-            columns[name] = rows[name].take(order).to_pandas(types_mapper=NULLABLE.get)
+            columns[name] = rows[name].take(pa.array(order)).to_pandas(types_mapper=NULLABLE.get)
             rows = rows.drop_columns([name])
-        return pd.DataFrame(columns | {ROW: pd.array(as_text(ids[order]), dtype="str")}, copy=False)
+            pa.default_memory_pool().release_unused()
+        return pd.DataFrame(columns | {ROW: as_column(ids[order]).to_pandas()}, copy=False)
 
     def _order(self, rows: pa.Table, ids: np.ndarray) -> np.ndarray:
         """Positions of rows by time, and by name where that is the same."""
@@ -308,7 +320,7 @@ def _frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataF
     table = pa.concat_tables(tables, promote_options="permissive")
     if ROW in table.column_names:
         at = table.column_names.index(ROW)
-        table = table.set_column(at, ROW, pa.array(as_text(from_binary(table[ROW])), pa.string()))
+        table = table.set_column(at, ROW, as_column(from_binary(table[ROW])))
     return table.to_pandas(types_mapper=NULLABLE.get)
 
 
@@ -379,19 +391,31 @@ def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
     behind the landed ones, as the project's folder makes them now.
     """
     rows, trusted, waiting = teachable(use, snapshot, root)
-    return SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target, waiting=waiting)
+    made = SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target, waiting=waiting)
+    del rows
+    _give_back()
+    return made
 
 
 def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """The verified rows of a snapshot with a label, without what was set apart; what was; and how many wait for their label."""
     lake = Lake(use.project, root, use.contract)
-    trusted = lake.apart(snapshot.trusted)
-    rows, waiting = _learnable(use, lake.read(snapshot), trusted)
-    pa.default_memory_pool().release_unused()
+    trusted, unit, target = lake.apart(snapshot.trusted), use.split.unit(use.contract.key), use.contract.target
+    waiting = 0
+
+    def teaches(rows: pd.DataFrame) -> np.ndarray:
+        nonlocal waiting
+        common, labelled = ~apart(rows, trusted, unit), use.labelled(rows).to_numpy()
+        waiting = int((common & ~labelled).sum())
+        return common & labelled
+
+    by = dict.fromkeys([*unit, *([target] if target else [])])
+    rows = lake.read(snapshot, teaches, tuple(by))
     return use.completed(rows), use.completed(trusted), waiting
 
 
-def _learnable(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """The rows that have a label and are not set apart, and how many others wait for theirs."""
-    common, labelled = ~apart(rows, trusted, use.split.unit(use.contract.key)), use.labelled(rows).to_numpy()
-    return rows[common & labelled].reset_index(drop=True), int((common & ~labelled).sum())
+def _give_back() -> None:
+    """Gives memory that is free in this process back to the system: what was read was here more than once for a moment."""
+    pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # the C library of Linux
+        trim(0)
