@@ -25,10 +25,11 @@ from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Parity, Rehearsed, Serving, configured
 from tasks.ml.judging import judging
-from tasks.ml.metrics import estimate, metrics_of, packed, unpacked
+from tasks.ml.metrics import metrics_of, packed, unpacked
 from tasks.ml.questions import Questions
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
+from tasks.ml.uncertain import estimate
 from tasks.serving.rehearsal import Rehearsal
 from tasks.stores import bundles
 from tasks.stores.journal import Journal

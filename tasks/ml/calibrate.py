@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from tasks.ml.kinds import Kind
-from tasks.ml.metrics import METRICS, paired_gain
+from tasks.ml.metrics import METRICS
+from tasks.ml.uncertain import compared
 
 Method = Literal["none", "sigmoid", "temperature"]
 FEWEST = 200  # rows; with fewer, two parameters are noise
@@ -35,9 +36,9 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
         return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
-    gain = paired_gain(
+    gain = compared(
         METRICS["log_loss"], truth[half:], kind.answers(older, newer), kind.answers(model, newer), resamples=RESAMPLES, seed=seed
-    )  # fmt: skip
+    ).bounds()  # fmt: skip
     if not gain.low > 0:
         return model, "none"
     return _corrected(kind, model, features, truth, method), method

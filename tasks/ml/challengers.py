@@ -19,11 +19,12 @@ from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Fairness, Gate, Serving, configured
 from tasks.ml.kinds import Kind
-from tasks.ml.metrics import Metric, estimate
+from tasks.ml.metrics import Metric
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Slices
 from tasks.ml.split import ROW, Split
+from tasks.ml.uncertain import estimate
 from tasks.ml.window import Window
 
 LEAKS = "leaks"  # what is looked for before anything is trained; no gate of the list, and never left out

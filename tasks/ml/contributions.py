@@ -28,6 +28,7 @@ SAMPLED = 10  # rows of one question where `shap` samples
 ROUNDS = 10  # permutations that `shap` draws, there and back
 CELLS = 2_000_000  # cells of an array held at once
 CHUNK = 20_000  # rows that are prepared at once for the means
+MEANT = 50_000  # rows, spread evenly, whose means are those of all
 BEFORE = "This version was made before answers could be explained. Train again."
 RECOMMENDED = "A recommendation follows from who the user is, which is its only column. Ask without an explanation."
 FEW = 5  # rows; a text that fewer have may be a person
@@ -338,7 +339,7 @@ class Explainer:
 def usual(model: Any, features: pd.DataFrame) -> dict[str, Any]:
     """What a model's explainer must know of the rows that it learned from; it goes into the manifest.
 
-    Of linear models the means of the prepared columns; of models that only `shap` explains a usual row: medians, and the most
+    Of linear models the means of the prepared columns, over some of the rows where they are many; of models that only `shap` explains a usual row: medians, and the most
     frequent text where at least five rows have it. Trees know by themselves, and recommendations are not explained.
     """
     pipe, _ = _parted(model)
@@ -346,10 +347,9 @@ def usual(model: Any, features: pd.DataFrame) -> dict[str, Any]:
     if hasattr(last, "top"):
         return {}
     if hasattr(last, "coef_"):
-        sums = [
-            pipe[:-1].transform(features.iloc[at : at + CHUNK]).sum(axis=0) for at in range(0, len(features), CHUNK)
-        ]
-        return {"means": (np.sum(sums, axis=0) / len(features)).tolist()}
+        some = features.iloc[:: len(features) // MEANT + 1]
+        sums = [pipe[:-1].transform(some.iloc[at : at + CHUNK]).sum(axis=0) for at in range(0, len(some), CHUNK)]
+        return {"means": (np.sum(sums, axis=0) / len(some)).tolist()}
     return {} if _is_trees(last) else {"row": {str(name): _usual(features[name]) for name in features}}
 
 

@@ -212,7 +212,7 @@ def metrics_of(kind: str) -> dict[str, Metric]:
 
 
 class Estimate(BaseModel, frozen=True):
-    """A number with its 90 % bootstrap interval: two one-sided bounds at 5 %."""
+    """A number with its 90 % interval: two one-sided bounds at 5 %."""
 
     value: float
     low: float
@@ -252,11 +252,6 @@ def _drawn(rng: np.random.Generator, n: int, samples: int) -> np.ndarray:
     """How often each of `n` rows stands in each sample of `n` rows with replacement: (samples, n)."""
     counts = [np.bincount(rng.integers(0, n, n), minlength=n) if n else np.zeros(0) for _ in range(samples)]
     return np.array(counts, dtype=float)
-
-
-def estimate(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int, seed: int) -> Estimate:
-    """The metric with its interval."""
-    return summary(metric.of(y, p), resampled(metric, y, p, resamples, seed))
 
 
 def paired_gain(

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from tasks.config.errors import suggestion
 from tasks.ml.contract import Contract
-from tasks.ml.metrics import Estimate, Metric, estimate
+from tasks.ml.metrics import Estimate, Metric
+from tasks.ml.uncertain import estimate
 
 RESAMPLES = 200
 EMPTY, OTHERS = "(empty)", "(all others)"  # a value stands behind "= ", so none reads like these

@@ -109,6 +109,11 @@ def measured(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int = 0
     return _resampled(value, *_samples(metric, y, (p,), resamples, seed))
 
 
+def estimate(metric: Metric, y: np.ndarray, p: np.ndarray, *, resamples: int, seed: int) -> Estimate:
+    """The metric with its 90 % interval."""
+    return measured(metric, y, p, resamples=resamples, seed=seed).bounds()
+
+
 def compared(
     metric: Metric, y: np.ndarray, after: np.ndarray, before: np.ndarray, *, resamples: int = 0, seed: int = 0
 ) -> Uncertain:

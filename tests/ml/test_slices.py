@@ -10,8 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from tasks.ml import card, pictures
 from tasks.ml.contract import Column, Contract
-from tasks.ml.metrics import METRICS, Estimate, estimate
+from tasks.ml.metrics import METRICS, Estimate
 from tasks.ml.slices import EMPTY, OTHERS, Slices
+from tasks.ml.uncertain import estimate
 from tests.ml.test_card import facts
 from tests.ml.test_explain import measured
 from tests.ml.test_pictures import opened
