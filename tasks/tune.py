@@ -33,6 +33,7 @@ from tasks.ml.identity import digest
 from tasks.ml.pages import progress
 from tasks.ml.recipe import Recipe
 from tasks.ml.space import FEWEST_COLUMNS, Space
+from tasks.ml.split import Folds
 from tasks.ml.window import Window, choices
 from tasks.stores import studies
 from tasks.stores.journal import Journal
@@ -88,32 +89,42 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
 
 @dataclass(frozen=True)
 class Search:
-    """The question put to a trial: how good is this recipe on rows right after those it learned from?"""
+    """The question put to a trial: how good is this recipe on rows right after those it learned from?
+
+    Attributes:
+        final: the same question, once, about the validation rows, which no trial sees; None where they are not at hand.
+    """
 
     use: Project
     space: Space
     examination: Examination
+    final: Examination | None = None
 
     @classmethod
     def of(cls, use: Project, snapshot: Snapshot, settings: Settings, ranked: tuple[str, ...] | None = None) -> Self:
         """The search over the train part of a snapshot; `ranked`: the columns in an order that somebody has found already."""
-        return cls.over(use, parts(use, snapshot, settings.lake(use.project)).train, ranked)
+        split = parts(use, snapshot, settings.lake(use.project))
+        return cls.over(use, split.train, ranked, split.validation)
 
     @classmethod
-    def over(cls, use: Project, train: pd.DataFrame, ranked: tuple[str, ...] | None = None) -> Self:
+    def over(
+        cls, use: Project, train: pd.DataFrame, ranked: tuple[str, ...] | None = None, validation: pd.DataFrame | None = None
+    ) -> Self:  # fmt: skip
         """The search over these rows."""
         asked, time = use.search, use.contract.time
         rows = use.split.at_most(train, asked.rows)
-        examination = Examination.of(
-            use.split.folds(rows, asked.folds, use.contract.target), use.task, use.goal, use.features, time,
-            seed=asked.seed, workers=asked.workers,
-        )  # fmt: skip
+
+        def examined(folds: Folds, workers: int) -> Examination:
+            return Examination.of(folds, use.task, use.goal, use.features, time, seed=asked.seed, workers=workers)
+
+        examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
+        final = None if validation is None else examined([(rows, validation)], workers=1)
         span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
         windows = choices(span) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:
             many = len(use.features) >= 2 * FEWEST_COLUMNS
             ranked = examination.ranked() if asked.columns and many and examination.folds else ()
-        return cls(use, Space(asked.families, tuple(windows), ranked), examination)
+        return cls(use, Space(asked.families, tuple(windows), ranked), examination, final)
 
     def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, place: int | None = None) -> None:
         """Runs trials until so many are finished or the time is over; the first one always runs to its end.
@@ -451,7 +462,7 @@ def _history(study: "Study", use: Project) -> list[dict[str, Any]]:
 
 
 def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: float) -> Best:
-    """The plainest of the recipes that are not surely worse than the best."""
+    """The plainest of the recipes that are not surely worse than the best, if validation confirms it."""
     use, history = search.use, _history(study, search.use)
     complete = [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
     if not complete and (broken := _broken(study)):
@@ -467,7 +478,7 @@ def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: flo
         (search.space.suggest(trial), Marks(trial.value or 0.0, tuple(trial.user_attrs["spread"])))
         for trial in complete
     ]
-    taken = plainest(tried)
+    taken = _confirmed(search, tried, plainest(tried))
     turn = -1.0 if use.goal.greater_is_better else 1.0
     return Best(
         recipe=tried[taken][0],
@@ -481,6 +492,22 @@ def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: flo
         cpu_seconds=cpu,
         history=history,
     )
+
+
+def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) -> int:
+    """The place of what was taken, unless the best of the families' defaults does better on the validation rows.
+
+    Of many recipes the best on the folds owes some of that to chance, and on a history that moves to the folds' own days.
+    """
+    usual = [at for at, (recipe, _) in enumerate(tried) if recipe == Recipe.usual(recipe.family.kind)]
+    if search.final is None or not usual or taken in usual:
+        return taken
+    default = min(usual, key=lambda at: tried[at][1].loss)
+    found, plain = (search.final.mark(tried[at][0], lambda _step, _loss: None) for at in (taken, default))
+    if found is None or plain is None or found.loss <= plain.loss:
+        return taken
+    LOG.info("%s does worse on validation than %s as it comes", tried[taken][0].name, tried[default][0].name)
+    return default
 
 
 def _remember(best: Best, use: Project, registry: Registry, run: str) -> None:

@@ -218,7 +218,8 @@ def ours(defaults: bool) -> None:
     train, test = prepared(train), prepared(test)
     # the test rows are apart already; as in a training, what is left is parted into rows to fit on and rows to calibrate with
     made = use.split.apply(train)
-    learning = pd.concat([made.train, made.holdout]).sort_values([use.contract.time, ROW], ignore_index=True)
+    learning, order = made.train, [use.contract.time, ROW]
+    validation = pd.concat([made.validation, made.holdout]).sort_values(order, ignore_index=True)
     recipe, trials = Recipe.usual("hist_gradient_boosting"), 0
     if not defaults:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -226,7 +227,7 @@ def ours(defaults: bool) -> None:
         url = f"sqlite:///{asked['folder']}/studies.db"
         studies.prepare(url)
         begun = time.monotonic()
-        search, study = tune.Search.over(use, learning), studies.study(url, "quality", 7)
+        search, study = tune.Search.over(use, learning, validation=validation), studies.study(url, "quality", 7)
         for params in search.space.starts([]):
             study.enqueue_trial(params, skip_if_exists=True)
         search.go_on(study, begun + asked["seconds"], lambda: None)
@@ -234,7 +235,7 @@ def ours(defaults: bool) -> None:
         recipe, trials = best.recipe, best.trials
     model = recipe.fit(use.task, use.features, Learned.of(learning, use.task, use.features, use.contract.time), seed=7)
     read = {name: column.type for name, column in recipe.columns(use.features).items()}
-    model, _ = calibrated(use.task, model, matrix(made.validation, read), use.task.truth(made.validation), 7)
+    model, _ = calibrated(use.task, model, matrix(validation, read), use.task.truth(validation), 7)
     with threads.limited(threads.share(1)):
         said = use.task.answers(model, matrix(test, read))
     if use.kind == "binary":

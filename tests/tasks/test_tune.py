@@ -29,8 +29,9 @@ from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ingest import Landings
 from tasks.ml import models
-from tasks.ml.examination import Examination
+from tasks.ml.examination import Examination, Marks
 from tasks.ml.recipe import Recipe
+from tasks.ml.window import Window
 from tasks.stores import studies
 from tasks.stores.journal import Journal
 from tasks.stores.lake import Lake
@@ -261,6 +262,19 @@ def test_a_loss_stays_a_loss():
     found.add_trial(ended(TrialState.COMPLETE, 0.3))
     best = tune._best(found, plain(metric="log_loss"), 0, 0.0, 0.0)
     assert best.value == 0.3
+
+
+@pytest.mark.parametrize(("lasts", "taken"), [(True, 1), (False, 0)])
+def test_a_recipe_must_do_better_than_the_defaults_on_validation_too(lasts: bool, taken: int):
+    """A window of the newest days won on the folds, whose days said the opposite of before: it is taken only if the days after them do, too."""
+    use, history = project(families=["logistic"]), rows(600).sort_values("at", ignore_index=True)
+    turned = (history.index >= 400) & ((history.index < 500) | lasts)
+    truth = history["y"].to_numpy(dtype=bool) ^ turned
+    history = history.assign(y=pd.array(truth, dtype="boolean"))
+    search = tune.Search.over(use, history[:500], validation=history[500:])
+    newest = Recipe(family=models.Logistic(), window=Window(kind="last", days=4))
+    tried = [(Recipe.usual("logistic"), Marks(-0.7, (-0.7, -0.7))), (newest, Marks(-0.9, (-0.9, -0.9)))]
+    assert tune._confirmed(search, tried, 1) == taken
 
 
 def test_a_search_without_a_finished_trial_says_what_to_change():
