@@ -449,7 +449,7 @@ def significant(numbers: np.ndarray, digits: int = 3) -> np.ndarray:
 
 
 def _share_within(rows: np.ndarray, others: np.ndarray) -> float:
-    return float(np.isin(rows, others).mean())
+    return float(pd.Series(rows).isin(others).mean())  # by hashing: NumPy sorts both
 
 
 # -- too good to be true ------------------------------------------------------------------------------------------------
