@@ -38,10 +38,12 @@ import psutil
 from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
+from tasks.stores.sqlite import refuse_damaged
 
 CONFIGURATION = REPOSITORY / "infra" / "supervisord.conf"
 SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox")
 LISTENERS = ("prefect", "mlflow", "serving")
+DATABASES = ("keepfit.db", "studies.db", "mlflow.db")
 POOL = "keepfit"
 MARK = "KEEPFIT_STACK"
 BOUNDS = {"prefect": (3, 9), "mlflow": (3, 18), "fastapi": (0, 151)}
@@ -230,6 +232,7 @@ def up(settings: Settings, say: Say = _quiet) -> Record:
 
     Raises:
         StackError: a service does not come up; the message holds the end of its log. What this call started is stopped.
+        ArtifactError: a database is damaged; nothing was started.
     """
     begun = time.monotonic()
     with _lock(settings):
@@ -262,6 +265,8 @@ def _start(settings: Settings, stale: Record, say: Say) -> Record:
     orphans = _end(settings)
     if orphans:
         say(f"Ended {orphans} processes that an earlier stack had left behind.")
+    for name in DATABASES:
+        refuse_damaged(settings.home / name)
     _furnish(settings)
     record: Record = {
         "urls": _addresses(settings, stale, say),

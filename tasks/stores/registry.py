@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.stores import durable
+
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
 
+ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # how MLflow says that there is none
 UI = "?workflowType=machine_learning"  # without it the pages open in another mode
 
 
@@ -147,7 +150,30 @@ class Registry:
 
     def point(self, alias: str, version: int) -> None:
         """Moves an alias; it follows the journal."""
+        durable.step(f"alias {alias}")
         self.client.set_registered_model_alias(self.project, alias, str(version))
+
+    def pointed(self, alias: str) -> int | None:
+        """The version that an alias names; None where there is no such alias."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self.client.get_model_version_by_alias(self.project, alias).version)
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return None
+            raise
+
+    def has(self, version: int) -> bool:
+        """Whether a version is registered."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.project, str(version)).current_stage != "Deleted_Internal"
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return False
+            raise
 
     def end(self, run: str, *, failed: bool = False) -> None:
         """Closes a run."""

@@ -199,7 +199,7 @@ def test_o_01_a_training_that_was_killed_is_finished_by_the_same_command(begun, 
     assert before <= {(trial.number, trial.datetime_complete) for trial in small.trials}
     assert len(small.trials) == 4
     assert small.states == ["crashed", "released"]
-    assert "was gone when the next training began" in small.journal.trainings(small.name)[0]["reason"]
+    assert "was gone; the next training takes" in small.journal.trainings(small.name)[0]["reason"]
     assert [release.version for release in small.journal.releases(small.name)] == [1]
     assert small.left() == []
     assert [path.name for path in small.settings.bundles(small.name).iterdir()] == ["1"]

@@ -88,6 +88,14 @@ class Batches(Database):
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def newest(self, project: str) -> tuple[int, int]:
+        """The versions of the tables `rows` and `outcomes` after the newest batches that landed in them; 0 where none has."""
+        columns = (sa.func.coalesce(sa.func.max(BATCHES.c[name]), 0) for name in ("version", "outcomes"))
+        query = sa.select(*columns).where(BATCHES.c.project == project, BATCHES.c.landed > 0)
+        with self.engine.connect() as connection:
+            row = connection.execute(query).one()
+        return int(row[0]), int(row[1])
+
     def profiles(self, project: str, count: int) -> list[str]:
         """The profiles (JSON) of the newest landed batches of rows, oldest first."""
         newest = (

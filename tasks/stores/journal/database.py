@@ -10,9 +10,12 @@ from typing import IO, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
-from tasks.config.errors import ConflictError
+from tasks.config.errors import ConflictError, KeepfitError
 from tasks.stores.journal.tables import METADATA
+
+BUSY = 15.0  # seconds that a locked SQLite file is waited for
 
 
 class Database:
@@ -30,10 +33,20 @@ class Database:
 
     @contextmanager
     def _write(self) -> Generator[sa.Connection]:
-        with self.engine.begin() as connection:
-            if self.engine.dialect.name == "sqlite":
-                connection.exec_driver_sql("BEGIN IMMEDIATE")  # waits for the write lock instead of failing at commit
-            yield connection
+        try:
+            with self.engine.begin() as connection:
+                if self.engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql(
+                        "BEGIN IMMEDIATE"
+                    )  # waits for the write lock, and does not fail at commit
+                yield connection
+        except OperationalError as error:
+            if "database is locked" not in str(error):
+                raise
+            raise KeepfitError(
+                f"{self.engine.url.database} has been locked by another process for {BUSY:g} s. Nothing was changed: say it again, or "
+                "end what holds it (`fuser` names it)."
+            ) from error
 
     def _widen(self) -> None:
         """Gives the tables of an older home the columns that came since; they may all be empty."""
@@ -101,5 +114,5 @@ def _patiently(ask: Callable[[], bool], what: str, patience: float) -> None:
 def _careful(connection: Any, _record: object) -> None:
     """SQLite: readers do not block the writer, a busy writer is waited for, a commit is on disk when it returns."""
     connection.isolation_level = None  # SQLAlchemy's own BEGIN counts, not the driver's late one
-    for pragma in ("journal_mode=WAL", "busy_timeout=15000", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={BUSY * 1000:.0f}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

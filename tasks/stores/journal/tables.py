@@ -96,6 +96,7 @@ TRAININGS = sa.Table(
     sa.Column("at", sa.Text, nullable=False),
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: metric, value, low, high, verdicts, run id"),
     sa.Column("runner", sa.Text, comment="who runs it: flow run, process and machine"),
+    sa.Column("process", sa.Text, comment="the process that runs it, as tasks/stores/processes.py names one"),
 )
 
 RELEASES = sa.Table(
@@ -112,6 +113,42 @@ RELEASES = sa.Table(
     sa.Column("value", sa.Float, nullable=False),
     sa.Column("low", sa.Float, nullable=False),
     sa.Column("high", sa.Float, nullable=False),
+    sa.Column("kind", sa.Text, comment="release | rollback; empty in an older home, which knew releases only"),
+)
+
+RELEASE_INTENTS = sa.Table(
+    "release_intents",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False, comment="release | rollback"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("runner", sa.Text, nullable=False, comment="the process that began it"),
+    sa.Column(
+        "phase",
+        sa.Text,
+        nullable=False,
+        comment="intended | verified | answered | committed | aliased | confirmed | undone",
+    ),
+    sa.Column("said", sa.Text, nullable=False, comment="why it was undone, or how the servers confirmed it"),
+    sa.Column("announced", sa.Boolean, nullable=False, comment="its event went out"),
+    sa.Column("generation", sa.Integer, comment="of the release that it became"),
+)
+
+HAND_MADE = sa.Table(
+    "hand_made",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Text, nullable=False, comment="when it was noticed"),
+    sa.Column("generation", sa.Integer, nullable=False, comment="of the release in force"),
+    sa.Column("wanted", sa.Integer, nullable=False, comment="the champion's version by the journal"),
+    sa.Column("met", sa.Text, nullable=False, comment="what MLflow said in its place"),
+    sa.Column("answer", sa.Text, nullable=False, comment="put back | accepted | cannot be put back"),
+    sa.Column("reason", sa.Text, nullable=False),
 )
 
 PROPOSALS = sa.Table(

@@ -19,7 +19,7 @@ class Trainings(Releases):
     """What is on record of trainings."""
 
     def start_training(
-        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "",
+        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "", process: str = "",
     ) -> int:  # fmt: skip
         """Records that a training began; gives its number."""
         with self._write() as connection:
@@ -37,6 +37,7 @@ class Trainings(Releases):
                     at=at.isoformat(),
                     detail="{}",
                     runner=runner,
+                    process=process,
                 )
             )
             return int((done.inserted_primary_key or (0,))[0])
@@ -70,6 +71,18 @@ class Trainings(Releases):
         """Records that a training ended before its time; one whose version was released by then was released."""
         live = training["version"] in {release.version for release in self.releases(training["project"])}
         self.end_training(training["id"], state="released" if live else state, reason=reason, at=at)
+
+    def under_way(self) -> list[dict[str, Any]]:
+        """Every project's trainings that have not ended, oldest first."""
+        query = sa.select(TRAININGS).where(TRAININGS.c.state.in_(UNDER_WAY)).order_by(TRAININGS.c.id)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def tried(self, project: str) -> list[tuple[str, str]]:
+        """The name of the snapshot and the state of every training of a project, oldest first."""
+        query = sa.select(TRAININGS.c.rows, TRAININGS.c.state).where(TRAININGS.c.project == project)
+        with self.engine.connect() as connection:
+            return [(row[0] or "", row[1]) for row in connection.execute(query.order_by(TRAININGS.c.id))]
 
     def trainings(self, project: str) -> list[dict[str, Any]]:
         """Every training of a project, oldest first; `detail` as an object."""
