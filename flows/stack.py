@@ -41,7 +41,8 @@ from tasks.config.settings import REPOSITORY, Settings
 from tasks.stores.sqlite import refuse_damaged
 
 CONFIGURATION = REPOSITORY / "infra" / "supervisord.conf"
-SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox")
+SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox", "recover")
+BEATING = ("inbox", "recover")
 LISTENERS = ("prefect", "mlflow", "serving")
 DATABASES = ("keepfit.db", "studies.db", "mlflow.db")
 POOL = "keepfit"
@@ -301,15 +302,16 @@ def _furnish(settings: Settings) -> None:
     ):
         folder.mkdir(parents=True, exist_ok=True)
     _make_secret(settings)
-    _heartbeat(settings).unlink(missing_ok=True)
+    for name in BEATING:
+        _heartbeat(settings, name).unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(settings.home / "mlflow.db", timeout=20)) as database:
         # The mode stays with the file. MLflow itself sets a busy timeout of 20 s on every session.
         database.execute("PRAGMA journal_mode=WAL")
 
 
-def _heartbeat(settings: Settings) -> Path:
-    """The file that the inbox touches while it watches."""
-    return settings.home / "inbox.heartbeat"
+def _heartbeat(settings: Settings, name: str) -> Path:
+    """The file that a service without a port touches while it watches."""
+    return settings.home / f"{name}.heartbeat"
 
 
 def _addresses(settings: Settings, stale: Record, say: Say) -> dict[str, str]:
@@ -520,7 +522,7 @@ def services(settings: Settings) -> list[dict[str, Any]]:
     """How each service does, found out by a real call to each; never raises when nothing runs.
 
     Returns:
-        For prefect, mlflow, worker, serving and inbox: `name`, `url` (or None), `healthy`, `restarts` since the stack
+        For prefect, mlflow, worker, serving, inbox and recover: `name`, `url` (or None), `healthy`, `restarts` since the stack
         was started, and `detail`, a sentence for a reader.
     """
     record = _record(settings)
@@ -644,9 +646,9 @@ def _probe_serving(_settings: Settings, record: Record, _info: dict[str, Any]) -
     return None
 
 
-def _probe_inbox(settings: Settings, _record: Record, info: dict[str, Any]) -> str | None:
-    """Looks for the sign of life that the inbox leaves every few seconds."""
-    path = _heartbeat(settings)
+def _probe_beat(settings: Settings, _record: Record, info: dict[str, Any]) -> str | None:
+    """Looks for the sign of life that a service without a port leaves every few seconds."""
+    path = _heartbeat(settings, info["name"])
     beat = path.stat().st_mtime if path.exists() else 0.0
     return None if time.time() - beat < 10 and beat >= info["start"] else "has left no sign of life in the last 10 s"
 
@@ -656,7 +658,8 @@ PROBES: dict[str, Callable[[Settings, Record, dict[str, Any]], str | None]] = {
     "mlflow": _probe_mlflow,
     "worker": _probe_worker,
     "serving": _probe_serving,
-    "inbox": _probe_inbox,
+    "inbox": _probe_beat,
+    "recover": _probe_beat,
 }
 
 

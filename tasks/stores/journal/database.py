@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.stores.journal.tables import METADATA
 
+PREPARED: set[str] = set()  # servers whose tables are as they must be; a file may be removed while this process lives
 BUSY = 15.0  # seconds that a locked SQLite file is waited for
 
 
@@ -28,8 +29,11 @@ class Database:
         self.engine = sa.create_engine(url, poolclass=sa.NullPool)
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _careful)
-        METADATA.create_all(self.engine)
-        self._widen()
+        if url not in PREPARED:
+            METADATA.create_all(self.engine)
+            self._widen()
+        if parsed.get_backend_name() != "sqlite":
+            PREPARED.add(url)
 
     @contextmanager
     def _write(self) -> Generator[sa.Connection]:

@@ -1,7 +1,9 @@
 """Releases: who was champion when. The newest generation is in force."""
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import sqlalchemy as sa
@@ -123,3 +125,25 @@ def predecessor(releases: Sequence[Release]) -> Release | None:
     """The champion before the present version became one for the first time, at its newest release; what was rolled back meanwhile is passed over."""
     first = next((place for place, each in enumerate(releases) if each.version == releases[-1].version), 0)
     return releases[first - 1] if first else None
+
+
+@dataclass(frozen=True)
+class Reign:
+    """The time in which a release was in force.
+
+    Attributes:
+        since: from when; by the record's own clock, unless a later record says an earlier time: its clock was set since, and the order
+            of the records counts.
+        until: to when; None for the one that is in force.
+    """
+
+    release: Release
+    since: dt.datetime
+    until: dt.datetime | None
+
+
+def reigns(releases: Sequence[Release]) -> list[Reign]:
+    """Who was champion from when to when, in the order of the generations; times never go back, whatever clocks did."""
+    stamps = [dt.datetime.fromisoformat(release.at) for release in releases]
+    since = list(accumulate(reversed(stamps), min))[::-1]
+    return [Reign(*each) for each in zip(releases, since, [*since[1:], None], strict=True)]
