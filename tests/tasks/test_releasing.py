@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -345,7 +346,7 @@ def test_r_04_only_the_next_generation_comes_into_force(either: Settings):
     first, second = journal.releases(NAME)
     for generation in (1, 2, 4, 9):
         with pytest.raises(ConflictError, match=f"generation {generation}"):
-            journal.release(Release(**{**first.__dict__, "generation": generation}))
+            journal.release(replace(first, generation=generation))
     assert journal.releases(NAME) == [first, second]
 
 
