@@ -46,6 +46,7 @@ def once(settings: Settings, project: str | None = None) -> dict[str, Any]:
 def main() -> None:
     """Looks until it is told to stop; writes a heartbeat that `status` reads."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
+    logging.getLogger("keepfit").setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     os.environ.update(IMPATIENT)
     settings, stop = Settings(), threading.Event()

@@ -80,18 +80,18 @@ def is_coming(client: SyncPrefectClient, deployment: UUID) -> bool:
 
 
 def train(project: str, reason: str, key: str, delay: float) -> FlowRun | None:
-    """Plans a training in so many seconds, once for each key; None when another one is coming anyway.
+    """Plans a training in so many seconds, once for each key and each state of the deployed code; None when another one is coming anyway.
 
     Raises:
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"train/{project}").id
-        if is_coming(client, deployment):
+        deployment = client.read_deployment_by_name(f"train/{project}")
+        if is_coming(client, deployment.id):
             return None
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
         return client.create_flow_run_from_deployment(
-            deployment, parameters={"project": project, "reason": reason, "event": True}, state=Scheduled(scheduled_time=at), idempotency_key=key
+            deployment.id, parameters={"project": project, "reason": reason, "event": True}, state=Scheduled(scheduled_time=at), idempotency_key=f"{key} {deployment.version}"
         )  # fmt: skip
 
 
