@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.releasing import IN_MLFLOW, Releasing, clear, utc
+from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.stores import processes
 from tasks.stores.journal import AFTER, BEFORE, UNDER_WAY, Intent, Journal, Release
 from tasks.stores.lake import named
@@ -114,15 +114,18 @@ class Recovery:
     def _settle(self, intent: Intent, report: Report) -> None:
         """Finishes or undoes an intent whose process is gone."""
         found = next(each for each in self.journal.release_intents(intent.project) if each.id == intent.id)
-        what = f"{intent.kind} of version {intent.version} of {intent.project}"
-        if found.phase in BEFORE:
-            self.journal.undo(found, f"its process was gone after phase '{found.phase}': {found.runner}")
+        what, releasing = (
+            f"{intent.kind} of version {intent.version} of {intent.project}",
+            Releasing(intent.project, self.settings),
+        )
+        if found.phase in AFTER:
+            report.finished.append(f"{what} was {found.phase}: {releasing.follow(FOLLOW)}")
+        elif found.phase in BEFORE:
+            if intent.kind == "release":
+                releasing.undo_left()
+            else:
+                self.journal.undo_left(intent.kind, intent.project)
             report.undone.append(f"{what} was {found.phase}, and nothing had changed")
-        elif found.phase in AFTER:
-            said = Releasing(intent.project, self.settings).follow(FOLLOW)
-            report.finished.append(f"{what} was {found.phase}: {said}")
-        if intent.kind == "release":
-            clear(self.settings, intent.project)
 
     def _tell(self, project: str, report: Report) -> None:
         """Sends the events of releases and rollbacks that have not gone out."""

@@ -77,6 +77,7 @@ class Releasing:
         Raises:
             ArtifactError: the bundle is not the registered one, or does not answer; the intent is undone.
         """
+        self.undo_left()
         use, champion = Project.named(self.project, self.settings), self.journal.champion(self.project)
         trained = next(
             (row for row in reversed(self.journal.trainings(self.project)) if row["version"] == version), None
@@ -98,6 +99,16 @@ class Releasing:
         return Plan(
             project=self.project, intent=intent, proposal=proposal, release=release, previous=champion.version if champion else None
         )  # fmt: skip
+
+    def undo_left(self) -> None:
+        """Undoes releases that a kill left open before their commit, and removes their files. The caller is `alone`."""
+        self.journal.undo_left("release", self.project)
+        shutil.rmtree(self._rehearsals, ignore_errors=True)
+
+    @property
+    def _rehearsals(self) -> Path:
+        """Where the candidates of releases have their homes."""
+        return self.settings.home / "rehearsals" / self.project
 
     def commit(self, plan: Plan) -> Release:
         """One database transaction makes the version champion, its proposal approved and its intent committed.
@@ -171,10 +182,9 @@ class Releasing:
 
     def _answered(self, intent: Intent, digest: str) -> Intent:
         """Loads and asks the candidate in a serving process of its own."""
-        place = rehearsals(self.settings, self.project)
-        place.mkdir(parents=True, exist_ok=True)
+        self._rehearsals.mkdir(parents=True, exist_ok=True)
         try:
-            with Rehearsal(self._folder(intent.version), digest, place) as rehearsal:
+            with Rehearsal(self._folder(intent.version), digest, self._rehearsals) as rehearsal:
                 rehearsal.answer(CANDIDATE)
         except UnservedError as error:
             raise ArtifactError(f"version {intent.version} of {self.project} is not released: {error}") from error
@@ -230,16 +240,6 @@ class Releasing:
             return f"{waits.ended}; {again}"
         held = outcome([Verdict.model_validate(verdict) for verdict in trained["detail"]["verdicts"]]) == "held"
         return f"version {version} is held, but nobody was asked to decide; {again}" if held else ""
-
-
-def rehearsals(settings: Settings, project: str) -> Path:
-    """Where candidates of releases have their homes; what is there while none is under way was left by a kill."""
-    return settings.home / "rehearsals" / project
-
-
-def clear(settings: Settings, project: str) -> None:
-    """Removes what killed releases left; the caller holds the project's lock of releases."""
-    shutil.rmtree(rehearsals(settings, project), ignore_errors=True)
 
 
 def _objection(use: Project, version: int, detail: dict[str, Any] | None, champion: Release | None) -> str:

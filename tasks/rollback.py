@@ -65,6 +65,7 @@ class Rollback:
 
     def _committed(self, journal: Journal, settings: Settings) -> tuple[Release, Release] | str:
         """The champion of before and the one of now; or why nothing changed."""
+        journal.undo_left("rollback", self.project)
         releases = journal.releases(self.project)
         chosen = self._chosen(releases)
         if isinstance(chosen, str):

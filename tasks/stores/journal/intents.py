@@ -72,6 +72,13 @@ class Intents(Database):
         """Records that an intent came to nothing, and why; one that was committed stays as it is."""
         return self._move(intent, "undone", why, BEFORE)
 
+    def undo_left(self, kind: str, project: str) -> list[Intent]:
+        """Undoes what a kill left open before its commit; gives those. The caller holds the lock of such intents."""
+        left = [intent for intent in self.release_intents(project, BEFORE) if intent.kind == kind]
+        return [
+            self.undo(intent, f"its process was gone after phase '{intent.phase}': {intent.runner}") for intent in left
+        ]
+
     def _move(self, intent: Intent, phase: str, said: str, before: Collection[str]) -> Intent:
         durable.step(f"{intent.kind} {phase}")
         mine = RELEASE_INTENTS.update().where(RELEASE_INTENTS.c.id == intent.id, RELEASE_INTENTS.c.phase.in_(before))
