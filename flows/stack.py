@@ -38,7 +38,7 @@ import psutil
 from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
-from tasks.stores.sqlite import refuse_damaged
+from tasks.stores.sqlite import damage, refuse_damaged
 
 CONFIGURATION = REPOSITORY / "infra" / "supervisord.conf"
 SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox", "recover")
@@ -676,6 +676,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
         *(_check_package(name, bound) for name, bound in BOUNDS.items()),
         *_check_ports(settings),
         _check_secret(settings),
+        _check_databases(settings),
         _check_sockets(settings),
         _check_clock(),
         _check_browser(),
@@ -746,6 +747,14 @@ def _check_secret(settings: Settings) -> dict[str, Any]:
     return _finding(
         "secret", fault is None, fault[0] if fault else "readable by its owner only", fault[1] if fault else ""
     )
+
+
+def _check_databases(settings: Settings) -> dict[str, Any]:
+    """Whether every page of our SQLite files is as it was written."""
+    paths = [path for name in DATABASES if (path := settings.home / name).is_file()]
+    bad = [f"{path}: {found}" for path in paths if (found := damage(path))]
+    detail = "; ".join(bad) or f"{len(paths)} files are whole"
+    return _finding("databases", not bad, detail, "Run `keepfit down`, and `keepfit up`, which says how to restore it.")
 
 
 def _check_sockets(settings: Settings) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.config.errors import ArtifactError, ConflictError, ProjectError
 from tasks.config.names import is_project
 from tasks.config.settings import Settings
-from tasks.serving.asked import confirm
+from tasks.serving.asked import NOBODY, confirm, is_up
 from tasks.stores import bundles, processes
 from tasks.stores.journal import Intent, Journal, Release, predecessor
 
@@ -57,7 +57,7 @@ class Rollback:
         if isinstance(done, str):
             return {"project": self.project, "state": "refused", "reason": done}
         before, champion = done
-        said = confirm(settings.serving(), champion, PATIENCE)
+        said = _confirmed(settings.serving(), champion)
         return {
             "project": self.project, "from": before.version, "to": champion.version, "seconds": round(time.monotonic() - began, 2),
             "generation": champion.generation, "reason": f"{champion.reason}; {said}",
@@ -104,6 +104,15 @@ class Rollback:
         if self.to not in known:
             return f"version {self.to} of {self.project} was never champion. Those that were: {_others(known, releases[-1])}; `keepfit release` makes another one champion"
         return known[self.to]
+
+
+def _confirmed(address: str | None, champion: Release) -> str:
+    """How the server follows; one that is down has nothing to follow with, and loads the champion when it starts.
+
+    Raises:
+        KeepfitError: it is up and does not follow.
+    """
+    return NOBODY if address is None or not is_up(address) else confirm(address, champion, PATIENCE)
 
 
 def _others(known: dict[int, Release], champion: Release) -> str:

@@ -18,6 +18,15 @@ def version(address: str, project: str) -> int | None:
         return None
 
 
+def is_up(address: str) -> bool:
+    """Whether anybody answers there."""
+    try:
+        httpx.get(f"{address}/healthz", timeout=2)
+    except httpx.HTTPError:
+        return False
+    return True
+
+
 def refusal(address: str, champion: Release) -> str:
     """Why the server does not load a release, or nothing."""
     try:

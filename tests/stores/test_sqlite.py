@@ -51,6 +51,7 @@ def test_s_08_a_database_with_a_damaged_page_is_refused_with_the_command_that_re
         with pytest.raises(ArtifactError, match="is damaged"):
             start_up()
     assert not place.stack_file.exists()
+    assert [finding["ok"] for finding in stack.diagnose(place) if finding["check"] == "databases"] == [False]
     stack.down(place)  # the folder of its lock
     path.write_bytes(whole)
     assert damage(path) == ""

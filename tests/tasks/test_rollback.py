@@ -176,6 +176,13 @@ def test_a_server_that_does_not_follow_is_an_error_that_says_why(place: Settings
     assert [each.phase for each in journal.release_intents(NAME)] == ["committed"]
 
 
+def test_a_server_that_is_down_holds_no_rollback_up(place: Settings, monkeypatch: pytest.MonkeyPatch):
+    """It has nothing to follow with, and loads the champion when it starts."""
+    crowned(place, 1, 2)
+    monkeypatch.setenv("KEEPFIT_SERVING_URL", f"http://127.0.0.1:{free_port()}")
+    assert back(Settings())["reason"] == "worse; no server runs; it will load the champion when it starts"
+
+
 # -- what the automation minds ------------------------------------------------------------------------------------------
 def test_what_was_rolled_back_comes_back_only_when_a_person_says_so(place: Settings):
     """The automation's release is refused with what lifts it; a person's is not, and lifts it for good."""
