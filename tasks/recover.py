@@ -106,26 +106,43 @@ class Recovery:
         try:
             yield
         except Exception as error:  # noqa: BLE001 -- a server that is away raises what its client likes; the next look tries again
-            report.trouble.append(said := f"{what}: {' '.join(str(error).split())[:300]}")
-            if said not in self._trouble:
-                LOG.warning("%s", said)
+            self._note(report, f"{what}: {' '.join(str(error).split())[:300]}")
+
+    def _note(self, report: Report, said: str) -> None:
+        report.trouble.append(said)
+        if said not in self._trouble:
+            LOG.warning("%s", said)
 
     # -- intents ------------------------------------------------------------------------------------------------------
     def _settle(self, intent: Intent, report: Report) -> None:
         """Finishes or undoes an intent whose process is gone."""
-        found = next(each for each in self.journal.release_intents(intent.project) if each.id == intent.id)
+        found = self._now(intent)
         what, releasing = (
             f"{intent.kind} of version {intent.version} of {intent.project}",
             Releasing(intent.project, self.settings),
         )
         if found.phase in AFTER:
-            report.finished.append(f"{what} was {found.phase}: {releasing.follow(FOLLOW)}")
+            self._finish(found, what, releasing, report)
         elif found.phase in BEFORE:
             if intent.kind == "release":
                 releasing.undo_left()
             else:
                 self.journal.undo_left(intent.kind, intent.project)
             report.undone.append(f"{what} was {found.phase}, and nothing had changed")
+
+    def _now(self, intent: Intent) -> Intent:
+        return next(each for each in self.journal.release_intents(intent.project) if each.id == intent.id)
+
+    def _finish(self, intent: Intent, what: str, releasing: Releasing, report: Report) -> None:
+        """Brings alias and servers along, unless a release is under way, which does so itself."""
+        with ExitStack() as held:
+            if intent.kind != "release" and not held.enter_context(_free(self.journal, f"release {intent.project}")):
+                return
+            said = f"{what} was {intent.phase}: {releasing.follow(FOLLOW)}"
+            if self._now(intent).phase == "confirmed":
+                report.finished.append(said)
+            else:
+                self._note(report, said)
 
     def _tell(self, project: str, report: Report) -> None:
         """Sends the events of releases and rollbacks that have not gone out."""

@@ -124,7 +124,7 @@ class Releasing:
     def follow(self, patience: float = PATIENCE) -> str:
         """Brings MLflow's aliases and the servers to what the journal says, and says how the servers are; may be repeated.
 
-        Without MLflow the aliases are left to `recover`.
+        Without MLflow the aliases are left to `recover`. The caller is `alone`, so that no older champion is named last.
 
         Raises:
             KeepfitError: the server does not answer with the champion within so many seconds.
@@ -145,9 +145,9 @@ class Releasing:
 
         try:
             registry = Registry(self.project, self.settings.mlflow(), self.settings.artifacts)
-            registry.point("champion", releases[-1].version)
-            if len(releases) > 1:
-                registry.point("previous", releases[-2].version)
+            for name, release in zip(("champion", "previous"), reversed(releases), strict=False):
+                if registry.has(release.version):  # one that somebody deleted there goes on answering without a name
+                    registry.point(name, release.version)
         except (MlflowException, OSError) as error:
             LOG.warning("%s: the alias is late: %s", self.project, error)
             return " ".join(str(error).split())[:300]

@@ -21,6 +21,7 @@ from tasks.releasing import Releasing
 from tasks.rollback import Rollback
 from tasks.stores import bundles
 from tasks.stores.journal import BY_ITSELF, Journal, predecessor, reigns, rolled_back
+from tasks.stores.registry import Registry
 from tests.released import NAME, NOW, alias, champion, crowned, place, template
 from tests.samples import free_port
 
@@ -68,9 +69,12 @@ def test_o_03_o_05_a_rollback_works_while_prefect_and_mlflow_are_down(place: Set
     assert back(Settings())["to"] == 1
     with temporary_settings(updates={PREFECT_API_URL: f"{nowhere}/api"}):
         found = Recovery(Settings()).look()
-    assert found.finished
-    assert "follows by `keepfit recover`" in found.finished[0]
-    assert [line.partition(":")[0] for line in found.trouble] == ["Prefect", NAME]
+    assert "follows by `keepfit recover`" in found.trouble[0]
+    assert [line.partition(":")[0] for line in found.trouble] == [
+        "rollback of version 1 of small was committed",
+        "Prefect",
+        NAME,
+    ]
     assert [each.phase for each in journal.release_intents(NAME)] == ["committed"]
     monkeypatch.delenv("KEEPFIT_PREFECT_URL")
     monkeypatch.setenv("KEEPFIT_MLFLOW_URL", mlflow)
@@ -142,6 +146,17 @@ def test_r_12_a_name_that_is_none_is_refused(place: Settings, name: str):
         Rollback(name, "bert", "worse").do(place)
     with pytest.raises(ProjectError, match="is no name of a project"):
         Project.named(name, place)
+
+
+def test_a_rollback_to_a_version_that_was_deleted_in_mlflow_is_finished(place: Settings):
+    """It answers from its bundle; there is no name to move, which is no reason to try for ever."""
+    journal = champion(place, 1, 2)
+    Registry(NAME, place.mlflow(), place.artifacts).client.delete_model_version(NAME, "1")
+    back(place)
+    assert Recovery(place).look().trouble == []
+    assert journal.release_intents(NAME)[-1].phase == "confirmed"
+    assert journal.hand_made(NAME)[-1]["answer"] == "cannot be put back"
+    assert Recovery(place).look().model_dump(exclude_defaults=True) == {}
 
 
 # -- the server ---------------------------------------------------------------------------------------------------------
