@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.kinds import Binary
 from tasks.ml.recipe import Recipe
 from tasks.releasing import Releasing
+from tasks.serving.champion import Champion
+from tasks.serving.rehearsal import UnservedError
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.registry import Registry
@@ -124,6 +127,30 @@ def champion(settings: Settings, *versions: int) -> Journal:
     journal = crowned(settings, *versions)
     Releasing(NAME, settings).follow()
     return journal
+
+
+class InProcess:
+    """In place of the candidate's process, whose start takes seconds: the server's own code loads it here. It writes nothing."""
+
+    def __init__(self, folder, digest, _beside) -> None:
+        self.folder, self.digest = folder, digest
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def answer(self, _seconds: float) -> None:
+        """Loads and warms the champion."""
+        said = bundles.manifest_of(self.folder, self.digest)
+        release = Release(
+            said["project"], 1, said["version"], self.digest, "t", "t", "2026-01-01", "roc_auc", 0.9, 0.8, 1.0
+        )
+        try:
+            Champion.load(self.folder, release)
+        except ArtifactError as error:
+            raise UnservedError(str(error)) from error
 
 
 def alias(settings: Settings) -> int | None:

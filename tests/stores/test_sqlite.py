@@ -17,9 +17,9 @@ from tasks.config.settings import Settings
 from tasks.recover import Recovery
 from tasks.stores.journal import AFTER, BEFORE, database
 from tasks.stores.sqlite import damage, refuse_damaged
-from tests.released import NAME, alias, champion, crowned, place, template, trained
+from tests.released import NAME, InProcess, alias, champion, crowned, place, template, trained
 from tests.tasks.test_landing_faults import FULL, disk, used
-from tests.tasks.test_releasing import ACTS, InProcess
+from tests.tasks.test_releasing import ACTS
 
 __all__ = ["disk", "place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")

@@ -17,9 +17,8 @@ from tasks.recover import CANNOT, Recovery
 from tasks.stores import processes, runs
 from tasks.stores.journal import Journal
 from tasks.stores.registry import Registry
-from tests.released import NAME, NOW, alias, champion, crowned, place, template
+from tests.released import NAME, NOW, InProcess, alias, champion, crowned, place, template
 from tests.samples import free_port, until
-from tests.tasks.test_releasing import InProcess
 
 __all__ = ["place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
@@ -136,7 +135,7 @@ import sys
 from tasks.config.settings import Settings
 from tasks.stores import processes
 from tasks.stores.journal import Journal
-from tests.released import NAME, NOW
+from tests.released import InProcess, NAME, NOW
 journal = Journal(Settings().journal())
 with journal.alone(f"train {NAME}"):
     journal.start_training(project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, process=processes.this(), runner="a test")

@@ -18,11 +18,9 @@ from tasks.config.settings import REPOSITORY, Settings
 from tasks.recover import Recovery
 from tasks.releasing import Releasing
 from tasks.rollback import Rollback
-from tasks.serving.champion import Champion
-from tasks.serving.rehearsal import UnservedError
 from tasks.stores import bundles, durable
 from tasks.stores.journal import AFTER, BEFORE, Journal, Release
-from tests.released import NAME, NOW, alias, champion, crowned, either, place, template
+from tests.released import NAME, NOW, InProcess, alias, champion, crowned, either, place, template
 
 __all__ = ["either", "place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
@@ -32,7 +30,8 @@ import json, os, signal, sys
 from tasks import releasing
 from tasks.config.settings import Settings
 from tasks.stores import durable
-from tests.tasks.test_releasing import ACTS, InProcess
+from tests.released import InProcess
+from tests.tasks.test_releasing import ACTS
 import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, skops.io, sklearn.linear_model
 
 for line in sys.stdin:
@@ -54,28 +53,6 @@ for line in sys.stdin:
             os._exit(code)
     print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
 """
-
-
-class InProcess:
-    """In place of the candidate's process, whose start takes seconds: the server's own code loads it here. It writes nothing."""
-
-    def __init__(self, folder, digest, _beside) -> None:
-        self.folder, self.digest = folder, digest
-
-    def __enter__(self) -> "InProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def answer(self, _seconds: float) -> None:
-        """Loads and warms the champion."""
-        version = int(self.folder.name)
-        release = Release(NAME, 1, version, self.digest, "t", "t", "2026-01-01", "roc_auc", 0.9, 0.8, 1.0)
-        try:
-            Champion.load(self.folder, release)
-        except ArtifactError as error:
-            raise UnservedError(str(error)) from error
 
 
 def release(settings: Settings, version: int) -> None:
@@ -173,7 +150,14 @@ class Killed(BaseException):
     """In place of a kill, where a process of its own would take too long: no handler of errors sees it."""
 
 
-@pytest.mark.parametrize("fault", [Killed(), OSError(errno.EIO, "Input/output error")], ids=["killed", "EIO"])
+EIO = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("either", "fault"),
+    [("sqlite", Killed()), ("sqlite", EIO), ("postgresql", Killed()), pytest.param("postgresql", EIO, marks=pytest.mark.slow)],
+    indirect=["either"], ids=["sqlite killed", "sqlite EIO", "postgresql killed", "postgresql EIO"],
+)  # fmt: skip
 @pytest.mark.parametrize("act", ACTS)
 def test_s_01_an_act_that_breaks_off_at_any_durable_step_is_finished_or_undone(
     either: Settings, quick, monkeypatch: pytest.MonkeyPatch, act: str, fault: BaseException
