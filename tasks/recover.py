@@ -117,10 +117,8 @@ class Recovery:
     def _settle(self, intent: Intent, report: Report) -> None:
         """Finishes or undoes an intent whose process is gone."""
         found = self._now(intent)
-        what, releasing = (
-            f"{intent.kind} of version {intent.version} of {intent.project}",
-            Releasing(intent.project, self.settings),
-        )
+        what = f"{intent.kind} of version {intent.version} of {intent.project}"
+        releasing = Releasing(intent.project, self.settings)
         if found.phase in AFTER:
             self._finish(found, what, releasing, report)
         elif found.phase in BEFORE:
@@ -184,9 +182,8 @@ class Recovery:
         """Tells Prefect, which believes in a killed run for ever."""
         from tasks.stores import runs
 
-        local = (
-            self.settings.prefect_url is None and self.settings.host in LOOPBACK
-        )  # the stack's own: no worker is elsewhere
+        # Of the stack's own server no worker is elsewhere.
+        local = self.settings.prefect_url is None and self.settings.host in LOOPBACK
         report.dead += [f"flow run '{name}'" for name in runs.bury(dead, here=local)]
 
     # -- the alias ----------------------------------------------------------------------------------------------------
@@ -199,17 +196,15 @@ class Recovery:
                 return
             registry = self._registry(project)
             met = registry.pointed("champion")
-            champion = self.journal.champion(
-                project
-            )  # read after the alias: a rollback in between has an open intent by now
+            # Read after the alias: a rollback in between has an open intent by now.
+            champion = self.journal.champion(project)
             if champion is None or met == champion.version or self.journal.release_intents(project, AFTER):
                 return
             refusal = self._accepted(project, met)
-            answer, reason = (
-                ("accepted", "release.hand_made is accept")
-                if refusal is None
-                else _put_back(registry, champion, refusal)
-            )
+            if refusal is None:
+                answer, reason = "accepted", "release.hand_made is accept"
+            else:
+                answer, reason = _put_back(registry, champion, refusal)
             self._record(champion, met, answer, reason, report)
 
     def _accepted(self, project: str, met: int | None) -> str | None:
@@ -222,8 +217,7 @@ class Recovery:
         try:
             plan = releasing.plan(met, actor=IN_MLFLOW, reason=f"@champion was moved to version {met}")
             if not plan.refused:
-                releasing.commit(plan)
-                releasing.follow(FOLLOW)
+                releasing.commit(plan)  # alias and servers follow at the next look, as after a kill
         except KeepfitError as error:
             return str(error)
         return plan.refused or None

@@ -77,6 +77,7 @@ def test_r_06_a_change_that_the_policy_accepts_is_a_release_like_any_other(place
     journal = champion(place, 1, 2)
     registry(place).point("champion", 3)
     assert len(Recovery(place).look().hand_made) == 1
+    assert len(Recovery(place).look().finished) == 1
     now = journal.releases(NAME)[-1]
     assert (now.version, now.generation, now.actor) == (3, 3, releasing.IN_MLFLOW)
     assert journal.release_intents(NAME)[-1].phase == "confirmed"
@@ -118,6 +119,21 @@ def test_r_06_a_change_that_may_not_be_released_is_put_back_whatever_the_policy(
     assert wanted[why] in row["reason"]
     assert journal.releases(NAME) == before
     assert alias(place) == 2
+
+
+def test_r_06_an_accepted_change_stands_though_no_server_follows_at_once(
+    place: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """The server is restarting: the release is committed, the alias is not put back, and the next look tells the server's absence."""
+    accepts(place)
+    journal = champion(place, 1, 2)
+    registry(place).point("champion", 3)
+    monkeypatch.setenv("KEEPFIT_SERVING_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(recover, "FOLLOW", 0.0)
+    Recovery(Settings()).look()
+    assert "does not answer with version 3" in Recovery(Settings()).look().trouble[0]
+    assert (journal.releases(NAME)[-1].version, alias(place)) == (3, 3)
+    assert [row["answer"] for row in journal.hand_made(NAME)] == ["accepted"]
 
 
 def test_an_alias_that_a_release_is_moving_is_no_hand_made_change(place: Settings):
