@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.release import release
 from tasks.decide import reject, tell, weigh
-from tasks.deploy import follow
+from tasks.deploy import alone, follow
 
 
 @flow(
@@ -30,7 +30,8 @@ def approve(project: str, version: int, decision: Literal["approve", "reject"], 
     weighed = weigh(project, version, decision, by, reason)
     if weighed.refused:
         if weighed.live:
-            follow(project)
+            with alone(project):
+                follow(project)
         return tell(weighed, {"state": "refused", "reason": weighed.refused})
     if decision == "reject":
         return tell(weighed, reject(weighed))

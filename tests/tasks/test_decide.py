@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from prefect.logging import disable_run_logger
 
-from tasks import decide, deploy
+from tasks import decide, deploy, releasing
 from tasks.config.errors import ArtifactError, ConflictError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -20,6 +20,7 @@ from tasks.ml.gates import Verdict
 from tasks.stores import bundles, proposals
 from tasks.stores.journal import Journal, Proposal, Release
 from tasks.stores.registry import Registry
+from tests.released import InProcess
 from tests.tasks.test_reproduce import NAME, home, lake, trained
 
 __all__ = ["home", "trained"]
@@ -51,6 +52,12 @@ def held(home: Path, monkeypatch: pytest.MonkeyPatch) -> Proposal:
         row["id"], state="held", reason="the sets disagree", at=NOW, version=1, detail=row["detail"] | detail, digests=asked
     )  # fmt: skip
     return journal.proposals(NAME)[0]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates are loaded in this process."""
+    monkeypatch.setattr(releasing, "Rehearsal", InProcess)
 
 
 @pytest.fixture
