@@ -3,8 +3,9 @@
 The serving process is asked about the holdout here, too: nobody else may read it.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -149,16 +150,18 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with what its manifest says of it."""
+    """A model with what its manifest says of it, and the files that a server reads beside it."""
 
     manifest: dict[str, Any]
     model: Any
     computing: Computing | None
+    served: Mapping[str, bytes] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
+        found = bundles.opened(folder, digest, skew=Settings().library_skew)
+        return cls(found.manifest, found.model(), found.computing(), found.served)
 
     @property
     def reading(self) -> list[str]:

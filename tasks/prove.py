@@ -351,8 +351,7 @@ def _served(
     place = settings.home / "candidates" / use.project
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="proof-", dir=place) as folder:
-        beside = {bundles.HOOKS: own.computing.source.encode()} if own.computing else {}
-        digest = bundles.write(Path(folder) / "bundle", own.model, own.manifest, beside)
+        digest = bundles.write(Path(folder) / "bundle", own.model, own.manifest, own.served)
         candidate = Candidate(run="proof", folder=str(Path(folder) / "bundle"), digest=digest, operates=operates)
         with rehearsing(use, candidate) as stage:
             return None if stage is None else stage.ask(use.task, holdout.asked, configured(use.gates, Serving).seconds)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -59,7 +60,7 @@ def register(
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if judged != "refused":
         version, detail["digest"] = _version(
-            use, training, candidate, recorded, registry, settings, card.summary(facts)
+            use, training, candidate, recorded, registry, settings, verdicts, card.summary(facts)
         )
         registry.point("challenger", version)
     states = {
@@ -191,10 +192,12 @@ def _answered(candidate: Candidate, scores: Scores) -> Recorded:
 
 
 def _version(
-    use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings, about: str
+    use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings,
+    verdicts: list[Verdict], about: str,
 ) -> tuple[int, str]:  # fmt: skip
     """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
-    manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
+    where, digest = Path(candidate.folder), candidate.digest
+    manifest, model = bundles.read(where, digest)
     sample = matrix(
         parts(use, training.rows, settings.lake(use.project)).train.head(5),
         {name: use.types[name] for name in model.feature_names_in_},
@@ -209,9 +212,12 @@ def _version(
         "keepfit.trigger": training.reason,
     }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
-    own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
-    folder = settings.bundles(use.project) / str(version)
-    return version, bundles.write(folder, model, own | {"version": version}, recorded.files())
+    judged = {
+        "gates_sha256": hashlib.sha256(as_json([verdict.model_dump() for verdict in verdicts]).encode()).hexdigest()
+    }
+    own = {name: value for name, value in manifest.items() if name not in {"files", "versions", "served by"}}
+    folder, files = settings.bundles(use.project) / str(version), recorded.files() | bundles.served(where, digest)
+    return version, bundles.write(folder, model, own | judged | {"version": version}, files)
 
 
 def _facts(

@@ -21,9 +21,11 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from tasks.config.errors import ArtifactError
+from tasks.config.settings import Settings
 from tasks.ml import calibrate
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
+from tasks.stores.seals import SEAL, Seals
 from tests.ml.test_kinds import MADE, PAIRS, taught
 
 MANIFEST = {"project": "flights", "version": 1, "threshold": 0.5}
@@ -76,7 +78,7 @@ def bundle(tmp_path, boosting):
 
 
 def resealed(folder, content, **changes):
-    """The digest of a bundle whose model bytes were replaced by somebody who may also write the manifest."""
+    """The digest of a bundle whose model bytes were replaced by somebody who may also write the manifest, and sign it."""
     (folder / bundles.MODEL).write_bytes(content)
     manifest = (
         json.loads((folder / bundles.MANIFEST).read_bytes())
@@ -85,7 +87,9 @@ def resealed(folder, content, **changes):
     )
     text = json.dumps(manifest).encode()
     (folder / bundles.MANIFEST).write_bytes(text)
-    return hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256(text).hexdigest()
+    (folder / SEAL).write_bytes(Seals.of(Settings()).sign(digest))
+    return digest
 
 
 @pytest.mark.parametrize("labels", [(False, True), (0, 1), ("no", "yes")], ids=["bool", "int", "text"])
