@@ -668,6 +668,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
         *(_check_package(name, bound) for name, bound in BOUNDS.items()),
         *_check_ports(settings),
         _check_secret(settings),
+        *_check_champions(settings),
         _check_sockets(settings),
         _check_clock(),
         _check_browser(),
@@ -728,6 +729,29 @@ def _check_ports(settings: Settings) -> list[dict[str, Any]]:
         move = f"`keepfit up` will take a free port; to choose one, set KEEPFIT_{name.upper()}_PORT."
         found.append(_finding(f"port of {name}", ok, detail, move))
     return found
+
+
+def _check_champions(settings: Settings) -> list[dict[str, Any]]:
+    """Whether the bundle of each champion is what was released, signed by somebody who is trusted."""
+    from tasks.stores import bundles
+    from tasks.stores.journal import Journal
+    from tasks.stores.seals import Seals
+
+    if settings.database_url is None and not (settings.home / "keepfit.db").exists():
+        return []
+    return [
+        _finding(
+            f"champion of {project}",
+            not (
+                wrong := bundles.fault(
+                    settings.bundles(project) / str(release.version), release.digest, Seals.of(settings)
+                )
+            ),
+            wrong or f"version {release.version}, bundle {release.digest[:12]} as it was released",
+            f"Servers answer from their own copies meanwhile. Restore {settings.bundles(project) / str(release.version)}, or release another version.",
+        )
+        for project, release in Journal(settings.journal()).champions().items()
+    ]
 
 
 def _check_secret(settings: Settings) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def register(
 ) -> Decision:
     """Puts the outcome on record in MLflow, in the journal and before the eyes of people."""
     settings = Settings()
+    candidate = scores.judged(candidate)
     use = Project.named(training.project, settings)
     registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
     judged = outcome(verdicts)

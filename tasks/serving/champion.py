@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ LOG = logging.getLogger("keepfit.serving")
 Value = str | int | float | bool | None
 WARM_SECONDS = 5.0
 RETRY_SECONDS = (0.5, 30.0)
+KEPT = 3  # copies of champions of a project
 
 
 class RowError(ValueError):
@@ -560,17 +562,22 @@ class Succession:
         champions: by project; replaced as a whole, never edited.
         refused: releases that do not load, by project; tried again with growing pauses.
         wanted: what the journal said last, or None before the first word of it.
+        degraded: why a champion answers from a copy of its own alone, by project: somebody has touched its bundle since.
         trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
         swaps: champions that were put in place since the start.
     """
 
     def __init__(
-        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse"
+        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse",
+        copies: Path | None = None,
     ) -> None:  # fmt: skip
         self._url = journal
         self._folder = folder
         self._skew: bundles.Skew = skew
+        self._copies = copies
         self._clock = clock
+        self._stamps: dict[str, tuple[object, ...]] = {}
+        self.degraded: dict[str, str] = {}
         self._journal: Journal | None = None
         self.champions: dict[str, Champion] = {}
         self.refused: dict[str, Refused] = {}
@@ -597,6 +604,8 @@ class Succession:
         for project, release in wanted.items():
             if self._is_due(project, release):
                 self._enthrone(project, release)
+        for project, champion in self.champions.items():
+            self._look_at(project, champion.release)
 
     def missing(self) -> list[str]:
         """Released projects that nobody answers for."""
@@ -620,7 +629,7 @@ class Succession:
         try:
             if Path(project).name != project or project.startswith("."):
                 raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
-            champion = Champion.load(self._folder(project) / str(release.version), release, skew=self._skew)
+            champion = self._loaded(project, release)
         except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
             self._refuse(project, release, error)
             return
@@ -634,6 +643,52 @@ class Succession:
             release.generation,
             time.monotonic() - started,
         )
+
+    def _loaded(self, project: str, release: Release) -> Champion:
+        """The champion of a release from its bundle; where that is not what was released any more, from the copy of an earlier start.
+
+        Raises:
+            KeepfitError: neither is what was released.
+        """
+        folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
+        try:
+            champion = Champion.load(folder, release, skew=self._skew)
+        except KeepfitError:
+            if copy is None or not copy.exists():
+                raise
+            return Champion.load(copy, release, skew=self._skew)
+        if copy is not None:
+            self._keep(champion, copy)
+        return champion
+
+    def _copy(self, project: str, release: Release) -> Path | None:
+        """Where this process keeps what it has verified, for its next start."""
+        return self._copies and self._copies / project / f"{release.version}-{release.digest[:16]}"
+
+    def _keep(self, champion: Champion, copy: Path) -> None:
+        """Keeps a copy of this champion, and none of those before the last; a full disk ends no answering."""
+        try:
+            bundles.keep(champion.bundle, copy)
+            others = [each for each in copy.parent.iterdir() if each != copy]
+            for old in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            LOG.warning(
+                "%s: no copy of version %d is kept: %s", champion.release.project, champion.release.version, error
+            )
+
+    def _look_at(self, project: str, release: Release) -> None:
+        """Verifies the champion's bundle anew when somebody has touched it, and says what is wrong with it."""
+        folder = self._folder(project) / str(release.version)
+        stamps = (release, *bundles.stamps(folder))
+        if stamps == self._stamps.get(project):
+            return
+        self._stamps[project] = stamps
+        others = {name: reason for name, reason in self.degraded.items() if name != project}
+        if reason := bundles.fault(folder, release.digest):
+            LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, reason)
+            others[project] = reason
+        self.degraded = others
 
     def _refuse(self, project: str, release: Release, error: Exception) -> None:
         reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"

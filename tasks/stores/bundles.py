@@ -26,7 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.config.errors import ArtifactError
+from tasks.config.errors import ArtifactError, KeepfitError
 from tasks.config.settings import Settings
 from tasks.stores.seals import SEAL, SEAL_BYTES, Seals
 
@@ -236,6 +236,49 @@ def altered(folder: Path, digest: str) -> str:
     files = _manifest(folder, digest)["files"]
     found = {name: hashlib.sha256(_bytes(folder / name, MODEL_BYTES)).hexdigest() for name in files}
     return next((name for name in files if found[name] != files[name]), "")
+
+
+def uncompiled(folder: Path, digest: str, reason: str) -> str:
+    """Writes a candidate's bundle anew without its compiled form, so that scikit-learn serves it; gives the new digest.
+
+    Args:
+        folder: of the bundle, which nobody has released.
+        digest: its present one.
+        reason: why, for the manifest.
+    """
+    bundle = opened(folder, digest)
+    gone = {"parity", "onnx", "files", "versions", "served by"}
+    manifest = {name: value for name, value in bundle.manifest.items() if name not in gone} | {"because": reason}
+    names = BESIDE - {FORM, GRAPH}
+    rest = {name: content for name in names if (content := beside(folder, digest, name)) is not None}
+    model = bundle.model()
+    shutil.rmtree(folder)
+    return write(folder, model, manifest, rest)
+
+
+def fault(folder: Path, digest: str, seals: Seals | None = None) -> str:
+    """What is wrong with a bundle on disk, a sentence with the next move, or nothing: every file of it is read, no model is opened."""
+    try:
+        opened(folder, digest, skew="accept", seals=seals)
+        other = altered(folder, digest)
+    except KeepfitError as error:
+        return str(error)
+    return (
+        f"{folder / other} was altered or damaged: restore it from a copy, or release another version." if other else ""
+    )
+
+
+def stamps(folder: Path) -> tuple[object, ...]:
+    """What the file system says of what a server reads, cheaply: another answer where somebody has touched a file."""
+    return tuple(_stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *SERVED))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        met = path.stat()
+    except OSError:
+        return None
+    return met.st_mtime_ns, met.st_size, met.st_ino
 
 
 def computing(folder: Path, digest: str) -> "Computing | None":

@@ -187,4 +187,7 @@ Ending = Chance | Softmax | Mean | Depth | Second | Sigmoid | Logarithm | Temper
 
 def both(second: np.ndarray) -> np.ndarray:
     """The probabilities of two classes, (n, 2), from that of the second, (n,)."""
-    return np.stack([1 - second, second], axis=1)
+    chances = np.empty((len(second), 2))
+    chances[:, 1] = second
+    np.subtract(1, second, out=chances[:, 0])
+    return chances
