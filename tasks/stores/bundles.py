@@ -121,9 +121,9 @@ class Bundle:
         _refuse_bomb(self.files[FORM], path)
         try:
             form = Form.unpacked(self.files[FORM])
-        except ValueError as error:  # msgspec's error is one, too
+        except Exception as error:  # the content decides what is raised
             raise ArtifactError(
-                f"{path} is no compiled model ({error}). Train and register the model again."
+                f"{path} is no compiled model ({type(error).__name__}: {error}). Train and register the model again."
             ) from error
         if form.runs_graph and GRAPH not in self.files:
             raise ArtifactError(f"{path} needs {GRAPH}, which the manifest does not name. Register the model again.")
