@@ -28,7 +28,7 @@ from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
-from tasks.stores import bundles, footprints, proposals
+from tasks.stores import artifacts, bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
@@ -60,7 +60,7 @@ def register(
     registry.log(training.run, metrics=_took(training))
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if judged != "refused":
-        version, detail["digest"] = _version(
+        version, detail["digest"], detail["artifacts"] = _version(
             use, training, candidate, recorded, registry, settings, verdicts, card.summary(facts)
         )
         registry.point("challenger", version)
@@ -195,8 +195,8 @@ def _answered(candidate: Candidate, scores: Scores) -> Recorded:
 def _version(
     use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings,
     verdicts: list[Verdict], about: str,
-) -> tuple[int, str]:  # fmt: skip
-    """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
+) -> tuple[int, str, dict[str, str]]:  # fmt: skip
+    """Logs the model, registers it, and writes the bundle that servers load; gives version, the bundle's digest, and what MLflow keeps."""
     where, digest = Path(candidate.folder), candidate.digest
     manifest, model = bundles.read(where, digest)
     sample = matrix(
@@ -218,7 +218,8 @@ def _version(
     }
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions", "served by"}}
     folder, files = settings.bundles(use.project) / str(version), recorded.files() | bundles.served(where, digest)
-    return version, bundles.write(folder, model, own | judged | {"version": version}, files)
+    digest = bundles.write(folder, model, own | judged | {"version": version}, files)
+    return version, digest, artifacts.recorded(settings.artifacts, logged)
 
 
 def _facts(

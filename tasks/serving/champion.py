@@ -303,7 +303,21 @@ class Champion:
         wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
         if said.shape != wanted or not math.isfinite(float(said.sum())):
             raise ArithmeticError("the model gave answers that are none")
+        if self.manifest.kind == "binary":
+            return self._called(said.tolist())
         return [self._answer(each) for each in said.tolist()]
+
+    def _called(self, said: list[list[float]]) -> list[dict[str, Any]]:
+        """Of two classes the one that the threshold chooses."""
+        manifest, (first, second) = self.manifest, self.manifest.classes
+        names, bar = (label_of(first), label_of(second)), manifest.threshold or 0.0
+        place = names.index(label_of(manifest.positive))
+        yes, no = (second, first) if place else (first, second)
+        one, other = names
+        return [
+            {"prediction": yes if each[place] >= bar else no, "probabilities": {one: each[0], other: each[1]}}
+            for each in said
+        ]
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -415,13 +429,8 @@ class Champion:
             return {"prediction": said, "interval": [said - half, said + half]}
         if manifest.kind == "anomaly":
             return {"prediction": said >= (manifest.threshold or 0.0), "score": said}
-        if manifest.kind == "multiclass":
-            chosen = classes[said.index(max(said))]
-        else:
-            yes, no = (0, 1) if label_of(classes[0]) == label_of(manifest.positive) else (1, 0)
-            chosen = classes[yes if said[yes] >= (manifest.threshold or 0.0) else no]
         return {
-            "prediction": chosen,
+            "prediction": classes[said.index(max(said))],
             "probabilities": {label_of(label): chance for label, chance in zip(classes, said, strict=True)},
         }
 
@@ -479,7 +488,7 @@ class Champion:
         if manifest.kind in {"binary", "multiclass"}:
             labels, learned = ([label_of(label) for label in some] for some in (manifest.classes, self._classes))
             speaks = manifest.kind == "multiclass" or label_of(manifest.positive) in labels
-            if labels != learned or not labels or not speaks:
+            if labels != learned or not labels or not speaks or (manifest.kind == "binary" and len(labels) != 2):
                 raise ArtifactError(
                     f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
                     "the model again."

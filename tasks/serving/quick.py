@@ -4,13 +4,15 @@ Such an answer takes microseconds, less than finding its route does. Whatever is
 request, with what was read of it; so nothing is refused here, and there is one place that says why.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 QUICK_BYTES = 4096  # beyond it the model takes longer than the way
 BEFORE, AFTER = "/projects/", "/predict"
-PLAIN = frozenset({b"content-encoding", b"transfer-encoding"})  # a body with these needs a second look
+UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding"})
+PATIENCE = 0.05  # seconds that a small body may take to arrive
 
 
 class Quick:
@@ -31,7 +33,12 @@ class Quick:
         if (project := _asked(scope)) is None:
             await self._app(scope, receive, send)
             return
-        message = await receive()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                message = await receive()
+        except TimeoutError:  # a slow sender meets the limits of the usual way
+            await self._app(scope, receive, send)
+            return
         body = b"" if message.get("more_body") else message.get("body", b"")
         scope["endpoint"], scope["path_params"] = self._endpoint, {"project": project}
         content = self._answer(project, body) if 0 < len(body) <= QUICK_BYTES else None
@@ -45,14 +52,25 @@ class Quick:
 
 
 def _asked(scope: Scope) -> str | None:
-    """The project that a request with a plain body asks for predictions; None for every other request."""
+    """The project that a request with a small, plain body asks for predictions; None for every other request."""
     if scope["type"] != "http" or scope["method"] != "POST":
         return None
     path: str = scope["path"]
-    if not (path.startswith(BEFORE) and path.endswith(AFTER)) or any(name in PLAIN for name, _ in scope["headers"]):
+    if not (path.startswith(BEFORE) and path.endswith(AFTER)) or not _is_small(scope["headers"]):
         return None
     project = path[len(BEFORE) : -len(AFTER)]
     return None if "/" in project else project
+
+
+def _is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Whether they announce a plain body of few bytes."""
+    length = b""
+    for name, value in headers:
+        if name in UNUSUAL:
+            return False
+        if name == b"content-length":
+            length = value
+    return len(length) <= 4 and length.isdigit() and int(length) <= QUICK_BYTES
 
 
 def _again(message: Message, receive: Receive) -> Receive:

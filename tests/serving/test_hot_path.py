@@ -1,11 +1,14 @@
 """The hot path: a real serving process answers with a compiled model alone, and keeps what it has verified."""
 
+import hashlib
 import math
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 
 from flows import stack
@@ -17,7 +20,8 @@ from tasks.ml.kinds import Binary
 from tasks.ml.metrics import Cost
 from tasks.serving.app import Door
 from tasks.serving.champion import Champion
-from tasks.stores import bundles
+from tasks.serving.quick import PATIENCE
+from tasks.stores import artifacts, bundles
 from tasks.stores.journal import Journal, Release
 from tests.serving.test_app import Stage, until
 from tests.serving.test_champion import GOOD, fitted, manifest, release, table
@@ -182,3 +186,36 @@ def test_a_compiled_champion_answers_as_one_that_is_not(tmp_path, labelled):
     ]
     assert quick.predict(rows) == slow.predict(rows)
     assert quick.predict([]) == []
+
+
+def test_a_file_of_mlflow_that_was_overwritten_is_named(tmp_path):
+    """What MLflow keeps of the champion is compared with what was logged; the server does not read it, and goes on."""
+    settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
+    kept = settings.artifacts / "1" / "models" / "m-7" / "artifacts" / "model.skops"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"as it was logged")
+    files = artifacts.recorded(settings.artifacts, "m-7")
+    assert files == {"1/models/m-7/artifacts/model.skops": hashlib.sha256(b"as it was logged").hexdigest()}
+    assert artifacts.fault(settings.artifacts, files) == ""
+    kept.write_bytes(b"another")
+    assert f"{kept} is another file" in artifacts.fault(settings.artifacts, files)
+    kept.unlink()
+    assert f"{kept} is gone" in artifacts.fault(settings.artifacts, files)
+    assert artifacts.recorded(settings.artifacts, "m-8") == {}
+
+
+def test_v_06_a_small_body_that_comes_slowly_is_answered_all_the_same(stage):
+    """Headers first and the body in pieces: what the quick way does not wait for is answered by the usual one, with every byte."""
+    body = msgspec.json.encode({"rows": [GOOD]})
+    with socket.create_connection(("127.0.0.1", stage.port), timeout=20) as line:
+        head = f"POST /projects/flights/predict HTTP/1.1\r\nHost: 127.0.0.1:{stage.port}\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall(head.encode())
+        line.settimeout(4 * PATIENCE)
+        with pytest.raises(TimeoutError):  # nothing comes back before the body is there, and the quick way has given up
+            line.recv(1)
+        line.settimeout(20)
+        line.sendall(body[:10])
+        line.sendall(body[10:])
+        answer = line.recv(65_536)
+    assert b" 200 " in answer.split(b"\r\n")[0]
+    assert b'"prediction"' in answer
