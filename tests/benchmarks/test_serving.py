@@ -2,6 +2,10 @@
 
 `make bench-serve` prints a table of ratios of CPU time, which other work on the machine moves little. Nothing asserts a time. The model is a
 HistGradientBoosting of 200 trees on 22 numbers; the server, the echo and the model each have one thread.
+
+What stands against the ratios: the model alone is asked in a loop, its trees in the nearest cache; between two requests they leave it, and the
+same call takes three times as long (15 µs in the loop, 40 after 400 kB of other memory were read). Of 1,000 rows as JSON objects the model
+is a third: reading 22,000 numbers takes 1.8 ms, writing them into the log 2.6, the answers 1.4, the model 3.7.
 """
 
 import contextlib

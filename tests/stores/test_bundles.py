@@ -303,7 +303,7 @@ def other_libraries(folder, **versions):
     return resealed(folder, content, versions=here | {name.replace("_", "-"): at for name, at in versions.items()})
 
 
-@pytest.mark.parametrize("library", bundles.PINNED)
+@pytest.mark.parametrize("library", [*bundles.PINNED, bundles.RUNTIME])
 def test_r_09_a_model_of_other_libraries_is_refused_by_name(bundle, library):
     """Each pinned library counts: another minor version than the one that wrote is named, with the next moves (R-09)."""
     folder, _ = bundle
