@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Bytecode is compiled at install: Prefect's first start takes half a minute without it.
 READY := .venv/.ready
 
-.PHONY: all demo test test-all check lock up down clean
+.PHONY: all demo test test-all bench-serve check lock up down clean
 
 all: $(READY)  ## set up, then look the installation over
 	$(BIN)/keepfit doctor
@@ -28,6 +28,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/pytest -m "slow or not slow"
+
+bench-serve: $(READY)  ## what a prediction costs, against an echo and the model alone
+	$(BIN)/pytest -q -s -m slow tests/benchmarks/test_serving.py
 
 check: $(READY)
 	$(BIN)/ruff check .

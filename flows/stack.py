@@ -30,7 +30,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -39,6 +39,9 @@ from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.stores.sqlite import damage, refuse_damaged
+
+if TYPE_CHECKING:
+    from tasks.stores.journal import Journal, Release
 
 CONFIGURATION = REPOSITORY / "infra" / "supervisord.conf"
 SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox", "recover")
@@ -677,6 +680,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
         *_check_ports(settings),
         _check_secret(settings),
         _check_databases(settings),
+        *_check_champions(settings),
         _check_sockets(settings),
         _check_clock(),
         _check_browser(),
@@ -737,6 +741,33 @@ def _check_ports(settings: Settings) -> list[dict[str, Any]]:
         move = f"`keepfit up` will take a free port; to choose one, set KEEPFIT_{name.upper()}_PORT."
         found.append(_finding(f"port of {name}", ok, detail, move))
     return found
+
+
+def _check_champions(settings: Settings) -> list[dict[str, Any]]:
+    """Whether the bundle of each champion is what was released, signed by somebody who is trusted, and what MLflow has of it what was logged."""
+    from tasks.stores.journal import Journal
+
+    if settings.database_url is None and not (settings.home / "keepfit.db").exists():
+        return []
+    journal = Journal(settings.journal())
+    return [_check_champion(settings, journal, release) for release in journal.champions().values()]
+
+
+def _check_champion(settings: Settings, journal: "Journal", release: "Release") -> dict[str, Any]:
+    from tasks.stores import artifacts, bundles
+    from tasks.stores.seals import Seals
+
+    folder = settings.bundles(release.project) / str(release.version)
+    logged = [row["detail"] for row in journal.trainings(release.project) if row["version"] == release.version]
+    wrong = bundles.fault(folder, release.digest, Seals.of(settings))
+    other = artifacts.fault(settings.artifacts, logged[-1].get("artifacts", {}) if logged else {})
+    return _finding(
+        f"champion of {release.project}",
+        not (wrong or other),
+        " ".join(filter(None, (wrong, other)))
+        or f"version {release.version}, bundle {release.digest[:12]} as it was released",
+        f"Servers answer from their own copies meanwhile. Restore {folder} and MLflow's files from a copy, or release another version.",
+    )
 
 
 def _check_secret(settings: Settings) -> dict[str, Any]:

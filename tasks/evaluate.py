@@ -20,6 +20,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.behaviour import Behaved, tried
+from tasks.ml.compiled.parity import differs
 from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
@@ -72,6 +73,7 @@ def _scored(
         holdout, trusted = split.holdout.rows, split.trusted.rows
     questions = Questions.of(use.task, use.types, holdout, use.search.seed)
     asked, truth = questions.asked, questions.truth
+    candidate = as_served(use, candidate, own, asked)
     answers = on_holdout(use, questions, use.task.truth(pd.concat([split.train, split.validation])), own, before)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     rows = path.with_name(f"{candidate.run}-rows.parquet")
@@ -79,7 +81,7 @@ def _scored(
     with threads.limited(threads.share(1)):
         importance = Importance.of_model(use.task, use.goal, own.model, own.reads(asked), truth, seed=use.search.seed)
     rehearsal, heard = _rehearsed(
-        use, stage, asked, candidate.operates
+        use, stage, asked, candidate
     )  # last, when the process has started and nothing else runs here
     answers.assign(**heard).to_parquet(path)
     scores = summarise(  # planted rows come last, and users' questions are fewer than rows
@@ -95,6 +97,7 @@ def _scored(
         update={
             "rows": str(rows),
             "rehearsal": rehearsal,
+            "digest": candidate.digest,
             "behaved": behaved(use, settings, own, questions),
         }
         | (_against(use, settings, own, before, path.with_name(f"{candidate.run}-served.parquet")) if before else {})
@@ -123,16 +126,31 @@ def _scored(
 
 
 def _rehearsed(
-    use: Project, stage: Rehearsal | None, asked: pd.DataFrame, operates: dict[str, float]
+    use: Project, stage: Rehearsal | None, asked: pd.DataFrame, candidate: Candidate
 ) -> tuple[Rehearsed | None, dict[str, Any]]:
     """How the serving process bore itself, and what it said of every judged row, by the column of the file of answers."""
     if stage is None:
         return None, {}
+    stage.digest = candidate.digest
     said = stage.ask(use.task, asked, configured(use.gates, Serving).seconds)
     if said.answers is None:
         return said.served, {}
-    has_labels = use.task.decided(said.answers, operates) is not None
+    has_labels = use.task.decided(said.answers, candidate.operates) is not None
     return said.served, {"heard": packed(said.answers), **({"decided": said.decided} if has_labels else {})}
+
+
+def as_served(use: Project, candidate: Candidate, own: "Bundle", asked: pd.DataFrame) -> Candidate:
+    """The candidate as it would be served: without its compiled form where that says something else of any row of the holdout."""
+    form = own.whole.form() if own.whole else None
+    if own.whole is None or form is None:
+        return candidate
+    graph, reads = own.whole.files.get(bundles.GRAPH), own.reads(asked)
+    with threads.limited(threads.share(1)):
+        _, reason = differs(use.task, own.model, form, graph, reads, candidate.operates)
+    if not reason:
+        return candidate
+    get_run_logger().warning("served by scikit-learn: %s of the holdout", reason)
+    return candidate.model_copy(update={"digest": bundles.uncompiled(Path(candidate.folder), candidate.digest, reason)})
 
 
 class Answering(Protocol):
@@ -150,16 +168,18 @@ class Answering(Protocol):
 
 @dataclass(frozen=True)
 class Bundle:
-    """A model with what its manifest says of it."""
+    """A model with what its manifest says of it, and its bytes where it is on disk."""
 
     manifest: dict[str, Any]
     model: Any
     computing: Computing | None
+    whole: bundles.Bundle | None = None
 
     @classmethod
     def read(cls, folder: Path, digest: str) -> Self:
         """The bundle of that digest."""
-        return cls(*bundles.read(folder, digest, skew=Settings().library_skew), bundles.computing(folder, digest))
+        found = bundles.opened(folder, digest, skew=Settings().library_skew)
+        return cls(found.manifest, found.model(), found.computing(), found)
 
     @property
     def reading(self) -> list[str]:

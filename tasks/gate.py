@@ -38,7 +38,7 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores)
     shown = replace(
         evidence(use, scores, history(trainings, use.metric), looks(trainings, scores.champion_version)),
         made=made(Lake(project, settings.lake(project), use.contract), snapshot),
-        envelope=_planned(use, settings, journal, snapshot, candidate, scores),
+        envelope=_planned(use, settings, journal, snapshot, scores.judged(candidate), scores),
     )
     verdicts = [*judge(use.gates, shown), *_one_code()]
     registry = Registry(project, settings.mlflow(), settings.artifacts)

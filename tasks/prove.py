@@ -29,6 +29,7 @@ from tasks.evaluate import Answering, Bundle, behaved, looked_at, on_holdout, on
 from tasks.gate import made, weighed
 from tasks.ml import models, pages
 from tasks.ml.challengers import LEAKS, Challenger, Scene, chosen
+from tasks.ml.compiled.parity import compiled
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.gates import Change, Evidence, Serving, Verdict, configured, judge
@@ -352,7 +353,9 @@ def _served(
     place.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="proof-", dir=place) as folder:
         beside = {bundles.HOOKS: own.computing.source.encode()} if own.computing else {}
-        digest = bundles.write(Path(folder) / "bundle", own.model, own.manifest, beside)
+        made = compiled(use.task, own.model, own.reads(holdout.asked), operates)
+        files = beside | bundles.compiled(made.form, made.graph)
+        digest = bundles.write(Path(folder) / "bundle", own.model, own.manifest | made.described(), files)
         candidate = Candidate(run="proof", folder=str(Path(folder) / "bundle"), digest=digest, operates=operates)
         with rehearsing(use, candidate) as stage:
             return None if stage is None else stage.ask(use.task, holdout.asked, configured(use.gates, Serving).seconds)

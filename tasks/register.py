@@ -2,6 +2,7 @@
 
 import datetime as dt
 import functools
+import hashlib
 import json
 import re
 import shutil
@@ -27,7 +28,7 @@ from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
-from tasks.stores import bundles, footprints, proposals
+from tasks.stores import artifacts, bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
@@ -45,6 +46,7 @@ def register(
 ) -> Decision:
     """Puts the outcome on record in MLflow, in the journal and before the eyes of people."""
     settings = Settings()
+    candidate = scores.judged(candidate)
     use = Project.named(training.project, settings)
     registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
     judged = outcome(verdicts)
@@ -58,8 +60,8 @@ def register(
     registry.log(training.run, metrics=_took(training))
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if judged != "refused":
-        version, detail["digest"] = _version(
-            use, training, candidate, recorded, registry, settings, card.summary(facts)
+        version, detail["digest"], detail["artifacts"] = _version(
+            use, training, candidate, recorded, registry, settings, verdicts, card.summary(facts)
         )
         registry.point("challenger", version)
     states = {
@@ -191,10 +193,12 @@ def _answered(candidate: Candidate, scores: Scores) -> Recorded:
 
 
 def _version(
-    use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings, about: str
-) -> tuple[int, str]:  # fmt: skip
-    """Logs the model, registers it, and writes the bundle that servers load; gives version and the bundle's digest."""
-    manifest, model = bundles.read(Path(candidate.folder), candidate.digest)
+    use: Project, training: Training, candidate: Candidate, recorded: Recorded, registry: Registry, settings: Settings,
+    verdicts: list[Verdict], about: str,
+) -> tuple[int, str, dict[str, str]]:  # fmt: skip
+    """Logs the model, registers it, and writes the bundle that servers load; gives version, the bundle's digest, and what MLflow keeps."""
+    where, digest = Path(candidate.folder), candidate.digest
+    manifest, model = bundles.read(where, digest)
     sample = matrix(
         parts(use, training.rows, settings.lake(use.project)).train.head(5),
         {name: use.types[name] for name in model.feature_names_in_},
@@ -209,9 +213,13 @@ def _version(
         "keepfit.trigger": training.reason,
     }
     version = registry.register(training.run, logged, candidate.digest, tags, about)
-    own = {name: value for name, value in manifest.items() if name not in {"files", "versions"}}
-    folder = settings.bundles(use.project) / str(version)
-    return version, bundles.write(folder, model, own | {"version": version}, recorded.files())
+    judged = {
+        "gates_sha256": hashlib.sha256(as_json([verdict.model_dump() for verdict in verdicts]).encode()).hexdigest()
+    }
+    own = {name: value for name, value in manifest.items() if name not in {"files", "versions", "served by"}}
+    folder, files = settings.bundles(use.project) / str(version), recorded.files() | bundles.served(where, digest)
+    digest = bundles.write(folder, model, own | judged | {"version": version}, files)
+    return version, digest, artifacts.recorded(settings.artifacts, logged)
 
 
 def _facts(

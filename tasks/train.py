@@ -5,6 +5,7 @@ from prefect.cache_policies import NO_CACHE
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.compiled.parity import compiled
 from tasks.ml.contributions import usual
 from tasks.ml.fitted import Fitted
 from tasks.ml.recipe import Recipe
@@ -22,16 +23,18 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     fitted = Fitted.of(
         recipe, use.task, use.features, use.contract.time, split.train, split.validation, seed=use.search.seed
     )
+    made = compiled(use.task, fitted.model, fitted.asked, fitted.operates)
     folder = settings.home / "candidates" / project / run
     digest = bundles.write(
         folder,
         fitted.model,
         manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
-        | {"usual": usual(fitted.model, fitted.read)},
-        footprints.taken(use, snapshot, split, recipe, fitted, lake).files(),
+        | {"usual": usual(fitted.model, fitted.read)}
+        | made.described(),
+        footprints.taken(use, snapshot, split, recipe, fitted, lake).files() | bundles.compiled(made.form, made.graph),
     )
     get_run_logger().info(
-        "%s fitted on %s rows; calibration %s%s", recipe.name, len(fitted.read), fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items())
+        "%s fitted on %s rows; calibration %s%s; %s", recipe.name, len(fitted.read), fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,
     )  # fmt: skip
     return Candidate(run=run, folder=str(folder), digest=digest, operates=fitted.operates)
 

@@ -26,6 +26,16 @@ class Stack:
     urls: dict[str, str]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def signers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One key signs every bundle of the session, whichever home a process has; a test that is about keys has its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("keys")
+        patch.setenv("KEEPFIT_BUNDLE_KEY", str(folder / "bundle.pem"))
+        patch.setenv("KEEPFIT_BUNDLE_KEYS", str(folder / "bundles"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def thyroid_rows() -> list[dict[str, str]]:
     """The raw rows of the thyroid export, as text, in order of patient_id."""

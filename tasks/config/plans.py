@@ -9,28 +9,21 @@ import datetime as dt
 import hashlib
 import json
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from tasks.config import private, written
-from tasks.config.errors import KeepfitError, ProjectError
+from tasks.config import signing, written
+from tasks.config.errors import ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.config.signing import KeyFileError
 from tasks.ml.gates import ChangePlan, Envelope
 from tasks.ml.metrics import metrics_of
-
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 FILE, SIGNATURE = "change_plan.yaml", "change_plan.sig"
 OWN = "plan.pem"  # the key of this home
 LIMITS = ", ".join(ChangePlan.model_fields)
-
-
-class KeyFileError(KeepfitError):
-    """A key cannot be used, because others may know or have written it."""
 
 
 class Signature(BaseModel, frozen=True, extra="forbid"):
@@ -84,11 +77,9 @@ def sign(use: Project, settings: Settings, by: str, now: dt.datetime) -> Signatu
         raise ProjectError(
             f"{folder / FILE} is not there, so there is nothing to sign. Write one that limits at least one of: {LIMITS}."
         )
-    key = _own(settings)
+    key = signing.own(settings.home / "keys" / OWN)
     digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
-    bare = Signature(
-        by=by, at=now.isoformat(timespec="seconds"), sha256=digest, key=key.public_key().public_bytes_raw().hex()
-    )
+    bare = Signature(by=by, at=now.isoformat(timespec="seconds"), sha256=digest, key=signing.public_of(key))
     signed = bare.model_copy(update={"signature": key.sign(bare.message(use.project)).hex()})
     partial = folder / f".{SIGNATURE}.part"
     partial.write_text(signed.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -121,7 +112,7 @@ def objection(use: Project, settings: Settings, signed: Signature | None) -> str
     again = f"Read it, then say `keepfit plan sign {use.project}`."
     if signed is None:
         return f"{FILE} has no signature that can be read. {again}"
-    if not _is_genuine(signed, use.project):
+    if not signing.is_genuine(signed.key, signed.signature, signed.message(use.project)):
         return f"{SIGNATURE} was altered: it is not what the key {signed.key[:12]} signed. {again}"
     if hashlib.sha256((settings.projects / use.project / FILE).read_bytes()).hexdigest() != signed.sha256:
         return f"{FILE} was changed after {signed.told}. {again}"
@@ -155,58 +146,9 @@ def told(use: Project, settings: Settings) -> dict[str, Any]:
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
-def _own(settings: Settings) -> "Ed25519PrivateKey":
-    """The key of this home, made at the first call, with its public half beside it to hand on."""
-    from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    path = settings.home / "keys" / OWN
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not path.exists():
-        fresh = Ed25519PrivateKey.generate()
-        private.make(path, fresh.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
-    key = _read(path)
-    path.with_suffix(".pub").write_text(key.public_key().public_bytes_raw().hex() + "\n")
-    return key
-
-
-def _read(path: Path) -> "Ed25519PrivateKey":
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-    _refuse(path)
-    try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except ValueError:
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        raise KeyFileError(f"{path} holds no Ed25519 key. Move it away; the next signature makes a new one.")
-    return key
-
-
 def _trusted(settings: Settings) -> Iterator[str]:
     """Every public key that is trusted here: the own one, and those that were put here."""
     folder = settings.home / "keys"
     if (folder / OWN).exists():
-        yield _read(folder / OWN).public_key().public_bytes_raw().hex()
-    for path in sorted((folder / "trusted").glob("*.pub")):
-        _refuse(path, public=True)
-        yield path.read_text(encoding="utf-8").strip().lower()
-
-
-def _refuse(path: Path, *, public: bool = False) -> None:
-    if wrong := private.fault(path, public=public):
-        raise KeyFileError(f"{wrong} Move it away, and sign what it signed anew.")
-
-
-def _is_genuine(signed: Signature, project: str) -> bool:
-    """Whether the signature is the key's over what it says."""
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signed.key))
-        key.verify(bytes.fromhex(signed.signature), signed.message(project))
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        yield signing.public_of(signing.read(folder / OWN))
+    yield from signing.trusted(folder / "trusted")

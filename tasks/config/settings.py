@@ -40,6 +40,8 @@ class Settings(BaseSettings):
         upload_bytes: the biggest batch that may be uploaded.
         library_skew: `accept` reads models that other versions of scikit-learn, skops or numpy wrote; each is logged, and a
             release says so.
+        bundle_key: file of the private key that signs models here; by default `keys/bundle.pem` of home, made at the first signature.
+        bundle_keys: folder of the public keys, NAME.pub, whose models are loaded; by default `keys/bundles` of home. A server needs no more.
         actor: who is recorded as the person behind a command.
     """
 
@@ -61,12 +63,16 @@ class Settings(BaseSettings):
     token: SecretStr | None = None
     upload_bytes: int = Field(default=1 << 30, ge=1)
     library_skew: Literal["refuse", "accept"] = "refuse"
+    bundle_key: Path | None = None
+    bundle_keys: Path | None = None
     actor: str = Field(default_factory=lambda: f"{_login()}@{socket.gethostname()}")
 
     def model_post_init(self, _context: object, /) -> None:
         """Makes the folders absolute, so that child processes with another working folder mean the same."""
         object.__setattr__(self, "home", self.home.absolute())
         object.__setattr__(self, "projects", self.projects.absolute())
+        object.__setattr__(self, "bundle_key", self.bundle_key and self.bundle_key.absolute())
+        object.__setattr__(self, "bundle_keys", self.bundle_keys and self.bundle_keys.absolute())
 
     # -- folders and files --------------------------------------------------------------------------------------------
     @property
@@ -78,6 +84,16 @@ class Settings(BaseSettings):
     def secret_file(self) -> Path:
         """The password of the Prefect server, readable by its owner only."""
         return self.home / "prefect.auth"
+
+    @property
+    def signer(self) -> Path:
+        """The private key that signs models here."""
+        return self.bundle_key or self.home / "keys" / "bundle.pem"
+
+    @property
+    def signers(self) -> Path:
+        """Folder of the public keys whose models are loaded."""
+        return self.bundle_keys or self.home / "keys" / "bundles"
 
     @property
     def logs(self) -> Path:

@@ -24,12 +24,14 @@ class Fitted:
         calibration: how.
         operates: how its answers become decisions.
         read: the features of the rows and columns that it learned from.
+        asked: those of the validation rows that it was asked about.
     """
 
     model: Any
     calibration: Method
     operates: dict[str, float]
     read: pd.DataFrame
+    asked: pd.DataFrame
 
     @classmethod
     def of(
@@ -51,4 +53,4 @@ class Fitted:
         types = {name: column.type for name, column in recipe.columns(columns).items()}
         asked, truth = kind.asked(matrix(validation, types), kind.truth(validation), seed)
         model, method = calibrated(kind, model, asked, truth, seed)
-        return cls(model, method, kind.operate(truth, kind.answers(model, asked)), recipe.read(columns, learned))
+        return cls(model, method, kind.operate(truth, kind.answers(model, asked)), recipe.read(columns, learned), asked)

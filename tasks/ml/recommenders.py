@@ -12,12 +12,13 @@ from scipy.sparse import csr_matrix
 from sklearn.base import BaseEstimator
 from sklearn.utils.extmath import randomized_svd
 
+from tasks.ml.tastes import FactorTastes, NeighbourTastes, OwnTastes, Tastes, ranked
+
 MOST_ITEMS = 10_000  # the most taken ones; what is rarer is never recommended
-CELLS = 4_000_000  # scores held at once: 32 MB
 BLOCK = 500  # items that are compared with all at once
 
 
-class _Recommender(BaseEstimator):
+class _Recommender(Tastes, BaseEstimator):
     """What recommenders have in common: who took what how often, and what is popular with everybody.
 
     Attributes:
@@ -57,61 +58,13 @@ class _Recommender(BaseEstimator):
         """Whatever a family learns beyond that."""
 
     def top(self, X: Any, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The names of the k best items for each row's user, and their scores: two arrays (n, k).
-
-        Somebody who was never seen, or has no name, gets what is popular. Where there are fewer than k items, names are
-        empty and scores 0.
-        """
+        """As `best_for`, for rows of one user column, (n, 1), or none."""
         given = np.asarray(X)
-        asked, inverse = pd.factorize(given[:, 0] if given.shape[1] else np.full(len(given), np.nan))[::-1]
-        known = self._known(np.asarray(asked))
-        best = np.zeros((len(known) + 1, k), dtype=np.int64)
-        scores = np.zeros((len(known) + 1, k))
-        width = min(k, len(self.items_))
-        step = max(1, CELLS // max(len(self.items_), 1))
-        for begin in range(0, len(known), step):
-            some = slice(begin, begin + step)
-            best[:-1][some, :width], scores[:-1][some, :width] = _best(self._scores(known[some]), width)
-        best[-1:, :width], scores[-1:, :width] = _best(
-            self.shares_[None, :], width
-        )  # of rows without a user: inverse is -1
-        names = self.items_[best] if width else np.full(best.shape, "")
-        names[:, width:] = ""
-        return names[inverse], scores[inverse]
+        return self.best_for(given[:, 0].tolist() if given.shape[1] else [None] * len(given), k)
 
     def predict(self, X: Any) -> np.ndarray:
         """The best item for each row's user: (n,)."""
         return self.top(X, 1)[0][:, 0]
-
-    def _known(self, asked: np.ndarray) -> np.ndarray:
-        """The place of each user among those that were learned from, -1 for a new one: (n,)."""
-        if not len(self.users_) or not len(asked):
-            return np.full(len(asked), -1)
-        same = np.array(asked.tolist())
-        if (same.dtype.kind == "U") != (self.users_.dtype.kind == "U"):
-            return np.full(len(asked), -1)
-        at = np.minimum(np.searchsorted(self.users_, same), len(self.users_) - 1)
-        return np.where(self.users_[at] == same, at, -1)
-
-    def _scores(self, known: np.ndarray) -> np.ndarray:
-        """How much each user should like each item: (n, items); of new users what is popular."""
-        scores = np.tile(self.shares_, (len(known), 1))
-        seen = known >= 0
-        if seen.any():
-            scores[seen] = self._liked(known[seen])
-        return scores
-
-    def _liked(self, users: np.ndarray) -> np.ndarray:
-        """The same of users that were learned from."""
-        raise NotImplementedError
-
-    def _taken(self, users: np.ndarray) -> np.ndarray:
-        """How much each of these users took of each item: (n, items)."""
-        taken = np.zeros((len(users), len(self.items_)))
-        for row, user in enumerate(users.tolist()):
-            mine = slice(self.starts_[user], self.starts_[user + 1])
-            taken[row, self.own_[mine]] = self.weights_[mine]
-        return taken
 
     def _matrix(self) -> csr_matrix:
         """Logarithms of how much everybody took, so that the tenth time says less than the first: (users, items)."""
@@ -119,19 +72,14 @@ class _Recommender(BaseEstimator):
         return csr_matrix((np.log1p(self.weights_), self.own_, self.starts_), shape=shape)
 
 
-class Favourites(_Recommender):
+class Favourites(OwnTastes, _Recommender):
     """What the user took before, smoothed with what everybody takes: strong where people buy the same again."""
 
     def __init__(self, smoothing: float = 5.0) -> None:
         self.smoothing = smoothing
 
-    def _liked(self, users: np.ndarray) -> np.ndarray:
-        """Own weight and pseudo-counts of what is popular, as the share of all."""
-        taken = self._taken(users) + self.smoothing * self.shares_
-        return taken / taken.sum(axis=1, keepdims=True)
 
-
-class ItemNeighbours(_Recommender):
+class ItemNeighbours(NeighbourTastes, _Recommender):
     """What goes with the user's own items, by the cosine of who took both; an item goes with itself.
 
     The shrinkage makes cosines small that rest on few users (Bell and Koren 2007, Scalable collaborative filtering, 4.1).
@@ -152,18 +100,10 @@ class ItemNeighbours(_Recommender):
             some = slice(begin, begin + BLOCK)
             both = np.asarray((matrix[:, some].T @ matrix).todense())
             cosines = both / (np.outer(norms[some], norms) + self.shrinkage)
-            self.sources_[some], self.cosines_[some] = _best(cosines, width)
-
-    def _liked(self, users: np.ndarray) -> np.ndarray:
-        """The sum over the user's items of how much they go with each; what is popular decides where nothing goes."""
-        own = np.log1p(self._taken(users))
-        scores = 1e-9 * np.tile(self.shares_, (len(users), 1))
-        for sources, cosines in zip(self.sources_.T, self.cosines_.T, strict=True):
-            scores += own[:, sources] * cosines
-        return scores
+            self.sources_[some], self.cosines_[some] = ranked(cosines, width)
 
 
-class Factors(_Recommender):
+class Factors(FactorTastes, _Recommender):
     """A few directions of taste that explain most of who took what (PureSVD; Cremonesi, Koren and Turrin 2010, 3.3)."""
 
     def __init__(self, components: int = 32, random_state: int = 0) -> None:
@@ -178,13 +118,3 @@ class Factors(_Recommender):
         if width:
             left, strengths, right = randomized_svd(matrix, width, random_state=self.random_state)
             self.tastes_, self.kinds_ = left * strengths, np.ascontiguousarray(right.T)
-
-    def _liked(self, users: np.ndarray) -> np.ndarray:
-        """How far user and item point the same way."""
-        return self.tastes_[users] @ self.kinds_.T + 1e-9 * self.shares_
-
-
-def _best(scores: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The places of the best scores of each row, of equal ones the first, and those scores: two arrays (n, width)."""
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :width]
-    return best, np.take_along_axis(scores, best, axis=1)

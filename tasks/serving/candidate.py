@@ -1,4 +1,4 @@
-"""The serving process as a rehearsal starts it: `python -m tasks.serving.candidate FD` serves on a socket that it was given.
+"""The serving process as a rehearsal starts it: `python -m tasks.serving.candidate FD [scikit-learn]` serves on a socket that it was given.
 
 It ends with whoever started it: standard input is a pipe whose other end that process holds, and a kill closes it, too.
 """
@@ -17,8 +17,12 @@ def main() -> None:
     """Serves until it is told to stop, or nobody is there any more to tell."""
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
-    for name in ("skops.io", "sklearn.ensemble"):  # what every model needs is no candidate's own: it counts for none
-        importlib.import_module(name)
+    if "scikit-learn" in sys.argv[2:]:
+        for name in (
+            "skops.io",
+            "sklearn.ensemble",
+        ):  # what every such model needs is no candidate's own: it counts for none
+            importlib.import_module(name)
     app.serve(Settings(), [socket.socket(fileno=int(sys.argv[1]))])
 
 

@@ -5,29 +5,39 @@ import datetime as dt
 import json
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import msgspec
 import numpy as np
-import pandas as pd
 
 from tasks.config.errors import ArtifactError, KeepfitError
-from tasks.ml.computed import ComputedError, Computing
-from tasks.ml.contributions import Explainer, UnexplainedError
+from tasks.ml.compiled.encode import Given, Rows
+from tasks.ml.compiled.form import Form
+from tasks.ml.compiled.graph import session
+from tasks.ml.compiled.score import Session
+from tasks.serving.reading import EXACT, Asked, Reader
 from tasks.stores import bundles
+from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from tasks.ml.computed import Computing
+    from tasks.ml.contributions import Explainer
 
 LOG = logging.getLogger("keepfit.serving")
 
 Value = str | int | float | bool | None
-EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
 WARM_SECONDS = 5.0
 RETRY_SECONDS = (0.5, 30.0)
+KEPT = 3  # copies of champions of a project
 
 
 class RowError(ValueError):
@@ -126,19 +136,23 @@ KINDS: dict[type, str] = {
 }
 
 
-def frame(rows: Iterable[dict[str, Any]], features: Iterable[Feature]) -> pd.DataFrame:
+def frame(rows: Iterable[dict[str, Any]], features: Iterable[Feature]) -> "pd.DataFrame":
     """Checked rows as the model met them in training, one column a feature.
 
     int, float and bool → float64 with NaN for missing; text and category → pandas' `str` with NaN for missing;
     datetime → UTC, microseconds.
     """
+    import pandas as pd
+
     rows = list(rows)
     return pd.DataFrame(
         {feature.name: _column([row[feature.name] for row in rows], feature.type) for feature in features}
     )
 
 
-def _column(values: list[Any], kind: str) -> pd.Series:
+def _column(values: list[Any], kind: str) -> "pd.Series":
+    import pandas as pd
+
     if kind == "datetime":
         return pd.to_datetime(pd.Series(values, dtype="str"), utc=True, format="ISO8601").astype("datetime64[us, UTC]")
     return pd.Series(values, dtype="str" if kind in {"text", "category"} else "float64")
@@ -147,12 +161,22 @@ def _column(values: list[Any], kind: str) -> pd.Series:
 # -- one champion -----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Champion:
-    """One released model, verified and warm. It never changes, so that whoever holds it gets answers of one version."""
+    """One released model, verified and warm. It never changes, so that whoever holds it gets answers of one version.
+
+    It answers with its compiled form. Where there is none scikit-learn answers; pandas and scikit-learn are imported for that, for
+    explanations, and pandas for columns that the project's own code computes.
+
+    Attributes:
+        bundle: its bytes, as they were when they were verified.
+        form: the compiled model, session: whoever runs its graph; None where there is none.
+    """
 
     release: Release
     manifest: Manifest
-    model: Any
-    computing: Computing | None = None
+    bundle: Bundle
+    form: Form | None = None
+    session: Session | None = None
+    computing: "Computing | None" = None
 
     @classmethod
     def load(cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse") -> Self:
@@ -166,17 +190,50 @@ class Champion:
         Raises:
             ArtifactError: the bundle is not the released one, or the model does not answer as it should.
         """
-        written, model = bundles.read(folder, release.digest, skew=skew)
+        bundle = bundles.opened(folder, release.digest, skew=skew)
         try:
-            manifest = msgspec.convert(written, Manifest)
+            manifest = msgspec.convert(bundle.manifest, Manifest)
         except msgspec.ValidationError as error:
             raise ArtifactError(
                 f"{folder}: the manifest is not one of a model that can be served: {error}. Register the model again."
             ) from error
-        champion = cls(release, manifest, model, bundles.computing(folder, release.digest))
+        form = bundle.form()
+        champion = cls(release, manifest, bundle, form, _runner(folder, bundle, form), bundle.computing())
         champion._fits(folder)
         champion._warm(folder)
         return champion
+
+    @cached_property
+    def model(self) -> Any:
+        """The model as scikit-learn has it; constructed when it is asked for first."""
+        return self.bundle.model()
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether an answer to few rows takes microseconds."""
+        return self.form is not None and self.computing is None
+
+    @cached_property
+    def _reader(self) -> Reader:
+        return Reader(self.manifest.features, self.manifest.ignored)
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Where each feature stands in a row of values."""
+        return {feature.name: place for place, feature in enumerate(self.manifest.features)}
+
+    def read(self, body: bytes) -> Asked | None:
+        """The rows of a request's body, checked; None where `check` must say what is wrong with them, or might."""
+        return self._reader.read(body) if self.is_quick else None
+
+    def answer(self, asked: Asked) -> list[dict[str, Any]]:
+        """As `predict`, for rows that `read` gave.
+
+        Raises:
+            RowError: a row cannot be scored; then none is.
+            ValueError: a value is not as it should be after all; `check` says which.
+        """
+        return self._compiled(Rows(self._places, asked.values)) if asked.values else []
 
     def predict(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """For each row the answer: a label with the probability of each, a number with its interval, whether it is odd, or a list of items.
@@ -209,9 +266,12 @@ class Champion:
         """As `predict`, for rows that `check` gave."""
         if not checked:
             return []
-        features = self._features(checked)
         try:
-            return self._answers(features)
+            if self.is_quick:
+                return self._compiled(Rows(self._places, [tuple(row.values()) for row in checked]))
+            return self._answers(self._features(checked))
+        except RowError:
+            raise
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
             raise RowError(
                 f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
@@ -219,23 +279,45 @@ class Champion:
                 "trained on. Compare them with the contract."
             ) from error
 
-    def _answers(self, features: pd.DataFrame) -> list[dict[str, Any]]:
-        """The answers to what the model reads of rows."""
+    def _answers(self, features: "pd.DataFrame") -> list[dict[str, Any]]:
+        """The answers to what the model reads of rows, a frame."""
+        if self.form is not None:
+            from tasks.ml.compiled.frame import Frame
+
+            return self._compiled(Frame(features))
         if self.manifest.kind == "recommendation":
-            return self._recommended(features)
-        said = self._said(features)
-        wanted = (len(features), len(self.manifest.classes)) if self.manifest.classes else (len(features),)
+            return _listed(*self.model[-1].top(self.model[:-1].transform(features), self.manifest.k or 0))
+        return self._decided(self._said(features), len(features))
+
+    def _compiled(self, given: Given) -> list[dict[str, Any]]:
+        """The answers of the compiled model."""
+        form = self.form
+        if form is None:
+            raise TypeError("the model is not compiled")
+        if self.manifest.kind == "recommendation":
+            return _listed(*form.top(given, self.manifest.k or 0))
+        return self._decided(form.answers(form.encode(given), self.session), given.count)
+
+    def _decided(self, said: np.ndarray, count: int) -> list[dict[str, Any]]:
+        """The answers that follow from what the model said."""
+        wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
         if said.shape != wanted or not math.isfinite(float(said.sum())):
             raise ArithmeticError("the model gave answers that are none")
+        if self.manifest.kind == "binary":
+            return self._called(said.tolist())
         return [self._answer(each) for each in said.tolist()]
 
-    def _recommended(self, features: pd.DataFrame) -> list[dict[str, Any]]:
-        """For each row the best items, and the scores of those items."""
-        names, scores = self.model[-1].top(self.model[:-1].transform(features), self.manifest.k or 0)
-        if not math.isfinite(float(scores.sum())):
-            raise ArithmeticError("the model gave answers that are none")
-        said = ([(name, score) for name, score in zip(*pair, strict=True) if name] for pair in zip(names.tolist(), scores.tolist(), strict=True))  # fmt: skip
-        return [{"prediction": [name for name, _ in best], "scores": [score for _, score in best]} for best in said]
+    def _called(self, said: list[list[float]]) -> list[dict[str, Any]]:
+        """Of two classes the one that the threshold chooses."""
+        manifest, (first, second) = self.manifest, self.manifest.classes
+        names, bar = (label_of(first), label_of(second)), manifest.threshold or 0.0
+        place = names.index(label_of(manifest.positive))
+        yes, no = (second, first) if place else (first, second)
+        one, other = names
+        return [
+            {"prediction": yes if each[place] >= bar else no, "probabilities": {one: each[0], other: each[1]}}
+            for each in said
+        ]
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -251,6 +333,8 @@ class Champion:
         Raises:
             RowError: there are too many rows, or the model cannot be explained here.
         """
+        from tasks.ml.contributions import UnexplainedError
+
         try:
             explainer = self._explainer
             found = explainer.explain(self._features(checked), self._chosen(answers))
@@ -265,8 +349,10 @@ class Champion:
         return parts, {"adds up to": self._scale, "method": explainer.method}
 
     @cached_property
-    def _explainer(self) -> Explainer:
+    def _explainer(self) -> "Explainer":
         """Made when it is asked for first: who asks for predictions alone does not wait for it."""
+        from tasks.ml.contributions import Explainer
+
         return Explainer.of(self.model, self.manifest.usual)
 
     @property
@@ -282,7 +368,7 @@ class Champion:
             return np.full(len(answers), places[label_of(self.manifest.positive)])
         return np.array([places.get(label_of(answer["prediction"]), 0) for answer in answers], dtype=int)
 
-    def _features(self, checked: list[dict[str, Value]]) -> pd.DataFrame:
+    def _features(self, checked: list[dict[str, Value]]) -> "pd.DataFrame":
         """What the model reads of checked rows: their columns, and those that the project's own code makes of them.
 
         Raises:
@@ -291,25 +377,44 @@ class Champion:
         sent = frame(checked, self.manifest.features)
         if self.computing is None:
             return sent
+        from tasks.ml.computed import ComputedError
+
         try:
-            return self.computing.add(sent)[self.model.feature_names_in_.tolist()]
+            return self.computing.add(sent)[self._learned]
         except ComputedError as error:
             raise RowError(
                 f"The computed columns of version {self.release.version} cannot be made of these rows. {error}"
             ) from None
 
-    def _blank(self, rows: list[dict[str, Value]]) -> pd.DataFrame:
+    def _blank(self, rows: list[dict[str, Value]]) -> "pd.DataFrame":
         """What the model reads of warm-up rows; without computed columns where their code has nothing for rows that are no real ones."""
         sent = frame(rows, self.manifest.features)
         if self.computing is None:
             return sent
+        from tasks.ml.computed import ComputedError
+
         try:
             made = self.computing.add(sent)
         except ComputedError:
             made = self.computing.leave_empty(sent)
-        return made[self.model.feature_names_in_.tolist()]
+        return made[self._learned]
 
-    def _said(self, features: pd.DataFrame) -> Any:
+    @cached_property
+    def _learned(self) -> list[str]:
+        """The columns that the model reads, in its order."""
+        if self.form is not None:
+            return list(self.form.columns)
+        return [str(name) for name in getattr(self.model, "feature_names_in_", [])]
+
+    @property
+    def _classes(self) -> list[Any]:
+        """The classes of the model's answers, in its order."""
+        if self.form is not None:
+            return list(self.form.classes)
+        classes = getattr(self.model, "classes_", None)
+        return [] if classes is None else classes.tolist()
+
+    def _said(self, features: "pd.DataFrame") -> Any:
         """What the model says of rows: probabilities (n, classes), or numbers (n,)."""
         if self.manifest.classes:
             return self.model.predict_proba(features)
@@ -324,13 +429,8 @@ class Champion:
             return {"prediction": said, "interval": [said - half, said + half]}
         if manifest.kind == "anomaly":
             return {"prediction": said >= (manifest.threshold or 0.0), "score": said}
-        if manifest.kind == "multiclass":
-            chosen = classes[said.index(max(said))]
-        else:
-            yes, no = (0, 1) if label_of(classes[0]) == label_of(manifest.positive) else (1, 0)
-            chosen = classes[yes if said[yes] >= (manifest.threshold or 0.0) else no]
         return {
-            "prediction": chosen,
+            "prediction": classes[said.index(max(said))],
             "probabilities": {label_of(label): chance for label, chance in zip(classes, said, strict=True)},
         }
 
@@ -372,7 +472,7 @@ class Champion:
                 "Release the version again."
             )
         names = {feature.name for feature in manifest.features}
-        learned = {str(name) for name in getattr(self.model, "feature_names_in_", [])}
+        learned = set(self._learned)
         computed = set(manifest.computed)  # `features` may need columns that the model itself does not read
         strange = (learned - names - computed) | (names & computed) if computed else names ^ learned
         if strange or len(names) != len(manifest.features):
@@ -386,11 +486,9 @@ class Champion:
         """The manifest has what answers of its kind need, and means the model's classes."""
         manifest = self.manifest
         if manifest.kind in {"binary", "multiclass"}:
-            classes = getattr(self.model, "classes_", None)
-            classes = [] if classes is None else classes.tolist()
-            labels, learned = [label_of(label) for label in manifest.classes], [label_of(label) for label in classes]
+            labels, learned = ([label_of(label) for label in some] for some in (manifest.classes, self._classes))
             speaks = manifest.kind == "multiclass" or label_of(manifest.positive) in labels
-            if labels != learned or not labels or not speaks:
+            if labels != learned or not labels or not speaks or (manifest.kind == "binary" and len(labels) != 2):
                 raise ArtifactError(
                     f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
                     "the model again."
@@ -412,7 +510,10 @@ class Champion:
         row = {feature.name: None if feature.nullable else BLANK[feature.type] for feature in self.manifest.features}
         started = time.monotonic()
         try:
-            self._answers(self._blank([row, row]))
+            if self.is_quick:
+                self._compiled(Rows(self._places, [tuple(row.values())] * 2))
+            else:
+                self._answers(self._blank([row, row]))
         except Exception as error:  # whatever a model raises, it is not fit to answer
             raise ArtifactError(
                 f"{folder}: the model does not answer a warm-up row ({type(error).__name__}: {error}). Train it again."
@@ -422,6 +523,26 @@ class Champion:
                 f"{folder}: the model took {took:.1f} s for a warm-up row; wanted at most {WARM_SECONDS:g} s. Train a "
                 "smaller one."
             )
+
+
+def _runner(folder: Path, bundle: Bundle, form: Form | None) -> Session | None:
+    """Whoever runs the graph of a form; None where it needs none."""
+    if form is None or not form.runs_graph:
+        return None
+    try:
+        return session(bundle.files[bundles.GRAPH])
+    except Exception as error:  # the runtime raises whatever the content provokes
+        raise ArtifactError(
+            f"{folder / bundles.GRAPH} does not load ({type(error).__name__}: {error}). Train and register the model again."
+        ) from error
+
+
+def _listed(names: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
+    """For each row the best items, and the scores of those items."""
+    if not math.isfinite(float(scores.sum())):
+        raise ArithmeticError("the model gave answers that are none")
+    said = ([(name, score) for name, score in zip(*pair, strict=True) if name] for pair in zip(names.tolist(), scores.tolist(), strict=True))  # fmt: skip
+    return [{"prediction": [name for name, _ in best], "scores": [score for _, score in best]} for best in said]
 
 
 def label_of(value: Value) -> str:
@@ -450,17 +571,22 @@ class Succession:
         champions: by project; replaced as a whole, never edited.
         refused: releases that do not load, by project; tried again with growing pauses.
         wanted: what the journal said last, or None before the first word of it.
+        degraded: why a champion answers from a copy of its own alone, by project: somebody has touched its bundle since.
         trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
         swaps: champions that were put in place since the start.
     """
 
     def __init__(
-        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse"
+        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse",
+        copies: Path | None = None,
     ) -> None:  # fmt: skip
         self._url = journal
         self._folder = folder
         self._skew: bundles.Skew = skew
+        self._copies = copies
         self._clock = clock
+        self._stamps: dict[str, tuple[object, ...]] = {}
+        self.degraded: dict[str, str] = {}
         self._journal: Journal | None = None
         self.champions: dict[str, Champion] = {}
         self.refused: dict[str, Refused] = {}
@@ -487,6 +613,8 @@ class Succession:
         for project, release in wanted.items():
             if self._is_due(project, release):
                 self._enthrone(project, release)
+        for project, champion in self.champions.items():
+            self._look_at(project, champion.release)
 
     def missing(self) -> list[str]:
         """Released projects that nobody answers for."""
@@ -510,7 +638,7 @@ class Succession:
         try:
             if Path(project).name != project or project.startswith("."):
                 raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
-            champion = Champion.load(self._folder(project) / str(release.version), release, skew=self._skew)
+            champion = self._loaded(project, release)
         except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
             self._refuse(project, release, error)
             return
@@ -524,6 +652,52 @@ class Succession:
             release.generation,
             time.monotonic() - started,
         )
+
+    def _loaded(self, project: str, release: Release) -> Champion:
+        """The champion of a release from its bundle; where that is not what was released any more, from the copy of an earlier start.
+
+        Raises:
+            KeepfitError: neither is what was released.
+        """
+        folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
+        try:
+            champion = Champion.load(folder, release, skew=self._skew)
+        except KeepfitError:
+            if copy is None or not copy.exists():
+                raise
+            return Champion.load(copy, release, skew=self._skew)
+        if copy is not None:
+            self._keep(champion, copy)
+        return champion
+
+    def _copy(self, project: str, release: Release) -> Path | None:
+        """Where this process keeps what it has verified, for its next start."""
+        return self._copies and self._copies / project / f"{release.version}-{release.digest[:16]}"
+
+    def _keep(self, champion: Champion, copy: Path) -> None:
+        """Keeps a copy of this champion, and none of those before the last; a full disk ends no answering."""
+        try:
+            bundles.keep(champion.bundle, copy)
+            others = [each for each in copy.parent.iterdir() if each != copy]
+            for old in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True)[KEPT - 1 :]:
+                shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            LOG.warning(
+                "%s: no copy of version %d is kept: %s", champion.release.project, champion.release.version, error
+            )
+
+    def _look_at(self, project: str, release: Release) -> None:
+        """Verifies the champion's bundle anew when somebody has touched it, and says what is wrong with it."""
+        folder = self._folder(project) / str(release.version)
+        stamps = (release, *bundles.stamps(folder))
+        if stamps == self._stamps.get(project):
+            return
+        self._stamps[project] = stamps
+        others = {name: reason for name, reason in self.degraded.items() if name != project}
+        if reason := bundles.fault(folder, release.digest):
+            LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, reason)
+            others[project] = reason
+        self.degraded = others
 
     def _refuse(self, project: str, release: Release, error: Exception) -> None:
         reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 import psutil
 
+from tasks.config.settings import Settings
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.kinds import Kind
 from tasks.serving.app import BODY_BYTES, ROWS
@@ -58,7 +59,11 @@ class Heard:
 
 
 class Rehearsal:
-    """A candidate's bundle in a serving process of its own; use it as a context, so that the process ends."""
+    """A candidate's bundle in a serving process of its own; use it as a context, so that the process ends.
+
+    Attributes:
+        digest: of the bundle; it may still become another one until the process is asked.
+    """
 
     def __init__(self, folder: Path, digest: str, beside: Path | None = None) -> None:
         """Of the bundle in a folder.
@@ -68,10 +73,11 @@ class Rehearsal:
             digest: names it.
             beside: where the process has its home; by default beside the bundle.
         """
-        self._folder, self._digest, self._beside = folder, digest, beside or folder.parent
+        self._folder, self.digest, self._beside = folder, digest, beside or folder.parent
         manifest = bundles.manifest_of(folder, digest)
         self._project, self._version = str(manifest["project"]), int(manifest["version"])
         self._features = msgspec.convert(manifest["features"], tuple[Feature, ...])
+        self._needs = [] if manifest.get("served by") != "scikit-learn" else ["scikit-learn"]
 
     def __enter__(self) -> Self:
         """Starts the process and does not wait for it: it imports while this process has other things to do."""
@@ -83,7 +89,7 @@ class Rehearsal:
         with socket.create_server(("127.0.0.1", 0)) as door, self._log.open("wb") as log:
             self._port = int(door.getsockname()[1])
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tasks.serving.candidate", str(door.fileno())],
+                [sys.executable, "-P", "-m", "tasks.serving.candidate", str(door.fileno()), *self._needs],
                 env=_environment(home), pass_fds=[door.fileno()], stdin=subprocess.PIPE, stdout=log, stderr=log,
             )  # fmt: skip
         return self
@@ -154,7 +160,7 @@ class Rehearsal:
         process = psutil.Process(self._process.pid)
         before, now = process.memory_info().rss, dt.datetime.now(dt.UTC).isoformat()
         self._journal.release(
-            Release(self._project, 1, self._version, self._digest, "rehearsal", "rehearsal", now, "none", value=0.0, low=0.0, high=0.0)
+            Release(self._project, 1, self._version, self.digest, "rehearsal", "rehearsal", now, "none", value=0.0, low=0.0, high=0.0)
         )  # fmt: skip
         while True:
             state = msgspec.json.decode(_answer(line, "GET", "/readyz", wanted=(200, 503)))
@@ -225,7 +231,9 @@ def _plain(column: pd.Series, kind: str) -> list[Any]:
 def _environment(home: Path) -> dict[str, str]:
     """This process's environment, but for where things are."""
     kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    return kept | {"KEEPFIT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return kept | {
+        "KEEPFIT_HOME": str(home), "OMP_NUM_THREADS": "1", "KEEPFIT_BUNDLE_KEYS": str(Settings().signers),
+    }  # fmt: skip
 
 
 def _bodies(rows: pd.DataFrame, features: tuple[Feature, ...]) -> Iterator[bytes]:

@@ -1,7 +1,9 @@
-"""Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names.
+"""Bundles: a releasable model on disk, `model.skops` beside the `manifest.json` whose SHA-256 the journal names and `manifest.sig` signs.
 
-Beside them may lie what tells how the model came about (`BESIDE`); the manifest names its SHA-256. No server reads it but `hooks.py`, the
-code that a model with computed columns was trained with.
+Beside them lies the model compiled, where it compiles: `model.zip`, arrays with a schema, and `model.onnx`, its graph, which other
+languages read, too. Servers answer with those, and construct the skops file only where there are none, or for explanations. Then there
+may be what tells how the model came about, and `hooks.py`, the code that a model with computed columns was trained with (`BESIDE`). The
+manifest names the SHA-256 of each file; what it does not name is not read.
 Nothing is ever unpickled. A skops file is an archive of arrays and a schema of type names; it is read only after its
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
 """
@@ -19,16 +21,24 @@ import stat
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from tasks.config.errors import ArtifactError
-from tasks.ml.computed import ComputedError, Computing
+from tasks.config.errors import ArtifactError, KeepfitError
+from tasks.config.settings import Settings
+from tasks.stores.seals import SEAL, SEAL_BYTES, Seals
+
+if TYPE_CHECKING:
+    from tasks.ml.compiled.form import Form
+    from tasks.ml.computed import Computing
 
 LOG = logging.getLogger("keepfit.bundles")
 MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
-BESIDE = frozenset({HOOKS, "footprint.json", "rows.bin", "answers.bin"})
+FORM, GRAPH = "model.zip", "model.onnx"
+SERVED = (FORM, GRAPH, HOOKS)  # what a server reads beside the model
+BESIDE = frozenset({*SERVED, "footprint.json", "rows.bin", "answers.bin"})
 Skew = Literal["refuse", "accept"]  # what becomes of a model that other versions of the libraries wrote
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's
@@ -64,19 +74,80 @@ DIRECTORY_BYTES = 8 << 20  # an archive's list of members is parsed at once: bel
 MEMBERS = 65_535
 MEMBER = re.compile(r"schema\.json|\d+\.(?:npy|bin)")
 PINNED = ("scikit-learn", "skops", "numpy")
+RUNTIME = "onnxruntime"  # pinned where there is a graph
 
 
-def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None) -> str:
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose bytes have proved to be the released ones; they stay as they are, whatever becomes of the files.
+
+    Attributes:
+        folder: where it lay, for messages.
+        manifest: what is known of the model.
+        files: the content of those that a server reads, of the manifest and of its seal.
+    """
+
+    folder: Path
+    manifest: dict[str, Any]
+    files: Mapping[str, bytes]
+
+    @property
+    def served(self) -> dict[str, bytes]:
+        """What a server reads beside the model."""
+        return {name: self.files[name] for name in SERVED if name in self.files}
+
+    def model(self) -> Any:
+        """The model as scikit-learn has it, constructed anew.
+
+        Raises:
+            ArtifactError: it would grow beyond its size, holds types that were not reviewed, or does not load.
+        """
+        content = self.files[MODEL]
+        _refuse_bomb(content, self.folder / MODEL)
+        _refuse_unreviewed(content, self.folder)
+        return _construct(content, self.folder)
+
+    def form(self) -> "Form | None":
+        """The compiled model; None where scikit-learn serves.
+
+        Raises:
+            ArtifactError: the file is none.
+        """
+        from tasks.ml.compiled.form import Form
+
+        if FORM not in self.files:
+            return None
+        path = self.folder / FORM
+        _refuse_bomb(self.files[FORM], path)
+        try:
+            form = Form.unpacked(self.files[FORM])
+        except Exception as error:  # the content decides what is raised
+            raise ArtifactError(
+                f"{path} is no compiled model ({type(error).__name__}: {error}). Train and register the model again."
+            ) from error
+        if form.runs_graph and GRAPH not in self.files:
+            raise ArtifactError(f"{path} needs {GRAPH}, which the manifest does not name. Register the model again.")
+        return form
+
+    def computing(self) -> "Computing | None":
+        """As `computing`."""
+        return _computing(self.folder, self.manifest, self.files.get(HOOKS))
+
+
+def write(
+    folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None, seals: Seals | None = None
+) -> str:  # fmt: skip
     """Puts a fitted model and its manifest into a new folder, wholly or not at all, and gives the bundle's digest.
 
-    The manifest gains `files` (SHA-256 by name) and `versions`. The same model written again has the same bytes, and
-    so a repeated step changes nothing.
+    The manifest gains `files` (SHA-256 by name), `versions` and `served by`, and a seal beside it. The same model written again has the
+    same bytes, and so a repeated step changes nothing.
 
     Args:
         folder: where; it must not hold another bundle.
         model: a fitted pipeline of reviewed types.
         manifest: what a server must know of it.
         beside: more files, by their names in `BESIDE`.
+        seals: the key that signs; by default that of this installation.
 
     Raises:
         ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
@@ -85,15 +156,18 @@ def write(folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[st
     content = _dumped(model)
     _refuse_unreviewed(content, folder)
     files = {MODEL: content, **(beside or {})}
+    pinned = (*PINNED, RUNTIME) if GRAPH in files else PINNED
     whole = {
         **manifest,
+        **({} if FORM in files else {"because": manifest.get("because") or "it was not compiled"}),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "versions": {name: version(name) for name in PINNED},
+        "versions": {name: version(name) for name in pinned},
+        "served by": "its compiled form" if FORM in files else "scikit-learn",
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     digest = hashlib.sha256(text).hexdigest()
     if not folder.exists():
-        _publish(folder, {**files, MANIFEST: text})
+        _publish(folder, {**files, MANIFEST: text, SEAL: (seals or _here()).sign(digest)})
     found = hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest()
     if found != digest:
         raise ArtifactError(
@@ -118,6 +192,23 @@ def manifest_of(folder: Path, digest: str) -> dict[str, Any]:
         ArtifactError: it is missing or altered.
     """
     return _manifest(folder, digest)
+
+
+def compiled(form: "Form | None", graph: bytes | None) -> dict[str, bytes]:
+    """The files of a compiled model; none where there is no form."""
+    if form is None:
+        return {}
+    return {FORM: form.packed()} | ({GRAPH: graph} if graph else {})
+
+
+def served(folder: Path, digest: str) -> dict[str, bytes]:
+    """The files that a server reads beside the model, verified: for who writes the same bundle under another number.
+
+    Raises:
+        ArtifactError: one is missing or altered.
+    """
+    found = {name: beside(folder, digest, name) for name in SERVED}
+    return {name: content for name, content in found.items() if content is not None}
 
 
 def beside(folder: Path, digest: str, name: str) -> bytes | None:
@@ -147,7 +238,50 @@ def altered(folder: Path, digest: str) -> str:
     return next((name for name in files if found[name] != files[name]), "")
 
 
-def computing(folder: Path, digest: str) -> Computing | None:
+def uncompiled(folder: Path, digest: str, reason: str) -> str:
+    """Writes a candidate's bundle anew without its compiled form, so that scikit-learn serves it; gives the new digest.
+
+    Args:
+        folder: of the bundle, which nobody has released.
+        digest: its present one.
+        reason: why, for the manifest.
+    """
+    bundle = opened(folder, digest)
+    gone = {"parity", "onnx", "files", "versions", "served by"}
+    manifest = {name: value for name, value in bundle.manifest.items() if name not in gone} | {"because": reason}
+    names = BESIDE - {FORM, GRAPH}
+    rest = {name: content for name in names if (content := beside(folder, digest, name)) is not None}
+    model = bundle.model()
+    shutil.rmtree(folder)
+    return write(folder, model, manifest, rest)
+
+
+def fault(folder: Path, digest: str, seals: Seals | None = None) -> str:
+    """What is wrong with a bundle on disk, a sentence with the next move, or nothing: every file of it is read, no model is opened."""
+    try:
+        opened(folder, digest, skew="accept", seals=seals)
+        other = altered(folder, digest)
+    except KeepfitError as error:
+        return str(error)
+    return (
+        f"{folder / other} was altered or damaged: restore it from a copy, or release another version." if other else ""
+    )
+
+
+def stamps(folder: Path) -> tuple[object, ...]:
+    """What the file system says of what a server reads, cheaply: another answer where somebody has touched a file."""
+    return tuple(_stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *SERVED))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        met = path.stat()
+    except OSError:
+        return None
+    return met.st_mtime_ns, met.st_size, met.st_ino
+
+
+def computing(folder: Path, digest: str) -> "Computing | None":
     """How the computed columns of a version are made, by the code that it was trained with; None where it reads none.
 
     The code is the project's own and runs with the rights of whoever loads the model, once its bytes have proved to be those
@@ -156,10 +290,17 @@ def computing(folder: Path, digest: str) -> Computing | None:
     Raises:
         ArtifactError: it is missing or altered, or does not import here.
     """
-    if not (types := _manifest(folder, digest).get("computed")):
+    manifest = _manifest(folder, digest)
+    return _computing(folder, manifest, beside(folder, digest, HOOKS) if manifest.get("computed") else None)
+
+
+def _computing(folder: Path, manifest: dict[str, Any], source: bytes | None) -> "Computing | None":
+    if not (types := manifest.get("computed")):
         return None
-    if (source := beside(folder, digest, HOOKS)) is None:
+    if source is None:
         raise ArtifactError(f"{folder / MANIFEST} has computed columns without {HOOKS}. Register the model again.")
+    from tasks.ml.computed import ComputedError, Computing
+
     made = Computing(source.decode(), types)
     try:
         made.ready()
@@ -168,25 +309,42 @@ def computing(folder: Path, digest: str) -> Computing | None:
     return made
 
 
-def read(folder: Path, digest: str, *, skew: Skew = "refuse") -> tuple[dict[str, Any], Any]:
-    """The manifest and the model of a bundle, after every byte has proved to be the one that was written.
+def opened(folder: Path, digest: str, *, skew: Skew = "refuse", seals: Seals | None = None) -> Bundle:
+    """A bundle, after every byte has proved to be the one that was written, by somebody who is trusted; nothing is constructed.
 
     Args:
         folder: where the bundle lies; files that the manifest does not name are not read.
         digest: SHA-256 of the manifest, from the journal.
-        skew: `accept` reads a model that other versions of the libraries wrote, too, and logs it.
+        skew: `accept` takes a model that other versions of the libraries wrote, too, and logs it.
+        seals: whose signatures count; by default those of this installation.
 
     Raises:
-        ArtifactError: something is missing, altered, too big, written by other libraries, or holds types that were
-            not reviewed.
+        ArtifactError: something is missing, altered, too big, unsigned, or written by other libraries.
     """
-    manifest = _manifest(folder, digest)
-    content = _bytes(folder / MODEL, MODEL_BYTES)
-    _same(folder / MODEL, content, manifest["files"][MODEL])
+    text, seal = _text(folder, digest), _seal(folder)
+    (seals or _here()).verify(folder, digest, seal)
+    manifest = _parsed(folder, text)
     _same_libraries(folder, manifest["versions"], skew)
-    _refuse_bomb(content, folder)
-    _refuse_unreviewed(content, folder)
-    return manifest, _construct(content, folder)
+    files = {name: _bytes(folder / name, MODEL_BYTES) for name in (MODEL, *SERVED) if name in manifest["files"]}
+    for name, content in files.items():
+        _same(folder / name, content, manifest["files"][name])
+    return Bundle(folder, manifest, {**files, MANIFEST: text, SEAL: seal})
+
+
+def read(folder: Path, digest: str, *, skew: Skew = "refuse", seals: Seals | None = None) -> tuple[dict[str, Any], Any]:
+    """The manifest and the model of a bundle, as `opened`.
+
+    Raises:
+        ArtifactError: as `opened`; or the model holds types that were not reviewed.
+    """
+    bundle = opened(folder, digest, skew=skew, seals=seals)
+    return bundle.manifest, bundle.model()
+
+
+def keep(bundle: Bundle, folder: Path) -> None:
+    """Writes a copy of what a server reads of a bundle, from its bytes in memory; one that is there stays as it is."""
+    if not folder.exists():
+        _publish(folder, dict(bundle.files))
 
 
 def clear(folder: Path) -> None:
@@ -196,9 +354,29 @@ def clear(folder: Path) -> None:
 
 
 # -- the way in -------------------------------------------------------------------------------------------------------
+def _here() -> Seals:
+    return Seals.of(Settings())
+
+
+def _seal(folder: Path) -> bytes:
+    if not (folder / SEAL).exists() and folder.exists():
+        raise ArtifactError(
+            f"{folder} has no {SEAL}: nobody has signed the model. Train and register it again; an earlier version of keepfit signed none."
+        )
+    return _bytes(folder / SEAL, SEAL_BYTES)
+
+
 def _manifest(folder: Path, digest: str) -> dict[str, Any]:
+    return _parsed(folder, _text(folder, digest))
+
+
+def _text(folder: Path, digest: str) -> bytes:
     text = _bytes(folder / MANIFEST, MANIFEST_BYTES)
     _same(folder / MANIFEST, text, digest)
+    return text
+
+
+def _parsed(folder: Path, text: bytes) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
         names, versions = set(manifest["files"]), manifest["versions"]
@@ -251,7 +429,8 @@ def skewed(versions: dict[str, str]) -> str:
     >>> skewed({name: version(name) for name in PINNED})
     ''
     """
-    pairs = [(name, str(versions.get(name, "none")), version(name)) for name in PINNED]
+    pinned = (*PINNED, RUNTIME) if RUNTIME in versions else PINNED
+    pairs = [(name, str(versions.get(name, "none")), version(name)) for name in pinned]
     return ", ".join(
         f"{name} {wrote}; this process has {reads}"
         for name, wrote, reads in pairs
@@ -270,7 +449,7 @@ def _same_libraries(folder: Path, versions: dict[str, str], skew: Skew) -> None:
     LOG.warning("library skew accepted: %s was written by %s", folder, others)
 
 
-def _refuse_bomb(content: bytes, folder: Path) -> None:
+def _refuse_bomb(content: bytes, path: Path) -> None:
     """Refuses an archive that would grow beyond its own size when it is read (faults: R-08)."""
     try:
         reason = _swollen(content)
@@ -284,12 +463,10 @@ def _refuse_bomb(content: bytes, folder: Path) -> None:
         RuntimeError,
     ) as error:
         raise ArtifactError(
-            f"{folder / MODEL} is no skops file ({type(error).__name__}). Train and register the model again."
+            f"{path} is no plain archive ({type(error).__name__}). Train and register the model again."
         ) from error
     if reason is not None:
-        raise ArtifactError(
-            f"{folder / MODEL} {reason}; skops writes no such file. Train and register the model again."
-        )
+        raise ArtifactError(f"{path} {reason}; no model is written so. Train and register the model again.")
 
 
 def _swollen(content: bytes) -> str | None:

@@ -17,6 +17,7 @@ import msgspec
 from tasks.stores import durable
 
 LOG = logging.getLogger("keepfit.predictions")
+ENCODER = msgspec.json.Encoder()
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Predictions:
         Disk trouble is logged once a minute and never raised: an answer is worth more than its log line, and the count
         says what is missing.
         """
-        lines = b"".join(msgspec.json.encode(record) + b"\n" for record in records)
+        lines = ENCODER.encode_lines(records)
         try:
             with self._lock:
                 self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)

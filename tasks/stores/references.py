@@ -196,6 +196,7 @@ class Scores(BaseModel, frozen=True):
         rehearsal: how the serving process bore itself with the challenger, where a gate asks for it.
         operated: how the champion's answers become decisions; is_refresh: whether the challenger is made as the champion was.
         behaved: how the challenger did in the tests of hooks.py.
+        digest: of the challenger's bundle as it would be served: another than the candidate's where its compiled form did not hold.
     """
 
     metric: Estimate
@@ -215,6 +216,11 @@ class Scores(BaseModel, frozen=True):
     operated: dict[str, float] = {}
     is_refresh: bool = False
     behaved: tuple[Behaved, ...] = ()
+    digest: str = ""
+
+    def judged(self, candidate: Candidate) -> Candidate:
+        """The candidate as it would be served."""
+        return candidate.model_copy(update={"digest": self.digest or candidate.digest})
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -160,7 +160,8 @@ def test_the_champions_are_listed(stage):
     assert "SECRET" not in missing.text
     assert stage.answers("/healthz")
     assert stage.answers().json() == {
-        "ready": True, "projects": {"flights": 1}, "missing": [], "refused": {}, "journal": "readable",
+        "ready": True, "projects": {"flights": 1}, "missing": [], "refused": {}, "degraded": {},
+        "journal": "readable",
     }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from tasks.ml.compiled import parity
 from tasks.ml.features import matrix
 from tasks.ml.gates import Evidence, Parity, Rehearsed, Serving
 from tasks.ml.kinds import KINDS, Kind
@@ -32,7 +33,7 @@ FAMILY = {
 }  # fmt: skip
 
 
-def bundle(folder, kind: Kind, model, operates, **changes) -> str:
+def bundle(folder, kind: Kind, model, operates, made=parity.Outcome(), **changes) -> str:  # noqa: B008 -- frozen
     """A candidate as training writes it; gives the digest."""
     features = [
         {"name": name, "type": column.type, "nullable": column.nullable} for name, column in columns_of(kind).items()
@@ -41,7 +42,7 @@ def bundle(folder, kind: Kind, model, operates, **changes) -> str:
         "project": "small", "version": 0, "kind": kind.name, **kind.described(), "target": "y", "features": features, "ignored": [],
         **operates,
     }  # fmt: skip
-    return bundles.write(folder, model, manifest | changes)
+    return bundles.write(folder, model, manifest | changes, bundles.compiled(made.form, made.graph))
 
 
 def judged(kind: Kind, answers, heard: Heard, operates) -> Evidence:
@@ -52,14 +53,17 @@ def judged(kind: Kind, answers, heard: Heard, operates) -> Evidence:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("served", ["its compiled form", "scikit-learn"])
 @pytest.mark.parametrize("name", KINDS)
-def test_every_kind_is_answered_as_it_was_judged(name, tmp_path):
-    """Holes, dates, texts and planted rows go out and come back: every answer, label and list is the judged one, bit by bit."""
+def test_every_kind_is_answered_as_it_was_judged(name, served, tmp_path):
+    """Holes, dates, texts and planted rows go out and come back, from either: every answer, label and list is the judged one, bit by bit."""
     kind = MADE[name]
     model, asked, truth = taught(kind, Recipe.usual(FAMILY[name]))
     answers = kind.answers(model, asked)
     operates = kind.operate(truth, answers)
-    digest = bundle(tmp_path / "run", kind, model, operates)
+    made = parity.compiled(kind, model, asked, operates) if served == "its compiled form" else parity.Outcome()
+    digest = bundle(tmp_path / "run", kind, model, operates, made)
+    assert bundles.manifest_of(tmp_path / "run", digest)["served by"] == served
     with Rehearsal(tmp_path / "run", digest) as stage:
         heard = stage.ask(kind, asked, seconds=60)
     assert heard.served.failed == ""

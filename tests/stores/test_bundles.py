@@ -1,5 +1,6 @@
 """Bundles: what was written is what is read, and nothing else is."""
 
+import functools
 import hashlib
 import io
 import json
@@ -21,9 +22,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from tasks.config.errors import ArtifactError
+from tasks.config.settings import Settings
 from tasks.ml import calibrate
+from tasks.ml.compiled import parity
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
+from tasks.stores.seals import SEAL, Seals
 from tests.ml.test_kinds import MADE, PAIRS, taught
 
 MANIFEST = {"project": "flights", "version": 1, "threshold": 0.5}
@@ -76,7 +80,7 @@ def bundle(tmp_path, boosting):
 
 
 def resealed(folder, content, **changes):
-    """The digest of a bundle whose model bytes were replaced by somebody who may also write the manifest."""
+    """The digest of a bundle whose model bytes were replaced by somebody who may also write the manifest, and sign it."""
     (folder / bundles.MODEL).write_bytes(content)
     manifest = (
         json.loads((folder / bundles.MANIFEST).read_bytes())
@@ -85,7 +89,9 @@ def resealed(folder, content, **changes):
     )
     text = json.dumps(manifest).encode()
     (folder / bundles.MANIFEST).write_bytes(text)
-    return hashlib.sha256(text).hexdigest()
+    digest = hashlib.sha256(text).hexdigest()
+    (folder / SEAL).write_bytes(Seals.of(Settings()).sign(digest))
+    return digest
 
 
 @pytest.mark.parametrize("labels", [(False, True), (0, 1), ("no", "yes")], ids=["bool", "int", "text"])
@@ -297,7 +303,7 @@ def other_libraries(folder, **versions):
     return resealed(folder, content, versions=here | {name.replace("_", "-"): at for name, at in versions.items()})
 
 
-@pytest.mark.parametrize("library", bundles.PINNED)
+@pytest.mark.parametrize("library", [*bundles.PINNED, bundles.RUNTIME])
 def test_r_09_a_model_of_other_libraries_is_refused_by_name(bundle, library):
     """Each pinned library counts: another minor version than the one that wrote is named, with the next moves (R-09)."""
     folder, _ = bundle
@@ -353,3 +359,115 @@ def test_code_beside_the_model_is_part_of_the_bundle(tmp_path, boosting):
     digest = bundles.write(tmp_path / "plain", boosting, MANIFEST)
     (tmp_path / "plain" / bundles.HOOKS).write_bytes(code[2])
     assert bundles.computing(tmp_path / "plain", digest) is None
+
+
+@pytest.fixture
+def compiled(tmp_path, boosting):
+    """The folder of a bundle with a compiled form, its digest, and the form."""
+    made = parity.compiled(MADE["binary"], labelled(), rows(), {"threshold": 0.5})
+    digest = bundles.write(
+        tmp_path / "1", labelled(), MANIFEST | made.described(), bundles.compiled(made.form, made.graph)
+    )
+    return tmp_path / "1", digest, made.form
+
+
+@functools.cache
+def labelled():
+    """A boosting pipeline that says no and yes."""
+    return fitted("raw", "ordinal", "boosting", ("no", "yes"))
+
+
+def test_a_compiled_model_comes_back_as_it_was_written(compiled):
+    """The manifest names form and graph, the runtime that ran it, who serves, and the inputs of the graph; equal forms, equal bytes."""
+    folder, digest, form = compiled
+    bundle = bundles.opened(folder, digest)
+    assert bundle.manifest["served by"] == "its compiled form"
+    assert {bundles.FORM, bundles.GRAPH} <= set(bundle.manifest["files"])
+    assert set(bundle.manifest["versions"]) == {"scikit-learn", "skops", "numpy", "onnxruntime"}
+    assert bundle.manifest["onnx"]["input"]["columns"] == ["n[0]", "t[0]"]
+    assert bundle.manifest["parity"]["rows"] == len(rows())
+    found = bundle.form()
+    assert found is not None
+    assert found.packed() == form.packed() == bundle.files[bundles.FORM]
+    assert bundle.model().predict_proba(rows()).tolist() == labelled().predict_proba(rows()).tolist()
+
+
+def test_a_bundle_without_a_form_says_who_serves_and_why(bundle):
+    """What was not compiled is served by scikit-learn, and the manifest says so with the reason."""
+    folder, digest = bundle
+    manifest = bundles.opened(folder, digest).manifest
+    assert (manifest["served by"], manifest["because"]) == ("scikit-learn", "it was not compiled")
+    assert bundles.opened(folder, digest).form() is None
+
+
+@pytest.mark.parametrize("name", [bundles.FORM, bundles.GRAPH])
+def test_r_02_every_altered_byte_of_a_compiled_model_is_refused(compiled, name):
+    """Form and graph are part of what the journal's digest names (R-02)."""
+    folder, digest, _ = compiled
+    good, rng = (folder / name).read_bytes(), np.random.default_rng(2)
+    for place in rng.integers(0, len(good), 50):
+        bad = bytearray(good)
+        bad[place] ^= 1 << int(rng.integers(8))
+        (folder / name).write_bytes(bad)
+        with pytest.raises(ArtifactError, match="altered or damaged"):
+            bundles.opened(folder, digest)
+    assert name in bundles.fault(folder, digest)
+    (folder / name).write_bytes(good)
+    assert bundles.fault(folder, digest) == ""
+
+
+def reformed(folder, content):
+    """The digest of a bundle whose form was replaced by somebody who may also sign."""
+    files = json.loads((folder / bundles.MANIFEST).read_bytes())["files"]
+    (folder / bundles.FORM).write_bytes(content)
+    files |= {bundles.FORM: hashlib.sha256(content).hexdigest()}
+    return resealed(folder, (folder / bundles.MODEL).read_bytes(), files=files)
+
+
+@pytest.mark.parametrize("content", BOMBS.values(), ids=BOMBS.keys())
+def test_r_08_a_form_that_would_swell_is_refused(compiled, content):
+    """The archive of a compiled model is looked at before anything of it is unpacked, too (R-08)."""
+    folder, _, _ = compiled
+    bundle = bundles.opened(folder, reformed(folder, content))
+    with pytest.raises(ArtifactError, match="again"):
+        bundle.form()
+
+
+def test_r_01_a_form_cannot_hold_a_pickle(tmp_path, compiled):
+    """An array of objects, which numpy would unpickle, and one that the schema only claims, are refused without being run (R-01)."""
+    folder, _, form = compiled
+    mark = tmp_path / "executed"
+    with zipfile.ZipFile(io.BytesIO(form.packed())) as archived:
+        members = {name: archived.read(name) for name in archived.namelist()}
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(117) + b"\n"
+    objects = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + call(mark)
+    for member in (objects, None):
+        schema = json.loads(members["schema.json"])
+        content = archive(schema, [("1.npy", member)] if member else [])
+        with pytest.raises(ArtifactError, match="again"):
+            bundles.opened(folder, reformed(folder, content)).form()
+    assert not mark.exists()
+
+
+def test_r_05_what_a_server_needs_is_kept_from_memory(tmp_path, compiled):
+    """A copy is written of the bytes that were verified, though the folder is gone meanwhile, and proves to be the released one (R-05)."""
+    folder, digest, form = compiled
+    bundle = bundles.opened(folder, digest)
+    shutil.rmtree(folder)
+    bundles.keep(bundle, tmp_path / "copy")
+    bundles.keep(bundle, tmp_path / "copy")
+    found = bundles.opened(tmp_path / "copy", digest).form()
+    assert found is not None
+    assert found.packed() == form.packed()
+    assert "cannot be read" in bundles.fault(folder, digest)
+
+
+def test_a_candidate_whose_form_does_not_hold_is_served_by_scikit_learn(compiled):
+    """The bundle is written anew without form and graph, with the reason, and everything else as it was."""
+    folder, digest, _ = compiled
+    again = bundles.uncompiled(folder, digest, "it answers 3 of 120 rows otherwise")
+    assert again != digest
+    manifest = bundles.opened(folder, again).manifest
+    assert (manifest["served by"], manifest["because"]) == ("scikit-learn", "it answers 3 of 120 rows otherwise")
+    assert not {"onnx", "parity"} & manifest.keys()
+    assert sorted(path.name for path in folder.iterdir()) == [bundles.MANIFEST, SEAL, bundles.MODEL]

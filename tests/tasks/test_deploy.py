@@ -14,6 +14,7 @@ from tasks.config.settings import Settings
 from tasks.deploy import rehearse
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
+from tasks.stores.seals import SEAL, Seals
 from tests.tasks.test_reproduce import NAME, home, trained
 
 __all__ = ["home", "trained"]
@@ -27,6 +28,7 @@ def by_other_libraries(settings: Settings) -> None:
     manifest["versions"]["numpy"] = "1.2.3"
     text = json.dumps(manifest).encode()
     path.write_bytes(text)
+    path.with_name(SEAL).write_bytes(Seals.of(settings).sign(hashlib.sha256(text).hexdigest()))
     journal = Journal(settings.journal())
     (row,) = journal.trainings(NAME)
     verdicts = [{"gate": gate.kind, "passed": True, "reason": "a test"} for gate in Project.named(NAME, settings).gates]

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from tasks import evaluate, gate, train
 from tasks.config.errors import ProjectError
 from tasks.ml.gates import Evidence
 from tasks.ml.recipe import Recipe
+from tasks.stores import bundles
 from tasks.stores.predictions import Predictions
 from tests.tasks.test_trusted import Small, quiet, rows, said
 
@@ -160,3 +162,21 @@ def test_a_planted_row_comes_with_the_row_that_it_stands_for(quiet):
     assert evidence.y[:half].sum() == 0
     assert evidence.y[half:].all()
     assert evidence.features[:half].reset_index(drop=True).equals(evidence.features[half:].reset_index(drop=True))
+
+
+def test_a_compiled_form_that_fails_on_one_row_of_the_holdout_is_not_served(project: Small):
+    """The form is held against the pipeline on every row of the holdout; where it differs scikit-learn serves, and the manifest says why."""
+    project.land(with_towns(0, 2000))
+    candidate = train.fit.fn("small", project.newest(), Recipe.usual("logistic"), "one")
+    scores = evaluate.evaluate.fn("small", project.newest(), candidate)
+    assert scores.judged(candidate) == candidate
+    assert bundles.manifest_of(Path(candidate.folder), candidate.digest)["served by"] == "its compiled form"
+    other = train.fit.fn("small", project.newest(), Recipe.usual("hist_gradient_boosting"), "other")
+    own, strange = (bundles.opened(Path(each.folder), each.digest) for each in (candidate, other))
+    mixed = candidate.model_copy(update={"folder": candidate.folder + "-mixed"})
+    digest = bundles.write(Path(mixed.folder), own.model(), own.manifest, strange.served)
+    mixed = mixed.model_copy(update={"digest": digest})
+    judged = evaluate.evaluate.fn("small", project.newest(), mixed).judged(mixed)
+    manifest = bundles.manifest_of(Path(judged.folder), judged.digest)
+    assert manifest["served by"] == "scikit-learn"
+    assert "rows otherwise, by up to" in manifest["because"]

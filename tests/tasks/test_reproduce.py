@@ -125,7 +125,7 @@ def train(home: Path, name: str, kind: str, family: str) -> None:
     candidate = fit.fn(name, snapshot, Recipe.usual(family), run)
     scores = evaluate.fn(name, snapshot, candidate)
     training = Training(project=name, reason="a test", id=number, snapshot=snapshot, run=run, started=now.isoformat())
-    version, digest = _version(use, training, candidate, _answered(candidate, scores), registry, settings, "")
+    version, digest, _ = _version(use, training, candidate, _answered(candidate, scores), registry, settings, [], "")
     detail = {"digest": digest, "recipe": Recipe.usual(family).model_dump(mode="json")}
     journal.end_training(number, state="registered", reason="", at=now, version=version, detail=detail)
     assert version == 1

@@ -1,0 +1,91 @@
+"""Reading: the body of a request as rows of the types that a model reads, in one pass of a decoder made for it.
+
+Most bodies are as they should be, and only those are read here; of any other the slower look at every value says what is wrong.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+import msgspec
+
+UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
+EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
+
+Sent = str | int | float | bool | None
+Whole = Annotated[int, msgspec.Meta(ge=-EXACT, le=EXACT)]
+TYPES: dict[str, Any] = {"int": Whole, "float": float, "text": str, "category": str, "bool": bool, "datetime": str}
+TEXTS = frozenset({"text", "category", "datetime"})  # those that stand in quotation marks
+
+
+class Asked(NamedTuple):
+    """Rows that were read.
+
+    Attributes:
+        values: of each row the features in order, None for missing.
+        rows: the same as they go into the log, each an object with the features by name.
+    """
+
+    values: list[tuple[Sent, ...]]
+    rows: Sequence[Any]
+
+
+class Reader:
+    """Reads bodies for one model."""
+
+    def __init__(self, features: Sequence[Any], ignored: Sequence[str]) -> None:
+        """`features` have a name, a type and whether they may be missing; `ignored` columns may be there."""
+        self._names = [feature.name for feature in features]
+        self._quoted = [place for place, feature in enumerate(features) if feature.type in TEXTS]
+        self._may_lack = bool(ignored) or any(feature.nullable for feature in features)
+        given = {name: f"f{place}" for place, name in enumerate([*self._names, *ignored])}
+        fields = [_field(given[each.name], each) for each in features]
+        fields += [(given[name], Sent | msgspec.UnsetType, UNSET) for name in ignored]
+        row = msgspec.defstruct(
+            "Row", fields, rename={field: name for name, field in given.items()}, forbid_unknown_fields=True, kw_only=True, gc=False
+        )  # fmt: skip
+        body = msgspec.defstruct("Body", [("rows", list[row])], forbid_unknown_fields=True)  # ty: ignore[invalid-type-form]
+        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
+
+    def read(self, body: bytes) -> Asked | None:
+        """The rows of a body, or None where one is not as it should be."""
+        try:
+            rows = self._decoder.decode(body).rows
+        except (ValueError, RecursionError):  # msgspec's errors are a ValueError, and Python's of UTF-8
+            return None
+        values = list(map(astuple, rows))
+        lacking = sum([row.count(UNSET) for row in values]) if self._may_lack else 0
+        asked = (
+            self._asked(values)
+            if lacking or (self._may_lack and _is_wider(values, self._names))
+            else Asked(values, rows)
+        )
+        names = sum(map(len, values)) - lacking
+        return asked if quotes(body) == 2 * (1 + names + self._texts(values)) else None
+
+    def _asked(self, values: list[tuple[Any, ...]]) -> Asked:
+        """The features alone, with None for what is not there."""
+        width = len(self._names)
+        plain = [tuple([None if value is UNSET else value for value in row[:width]]) for row in values]
+        return Asked(plain, [dict(zip(self._names, row, strict=True)) for row in plain])
+
+    def _texts(self, values: list[tuple[Any, ...]]) -> int:
+        """How many values stand in quotation marks."""
+        if _is_wider(values, self._names):  # ignored columns may hold anything
+            return sum([type(value) is str for row in values for value in row])
+        return sum([type(row[place]) is str for place in self._quoted for row in values])
+
+
+def _is_wider(values: list[tuple[Any, ...]], names: list[str]) -> bool:
+    return bool(values) and len(values[0]) > len(names)
+
+
+def _field(name: str, feature: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
+    kind = TYPES[feature.type]
+    return (name, kind | None | msgspec.UnsetType, UNSET) if feature.nullable else (name, kind)
+
+
+def quotes(body: bytes) -> int:
+    """How many quotation marks delimit names and texts: a name that stands twice has more than what was decoded."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return body.count(b'"')

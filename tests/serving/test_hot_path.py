@@ -1,0 +1,221 @@
+"""The hot path: a real serving process answers with a compiled model alone, and keeps what it has verified."""
+
+import hashlib
+import math
+import shutil
+import signal
+import socket
+from pathlib import Path
+
+import httpx
+import msgspec
+import pytest
+
+from flows import stack
+from tasks.config.errors import ArtifactError
+from tasks.config.settings import Settings
+from tasks.ml import threads
+from tasks.ml.compiled import parity
+from tasks.ml.kinds import Binary
+from tasks.ml.metrics import Cost
+from tasks.serving.app import Door
+from tasks.serving.champion import Champion
+from tasks.serving.quick import PATIENCE
+from tasks.stores import artifacts, bundles
+from tasks.stores.journal import Journal, Release
+from tests.serving.test_app import Stage, until
+from tests.serving.test_champion import GOOD, fitted, manifest, release, table
+
+KIND = Binary("late", positive=True, labels=("false", "true"), cost=Cost())
+CLASSES = {"classes": ["false", "true"], "positive": "true"}
+HEAVY = ("/pandas/", "/sklearn/")  # folders of their compiled parts
+
+
+class Labelled:
+    """The pipeline of test_champion, taught with the labels as texts."""
+
+    def __init__(self) -> None:
+        rows, target = table()
+        with threads.limited(1):
+            self.model = fitted()
+            self.model.fit(rows, KIND.taught(target.astype(int)))
+        self.rows, self.made = rows, parity.compiled(KIND, self.model, rows, {"threshold": 0.3})
+
+    def write(self, folder: Path, version: int = 1, **changes: object) -> str:
+        """The compiled bundle of a version; gives its digest."""
+        files = bundles.compiled(self.made.form, self.made.graph)
+        return bundles.write(folder, self.model, manifest(version, **CLASSES, **self.made.described()) | changes, files)
+
+
+@pytest.fixture(scope="module")
+def labelled() -> Labelled:
+    """One fitted and compiled pipeline for all tests."""
+    return Labelled()
+
+
+@pytest.fixture
+def stage(tmp_path, labelled):
+    """A running process whose champion of flights is version 1, compiled."""
+    stage = Stage(tmp_path)
+    stage.digests[1] = labelled.write(tmp_path / "bundles" / "flights" / "1")
+    stage.release(1)
+    stage.start()
+    until(lambda: stage.version() == 1)
+    yield stage
+    stage.stop()
+
+
+def loaded_parts(process) -> str:
+    """Every compiled library that a process has loaded, pandas' and scikit-learn's among them once they are imported."""
+    return Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def test_a_process_that_has_answered_holds_neither_pandas_nor_scikit_learn(stage, labelled):
+    """One row and many, right ones and wrong ones are answered without either; an explanation imports them, and is right."""
+    answer = stage.predict(GOOD, dict.fromkeys(["age", "sex"]) | {"visits": 1, "new": False, "id": 3}).json()
+    assert stage.predict({"visits": 1}).status_code == 422
+    assert len(stage.predict(*[GOOD] * 500).json()["predictions"]) == 500
+    assert stage.answers("/projects/flights").json()["version"] == 1
+    assert not [name for name in HEAVY if name in loaded_parts(stage.process)]
+    assert "/onnxruntime/" in loaded_parts(stage.process)
+    chances = labelled.model.predict_proba(table()[0].iloc[:1].assign(**GOOD | {"new": 1.0}))[0]
+    assert list(answer["predictions"][0]["probabilities"].values()) == chances.tolist()
+    asked = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD], "explain": True}, timeout=60)
+    assert asked.json()["predictions"][0]["contributions"].keys() == {"age", "visits", "sex", "new"}
+    assert all(name in loaded_parts(stage.process) for name in HEAVY)
+
+
+@pytest.mark.parametrize("name", [bundles.FORM, bundles.GRAPH, bundles.MODEL, bundles.MANIFEST])
+def test_r_05_an_overwritten_champion_is_answered_from_memory_and_after_a_kill_from_the_copy(stage, name):
+    """Whichever file is overwritten, the answers stay, two pages and `doctor` name it; so after a restart (R-02, R-05)."""
+    path = stage.home / "bundles" / "flights" / "1" / name
+    before = stage.predict(GOOD).json()["predictions"][0]["probabilities"]
+    path.write_bytes(b"another model")
+    until(lambda: name in stage.answers().json()["degraded"].get("flights", ""))
+    assert stage.predict(GOOD).json()["predictions"][0]["probabilities"] == before
+    stage.stop(signal.SIGKILL)
+    stage.start()
+    until(lambda: name in stage.answers().json()["degraded"].get("flights", "") if stage.answers() else None)
+    assert stage.predict(GOOD).json()["predictions"][0]["probabilities"] == before
+    assert f"{name} has the SHA-256" in stage.log()
+    found = {each["check"]: each for each in stack._check_champions(Settings(home=stage.home))}
+    assert not found["champion of flights"]["ok"]
+    assert name in found["champion of flights"]["detail"]
+
+
+def test_r_02_without_a_copy_an_altered_bundle_is_refused_at_restart(stage):
+    """A process that never had the released bytes does not answer with others; the page says which file, and what to do (R-02)."""
+    stage.stop()
+    shutil.rmtree(stage.home / "served")
+    (stage.home / "bundles" / "flights" / "1" / bundles.GRAPH).write_bytes(b"another model")
+    stage.start()
+    refused = until(lambda: _page(stage).get("refused", {}).get("flights"))
+    assert f"{bundles.GRAPH} has the SHA-256" in refused["reason"]
+    assert "restore it from a copy, or release another version" in refused["reason"]
+    assert stage.predict(GOOD).status_code == 503
+
+
+def _page(stage):
+    try:
+        return httpx.get(f"{stage.url}/readyz").json()
+    except httpx.TransportError:
+        return {}
+
+
+def test_the_doctor_finds_a_whole_champion_well(tmp_path, labelled):
+    """A bundle as it was released, signed by somebody who is trusted, is no finding; before anything is released nothing is looked at."""
+    settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
+    assert stack._check_champions(settings) == []
+    digest = labelled.write(settings.bundles("flights") / "1")
+    Journal(settings.journal()).release(release(1, 1, digest))
+    (found,) = stack._check_champions(settings)
+    assert (found["ok"], found["next"]) == (True, "")
+
+
+def test_copies_of_champions_do_not_pile_up(tmp_path, labelled):
+    """Of many releases the last few copies stay, the one that answers among them, after a way back, too (R-05)."""
+    settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
+    journal, succession = Journal(settings.journal()), Door(settings).succession
+    digests = {version: labelled.write(settings.bundles("flights") / str(version), version) for version in range(1, 6)}
+    for generation, version in enumerate([1, 2, 3, 4, 5, 1], start=1):
+        journal.release(release(generation, version, digests[version]))
+        succession.look()
+        assert succession.champions["flights"].release.version == version
+        kept = [path.name for path in (tmp_path / "served" / "flights").iterdir()]
+        assert any(name.startswith(f"{version}-") for name in kept)
+        assert len(kept) <= 3
+    assert succession.degraded == {}
+
+
+def test_v_03_a_compiled_model_that_fails_its_warm_up_is_refused(tmp_path, labelled):
+    """A form of another model, whose classes or columns are not the manifest's, and a graph that is none do not become champion (V-03)."""
+    changes = {"classes": ["no", "yes"], "positive": "yes"}
+    digest = labelled.write(tmp_path / "1", **changes)
+    with pytest.raises(ArtifactError, match="classes"):
+        Champion.load(tmp_path / "1", release(1, 1, digest))
+    features = [*manifest()["features"][:3], {"name": "old", "type": "bool", "nullable": False}]
+    digest = labelled.write(tmp_path / "2", features=features)
+    with pytest.raises(ArtifactError, match="new, old"):
+        Champion.load(tmp_path / "2", Release(*release(1, 1, digest).__dict__.values()))
+    files = bundles.compiled(labelled.made.form, b"no graph")
+    digest = bundles.write(tmp_path / "3", labelled.model, manifest(**CLASSES), files)
+    with pytest.raises(ArtifactError, match=f"{bundles.GRAPH} does not load"):
+        Champion.load(tmp_path / "3", release(1, 1, digest))
+    digest = bundles.write(
+        tmp_path / "4", labelled.model, manifest(**CLASSES), bundles.compiled(labelled.made.form, None)
+    )
+    with pytest.raises(ArtifactError, match=f"needs {bundles.GRAPH}"):
+        Champion.load(tmp_path / "4", release(1, 1, digest))
+
+
+def test_a_compiled_champion_answers_as_one_that_is_not(tmp_path, labelled):
+    """Labels, probabilities and refusals are those of the same model served by scikit-learn, for every row."""
+    quick = Champion.load(tmp_path / "1", release(1, 1, labelled.write(tmp_path / "1")))
+    digest = bundles.write(tmp_path / "2", labelled.model, manifest(**CLASSES))
+    slow = Champion.load(tmp_path / "2", release(1, 1, digest))
+    assert quick.is_quick
+    assert not slow.is_quick
+    rows = [
+        {
+            "age": None if math.isnan(age) else age,
+            "visits": visits,
+            "sex": sex if isinstance(sex, str) else None,
+            "new": bool(new),
+        }
+        for age, visits, sex, new in labelled.rows.itertuples(index=False)
+    ]
+    assert quick.predict(rows) == slow.predict(rows)
+    assert quick.predict([]) == []
+
+
+def test_a_file_of_mlflow_that_was_overwritten_is_named(tmp_path):
+    """What MLflow keeps of the champion is compared with what was logged; the server does not read it, and goes on."""
+    settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
+    kept = settings.artifacts / "1" / "models" / "m-7" / "artifacts" / "model.skops"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"as it was logged")
+    files = artifacts.recorded(settings.artifacts, "m-7")
+    assert files == {"1/models/m-7/artifacts/model.skops": hashlib.sha256(b"as it was logged").hexdigest()}
+    assert artifacts.fault(settings.artifacts, files) == ""
+    kept.write_bytes(b"another")
+    assert f"{kept} is another file" in artifacts.fault(settings.artifacts, files)
+    kept.unlink()
+    assert f"{kept} is gone" in artifacts.fault(settings.artifacts, files)
+    assert artifacts.recorded(settings.artifacts, "m-8") == {}
+
+
+def test_v_06_a_small_body_that_comes_slowly_is_answered_all_the_same(stage):
+    """Headers first and the body in pieces: what the quick way does not wait for is answered by the usual one, with every byte."""
+    body = msgspec.json.encode({"rows": [GOOD]})
+    with socket.create_connection(("127.0.0.1", stage.port), timeout=20) as line:
+        head = f"POST /projects/flights/predict HTTP/1.1\r\nHost: 127.0.0.1:{stage.port}\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall(head.encode())
+        line.settimeout(4 * PATIENCE)
+        with pytest.raises(TimeoutError):  # nothing comes back before the body is there, and the quick way has given up
+            line.recv(1)
+        line.settimeout(20)
+        line.sendall(body[:10])
+        line.sendall(body[10:])
+        answer = line.recv(65_536)
+    assert b" 200 " in answer.split(b"\r\n")[0]
+    assert b'"prediction"' in answer

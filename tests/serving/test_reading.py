@@ -1,0 +1,94 @@
+"""Reading bodies: what the quick reader reads is what the slower look finds; everything else is left to that look."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tasks.serving.app import Refusal, question
+from tasks.serving.champion import Champion, Feature, RowError
+from tasks.serving.reading import Reader
+from tests.serving.test_champion import FEATURES, GOOD, fitted, loaded
+
+FIELDS = msgspec.convert(FEATURES, tuple[Feature, ...])
+READER = Reader(FIELDS, ("id", "late"))
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory) -> Champion:
+    return loaded(tmp_path_factory.mktemp("reading") / "1", fitted())
+
+
+def slowly(champion, body):
+    """The values of a body's rows, as they are checked one by one; None where the body is refused."""
+    try:
+        return [tuple(row.values()) for row in champion.check(question(body).rows)]
+    except (Refusal, RowError):
+        return None
+
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**60), 2**60)
+ANYTHING = st.none() | st.booleans() | NUMBERS | st.text(max_size=5)
+NEAR = st.fixed_dictionaries(
+    {},
+    optional={
+        "age": NUMBERS | ANYTHING, "visits": st.integers(0, 9) | ANYTHING, "sex": st.sampled_from(["f", 'a"\\b', ""]) | ANYTHING,
+        "new": st.booleans() | ANYTHING, "id": ANYTHING, "late": ANYTHING, "strange": ANYTHING,
+    },
+)  # fmt: skip
+RIGHT = st.fixed_dictionaries(
+    {"visits": st.integers(0, 9), "new": st.booleans()},
+    optional={"age": st.none() | NUMBERS, "sex": st.none() | st.text(max_size=5), "id": ANYTHING},
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(NEAR | RIGHT, max_size=4))
+def test_v_04_what_is_read_quickly_is_what_the_slower_look_finds(champion, rows):
+    """Whatever is read has the very values, in the very types, that a look at each value gives; what that refuses is not read."""
+    body = json.dumps({"rows": rows}).encode()
+    asked, meant = READER.read(body), slowly(champion, body)
+    if asked is not None:
+        assert meant is not None
+        assert [[(type(v), v) for v in row] for row in asked.values] == [[(type(v), v) for v in row] for row in meant]
+        assert len(asked.rows) == len(rows)
+
+
+@given(st.lists(RIGHT, max_size=4))
+def test_right_rows_are_read(rows):
+    """Rows as they should be take the quick way, with and without what may be missing or is ignored."""
+    body = json.dumps({"rows": rows}, ensure_ascii=False).encode()
+    assert READER.read(body) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"rows":[{"visits":1,"visits":2,"new":true}]}',
+        b'{"rows":[{"visits":1,"new":true,"sex":"f","sex":"m","age":1}]}',
+        b'{"rows":[],"rows":[]}',
+        b'{"rows":[{"visits":1,"new":true}],"explain":true}',
+        b'{"rows":[{"visits":1,"new":true,"age":1e999}]}',
+        b'{"rows":[{"visits":9007199254740993,"new":true}]}',
+        b'{"rows":[{"visits":1,"new":true,"sex":"\xff"}]}',
+        b'{"rows":[{"visits":true,"new":true}]}',
+        b'{"rows":[{"visits":1,"new":1}]}',
+        b"[" * 100_000,
+        b"",
+    ],
+)
+def test_what_is_not_as_it_should_be_is_left_to_the_slower_look(body):
+    """Names that stand twice, a wish to explain, numbers out of range, other types, and what is no JSON are not read here."""
+    assert READER.read(body) is None
+
+
+def test_what_is_logged_has_every_feature_and_nothing_else():
+    """A row that lacks a feature is logged with null for it; an ignored column is not logged."""
+    complete = READER.read(json.dumps({"rows": [GOOD]}).encode())
+    lacking = READER.read(json.dumps({"rows": [{"visits": 1, "new": False, "id": "secret", "late": None}]}).encode())
+    assert lacking is not None
+    assert lacking.rows == [{"age": None, "visits": 1, "sex": None, "new": False}]
+    assert complete is not None
+    assert complete.values == [(30.5, 2, "f", True)]
