@@ -26,7 +26,7 @@ import psutil
 
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.kinds import Kind
-from tasks.serving.app import BODY_BYTES, ROWS
+from tasks.serving.bodies import BODY_BYTES, ROWS
 from tasks.serving.champion import Feature
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release

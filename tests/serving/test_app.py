@@ -22,7 +22,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tasks.config.settings import Settings
-from tasks.serving.app import BODY_BYTES, ROWS, Door, Refusal, question
+from tasks.serving.answers import Refusal
+from tasks.serving.app import Door
+from tasks.serving.bodies import BODY_BYTES, ROWS, question
 from tasks.serving.champion import Champion
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
