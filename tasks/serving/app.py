@@ -5,11 +5,15 @@ answers nor in logs.
 """
 
 import asyncio
+import functools
+import importlib.metadata
 import logging
 import os
+import signal
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -20,19 +24,24 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from tasks.config import access
+from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 from tasks.serving.answers import FAILED, Refusal, as_json
 from tasks.serving.champion import Succession
+from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
+from tasks.serving.line import IN_FLIGHT
 from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
-from tasks.serving.predicting import IN_FLIGHT, Predicting
+from tasks.serving.predicting import Predicting
+from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
 from tasks.sources.upload import UploadError, Uploads
 from tasks.stores.predictions import Predictions
 
 LOG = logging.getLogger("keepfit.serving")
 
-GRACE_SECONDS = 10
+GRACE_SECONDS = 6  # that requests have to end; supervisord waits for 8
 
 
 # -- the door ---------------------------------------------------------------------------------------------------------
@@ -42,20 +51,28 @@ class Door:
     def __init__(self, settings: Settings, in_flight: int = IN_FLIGHT) -> None:
         self.settings = settings
         self.succession = Succession(settings.journal(), settings.bundles, skew=settings.library_skew)
-        self.metrics = Metrics(self.succession)
-        self.predicting = Predicting(self.succession, Predictions(settings.home), self.metrics, in_flight)
+        self.meter = Metrics(self.succession)
+        self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, in_flight)
         self.uploads = Uploads(settings)
+        self.is_leaving = False
 
     def app(self) -> ASGIApp:
         """The application that a server runs."""
         routes = [
-            Route("/projects/{project}/predict", self.predict, methods=["POST"]),
-            Route("/projects/{project}/batches", self.batches, methods=["POST", "PUT"]),
+            Route("/projects/{project}/predict", _for("predict", self.predict), methods=["POST"]),
+            Route("/projects/{project}/batches", _for("batches", self.batches), methods=["POST", "PUT"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
             Route("/projects", self.projects, methods=["GET"]),
+            Route("/v2/models/{project}/infer", _for("predict", self.infer), methods=["POST"]),
+            Route("/v2/models/{project}/ready", self.model_ready, methods=["GET"]),
+            Route("/v2/models/{project}", self.model, methods=["GET"]),
+            Route("/v2/health/live", self.healthz, methods=["GET"]),
+            Route("/v2/health/ready", self.readyz, methods=["GET"]),
+            Route("/v2", self.server, methods=["GET"]),
+            Route("/invocations/{project}", _for("predict", self.invocations), methods=["POST"]),
             Route("/healthz", self.healthz, methods=["GET"]),
             Route("/readyz", self.readyz, methods=["GET"]),
-            Route("/metrics", self.measured, methods=["GET"]),
+            Route("/metrics", _for("metrics", self.metrics), methods=["GET"]),
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/docs", self.docs, methods=["GET"]),
         ]
@@ -63,12 +80,12 @@ class Door:
         return Guard(
             Starlette(routes=routes, lifespan=self._life, exception_handlers=handlers),
             self.settings,
-            self.metrics.count,
+            self.meter.count,
         )
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
-        follower = asyncio.create_task(self.succession.follow())
+        follower = asyncio.create_task(self.succession.follow(told=self.meter.look))
         yield
         follower.cancel()
         with suppress(asyncio.CancelledError):
@@ -78,14 +95,26 @@ class Door:
     # -- predictions and batches --------------------------------------------------------------------------------------
     async def predict(self, request: Request) -> Response:
         """Scores rows with the champion; every prediction is in the log before it is out."""
-        return Response(await self.predicting.answer(request), media_type="application/json")
+        return await self.predicting.answer(request, OWN)
+
+    async def infer(self, request: Request) -> Response:
+        """As `predict`, in the words of the Open Inference Protocol."""
+        if "inference-header-content-length" in request.headers:
+            raise Refusal(415, "The tensors are binary; wanted them as JSON.", Connection="close")
+        return await self.predicting.answer(request, OPEN_INFERENCE)
+
+    async def invocations(self, request: Request) -> Response:
+        """As `predict`, in the words of MLflow."""
+        return await self.predicting.answer(request, MLFLOW)
 
     async def batches(self, request: Request) -> Response:
         """Takes a file into the inbox, from where it lands."""
         project, name = request.path_params["project"], request.query_params.get("name")
         peer = request.client.host if request.client else None
         try:
-            arrived = await self.uploads.receive(project, name, request.headers, peer, request.stream())
+            arrived = await self.uploads.receive(
+                project, name, request.headers, peer, request.stream(), known=request.scope["is_known"]
+            )
         except UploadError as error:
             raise Refusal(error.status, str(error), **error.headers, Connection="close") from None
         except ClientDisconnect:
@@ -129,15 +158,31 @@ class Door:
             described["refused"] = refused.describe()
         return described
 
+    async def server(self, _request: Request) -> Response:
+        """The server, in the words of the Open Inference Protocol."""
+        return as_json({"name": "keepfit", "version": importlib.metadata.version("keepfit"), "extensions": []})
+
+    async def model(self, request: Request) -> Response:
+        """A champion, in the words of the Open Inference Protocol: its tensors, in which -1 stands for the number of rows."""
+        champion = self.predicting.champion(request.path_params["project"])
+        return as_json(metadata(champion))
+
+    async def model_ready(self, request: Request) -> Response:
+        """200 when somebody answers for this project."""
+        champion = self.predicting.champion(request.path_params["project"])
+        return as_json({"name": champion.release.project, "ready": True})
+
     async def healthz(self, _request: Request) -> Response:
         """200 as long as the process answers."""
         return as_json({"alive": True})
 
-    async def readyz(self, _request: Request) -> Response:
+    async def readyz(self, request: Request) -> Response:
         """200 when somebody answers for every released project; a refused successor is named, the old one counts."""
         succession = self.succession
         missing = succession.missing()
-        ready = succession.wanted is not None and not missing
+        ready = succession.wanted is not None and not missing and not self.is_leaving
+        if not request.scope["roles"]:  # whoever shows no token learns nothing about projects
+            return as_json({"ready": ready}, 200 if ready else 503)
         versions = {name: champion.release.version for name, champion in sorted(succession.champions.items())}
         refused = {name: value.describe() for name, value in sorted(succession.refused.items())}
         body = {
@@ -150,9 +195,9 @@ class Door:
         return as_json(body, 200 if ready else 503)
 
     # -- counters and description -------------------------------------------------------------------------------------
-    async def measured(self, _request: Request) -> Response:
+    async def metrics(self, _request: Request) -> Response:
         """The counters in Prometheus' text format."""
-        return self.metrics.page()
+        return self.meter.page()
 
     async def openapi(self, _request: Request) -> Response:
         """The OpenAPI description of the routes, with the features of every champion."""
@@ -162,6 +207,18 @@ class Door:
         """The same as a page that loads nothing from elsewhere."""
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return HTMLResponse(page(describe(self.succession.champions)), headers={"content-security-policy": policy})
+
+
+def _for(role: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that only tokens with this role open."""
+
+    @functools.wraps(endpoint)
+    async def admitted(request: Request) -> Response:
+        if role not in request.scope["roles"]:
+            raise Refusal(403, f"This token does not open it; wanted one with the role {role}.", Connection="close")
+        return await endpoint(request)
+
+    return admitted
 
 
 async def _refused(_request: Request, refusal: Exception) -> Response:
@@ -180,8 +237,37 @@ async def _not_here(_request: Request, error: Exception) -> Response:
 
 # -- the process ------------------------------------------------------------------------------------------------------
 def main() -> None:
-    """Serves at the address of the settings."""
-    serve(Settings())
+    """Serves at the address of the settings, in as many processes as they say."""
+    settings = Settings()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        access.check(settings)
+    except StackError as error:
+        LOG.error("not started: %s", error)  # noqa: TRY400 – the sentence is the whole matter
+        raise SystemExit(1) from None
+    if settings.serving_workers == 1:
+        serve(settings)
+    else:
+        Crew(settings).run()
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, but that it answers a little longer when it is told to stop: not ready any more, so that nobody new comes."""
+
+    def __init__(self, config: uvicorn.Config, door: Door) -> None:
+        super().__init__(config)
+        self._door = door
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stops after a while; at once when somebody presses Ctrl-C, or before anything is answered."""
+        if sig == signal.SIGINT or not self.started:
+            super().handle_exit(sig, frame)
+            return
+        if self._door.is_leaving:  # whoever ends a whole group of processes tells each more than once
+            return
+        self._door.is_leaving = True
+        LOG.info("stops in %g s", self._door.settings.drain_seconds)
+        asyncio.get_running_loop().call_later(self._door.settings.drain_seconds, super().handle_exit, sig, frame)
 
 
 def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> None:
@@ -196,12 +282,14 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> Non
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    host, port = sockets[0].getsockname() if sockets else (settings.host, settings.serving_port)
-    LOG.info("serving on http://%s:%d, process %d", host, port, os.getpid())
-    server = uvicorn.Server(uvicorn.Config(
-        Door(settings).app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
+    host, port = sockets[0].getsockname()[:2] if sockets else (settings.host, settings.serving_port)
+    LOG.info("serving on %s:%d, process %d", host, port, os.getpid())
+    door = Door(settings)
+    server = Server(uvicorn.Config(
+        door.app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
-    ))  # fmt: skip
+        ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
+    ), door)  # fmt: skip
     with suppress(KeyboardInterrupt):
         server.run(sockets)
 

@@ -99,7 +99,7 @@ def question(body: bytes) -> Rows:
     rows = asked.rows
     if len(rows) > ROWS:
         raise Refusal(413, f"The request has {len(rows):,} rows; wanted at most {ROWS:,}. Send them in parts.")
-    if _quotes(body) != 2 * (
+    if quotes(body) != 2 * (
         asked.names + sum(len(row) + sum(type(value) is str for value in row.values()) for row in rows)
     ):
         raise Refusal(
@@ -110,7 +110,7 @@ def question(body: bytes) -> Rows:
     return asked
 
 
-def _quotes(body: bytes) -> int:
+def quotes(body: bytes) -> int:
     """How many quotation marks delimit names and texts: a name that stands twice has more than what was decoded."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")

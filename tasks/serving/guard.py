@@ -1,8 +1,10 @@
-"""Who may ask: the Host and the Origin of a request are this server's; whatever fails behind it becomes one sentence."""
+"""Who may ask: Host and Origin of a request are this server's, and its token is known; whatever fails behind it becomes one sentence."""
 
+import functools
 import ipaddress
 import logging
 import socket
+import time
 import traceback
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -10,18 +12,27 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tasks.config.access import ROLES, Tokens
 from tasks.config.settings import Settings
 from tasks.serving.answers import FAILED, Refusal
 
 LOG = logging.getLogger("keepfit.serving")
 
+OPEN = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})  # no token: a balancer has none
+KNOWN_HOSTS = 256  # names that were looked at lately
+
 
 class Guard:
-    """Stands before everything: asks for the right Host and Origin, counts answers, turns faults into one sentence."""
+    """Stands before everything: asks for the right Host, Origin and token, counts answers, turns faults into one sentence.
 
-    def __init__(self, app: ASGIApp, settings: Settings, count: Callable[[Scope, int], None]) -> None:
+    What the token of a request opens is in `scope["roles"]`; without any tokens that is everything. `scope["is_known"]` says whether it
+    has shown one.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, count: Callable[[Scope, int, float], None]) -> None:
         self._app = app
         self._count = count
+        self._tokens = Tokens.of(settings)
         elsewhere = urlsplit(settings.serving_url or "")
         self._own = elsewhere.netloc.lower()
         self._wide = settings.host in {"0.0.0.0", "::", ""}  # noqa: S104 – asked, not bound
@@ -34,13 +45,14 @@ class Guard:
         }
         if self._wide:
             self._names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
+        self._is_known = functools.lru_cache(KNOWN_HOSTS)(self._is_own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or passes the start and the end of the process on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        status = 0
+        began, status = time.perf_counter(), 0
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -49,7 +61,10 @@ class Guard:
             await send(message)
 
         try:
-            self._admit(Headers(scope=scope))
+            headers = Headers(scope=scope)
+            self._admit(headers)
+            scope["roles"] = self._roles(scope["path"], headers)
+            scope["is_known"] = bool(self._tokens.known and scope["roles"])
             await self._app(scope, receive, counted)
         except Refusal as refusal:
             await refusal.response()(scope, receive, counted)
@@ -57,18 +72,32 @@ class Guard:
             _log_fault(error)
             if not status:
                 await FAILED.response()(scope, receive, counted)
-        self._count(scope, status)
+        self._count(scope, status, time.perf_counter() - began)
+
+    def _roles(self, path: str, headers: Headers) -> frozenset[str]:
+        if not self._tokens.known:
+            return ROLES
+        scheme, _, shown = headers.get("authorization", "").partition(" ")
+        roles = self._tokens.opens(shown.strip()) if scheme.lower() == "bearer" else frozenset[str]()
+        if not roles and path not in OPEN:
+            raise Refusal(
+                401,
+                "Wanted the header 'Authorization: Bearer …' with a token of this server.",
+                WWW_Authenticate="Bearer",
+                Connection="close",
+            )
+        return roles
 
     def _admit(self, headers: Headers) -> None:
         hosts = headers.getlist("host")
-        if len(hosts) != 1 or not self._is_own(hosts[0].lower()):
+        if len(hosts) != 1 or not self._is_known(hosts[0].lower()):
             raise Refusal(
                 400,
                 "The Host header names another machine; wanted a name of this one. Whoever runs it adds a name with "
                 "KEEPFIT_SERVING_URL.",
             )
         origins = {origin.lower().partition("://")[2] for origin in headers.getlist("origin")}
-        if not origins <= {hosts[0].lower(), self._own} - {""}:
+        if origins and not origins <= {hosts[0].lower(), self._own} - {""}:
             raise Refusal(
                 403,
                 "The request comes from a page of another site; wanted one of this server or no browser. Call it from "
@@ -76,7 +105,7 @@ class Guard:
             )
 
     def _is_own(self, host: str) -> bool:
-        if set(host) & set("@/?#\\ \t,"):
+        if len(host) > 300 or set(host) & set("@/?#\\ \t,"):
             return False
         try:
             name = urlsplit(f"//{host}").hostname or ""

@@ -1,59 +1,64 @@
 """The one way from a body to an answer: the champion of the moment checks and scores, and each prediction is logged before it is out."""
 
-import asyncio
 import datetime as dt
 import secrets
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
+from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
-from tasks.serving.bodies import Bodies, question
+from tasks.serving.bodies import Bodies
 from tasks.serving.champion import Champion, RowError, Succession
+from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
+from tasks.serving.protocols import Answered, Protocol
 from tasks.stores.predictions import Predictions
 
-IN_FLIGHT = 64
-THREADS = 2  # one big request must not hold up the small ones; more than two only take turns
+SMALL_BYTES = 16 << 10
+QUICK_SECONDS = 0.001  # below it a way to a thread and back would cost more than it saves
 
 
 class Predicting:
-    """The requests for predictions of one process."""
+    """The requests for predictions of one process.
+
+    Attributes:
+        line: how many are in.
+    """
 
     def __init__(
-        self, succession: Succession, predictions: Predictions, metrics: Metrics, in_flight: int = IN_FLIGHT
+        self,
+        succession: Succession,
+        predictions: Predictions,
+        metrics: Metrics,
+        in_flight: int = IN_FLIGHT,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
+        self.line = Line(in_flight)
         self._succession = succession
         self._predictions = predictions
         self._metrics = metrics
+        self._now = now
         self._bodies = Bodies()
-        self._in_flight = 0
-        self._most_in_flight = in_flight
-        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="score")
-        metrics.in_flight.set_function(lambda: self._in_flight)
+        self._paces: dict[str, float] = {}  # of each project the seconds that its last small request took
+        metrics.watch(self.line)
 
-    async def answer(self, request: Request) -> bytes:
+    async def answer(self, request: Request, protocol: Protocol) -> Response:
         """Scores rows with the champion; every prediction is in the log before it is out."""
         champion = self.champion(request.path_params["project"])
+        self.line.admit()
         body = await self._bodies.read(request)
-        if self._in_flight >= self._most_in_flight:
-            raise Refusal(
-                429,
-                f"{self._in_flight} requests are being answered; wanted fewer at once. Try again in a second.",
-                Retry_After="1",
-            )
-        self._in_flight += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, self._answer, champion, body)
-        finally:
-            self._in_flight -= 1
+        small = len(body) <= SMALL_BYTES
+        quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
+        content = await self.line.run(lambda: self._answer(champion, protocol, body, small=small), quick=quick)
+        return Response(content, media_type="application/json")
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
-        self._threads.shutdown()
+        self.line.close()
         self._predictions.close()
 
     def champion(self, project: str) -> Champion:
@@ -82,25 +87,24 @@ class Predicting:
             "version.",
         )
 
-    def _answer(self, champion: Champion, body: bytes) -> bytes:
-        started, at = time.perf_counter(), dt.datetime.now(dt.UTC)
+    def _answer(self, champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> bytes:
+        started, at = time.perf_counter(), self._now()
         try:
-            asked = question(body)
+            asked = protocol.read(body, champion)
             rows = champion.check(asked.rows)
             answers = champion.score(rows)
-            parts, explained = champion.explain(rows, answers) if asked.explain is True else ([{}] * len(answers), {})
+            parts, explained = champion.explain(rows, answers) if asked.explain else ([{}] * len(answers), {})
         except RowError as error:
             raise Refusal(422, str(error)) from None
         took = time.perf_counter() - started
-        project, version = champion.release.project, champion.release.version
         names = secrets.token_hex(16 * len(answers)) if answers else ""
         predictions = [{"id": names[32 * n : 32 * n + 32], **answer} for n, answer in enumerate(answers)]
         said = [{**answer, **part} for answer, part in zip(predictions, parts, strict=True)]
         self._log(champion, at, took * 1000, rows, predictions)
-        self._metrics.seconds.labels(project).observe(took)
-        self._metrics.predictions.labels(project).inc(len(answers))
-        content = {"project": project, "version": version, "predictions": said}
-        return msgspec.json.encode(content | ({"explained": explained} if explained else {}))
+        self._metrics.predicted(champion.release.project, len(answers), took)
+        if small:
+            self._paces[champion.release.project] = took
+        return msgspec.json.encode(protocol.write(asked, Answered(champion, said, explained)))
 
     def _log(
         self,
@@ -127,4 +131,4 @@ class Predicting:
             for row, answer in zip(rows, predictions, strict=True)
         ]
         if records and (dropped := self._predictions.append(champion.release.project, at, records)):
-            self._metrics.unlogged.labels(champion.release.project).inc(dropped)
+            self._metrics.lost(champion.release.project, dropped)

@@ -325,6 +325,7 @@ def test_v_15_invented_names_make_no_new_series(stage):
     with httpx.Client(base_url=stage.url) as client:
         client.get("/invented")
         client.get("/projects/invented")
+        client.get("/metrics")
         before = len(client.get("/metrics").text.splitlines())
         for n in range(200):
             client.get(f"/invented/{n}")
