@@ -154,7 +154,7 @@ def _wait_for_server(address: str, champion: Release) -> str:
     answer: dict[str, object] = {}
     while time.monotonic() - start < PATIENCE:
         try:
-            answer = httpx.get(f"{address}/projects/{champion.project}", timeout=5).json()
+            answer = httpx.get(f"{address}/projects/{champion.project}", headers=Settings().bearer(), timeout=5).json()
         except (httpx.HTTPError, ValueError):
             answer = {}
         if answer.get("version") == champion.version:

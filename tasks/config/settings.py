@@ -77,6 +77,8 @@ class Settings(BaseSettings):
         """Makes the folders absolute, so that child processes with another working folder mean the same."""
         object.__setattr__(self, "home", self.home.absolute())
         object.__setattr__(self, "projects", self.projects.absolute())
+        object.__setattr__(self, "tls_cert", self.tls_cert and self.tls_cert.absolute())
+        object.__setattr__(self, "tls_key", self.tls_key and self.tls_key.absolute())
 
     # -- folders and files --------------------------------------------------------------------------------------------
     @property
@@ -159,6 +161,10 @@ class Settings(BaseSettings):
     def serving(self) -> str | None:
         """Address of the serving process, if there is one."""
         return self.serving_url or self.stack().get("serving")
+
+    def bearer(self) -> dict[str, str]:
+        """The header that shows the serving process the token of these settings."""
+        return {"Authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
 
     def mlflow(self) -> str:
         """MLflow tracking URI: a server when there is one, else the local database itself."""

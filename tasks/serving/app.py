@@ -48,8 +48,10 @@ GRACE_SECONDS = 6  # that requests have to end; supervisord waits for 8
 class Door:
     """The routes, and what they share: champions, predictions, uploads, counters."""
 
-    def __init__(self, settings: Settings, in_flight: int = IN_FLIGHT) -> None:
+    def __init__(self, settings: Settings, in_flight: int = IN_FLIGHT, *, loads_first: bool = False) -> None:
+        """With `loads_first` nobody is let in before the champions are loaded: of several processes the others answer meanwhile."""
         self.settings = settings
+        self._loads_first = loads_first
         self.succession = Succession(settings.journal(), settings.bundles, skew=settings.library_skew)
         self.meter = Metrics(self.succession)
         self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, in_flight)
@@ -85,6 +87,8 @@ class Door:
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
+        if self._loads_first:
+            await asyncio.to_thread(self.succession.look)
         follower = asyncio.create_task(self.succession.follow(told=self.meter.look))
         yield
         follower.cancel()
@@ -270,12 +274,13 @@ class Server(uvicorn.Server):
         asyncio.get_running_loop().call_later(self._door.settings.drain_seconds, super().handle_exit, sig, frame)
 
 
-def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> None:
+def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loads_first: bool = False) -> None:
     """Runs the server until it is told to stop; requests that are being answered are finished first.
 
     Args:
         settings: whose champions answer, and where.
         sockets: which listen already, in place of the address of the settings.
+        loads_first: nobody is let in before the champions are loaded.
     """
     os.environ["OMP_NUM_THREADS"] = (
         "1"  # before scikit-learn is imported: with two threads on a busy machine one row took 70 ms instead of 3
@@ -284,7 +289,7 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None) -> Non
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     host, port = sockets[0].getsockname()[:2] if sockets else (settings.host, settings.serving_port)
     LOG.info("serving on %s:%d, process %d", host, port, os.getpid())
-    door = Door(settings)
+    door = Door(settings, loads_first=loads_first)
     server = Server(uvicorn.Config(
         door.app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,

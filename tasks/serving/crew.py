@@ -109,7 +109,7 @@ def main() -> None:
     from tasks.serving import app
 
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
-    app.serve(Settings(), [socket.socket(fileno=int(sys.argv[1]))])
+    app.serve(Settings(), [socket.socket(fileno=int(sys.argv[1]))], loads_first=True)
 
 
 def _end_with_the_starter() -> None:
