@@ -58,9 +58,9 @@ class Door:
         self.uploads = Uploads(settings)
         self.is_leaving = False
 
-    def app(self) -> ASGIApp:
-        """The application that a server runs."""
-        routes = [
+    def routes(self) -> list[Route]:
+        """Every path, what answers there, and which role of a token opens it."""
+        return [
             Route("/projects/{project}/predict", _for("predict", self.predict), methods=["POST"]),
             Route("/projects/{project}/batches", _for("batches", self.batches), methods=["POST", "PUT"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
@@ -78,12 +78,12 @@ class Door:
             Route("/openapi.json", self.openapi, methods=["GET"]),
             Route("/docs", self.docs, methods=["GET"]),
         ]
+
+    def app(self) -> ASGIApp:
+        """The application that a server runs."""
         handlers: dict[Any, Any] = {HTTPException: _not_here, Refusal: _refused, Exception: _failed}
-        return Guard(
-            Starlette(routes=routes, lifespan=self._life, exception_handlers=handlers),
-            self.settings,
-            self.meter.count,
-        )
+        inner = Starlette(routes=self.routes(), lifespan=self._life, exception_handlers=handlers)
+        return Guard(inner, self.settings, self.meter.count)
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
