@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import httpx
 import numpy as np
@@ -239,43 +238,6 @@ def test_v_15_invented_names_make_no_new_series(stage):
     assert abs(len(metrics.splitlines()) - before) <= 2  # the line that counts /metrics itself
     assert "invented" not in metrics
     assert 'keepfit_champion_version{project="flights"} 1.0' in metrics
-
-
-async def load(stage, stop):
-    """Asks with eight clients until told to stop; gives every answer, and raises when a request fails."""
-
-    async def ask(client):
-        answers = []
-        while not stop.is_set():
-            started = time.perf_counter()
-            answer = await client.post("/projects/flights/predict", json={"rows": [GOOD, GOOD]})
-            answers.append((answer.status_code, answer.json(), time.perf_counter() - started))
-        return answers
-
-    async with httpx.AsyncClient(base_url=stage.url, timeout=30) as client:
-        return [answer for answers in await asyncio.gather(*(ask(client) for _ in range(8))) for answer in answers]
-
-
-def test_v_01_hot_swap_under_load_fails_no_request(stage):
-    """While champions change ten times, every request is answered, and each score is that of its version (V-01)."""
-    stop = threading.Event()
-    answers = []
-    crowd = threading.Thread(target=lambda: answers.extend(asyncio.run(load(stage, stop))))
-    crowd.start()
-    try:
-        for swap in range(10):
-            stage.release(2 - swap % 2)
-            until(lambda wanted=2 - swap % 2: stage.version() == wanted)
-    finally:
-        stop.set()
-        crowd.join()
-    assert {status for status, _, _ in answers} == {200}
-    assert {body["version"] for _, body, _ in answers} == {1, 2}
-    for _, body, _ in answers:
-        for prediction in body["predictions"]:
-            assert prediction["probabilities"]["true"] == pytest.approx({1: 0.2, 2: 0.8}[body["version"]])
-    logged = {record["id"] for record in Predictions(stage.home).read("flights")}
-    assert {prediction["id"] for _, body, _ in answers for prediction in body["predictions"]} <= logged
 
 
 def test_r_02_a_swapped_bundle_is_refused_and_the_old_champion_stays(stage):
