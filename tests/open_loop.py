@@ -49,7 +49,7 @@ class Line(asyncio.Protocol):
             self._crowd.count(int(head[9:12]), time.perf_counter() - self._due)
             self._crowd.free(self)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 – so it is called
         """A request that was under way failed."""
         self._crowd.lost(self)
 

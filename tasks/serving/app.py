@@ -36,6 +36,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
 from tasks.serving.predicting import Predicting
 from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
+from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
 from tasks.stores.predictions import Predictions
 
@@ -293,6 +294,7 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     server = Server(uvicorn.Config(
         door.app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
+        http=Turnstile(door.predicting.line, door.meter.turned_away),  # ty: ignore[invalid-argument-type]
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
     ), door)  # fmt: skip
     with suppress(KeyboardInterrupt):

@@ -77,6 +77,10 @@ class Metrics:
         self._child(self._requests, route, project, str(status)).inc()
         self._child(self._request_seconds, route, project).observe(seconds)
 
+    def turned_away(self) -> None:
+        """Counts a request that was refused before it was taken apart, so that nobody knows whose it was."""
+        self._child(self._requests, "turnstile", "", "429").inc()
+
     def predicted(self, project: str, count: int, seconds: float) -> None:
         """Counts the predictions of one request."""
         self._child(self._predictions, project).inc(count)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tasks.serving import line
 from tasks.serving.answers import Refusal
 from tasks.serving.line import Line
 
@@ -13,11 +14,11 @@ def scene(play):
     """Runs a coroutine that is given a line for four."""
 
     async def run():
-        line = Line(4)
+        queue = Line(4)
         try:
-            return await play(line)
+            return await play(queue)
         finally:
-            line.close()
+            queue.close()
 
     return asyncio.run(run())
 
@@ -31,27 +32,28 @@ def test_v_07_the_one_too_many_is_told_so_at_once(quick):
         begun.append(1)
         return quick or hold.wait(30)
 
-    async def play(line):
-        four = [asyncio.create_task(line.run(work, quick=quick)) for _ in range(4)]
+    async def play(queue):
+        four = [asyncio.create_task(queue.run(work, quick=quick)) for _ in range(4)]
         await asyncio.sleep(0)
         with pytest.raises(Refusal) as refused:
-            await line.run(work, quick=quick)
-        assert line.count == 4
+            await queue.run(work, quick=quick)
+        assert queue.count == 4
         hold.set()
         await asyncio.gather(*four)
-        assert line.count == 0
-        return refused.value, await line.run(work, quick=quick)
+        assert queue.count == 0
+        return refused.value, await queue.run(work, quick=quick)
 
     refusal, later = scene(play)
     assert (refusal.status, refusal.headers) == (429, {"Retry-After": "1"})
     assert (later, len(begun)) == (True, 5)
 
 
-def test_between_two_pieces_of_quick_work_the_loop_turns():
-    """What has arrived meanwhile is read, and told that it is too much, before the next piece is done."""
+def test_between_two_turns_of_quick_work_the_loop_reads(monkeypatch):
+    """What has arrived meanwhile is read, and told that it is too much, before the next turn."""
+    monkeypatch.setattr(line, "TURN_SECONDS", 0.0)
     seen = []
 
-    async def play(line):
+    async def play(queue):
         loop = asyncio.get_running_loop()
 
         def work(number):
@@ -59,7 +61,7 @@ def test_between_two_pieces_of_quick_work_the_loop_turns():
             loop.call_soon(seen.append, f"after {number}")
             return number
 
-        return await asyncio.gather(*(line.run(lambda n=number: work(n), quick=True) for number in range(3)))
+        return await asyncio.gather(*(queue.run(lambda n=number: work(n), quick=True) for number in range(3)))
 
     assert scene(play) == [0, 1, 2]
     assert seen.index("after 0") < seen.index(2)
@@ -73,15 +75,15 @@ def test_a_fault_goes_to_whoever_waits_and_frees_the_place(quick):
     def fail():
         raise ZeroDivisionError
 
-    async def play(line):
+    async def play(queue):
         said = await asyncio.gather(
-            line.run(fail, quick=quick), line.run(lambda: 7, quick=quick), return_exceptions=True
+            queue.run(fail, quick=quick), queue.run(lambda: 7, quick=quick), return_exceptions=True
         )
-        gone = asyncio.create_task(line.run(lambda: 8, quick=quick))
+        gone = asyncio.create_task(queue.run(lambda: 8, quick=quick))
         await asyncio.sleep(0)
         gone.cancel()
-        after = await line.run(lambda: 9, quick=quick)
-        assert line.count == 0
+        after = await queue.run(lambda: 9, quick=quick)
+        assert queue.count == 0
         return said, after
 
     (fault, seven), nine = scene(play)
