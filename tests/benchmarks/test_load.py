@@ -20,6 +20,7 @@ import pytest
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 from tasks.config.settings import REPOSITORY
 from tasks.stores import bundles
@@ -46,15 +47,16 @@ def models() -> list[Pipeline]:
     random = np.random.default_rng(7)
     rows = pd.DataFrame(random.normal(size=(5000, len(NAMES))), columns=NAMES)
     target = rows["x0"] + random.normal(size=len(rows)) > 0
-    return [
-        Pipeline(
-            [
-                ("scale", StandardScaler()),
-                ("model", HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed)),
-            ]
-        ).fit(rows, target)
-        for seed in (1, 2)
-    ]
+    with threadpool_limits(1):  # two threads on a busy machine take a minute instead of a second
+        return [
+            Pipeline(
+                [
+                    ("scale", StandardScaler()),
+                    ("model", HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed)),
+                ]
+            ).fit(rows, target)
+            for seed in (1, 2)
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +172,7 @@ def test_what_logging_costs(home: Stage, served: Stage, tmp_path: Path):
     )
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # MLflow's own, while it saves a model
 def test_beside_mlflow_s_server(served: Stage, models: list[Pipeline], tmp_path: Path):
     """The same model behind `mlflow models serve` and here, asked in MLflow's words, with one process each and with two here."""
     import mlflow.sklearn
