@@ -195,7 +195,9 @@ def test_beside_mlflow_s_server(served: Stage, models: list[Pipeline], tmp_path:
         "--env-manager",
         "local",
     ]
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # it starts uvicorn by its name
     environment = os.environ | {
+        "PATH": programs,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "OMP_NUM_THREADS": "1",
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "true",
