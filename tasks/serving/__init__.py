@@ -1,4 +1,6 @@
 """The door: the HTTP process that answers with the champion. Imports no Prefect and no MLflow, and starts with both down.
 
-Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first.
+Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first: it lists the routes and starts the process; `crew`
+starts several. A request passes `turnstile` and `guard`, then `predicting`: `bodies` and `protocols` read it, `line` says when its turn is, `champion`
+scores. `answers`, `protocols`, `metrics` and `openapi` say what goes out.
 """

@@ -53,7 +53,7 @@ class Quick:
 
 def _asked(scope: Scope) -> str | None:
     """The project that a request with a small, plain body asks for predictions; None for every other request."""
-    if scope["type"] != "http" or scope["method"] != "POST":
+    if scope["type"] != "http" or scope["method"] != "POST" or "predict" not in scope["roles"]:
         return None
     path: str = scope["path"]
     if not (path.startswith(BEFORE) and path.endswith(AFTER)) or not _is_small(scope["headers"]):

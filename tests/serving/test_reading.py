@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.serving.app import Refusal, question
+from tasks.serving.answers import Refusal
+from tasks.serving.bodies import question
 from tasks.serving.champion import Champion, Feature, RowError
 from tasks.serving.reading import Reader
 from tests.serving.test_champion import FEATURES, GOOD, fitted, loaded

@@ -1,0 +1,62 @@
+"""The turnstile turns away whole requests for predictions while the line is full, and lets everything else through."""
+
+import asyncio
+
+import pytest
+
+from tasks.serving.line import Line
+from tasks.serving.turnstile import Turnstile
+
+BODY = b'{"rows":[]}'
+
+
+def request(line=b"POST /projects/flights/predict HTTP/1.1", length=11, body=BODY):
+    """The bytes of a request."""
+    return line + b"\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % length + body
+
+
+def refusals(most, *requests):
+    """Which of the requests are turned away within one turn of the loop, and how many were counted."""
+
+    async def scene():
+        told = []
+        turnstile = Turnstile(Line(most), lambda: told.append(1))
+        return [turnstile.refuses(data) for data in requests], len(told)
+
+    return asyncio.run(scene())
+
+
+def test_v_07_so_many_a_turn_pass_and_no_more():
+    """Those that are on their way into the line count, too (V-07)."""
+    assert refusals(2, *[request()] * 5) == ([False, False, True, True, True], 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        request(b"GET /healthz HTTP/1.1"),
+        request(b"GET /metrics HTTP/1.1"),
+        request(b"POST /projects/flights/batches HTTP/1.1"),
+        request(b"POST /projects/flights/outcomes HTTP/1.1"),
+        request(b"POST /projects/a/b/predict HTTP/1.1"),
+        request(length=len(BODY) + 1),
+        request(length=len(BODY) - 1),
+        request()[:-20],
+        request() + request(),
+        b"",
+    ],
+)
+def test_what_is_not_one_whole_request_for_predictions_passes(data):
+    """Readiness, counters, uploads, outcomes, parts of a request and several at once are taken apart as ever."""
+    assert refusals(0, data) == ([False], 0)
+
+
+@pytest.mark.parametrize("path", [b"/projects/flights/predict", b"/v2/models/flights/infer", b"/invocations/flights"])
+def test_the_answer_is_the_one_of_the_line(path):
+    """Whoever is turned away meets a whole 429 with a reason and a time to come again, in every protocol."""
+    assert refusals(0, request(b"POST " + path + b" HTTP/1.1")) == ([True], 1)
+    head, body = Turnstile(Line(0), lambda: None).answer.split(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 429 ")
+    assert b"\r\nRetry-After: 1\r\n" in head
+    assert head.endswith(b"\r\nContent-Length: %d" % len(body))
+    assert body.startswith(b'{"error":')
