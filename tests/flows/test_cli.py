@@ -102,7 +102,7 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
     if with_journal:
         Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}")
     said = json.loads(command(alone, "status", "--json").stdout)
-    assert [service["healthy"] for service in said["services"]] == [False] * 5
+    assert [service["healthy"] for service in said["services"]] == [False] * 6
     nothing = {
         "champion": None,
         "serving": None,

@@ -214,7 +214,7 @@ def test_i_22_a_challenger_that_learned_poison_waits_for_a_person(project: Stack
 def test_a_person_approves_a_version_that_is_held_again(project: Stack):
     """Trained again it is proposed again; approved by command it answers; a second approval is refused with who decided, and makes up for a kill."""
     code, said = keepfit("train", NAME, "--again")
-    assert (code, said["state"]) == (1, "held"), said
+    assert (code, said.get("state")) == (1, "held"), said
     version = said["version"]
     code, said = keepfit("approve", NAME, str(version), "--reason", "the laboratory was called", "--by", "bert")
     assert (code, said["state"], said["by"], said["from"]) == (0, "approved", "bert", 1), said
