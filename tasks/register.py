@@ -218,7 +218,7 @@ def _version(
     }
     own = {name: value for name, value in manifest.items() if name not in {"files", "versions", "served by"}}
     folder, files = settings.bundles(use.project) / str(version), recorded.files() | bundles.served(where, digest)
-    digest = bundles.write(folder, model, own | judged | {"version": version}, files)
+    digest = bundles.write(folder, model, own | {"version": version}, files, first=judged)
     return version, digest, artifacts.recorded(settings.artifacts, logged)
 
 

@@ -135,7 +135,8 @@ class Bundle:
 
 
 def write(
-    folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None, seals: Seals | None = None
+    folder: Path, model: Any, manifest: dict[str, Any], beside: Mapping[str, bytes] | None = None, seals: Seals | None = None,
+    first: Mapping[str, Any] | None = None,
 ) -> str:  # fmt: skip
     """Puts a fitted model and its manifest into a new folder, wholly or not at all, and gives the bundle's digest.
 
@@ -148,6 +149,7 @@ def write(
         manifest: what a server must know of it.
         beside: more files, by their names in `BESIDE`.
         seals: the key that signs; by default that of this installation.
+        first: what the manifest says of the first time that the model was written, such as how it was judged then.
 
     Raises:
         ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
@@ -157,8 +159,10 @@ def write(
     _refuse_unreviewed(content, folder)
     files = {MODEL: content, **(beside or {})}
     pinned = (*PINNED, RUNTIME) if GRAPH in files else PINNED
+    there = _parsed(folder, _bytes(folder / MANIFEST, MANIFEST_BYTES)) if folder.exists() else {}
     whole = {
         **manifest,
+        **{name: there.get(name, value) for name, value in (first or {}).items()},
         **({} if FORM in files else {"because": manifest.get("because") or "it was not compiled"}),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         "versions": {name: version(name) for name in pinned},

@@ -114,6 +114,14 @@ def test_every_offered_pipeline_comes_back_with_the_same_answers(tmp_path, numbe
     assert set(manifest["versions"]) == {"scikit-learn", "skops", "numpy"}
 
 
+def test_a_model_that_is_judged_again_keeps_the_bundle_of_the_first_time(tmp_path):
+    """The same model under another judgement is the same version: its manifest goes on saying how it was judged first."""
+    model = fitted("scaled", "one-hot", "logistic", (0, 1))
+    first, again = (bundles.write(tmp_path / "1", model, MANIFEST, first={"gates_sha256": said}) for said in "ab")
+    assert first == again
+    assert bundles.manifest_of(tmp_path / "1", first)["gates_sha256"] == "a"
+
+
 def test_the_reviewed_types_are_those_that_fitted_pipelines_hold():
     """The list names what pipelines need beyond skops' own trust, and no more."""
     fitted_ones = []
