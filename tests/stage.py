@@ -34,7 +34,7 @@ def constant(chance):
     return model
 
 
-def until(happens, seconds=30.0):
+def until(happens, seconds=120.0):
     """What `happens` gives, as soon as it is true."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
