@@ -127,7 +127,7 @@ class Erasing(Workplace):
             kept, waiting, unread = self._kept(meant, request)
             blanks = self._predictions.find(
                 self.project,
-                has=lambda rows: self._in(self._typed(_texts(rows), came=False), meant, request).tolist(),
+                has=lambda records: self._served([record.get("row") for record in records], meant, request),
                 torn=lambda line: any(text in line for text in request.texts),
             )
             names = {path for found in goes.values() for path in found}
@@ -196,6 +196,11 @@ class Erasing(Workplace):
     def _in(self, rows: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
         return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant) & self._named(rows)
+
+    def _served(self, rows: list[Any], meant: np.ndarray, request: Request) -> list[bool]:
+        """Which rows are meant of those that a prediction answered."""
+        found = [row if isinstance(row, dict) else {} for row in rows]
+        return self._in(self._typed(_texts(found), came=False), meant, request).tolist()
 
     def _named(self, rows: pa.Table) -> np.ndarray:
         """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
