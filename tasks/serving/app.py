@@ -59,7 +59,9 @@ class Door:
             settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served"
         )
         self.meter = Metrics(self.succession)
-        self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, in_flight)
+        self.predicting = Predicting(
+            self.succession, Predictions(settings.home), self.meter, in_flight, unlogged=settings.unlogged
+        )
         self.telling = Telling(Told(settings.home), self.predicting.line, self.predicting.champion)
         self.uploads = Uploads(settings)
         self.is_leaving = False
