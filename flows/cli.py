@@ -775,6 +775,26 @@ def _explained(said: dict[str, Any]) -> Table:
 
 
 @app.command(group=LOOP)
+def score(project: str, source: str, target: Path, /, *, sql: str = "", as_json: Json = False) -> int:
+    """Score every row of a table with the champion into a file; rows that do not fit go to `<name>.rejects.csv` with their reasons.
+
+    Args:
+        project: The project.
+        source: A file (CSV, Parquet, JSON lines) or the folder of a Delta table; with --sql a SQLAlchemy URL, or env:NAME of the variable that holds it.
+        target: CSV or Parquet: key, prediction, what is known of its certainty, version. It is there as a whole or not at all.
+        sql: One SELECT.
+    """
+    settings = connect()
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    where = source if sql or "://" in source else str(Path(source).absolute())
+    parameters = {"project": project, "source": where, "target": str(target.absolute()), "sql": sql}
+    return show(run("score", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=LOOP)
 def demo(*, as_json: Json = False) -> int:
     """Thyroid from nothing to a champion that was replaced because the data moved; about two minutes."""
     from flows import demo as story
