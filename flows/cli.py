@@ -445,6 +445,8 @@ def outcomes(
 ) -> int:  # fmt: skip
     """Land what came true later: the key of rows that landed, the target, and outcome_at, when it became known.
 
+    A file with a column prediction_id in place of the key tells what came true of predictions.
+
     Without outcome_at an outcome became known when it came. The newest outcome of a row is its label from then on; older
     snapshots read as they were.
 
@@ -465,10 +467,14 @@ def _land(
     from flows.runs import run, wait
     from tasks.config.project import Project
     from tasks.ingest import keep
+    from tasks.tell import by_prediction, tell
 
-    Project.named(project, settings)
+    use = Project.named(project, settings)
     landings = []
     for file in files:
+        if kind == "outcomes" and by_prediction(use, file):
+            landings.append(tell(use, file, settings))
+            continue
         kept = keep(project, file, settings, kind)
         parameters = {
             "project": project, "path": str(kept), "name": file.name, "supersedes": supersedes, "kind": kind,
