@@ -1,6 +1,7 @@
 """Batch scoring: every row is scored or rejected with its reason, by the predictor that serves, into a whole file or none."""
 
 import csv
+import datetime as dt
 import json
 import sqlite3
 
@@ -12,10 +13,13 @@ from deltalake import write_deltalake
 
 from tasks.config.errors import BatchError
 from tasks.config.project import Project
-from tasks.score import Scoring
+from tasks.ml.compiled import parity
+from tasks.ml.recipe import Recipe
+from tasks.score import Answering, Scoring
 from tasks.serving.champion import Champion
-from tasks.stores import durable, files
-from tasks.stores.journal import Journal
+from tasks.stores import bundles, durable, files
+from tasks.stores.journal import Journal, Release
+from tests.ml.test_kinds import MADE, columns_of, taught
 from tests.released import NAME, crowned, place, template
 
 __all__ = ["place", "template"]
@@ -143,3 +147,43 @@ def test_s_01_a_fault_at_any_step_leaves_the_old_file_or_the_new_one(place, tmp_
         assert list(tmp_path.glob(".*.part")) == []
         step += 1
     assert step > 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("binary", "logistic"), ("multiclass", "logistic"), ("regression", "ridge")]
+)
+def test_a_compiled_champion_asked_by_column_says_what_it_says_by_row(tmp_path, kind, family):
+    """The columns of a table give the labels and numbers of the serving process, holes and unknown texts included."""
+    of = MADE[kind]
+    model, asked, truth = taught(of, Recipe.usual(family))
+    operates = of.operate(truth, of.answers(model, asked))
+    made = parity.compiled(of, model, asked, operates)
+    assert made.form is not None
+    features = [{"name": name, "type": column.type, "nullable": True} for name, column in columns_of(of).items()]
+    told = {
+        "project": NAME,
+        "version": 1,
+        "kind": kind,
+        **of.described(),
+        "target": "y",
+        "features": features,
+        "ignored": [],
+        **operates,
+    }
+    digest = bundles.write(tmp_path / "1", model, told, bundles.compiled(made.form, made.graph))
+    champion = Champion.load(tmp_path / "1", Release(NAME, 1, 1, digest, "t", "t", "2026-01-01", "m", 0.9, 0.8, 1.0))
+    some = [*rows(40), GOOD | {"kind": "never seen", "town": None, "width": None}]
+    table = pa.Table.from_pylist(some)
+    joined = pa.array(
+        [dt.datetime.fromisoformat(str(row["joined"])) if row["joined"] else None for row in some],
+        pa.timestamp("us", "UTC"),
+    )
+    found = (
+        Answering(champion).answer(table.set_column(table.column_names.index("joined"), "joined", joined)).to_pylist()
+    )
+    answers = champion.predict([{name: value for name, value in row.items() if name != "id"} for row in some])
+    for row, answer in zip(found, answers, strict=True):
+        assert row["prediction"] == answer["prediction"]
+        for label, chance in answer.get("probabilities", {}).items():
+            assert row[f"probability_{label}"] == chance
+        assert [row.get("low"), row.get("high")] == (answer.get("interval") or [None, None])
