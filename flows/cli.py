@@ -445,6 +445,8 @@ def outcomes(
 ) -> int:  # fmt: skip
     """Land what came true later: the key of rows that landed, the target, and outcome_at, when it became known.
 
+    A file with a column prediction_id in place of the key tells what came true of predictions.
+
     Without outcome_at an outcome became known when it came. The newest outcome of a row is its label from then on; older
     snapshots read as they were.
 
@@ -465,10 +467,14 @@ def _land(
     from flows.runs import run, wait
     from tasks.config.project import Project
     from tasks.ingest import keep
+    from tasks.tell import by_prediction, tell
 
-    Project.named(project, settings)
+    use = Project.named(project, settings)
     landings = []
     for file in files:
+        if kind == "outcomes" and by_prediction(use, file):
+            landings.append(tell(use, file, settings))
+            continue
         kept = keep(project, file, settings, kind)
         parameters = {
             "project": project, "path": str(kept), "name": file.name, "supersedes": supersedes, "kind": kind,
@@ -772,6 +778,26 @@ def _explained(said: dict[str, Any]) -> Table:
         table.add_row(name, f"{value:+.4g}")
     table.add_row("(sum)", f"{answer['base'] + sum(answer['contributions'].values()):+.4g}")
     return table
+
+
+@app.command(group=LOOP)
+def score(project: str, source: str, target: Path, /, *, sql: str = "", as_json: Json = False) -> int:
+    """Score every row of a table with the champion into a file; rows that do not fit go to `<name>.rejects.csv` with their reasons.
+
+    Args:
+        project: The project.
+        source: A file (CSV, Parquet, JSON lines) or the folder of a Delta table; with --sql a SQLAlchemy URL, or env:NAME of the variable that holds it.
+        target: CSV or Parquet: key, prediction, what is known of its certainty, version. It is there as a whole or not at all.
+        sql: One SELECT.
+    """
+    settings = connect()
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    where = source if sql or "://" in source else str(Path(source).absolute())
+    parameters = {"project": project, "source": where, "target": str(target.absolute()), "sql": sql}
+    return show(run("score", parameters, settings, say), as_json=as_json)
 
 
 @app.command(group=LOOP)

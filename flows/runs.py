@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 
 def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
-    """Runs `land`, `train`, `release` or `approve` of a project to its end and gives its result.
+    """Runs `land`, `train`, `release`, `score` or `approve` of a project to its end and gives its result.
 
     Raises:
         KeepfitError: the run failed; the message says with what.
@@ -69,6 +69,7 @@ def _here(name: str) -> Callable[..., dict[str, Any]]:
     from flows.fetch import fetch
     from flows.land import land
     from flows.release import release
+    from flows.score import score
     from flows.train import train
 
-    return {"approve": approve, "fetch": fetch, "land": land, "train": train, "release": release}[name]
+    return {"approve": approve, "fetch": fetch, "land": land, "train": train, "release": release, "score": score}[name]

@@ -22,7 +22,7 @@ from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
 from tasks.stores.journal import made_nothing
 from tasks.stores.lake import BATCH, ROW, named
-from tasks.stores.predictions import Predictions
+from tasks.stores.served import SCHEMAS, Serving
 from tasks.stores.tables import DataFile
 
 
@@ -31,7 +31,7 @@ class Erased(BaseModel, frozen=True):
 
     Attributes:
         rows, outcomes, quarantined: distinct rows by table, in whatever version they stood.
-        predictions: lines of the prediction log that are blanked.
+        predictions, told: what was answered about the rows, and what was told of that by prediction id, in logs and tables.
         kept: kept files that are deleted, by the beginning of their digest.
         snapshots: how many older versions cannot be read any more.
         models: versions and trainings whose snapshot held one of the rows.
@@ -45,6 +45,7 @@ class Erased(BaseModel, frozen=True):
     outcomes: int = 0
     quarantined: int = 0
     predictions: int = 0
+    told: int = 0
     kept: tuple[str, ...] = ()
     snapshots: int = 0
     models: tuple[dict[str, Any], ...] = ()
@@ -106,7 +107,6 @@ class Erasing(Workplace):
     def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
         super().__init__(use, settings)
         self.use, self._settings, self._clock = use, settings, clock
-        self._predictions = Predictions(settings.home)
 
     @cached_property
     def _derive(self) -> Callable[..., Any] | None:
@@ -123,20 +123,18 @@ class Erasing(Workplace):
         request = Request(self.use, keys, where)
         with self.alone():
             meant = self._meant(request)
-            goes = {kind: self._in_table(kind, meant, request) for kind in KINDS}
-            kept, waiting, unread = self._kept(meant, request)
-            blanks = self._predictions.find(
-                self.project,
-                has=lambda rows: self._in(self._typed(_texts(rows), came=False), meant, request).tolist(),
-                torn=lambda line: any(text in line for text in request.texts),
+            logged = Logged(
+                self.project, self._settings, lambda rows: self._served(rows, meant, request), request.texts
             )
+            goes = {kind: self._in_table(kind, meant, request) for kind in KINDS if kind not in SCHEMAS} | logged.stored
+            kept, waiting, unread = self._kept(meant, request)
             names = {path for found in goes.values() for path in found}
             counts = {
                 "rows": self._distinct("rows", goes["rows"]), "outcomes": self._distinct("outcomes", goes["outcomes"]),
-                "quarantined": self._distinct("quarantine", goes["quarantine"]), "predictions": len(blanks),
+                "quarantined": self._distinct("quarantine", goes["quarantine"]), "predictions": logged.predictions, "told": logged.told,
                 "kept": tuple(path.name[:16] for path in kept),
             }  # fmt: skip
-            found = bool(names or blanks or kept)
+            blanks, found = logged.blanks, bool(names or logged.blanks or kept)
             erased = Erased(
                 project=self.project, state="planned" if dry_run else "erased" if found else "nothing", reason=_said(counts, found, dry_run),
                 **counts, snapshots=self._unreadable(goes), models=tuple(self._models(goes)), waiting=waiting, unread=unread,
@@ -196,6 +194,11 @@ class Erasing(Workplace):
     def _in(self, rows: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
         return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant) & self._named(rows)
+
+    def _served(self, rows: list[Any], meant: np.ndarray, request: Request) -> list[bool]:
+        """Which rows are meant of those that a prediction answered."""
+        found = [row if isinstance(row, dict) else {} for row in rows]
+        return self._in(self._typed(_texts(found), came=False), meant, request).tolist()
 
     def _named(self, rows: pa.Table) -> np.ndarray:
         """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
@@ -334,3 +337,56 @@ def _said(counts: dict[str, Any], found: bool, dry_run: bool) -> str:
         f"{counts['rows']:,} rows, {counts['outcomes']:,} outcomes, {counts['quarantined']:,} quarantined rows, "
         f"{counts['predictions']:,} predictions, {len(counts['kept']):,} kept files {verb}"
     )
+
+
+class Logged:
+    """What the door has logged about rows that go, and what was told of that by prediction id; in logs and in tables.
+
+    Args:
+        project, settings: whose logs.
+        meant: which of some rows go.
+        texts: the values that name them; a torn line that has one goes, too.
+
+    Attributes:
+        blanks: where it stands in the logs.
+        stored: for each stored data file with such records, which ones: (n,) bool.
+        predictions, told: how many predictions, and how many of them have outcomes.
+    """
+
+    def __init__(
+        self, project: str, settings: Settings, meant: Callable[[list[Any]], list[bool]], texts: tuple[bytes, ...]
+    ) -> None:
+        self._serving, self._meant, self._ids, self._told = Serving(project, settings), meant, set[str](), set[str]()
+        logs = self._serving.logs
+        lines = logs["predictions"].find(project, self._answered, lambda line: any(text in line for text in texts))
+        logged = len(self._ids)
+        predictions = self._in_table("predictions", self._answered)
+        self.predictions = len(lines) + len(self._ids) - logged
+        names = tuple(name.encode() for name in self._ids)
+        told = logs["told"].find(project, self._named, lambda line: any(name in line for name in names))
+        self.stored: dict[Kind, dict[str, np.ndarray]] = {
+            "predictions": predictions, "told": self._in_table("told", self._named),
+        }  # fmt: skip
+        self.blanks, self.told = [*lines, *told], len(self._told)
+
+    def _in_table(self, kind: Kind, goes: Callable[[list[dict[str, Any]]], list[bool]]) -> dict[str, np.ndarray]:
+        table = self._serving.lake.table(kind)
+        columns = [name for name in ("id", "row") if name in SCHEMAS[kind].names]
+        found = {}
+        for path in table.stored():
+            rows = table.peek(DataFile(path=path, size=0, rows=0), columns).to_pylist()
+            found[path] = np.array(goes(rows), dtype=bool)
+        return {path: which for path, which in found.items() if which.any()}
+
+    def _answered(self, records: list[dict[str, Any]]) -> list[bool]:
+        """Which predictions are about a row that goes; their ids are remembered."""
+        rows = (record.get("row") for record in records)
+        hits = self._meant([json.loads(row) if isinstance(row, str) else row for row in rows])
+        self._ids |= {str(record.get("id")) for record, hit in zip(records, hits, strict=True) if hit}
+        return hits
+
+    def _named(self, records: list[dict[str, Any]]) -> list[bool]:
+        """Which outcomes were told of such a prediction."""
+        hits = [record.get("id") in self._ids for record in records]
+        self._told |= {record["id"] for record, hit in zip(records, hits, strict=True) if hit}
+        return hits

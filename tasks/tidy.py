@@ -1,4 +1,4 @@
-"""Tidy: small data files become few, and data files that nothing needs any more leave the disk."""
+"""Tidy: the logs of the door go into the lake, small data files become few, and what nothing needs any more leaves the disk."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from tasks.config.settings import Settings
 from tasks.ml.identity import digest
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
+from tasks.stores.gathering import gather
 from tasks.stores.journal import made_nothing
 from tasks.stores.lake import named
+from tasks.stores.served import SCHEMAS, Serving
 
 
 class Tidying(Workplace):
@@ -21,18 +23,21 @@ class Tidying(Workplace):
     def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
         super().__init__(use, settings)
         self._clock = clock
+        self._serving = Serving(use.project, settings)
 
     def tidy(self, keep_days: float, *, dry_run: bool = False) -> dict[str, Any]:
         """Removes what is older than `keep_days` and needed by no model, and compacts small data files.
 
         Kept is what the newest version of a table has, what any version had in the last `keep_days`, and every snapshot
-        that a registered version was trained on.
+        that a registered version was trained on. Before that predictions and outcomes by id go from the logs into their tables; a
+        log that is wholly there is removed `keep_days` after its day.
 
         Returns:
-            {"compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
+            {"gathered": records by log, "logs": those removed, "compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
         """
         with self.alone():
             now = self._clock()
+            gathered, logs = ({}, []) if dry_run else gather(self, self._serving, now, keep_days)
             kept_for = self.snapshots()
             removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), kept_for) for kind in KINDS}
             size = sum(self.lake.table(kind).sizes(names) for kind, names in removed.items())
@@ -44,7 +49,7 @@ class Tidying(Workplace):
             counts = {kind: len(names) for kind, names in removed.items() if names}
             would = "would be " if dry_run else ""
             return {
-                "project": self.project, "state": "planned" if dry_run else "tidy", "compacted": compacted, "removed": counts, "bytes": size,
+                "project": self.project, "state": "planned" if dry_run else "tidy", "gathered": gathered, "logs": logs, "compacted": compacted, "removed": counts, "bytes": size,
                 "kept_for": kept_for,
                 "reason": f"{sum(compacted.values())} small files {would}compacted, {sum(counts.values())} files that nothing needs {would}removed ({size:,} bytes)",
             }  # fmt: skip
@@ -63,7 +68,7 @@ class Tidying(Workplace):
         dates = {version.number: pd.Timestamp(version.at) for version in self.lake.versions(kind)}
         current = max((number for number, at in dates.items() if at <= since), default=0)
         needed = {newest.version(), current, *(number for number, at in dates.items() if at > since)}
-        for name in kept_for if kind != "quarantine" else ():
+        for name in kept_for if kind not in {"quarantine", *SCHEMAS} else ():
             rows, outcomes, _, _ = named(name)
             wanted = rows if kind == "rows" else outcomes
             needed |= set() if wanted is None else {wanted}

@@ -45,6 +45,8 @@ class Settings(BaseSettings):
         upload_bytes: the biggest batch that may be uploaded.
         library_skew: `accept` reads models that other versions of scikit-learn, skops or numpy wrote; each is logged, and a
             release says so.
+        unlogged: what becomes of predictions that the log does not take: `serve` answers and counts them; `refuse` answers 503, where a
+            prediction without a record is not allowed.
         bundle_key: file of the private key that signs models here; by default `keys/bundle.pem` of home, made at the first signature.
         bundle_keys: folder of the public keys, NAME.pub, whose models are loaded; by default `keys/bundles` of home. A server needs no more.
         actor: who is recorded as the person behind a command.
@@ -73,6 +75,7 @@ class Settings(BaseSettings):
     behind_proxy: bool = False
     upload_bytes: int = Field(default=1 << 30, ge=1)
     library_skew: Literal["refuse", "accept"] = "refuse"
+    unlogged: Literal["serve", "refuse"] = "serve"
     bundle_key: Path | None = None
     bundle_keys: Path | None = None
     actor: str = Field(default_factory=lambda: f"{_login()}@{socket.gethostname()}")

@@ -34,12 +34,13 @@ from tasks.serving.guard import Guard
 from tasks.serving.line import IN_FLIGHT
 from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
+from tasks.serving.outcomes import Telling
 from tasks.serving.predicting import Predicting
 from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
 from tasks.serving.quick import Quick
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
-from tasks.stores.predictions import Predictions
+from tasks.stores.predictions import Predictions, Told
 
 LOG = logging.getLogger("keepfit.serving")
 
@@ -58,7 +59,10 @@ class Door:
             settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served"
         )
         self.meter = Metrics(self.succession)
-        self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, in_flight)
+        self.predicting = Predicting(
+            self.succession, Predictions(settings.home), self.meter, in_flight, unlogged=settings.unlogged
+        )
+        self.telling = Telling(Told(settings.home), self.predicting.line, self.predicting.champion)
         self.uploads = Uploads(settings)
         self.is_leaving = False
 
@@ -66,6 +70,7 @@ class Door:
         """Every path, what answers there, and which role of a token opens it."""
         return [
             Route("/projects/{project}/predict", _for("predict", self.predict), methods=["POST"]),
+            Route("/projects/{project}/outcomes", _for("outcomes", self.outcomes), methods=["POST"]),
             Route("/projects/{project}/batches", _for("batches", self.batches), methods=["POST", "PUT"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
             Route("/projects", self.projects, methods=["GET"]),
@@ -114,6 +119,10 @@ class Door:
     async def invocations(self, request: Request) -> Response:
         """As `predict`, in the words of MLflow."""
         return await self.predicting.answer(request, MLFLOW)
+
+    async def outcomes(self, request: Request) -> Response:
+        """Takes what came true of predictions, by their ids; it is on the disk before it is acknowledged."""
+        return await self.telling.answer(request)
 
     async def batches(self, request: Request) -> Response:
         """Takes a file into the inbox, from where it lands."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.serving.bodies import BODY_BYTES, ROWS
 from tasks.serving.champion import Champion, Manifest
+from tasks.serving.outcomes import NAME
 from tasks.serving.protocols import outputs
 
 JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
@@ -74,6 +75,11 @@ def _paths(name: str, champion: Champion) -> dict[str, Any]:
     return {
         f"/projects/{name}": {"get": _operation(f"{name}: who answers, and what a row must hold", NAMED)},
         f"/projects/{name}/predict": {"post": _operation(asked, ASKED, _rows_body(manifest), own)},
+        f"/projects/{name}/outcomes": {
+            "post": _operation(
+                f"{name}: takes what came true of predictions; 200 when it is safe", ASKED, _outcomes_body(manifest)
+            )
+        },
         f"/projects/{name}/batches": {"post": _upload(name)},
         f"/v2/models/{name}": {"get": _operation(f"Open Inference Protocol: the tensors of {name}", NAMED)},
         f"/v2/models/{name}/ready": {"get": _operation(f"Open Inference Protocol: whether {name} answers", NAMED)},
@@ -140,6 +146,33 @@ def _rows_body(manifest: Manifest) -> dict[str, Any]:
             "rows": {"type": "array", "maxItems": ROWS, "items": _row(manifest)},
             "explain": {"type": "boolean", "default": False, "description": EXPLAIN},
         },
+    }
+
+
+def _outcomes_body(manifest: Manifest) -> dict[str, Any]:
+    of_kind: dict[str, dict[str, Any]] = {
+        "binary": {"enum": list(manifest.classes)}, "multiclass": {"enum": list(manifest.classes)},
+        "regression": {"type": "number"}, "anomaly": {"type": "boolean"}, "recommendation": {"type": "string"},
+    }  # fmt: skip
+    outcome = {
+        "type": "object",
+        "required": ["id", "value"],
+        "additionalProperties": False,
+        "properties": {
+            "id": {"type": "string", "pattern": NAME},
+            "value": of_kind[manifest.kind],
+            "at": {
+                "type": ["string", "null"],
+                "format": "date-time",
+                "description": "when it became known; now by default",
+            },
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["outcomes"],
+        "additionalProperties": False,
+        "properties": {"outcomes": {"type": "array", "maxItems": ROWS, "items": outcome}},
     }
 
 

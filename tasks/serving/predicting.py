@@ -4,7 +4,7 @@ import datetime as dt
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from starlette.requests import Request
@@ -36,12 +36,15 @@ class Predicting:
         metrics: Metrics,
         in_flight: int = IN_FLIGHT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        unlogged: Literal["serve", "refuse"] = "serve",
     ) -> None:
+        """With `unlogged="refuse"` no prediction goes out that is not in the log."""
         self.line = Line(in_flight)
         self._succession = succession
         self._predictions = predictions
         self._metrics = metrics
         self._now = now
+        self._unlogged = unlogged
         self._bodies = Bodies()
         self._paces: dict[str, float] = {}  # of each project the seconds that its last small request took
         metrics.watch(self.line)
@@ -64,7 +67,10 @@ class Predicting:
         started, at = time.perf_counter(), self._now()
         if (scored := _scored_at_once(champion, body)) is None:
             return None
-        return self._told(champion, OWN, Question([]), at, time.perf_counter() - started, *scored)
+        try:
+            return self._told(champion, OWN, Question([]), at, time.perf_counter() - started, *scored)
+        except Refusal:  # the usual way tries once more and says it
+            return None
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
@@ -151,6 +157,12 @@ class Predicting:
             for row, answer in zip(rows, predictions, strict=True)
         ]
         if records and (dropped := self._predictions.append(champion.release.project, at, records)):
+            if self._unlogged == "refuse":
+                raise Refusal(
+                    503,
+                    "The prediction could not be put on record, so there is none. Try again later.",
+                    Retry_After="5",
+                )
             self._metrics.lost(champion.release.project, dropped)
 
 

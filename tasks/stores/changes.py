@@ -19,10 +19,11 @@ from tasks.stores import durable
 from tasks.stores.journal import Journal
 from tasks.stores.keys import Keys
 from tasks.stores.lake import QUARANTINE, Lake, rows_schema
-from tasks.stores.predictions import Predictions
+from tasks.stores.predictions import Days
+from tasks.stores.served import SCHEMAS
 from tasks.stores.tables import DataFile
 
-Kind = Literal["rows", "quarantine", "outcomes", "trusted"]
+Kind = Literal["rows", "quarantine", "outcomes", "trusted", "predictions", "told"]
 
 
 class Edit(BaseModel, frozen=True):
@@ -32,6 +33,7 @@ class Edit(BaseModel, frozen=True):
         add, remove: data files that a commit brings in and takes out of the newest version.
         names: further names under which the table shall know the change: the batches that land together.
         delete: data files that are removed from the disk afterwards, for good.
+        marks: how many bytes of which log the table has with this change; may be all that it does.
     """
 
     table: Kind
@@ -39,6 +41,7 @@ class Edit(BaseModel, frozen=True):
     remove: tuple[DataFile, ...] = ()
     names: tuple[str, ...] = ()
     delete: tuple[str, ...] = ()
+    marks: dict[str, int] = {}
 
 
 class Change(BaseModel, frozen=True):
@@ -72,6 +75,8 @@ class Change(BaseModel, frozen=True):
         """The columns that a table has under the contract."""
         if table == "quarantine":
             return QUARANTINE
+        if table in SCHEMAS:
+            return SCHEMAS[table]
         return rows_schema(outcome_contract(self.contract) if table == "outcomes" else self.contract)
 
 
@@ -91,10 +96,10 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
         for file in edit.add:
             lake.table(edit.table).publish(file, folder / file.path)
     for edit in change.edits:
-        if edit.add or edit.remove:
+        if edit.add or edit.remove or edit.marks:
             transactions = (change.id, *edit.names)
             lake.table(edit.table).commit(
-                edit.add, edit.remove, transactions, change.columns(edit.table), change.at, change.why
+                edit.add, edit.remove, transactions, change.columns(edit.table), change.at, change.why, edit.marks
             )
     for edit in change.edits:
         lake.table(edit.table).delete(edit.delete, change.at, change.why.get("keepfit.reason", "nothing needs it"))
@@ -102,7 +107,7 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
         for place in _places(Path(path)):
             if place.exists():
                 durable.remove(place)
-    Predictions.blank(change.blanks)
+    Days.blank(change.blanks)
     if adopt is not None:
         index, staged = adopt
         index.adopt(staged, [file.path for file in change.edits[0].add])

@@ -13,7 +13,7 @@ from tasks.stores.lake import Lake
 from tasks.stores.staging import Stage
 from tasks.stores.tables import ROWS_OF_A_FILE, DataFile, Table
 
-KINDS: tuple[Kind, ...] = ("rows", "outcomes", "quarantine", "trusted")
+KINDS: tuple[Kind, ...] = ("rows", "outcomes", "quarantine", "trusted", "predictions", "told")
 
 
 def small(files: Sequence[DataFile]) -> list[DataFile]:

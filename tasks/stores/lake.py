@@ -4,7 +4,7 @@ import ctypes
 import functools
 import re
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Version:
 
 
 class Lake:
-    """The tables `rows`, `quarantine`, `outcomes` and `trusted` of one project under one folder or object-store URL.
+    """The tables of one project under one folder or object-store URL: `rows`, `quarantine`, `outcomes` and `trusted`, `predictions` and `told`.
 
     Args:
         contract: names the key, the time and the target; without it there are no outcomes and no windows of time.
@@ -62,16 +62,24 @@ class Lake:
         self.quarantine = Table(f"{root}/quarantine")
         self.outcomes = Table(f"{root}/{OUTCOMES}", AT)
         self.trusted = Table(f"{root}/{TRUSTED}", contract.time if contract else "")
+        self.predictions = Table(f"{root}/predictions", "at")
+        self.told = Table(f"{root}/told", "came")
 
     @contextmanager
     def held(self) -> Generator[None]:
         """Nobody else changes the tables meanwhile."""
-        with self.landed.held(), self.quarantine.held(), self.outcomes.held(), self.trusted.held():
+        tables = (self.landed, self.quarantine, self.outcomes, self.trusted, self.predictions, self.told)
+        with ExitStack() as held:
+            for table in tables:
+                held.enter_context(table.held())
             yield
 
     def table(self, kind: str) -> Table:
-        """`rows`, `outcomes`, `quarantine` or `trusted`."""
-        return {ROWS: self.landed, OUTCOMES: self.outcomes, "quarantine": self.quarantine, TRUSTED: self.trusted}[kind]
+        """One of the tables by its name."""
+        return {
+            ROWS: self.landed, OUTCOMES: self.outcomes, "quarantine": self.quarantine, TRUSTED: self.trusted,
+            "predictions": self.predictions, "told": self.told,
+        }[kind]  # fmt: skip
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""

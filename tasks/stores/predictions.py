@@ -1,4 +1,4 @@
-"""The prediction log: one JSON line a prediction, in the file before the answer is out; a killed server loses none."""
+"""The logs of the door: one JSON line a prediction, or an outcome, in the file before the answer is out; a killed server loses none."""
 
 import datetime as dt
 import itertools
@@ -29,30 +29,33 @@ class _Day:
     torn: bool
 
 
-class Predictions:
-    """Append-only files `<home>/predictions/<project>/<UTC date>.jsonl`; many threads and processes may append."""
+class Days:
+    """Append-only files `<folder>/<project>/<UTC date>.jsonl`; many threads and processes may append.
 
-    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self.folder = home / "predictions"
-        self._clock = clock
+    Args:
+        folder: where they are.
+        synced: what was written is on the disk when `write` returns, so that it survives a loss of power, too.
+    """
+
+    def __init__(self, folder: Path, *, synced: bool = False) -> None:
+        self.folder = folder
+        self._synced = synced
         self._lock = threading.Lock()
         self._open: dict[str, _Day] = {}
-        self._quiet_until = float("-inf")
 
-    def append(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> int:
-        """Writes the records with one system call; gives the number that did not reach the file, 0 on a healthy disk.
+    def write(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> None:
+        """Writes the records with one system call.
 
-        Disk trouble is logged once a minute and never raised: an answer is worth more than its log line, and the count
-        says what is missing.
+        Raises:
+            OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
         """
         lines = ENCODER.encode_lines(records)
-        try:
-            with self._lock:
-                self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
-        except OSError as error:
-            self._complain(project, error)
-            return len(records)
-        return 0
+        with self._lock:
+            self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
+
+    def files(self, project: str) -> list[Path]:
+        """The files of a project, oldest first."""
+        return sorted((self.folder / project).glob("????-??-??.jsonl"))
 
     def read(
         self, project: str, since: dt.date | None = None, until: dt.date | None = None
@@ -61,7 +64,7 @@ class Predictions:
 
         Lines that a crash has torn are skipped.
         """
-        for path in sorted((self.folder / project).glob("????-??-??.jsonl")):
+        for path in self.files(project):
             day = dt.date.fromisoformat(path.stem)
             if (since is None or day >= since) and (until is None or day <= until):
                 yield from _records(path)
@@ -69,7 +72,7 @@ class Predictions:
     def newest(self, project: str, count: int) -> list[dict[str, Any]]:
         """The last records of a project, in order of writing; only the ends of the files are read."""
         found: list[dict[str, Any]] = []
-        for path in sorted((self.folder / project).glob("????-??-??.jsonl"), reverse=True):
+        for path in reversed(self.files(project)):
             found = [*_last(path, count - len(found)), *found]
             if len(found) >= count:
                 break
@@ -78,19 +81,19 @@ class Predictions:
     def find(
         self, project: str, has: Callable[[list[dict[str, Any]]], list[bool]], torn: Callable[[bytes], bool]
     ) -> list[tuple[str, int, int]]:
-        """Where the predictions of some rows stand: file, first byte, number of bytes.
+        """Where some records stand: file, first byte, number of bytes.
 
         Args:
             project: whose log.
-            has: asked about 1,000 rows at a time.
+            has: asked about 1,000 records at a time.
             torn: asked about each line that a crash has torn.
         """
         found = []
-        for path in sorted((self.folder / project).glob("????-??-??.jsonl")):
+        for path in self.files(project):
             with path.open("rb") as lines:
                 for some in _batched(_placed(lines), 1000):
                     whole = [line for line in some if isinstance(line[2], dict)]
-                    hits = has([record["row"] for _, _, record in whole if isinstance(record, dict)])
+                    hits = has([record for _, _, record in whole if isinstance(record, dict)])
                     found += [(str(path), at, size) for (at, size, _), hit in zip(whole, hits, strict=True) if hit]
                     found += [
                         (str(path), at, size) for at, size, line in some if isinstance(line, bytes) and torn(line)
@@ -128,6 +131,8 @@ class Predictions:
         if os.write(day.handle, content) != len(content):
             raise OSError("the disk took only a part of it")
         day.torn = False
+        if self._synced:
+            os.fsync(day.handle)
 
     def _day(self, project: str, date: str) -> _Day:
         """The open file of that day; opened anew when the day has changed or somebody removed the file."""
@@ -143,15 +148,68 @@ class Predictions:
         self._open[project] = day = _Day(date, handle, torn=size > 0 and os.pread(handle, 1, size - 1) != b"\n")
         return day
 
+
+class Predictions(Days):
+    """What was answered, under `<home>/predictions`."""
+
+    def __init__(self, home: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(home / "predictions")
+        self._clock = clock
+        self._quiet_until = float("-inf")
+
+    def append(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> int:
+        """Writes the records; gives the number that did not reach the file, 0 on a healthy disk.
+
+        Disk trouble is logged once a minute and never raised: what to do without a log line is the caller's to say, and
+        the count says what is missing.
+        """
+        try:
+            self.write(project, at, records)
+        except OSError as error:
+            self._complain(project, error)
+            return len(records)
+        return 0
+
     def _complain(self, project: str, error: OSError) -> None:
         now = self._clock()
         if now >= self._quiet_until:
             self._quiet_until = now + 60
-            LOG.error("%s: predictions are answered but not logged: %s", project, error.strerror or error)
+            LOG.error("%s: predictions do not reach the log: %s", project, error.strerror or error)
+
+
+class Told(Days):
+    """The outcomes that were told by prediction id, under `<home>/told`: id, value as JSON text, `at`, and when they came."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home / "told", synced=True)
+
+    def tell(self, project: str, came: dt.datetime, outcomes: Iterable[tuple[str, Any, dt.datetime | None]]) -> None:
+        """Writes outcomes: id, value, and when it became known, which without a word is now. They are on the disk when this returns.
+
+        Raises:
+            OSError: the disk did not take them; telling them again does no harm.
+        """
+        now = came.astimezone(dt.UTC)
+        records = [
+            {
+                "id": name,
+                "value": ENCODER.encode(value).decode(),
+                "at": _utc(at or now).isoformat(),
+                "came": now.isoformat(),
+            }
+            for name, value, at in outcomes
+        ]
+        durable.step("tell outcomes")
+        self.write(project, now, records)
+
+
+def _utc(moment: dt.datetime) -> dt.datetime:
+    """A moment in UTC; one without an offset is so already."""
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC)
 
 
 def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes]]:
-    """First byte, number of bytes without the line break, and content of each record with a row, or of a torn line.
+    """First byte, number of bytes without the line break, and content of each record, or of a torn line.
 
     A torn line that is not ended yet may be one that a server is writing.
     """
@@ -164,7 +222,7 @@ def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes
             if line.endswith(b"\n") and line.strip():
                 yield at, size, line
             record = None
-        if isinstance(record, dict) and isinstance(record.get("row"), dict):
+        if isinstance(record, dict):
             yield at, size, record
         at += len(line)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -211,9 +211,18 @@ class Table:
 
     def commit(
         self, add: Sequence[DataFile], remove: Sequence[DataFile], transactions: Sequence[str], schema: pa.Schema,
-        at: dt.datetime, why: dict[str, str] | None = None,
+        at: dt.datetime, why: dict[str, str] | None = None, marks: Mapping[str, int] | None = None,
     ) -> int:  # fmt: skip
         """One atomic change; gives the table's version. The first of the transactions is there already: nothing changes.
+
+        Args:
+            add: data files that it brings in.
+            remove: those that it takes out.
+            transactions: names under which the table knows the change.
+            schema: the columns that it shall have.
+            at: when.
+            why: stands in the log.
+            marks: how far other things were read for it, by name; `transaction_version` gives them back.
 
         Raises:
             ArtifactError: the table has a column of another type than `schema` wants.
@@ -230,7 +239,8 @@ class Table:
         table.create_write_transaction(
             actions, "append", table.schema(),
             commit_properties=CommitProperties(
-                app_transactions=[Transaction(name, 1) for name in transactions], custom_metadata=why
+                app_transactions=[Transaction(name, n) for name, n in (dict.fromkeys(transactions, 1) | dict(marks or {})).items()],
+                custom_metadata=why,
             ),
             post_commithook_properties=PostCommitHookProperties(cleanup_expired_logs=False),
         )  # fmt: skip

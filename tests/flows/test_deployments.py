@@ -17,7 +17,7 @@ from tasks.ml.proof import Proving
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
-FLOWS = ["land", "train", "release", "approve", "prove", "recover"]
+FLOWS = ["land", "train", "release", "approve", "prove", "recover", "score"]
 
 
 def named(project: str, **changes: Any) -> Project:
@@ -37,8 +37,8 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_project_is_six_deployments(project):
-    """Landing, training, releasing, approving, proving and recovering, each called like its project and tagged with it, one run at a time."""
+def test_a_project_is_seven_deployments(project):
+    """Landing, training, releasing, approving, proving, recovering and scoring, each called like its project and tagged with it, one run at a time."""
     found = declared(named(project))
     assert [deployment.full_name for deployment in found] == [f"{flow}/{project}" for flow in FLOWS]
     for deployment, flow in zip(found, FLOWS, strict=True):

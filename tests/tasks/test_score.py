@@ -1,0 +1,189 @@
+"""Batch scoring: every row is scored or rejected with its reason, by the predictor that serves, into a whole file or none."""
+
+import csv
+import datetime as dt
+import json
+import sqlite3
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from deltalake import write_deltalake
+
+from tasks.config.errors import BatchError
+from tasks.config.project import Project
+from tasks.ml.compiled import parity
+from tasks.ml.recipe import Recipe
+from tasks.score import Answering, Scoring
+from tasks.serving.champion import Champion
+from tasks.stores import bundles, durable, files
+from tasks.stores.journal import Journal, Release
+from tests.ml.test_kinds import MADE, columns_of, taught
+from tests.released import NAME, crowned, place, template
+
+__all__ = ["place", "template"]
+GOOD = {"id": 1, "amount": 3.5, "width": 1.25, "kind": "a", "joined": "2020-01-02T03:04:05Z", "town": "Ulm"}
+
+
+def rows(count):
+    """Rows of which every one fits; some lack what may be missing."""
+    return [
+        GOOD | {"id": n, "amount": None if n % 7 == 0 else n / 3, "width": n % 5 - 2.5, "kind": "abc"[n % 3], "joined": None if n % 5 == 0 else GOOD["joined"]}
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def scoring(settings):
+    return Scoring(Project.named(NAME, settings), settings)
+
+
+def written(path, some):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(some[0]))
+        writer.writeheader()
+        writer.writerows(some)
+    return str(path)
+
+
+def served(settings, some):
+    """What the serving process says of the rows: version, prediction, probability of the positive class."""
+    release = Journal(settings.journal()).champion(NAME)
+    assert release is not None
+    champion = Champion.load(settings.bundles(NAME) / str(release.version), release)
+    answers = champion.predict([{name: value for name, value in row.items() if name != "id"} for row in some])
+    return [
+        (release.version, answer["prediction"], pytest.approx(answer["probabilities"]["yes"], abs=1e-12))
+        for answer in answers
+    ]
+
+
+def said(table):
+    return [(row["version"], row["prediction"], row["probability_yes"]) for row in table.to_pylist()]
+
+
+def test_every_source_gives_what_the_server_says(place, tmp_path, monkeypatch):
+    """CSV, Parquet, a Delta table and a SQL query give the answers of the serving process, in their order, over many parts."""
+    crowned(place, 1, 2)
+    monkeypatch.setattr(files, "ROWS", 16)
+    some = rows(50)
+    written(tmp_path / "in.csv", some)
+    table = pa.Table.from_pylist(some)
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    write_deltalake(str(tmp_path / "delta"), table)
+    with sqlite3.connect(tmp_path / "in.db") as database:
+        database.execute("create table t (id integer, amount real, width real, kind text, joined text, town text)")
+        database.executemany("insert into t values (?, ?, ?, ?, ?, ?)", [tuple(row.values()) for row in some])
+    database.close()
+    for source, sql in (("in.csv", ""), ("in.parquet", ""), ("delta", ""), ("in.db", "select * from t order by id")):
+        heard, out = [], tmp_path / f"{source}.out.parquet"
+        place_of = f"sqlite:///{tmp_path / source}" if sql else str(tmp_path / source)
+        done = scoring(place).score(place_of, out, sql, heard.append)
+        assert (done.arrived, done.scored, done.rejected, done.version, done.rejects) == (50, 50, 0, 2, None)
+        found = pa.parquet.read_table(out)
+        assert found.column_names == ["id", "prediction", "probability_no", "probability_yes", "version"]
+        assert found["id"].to_pylist() == list(range(50))
+        assert said(found) == served(place, some)
+        assert heard
+
+
+def test_v_04_a_row_that_does_not_fit_is_rejected_with_its_reason(place, tmp_path):
+    """Arrived is scored and rejected; a rejected row has its place, its reason and what it was; a new run leaves no old rejects."""
+    crowned(place, 1)
+    wrong = [{"width": "wide"}, {"kind": ""}, {"id": ""}, {"joined": "soon"}, {"width": "inf"}]
+    some = [GOOD, *(GOOD | each for each in wrong), GOOD | {"amount": ""}]
+    source, out = written(tmp_path / "in.csv", some), tmp_path / "out.csv"
+    done = scoring(place).score(source, out)
+    assert (done.arrived, done.scored, done.rejected) == (7, 2, 5)
+    rejected = list(csv.DictReader((tmp_path / "out.rejects.csv").open()))
+    assert [row["row"] for row in rejected] == ["2", "3", "4", "5", "6"]
+    assert [row["reason"].split()[0] for row in rejected] == ["width", "kind", "id", "joined", "width"]
+    assert json.loads(rejected[0]["raw"])["width"] == "wide"
+    assert len(pa.csv.read_csv(out)) == 2
+    done = scoring(place).score(written(tmp_path / "in.csv", [GOOD]), out)
+    assert (done.rejects, (tmp_path / "out.rejects.csv").exists()) == (None, False)
+
+
+def test_what_cannot_be_scored_at_all_writes_nothing(place, tmp_path):
+    """Without a champion, a column, or a target of a kind that is written, a sentence comes and no file."""
+    source = written(tmp_path / "in.csv", [GOOD])
+    with pytest.raises(BatchError, match="no champion"):
+        scoring(place).score(source, tmp_path / "out.csv")
+    crowned(place, 1)
+    with pytest.raises(BatchError, match="wanted a file that ends in"):
+        scoring(place).score(source, tmp_path / "out.xlsx")
+    short = written(tmp_path / "short.csv", [{"id": 1, "amount": 2}])
+    with pytest.raises(BatchError, match="no column 'width'"):
+        scoring(place).score(short, tmp_path / "out.csv")
+    with pytest.raises(BatchError, match="does not answer"):
+        scoring(place).score(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "out.csv", "select * from nothing")
+    with pytest.raises(BatchError, match="holds a password"):
+        scoring(place).score("postgresql://me:SECRET@127.0.0.1/db", tmp_path / "out.csv", "select 1")
+    assert [path.name for path in tmp_path.glob("*out*")] == []
+
+
+def test_s_01_a_fault_at_any_step_leaves_the_old_file_or_the_new_one(place, tmp_path, monkeypatch):
+    """A kill before the n-th durable step, for every n: under the name stands one whole run, and a repeat ends well."""
+    crowned(place, 1)
+    source, out = written(tmp_path / "in.csv", [*rows(20), GOOD | {"width": "x"}]), tmp_path / "out.csv"
+    step, done = 0, False
+    while not done:
+        out.write_text("old")
+        left = iter(range(step))
+
+        def seam(_what, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(durable, "seam", seam)
+        try:
+            scoring(place).score(source, out)
+            done = True
+        except KeyboardInterrupt:
+            assert out.read_text() == "old"
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        scoring(place).score(source, out)
+        assert len(pa.csv.read_csv(out)) == 20
+        assert list(tmp_path.glob(".*.part")) == []
+        step += 1
+    assert step > 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("binary", "logistic"), ("multiclass", "logistic"), ("regression", "ridge")]
+)
+def test_a_compiled_champion_asked_by_column_says_what_it_says_by_row(tmp_path, kind, family):
+    """The columns of a table give the labels and numbers of the serving process, holes and unknown texts included."""
+    of = MADE[kind]
+    model, asked, truth = taught(of, Recipe.usual(family))
+    operates = of.operate(truth, of.answers(model, asked))
+    made = parity.compiled(of, model, asked, operates)
+    assert made.form is not None
+    features = [{"name": name, "type": column.type, "nullable": True} for name, column in columns_of(of).items()]
+    told = {
+        "project": NAME,
+        "version": 1,
+        "kind": kind,
+        **of.described(),
+        "target": "y",
+        "features": features,
+        "ignored": [],
+        **operates,
+    }
+    digest = bundles.write(tmp_path / "1", model, told, bundles.compiled(made.form, made.graph))
+    champion = Champion.load(tmp_path / "1", Release(NAME, 1, 1, digest, "t", "t", "2026-01-01", "m", 0.9, 0.8, 1.0))
+    some = [*rows(40), GOOD | {"kind": "never seen", "town": None, "width": None}]
+    table = pa.Table.from_pylist(some)
+    joined = pa.array(
+        [dt.datetime.fromisoformat(str(row["joined"])) if row["joined"] else None for row in some],
+        pa.timestamp("us", "UTC"),
+    )
+    found = (
+        Answering(champion).answer(table.set_column(table.column_names.index("joined"), "joined", joined)).to_pylist()
+    )
+    answers = champion.predict([{name: value for name, value in row.items() if name != "id"} for row in some])
+    for row, answer in zip(found, answers, strict=True):
+        assert row["prediction"] == answer["prediction"]
+        for label, chance in answer.get("probabilities", {}).items():
+            assert row[f"probability_{label}"] == chance
+        assert [row.get("low"), row.get("high")] == (answer.get("interval") or [None, None])
