@@ -40,18 +40,21 @@ class Predictions:
         self._quiet_until = float("-inf")
 
     def append(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> int:
-        """Writes the records with one system call; gives the number that did not reach the file, 0 on a healthy disk.
+        """Writes the records with one system call; gives the number that did not reach the file, 0 on a healthy disk."""
+        return self.append_lines(project, at, ENCODER.encode_lines(records), len(records))
+
+    def append_lines(self, project: str, at: dt.datetime, lines: bytes, count: int) -> int:
+        """As `append`, for so many records that are encoded already, each with a line break behind it.
 
         Disk trouble is logged once a minute and never raised: an answer is worth more than its log line, and the count
         says what is missing.
         """
-        lines = ENCODER.encode_lines(records)
         try:
             with self._lock:
                 self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
         except OSError as error:
             self._complain(project, error)
-            return len(records)
+            return count
         return 0
 
     def read(
