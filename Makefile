@@ -29,8 +29,8 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/pytest -m "slow or not slow"
 
-bench-serve: $(READY)  ## what a prediction costs, against an echo and the model alone
-	$(BIN)/pytest -q -s -m slow tests/benchmarks/test_serving.py
+bench-serve: $(READY)  ## what a prediction costs, against an echo and the model alone; overload, swaps, the log, MLflow's server (wants wrk)
+	$(BIN)/pytest -q -s -m slow tests/benchmarks -k "serving or load"
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -2,5 +2,5 @@
 
 Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first: it lists the routes and starts the process; `crew`
 starts several. A request passes `turnstile` and `guard`, then `predicting`: `bodies` and `protocols` read it, `line` says when its turn is, `champion`
-scores. `answers`, `protocols`, `metrics` and `openapi` say what goes out.
+scores. `answers`, `protocols`, `writing`, `metrics` and `openapi` say what goes out.
 """

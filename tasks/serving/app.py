@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
@@ -109,6 +110,17 @@ class Door:
     async def predict(self, request: Request) -> Response:
         """Scores rows with the champion; every prediction is in the log before it is out."""
         return await self.predicting.answer(request, OWN)
+
+    def at_once(self, project: str, body: bytes) -> bytes | None:
+        """The body of the answer to somebody who is let in already, counted; None where it must go the usual way."""
+        began = time.perf_counter()
+        try:
+            content = self.predicting.quickly(project, body)
+        except Exception:  # noqa: BLE001 – the usual way meets it again, and there is the one place that says so
+            return None
+        if content is not None:
+            self.meter.answered(self.predict.__name__, project, 200, time.perf_counter() - began)
+        return content
 
     async def infer(self, request: Request) -> Response:
         """As `predict`, in the words of the Open Inference Protocol."""
@@ -307,7 +319,7 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     server = Server(uvicorn.Config(
         door.app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
-        http=Turnstile(door.predicting.line, door.meter.turned_away),  # ty: ignore[invalid-argument-type]
+        http=Turnstile(door.predicting.line, door.meter.turned_away, door.at_once),  # ty: ignore[invalid-argument-type]
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
     ), door)  # fmt: skip
     with suppress(KeyboardInterrupt):

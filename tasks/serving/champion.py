@@ -22,6 +22,7 @@ from tasks.ml.compiled.form import Form
 from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.score import Session
 from tasks.serving.reading import EXACT, Asked, Reader
+from tasks.serving.writing import Writer
 from tasks.stores import bundles
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
@@ -223,6 +224,11 @@ class Champion:
         """Where each feature stands in a row of values."""
         return {feature.name: place for place, feature in enumerate(self.manifest.features)}
 
+    @cached_property
+    def writer(self) -> Writer:
+        """Writes its answers and their lines in the log."""
+        return Writer(self.release.project, self.release.version)
+
     def read(self, body: bytes) -> Asked | None:
         """The rows of a request's body, checked; None where `check` must say what is wrong with them, or might."""
         return self._reader.read(body) if self.is_quick else None
@@ -312,7 +318,7 @@ class Champion:
         """Of two classes the one that the threshold chooses."""
         manifest, (first, second) = self.manifest, self.manifest.classes
         names, bar = (label_of(first), label_of(second)), manifest.threshold or 0.0
-        place = names.index(label_of(manifest.positive))
+        place = names.index(self._positive)
         yes, no = (second, first) if place else (first, second)
         one, other = names
         return [
@@ -439,10 +445,14 @@ class Champion:
         """The number of an answer that the prediction log keeps beside it: of a class its probability (of two, the positive
         one's), of an anomaly its score; None where the answer itself is the number.
         """  # noqa: D205
-        if "probabilities" in answer:
-            of = answer["prediction"] if self.manifest.kind == "multiclass" else self.manifest.positive
-            return answer["probabilities"][label_of(of)]
+        if chances := answer.get("probabilities"):
+            return chances[self._positive or label_of(answer["prediction"])]
         return answer.get("score")
+
+    @cached_property
+    def _positive(self) -> str:
+        """Of two classes the positive one's label, else nothing."""
+        return label_of(self.manifest.positive) if self.manifest.kind == "binary" else ""
 
     def _value(self, place: int, row: dict[str, Any], feature: Feature) -> Value:
         value = row.get(feature.name)

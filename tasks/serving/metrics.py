@@ -73,7 +73,10 @@ class Metrics:
         """Counts an answer under names of our own: invented paths and projects make no new series (faults: V-15)."""
         route = getattr(scope.get("endpoint"), "__name__", "none")
         project = scope.get("path_params", {}).get("project", "")
-        project = project if project in self._succession.champions else ""
+        self.answered(route, project if project in self._succession.champions else "", status, seconds)
+
+    def answered(self, route: str, project: str, status: int, seconds: float) -> None:
+        """Counts an answer of a route for a project that has a champion, or for none."""
         self._child(self._requests, route, project, str(status)).inc()
         self._child(self._request_seconds, route, project).observe(seconds)
 

@@ -1,7 +1,6 @@
 """The one way from a body to an answer: the champion of the moment checks and scores, and each prediction is logged before it is out."""
 
 import datetime as dt
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Answered, Protocol, Question
+from tasks.serving.writing import Decided, each_encoded, new_names
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -111,8 +111,9 @@ class Predicting:
             if scored is None:
                 asked = protocol.read(body, champion)
                 rows = champion.check(asked.rows)
-                scored = rows, champion.score(rows)
-                parts, explained = champion.explain(*scored) if asked.explain else (parts, explained)
+                answers = champion.score(rows)
+                parts, explained = champion.explain(rows, answers) if asked.explain else (parts, explained)
+                scored = each_encoded(rows), answers
         except RowError as error:
             raise Refusal(422, str(error)) from None
         took = time.perf_counter() - started
@@ -121,42 +122,28 @@ class Predicting:
         return self._told(champion, protocol, asked, at, took, *scored, parts, explained)
 
     def _told(
-        self, champion: Champion, protocol: Protocol, asked: Question, at: dt.datetime, took: float, rows: Sequence[Any],
+        self, champion: Champion, protocol: Protocol, asked: Question, at: dt.datetime, took: float, rows: Sequence[bytes],
         answers: list[dict[str, Any]], parts: Sequence[dict[str, Any]] = (), explained: dict[str, str] | None = None,
     ) -> bytes:  # fmt: skip
         """What goes out, after it is in the log."""
-        names = secrets.token_hex(16 * len(answers)) if answers else ""
-        predictions = [{"id": names[32 * n : 32 * n + 32], **answer} for n, answer in enumerate(answers)]
-        self._log(champion, at, took * 1000, rows, predictions)
+        names = new_names(len(answers))
+        self._log(champion, at, took, names, rows, answers)
         self._metrics.predicted(champion.release.project, len(answers), took)
-        said = [{**answer, **part} for answer, part in zip(predictions, parts, strict=True)] if parts else predictions
-        return msgspec.json.encode(protocol.write(asked, Answered(champion, said, explained or {})))
+        if protocol is OWN and not explained:
+            return champion.writer.answer(names, answers)
+        told = zip(names, answers, parts or [{}] * len(answers), strict=True)
+        predictions = [{"id": name.decode(), **answer, **part} for name, answer, part in told]
+        return msgspec.json.encode(protocol.write(asked, Answered(champion, predictions, explained or {})))
 
     def _log(
-        self,
-        champion: Champion,
-        at: dt.datetime,
-        ms: float,
-        rows: Sequence[Any],
-        predictions: list[dict[str, Any]],
-    ) -> None:
-        common = {
-            "at": at.isoformat(),
-            "project": champion.release.project,
-            "version": champion.release.version,
-            "ms": round(ms, 3),
-        }
-        records = [
-            {
-                "id": answer["id"],
-                **common,
-                "row": row,
-                "prediction": answer["prediction"],
-                "probability": champion.logged(answer),
-            }
-            for row, answer in zip(rows, predictions, strict=True)
-        ]
-        if records and (dropped := self._predictions.append(champion.release.project, at, records)):
+        self, champion: Champion, at: dt.datetime, took: float, names: list[bytes], rows: Sequence[bytes],
+        answers: list[dict[str, Any]],
+    ) -> None:  # fmt: skip
+        if not answers:
+            return
+        decided = [Decided(answer["prediction"], champion.logged(answer)) for answer in answers]
+        lines = champion.writer.lines(at, took, names, rows, decided)
+        if dropped := self._predictions.append_lines(champion.release.project, at, lines, len(answers)):
             if self._unlogged == "refuse":
                 raise Refusal(
                     503,
@@ -166,7 +153,7 @@ class Predicting:
             self._metrics.lost(champion.release.project, dropped)
 
 
-def _scored_at_once(champion: Champion, body: bytes) -> tuple[Sequence[Any], list[dict[str, Any]]] | None:
+def _scored_at_once(champion: Champion, body: bytes) -> tuple[Sequence[bytes], list[dict[str, Any]]] | None:
     """The rows of a body as they are logged, and their answers, past dictionaries; None where the usual way must look."""
     asked = champion.read(body)
     if asked is None or len(asked.values) > ROWS:

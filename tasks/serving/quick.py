@@ -45,6 +45,8 @@ class Quick:
         if content is None:
             await self._app(scope, _again(message, receive), send)
             return
+        if let_in := scope.get("let_in"):
+            let_in(project)
         length = str(len(content)).encode()
         headers = [(b"content-length", length), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})

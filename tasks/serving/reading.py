@@ -8,6 +8,8 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from tasks.serving.writing import each_encoded
+
 UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
 EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
 
@@ -22,11 +24,11 @@ class Asked(NamedTuple):
 
     Attributes:
         values: of each row the features in order, None for missing.
-        rows: the same as they go into the log, each an object with the features by name.
+        rows: the same as they go into the log, each a JSON object with the features by name.
     """
 
     values: list[tuple[Sent, ...]]
-    rows: Sequence[Any]
+    rows: Sequence[bytes]
 
 
 class Reader:
@@ -54,19 +56,17 @@ class Reader:
             return None
         values = list(map(astuple, rows))
         lacking = sum([row.count(UNSET) for row in values]) if self._may_lack else 0
-        asked = (
-            self._asked(values)
-            if lacking or (self._may_lack and _is_wider(values, self._names))
-            else Asked(values, rows)
-        )
-        names = sum(map(len, values)) - lacking
-        return asked if quotes(body) == 2 * (1 + names + self._texts(values)) else None
+        if quotes(body) != 2 * (1 + sum(map(len, values)) - lacking + self._texts(values)):
+            return None
+        if lacking or (self._may_lack and _is_wider(values, self._names)):
+            return self._asked(values)
+        return Asked(values, as_sent(body, len(rows)) or each_encoded(rows))
 
     def _asked(self, values: list[tuple[Any, ...]]) -> Asked:
         """The features alone, with None for what is not there."""
         width = len(self._names)
         plain = [tuple([None if value is UNSET else value for value in row[:width]]) for row in values]
-        return Asked(plain, [dict(zip(self._names, row, strict=True)) for row in plain])
+        return Asked(plain, each_encoded([dict(zip(self._names, row, strict=True)) for row in plain]))
 
     def _texts(self, values: list[tuple[Any, ...]]) -> int:
         """How many values stand in quotation marks."""
@@ -82,6 +82,22 @@ def _is_wider(values: list[tuple[Any, ...]], names: list[str]) -> bool:
 def _field(name: str, feature: Any) -> tuple[str, Any] | tuple[str, Any, Any]:
     kind = TYPES[feature.type]
     return (name, kind | None | msgspec.UnsetType, UNSET) if feature.nullable else (name, kind)
+
+
+def as_sent(body: bytes, count: int) -> list[bytes]:
+    """The rows of a body that was read well, each as it was sent; none where they cannot be cut out safely.
+
+    A row holds no objects and no lists. So the first and the last bracket are the list's, and as long as there is a brace for each row and no
+    more, none stands in a text, and rows end where braces say so.
+    """
+    inner = body[body.index(b"[") + 1 : body.rindex(b"]")]
+    if inner[:1] != b"{" or inner[-1:] != b"}" or b"\n" in inner or b"\r" in inner:
+        return []
+    if count == 1:
+        return [inner]
+    between = b"},{" if b"},{" in inner else b"}, {"
+    rows = inner[1:-1].split(between)
+    return [b"{%b}" % row for row in rows] if len(rows) == count == inner.count(b"{") else []
 
 
 def quotes(body: bytes) -> int:

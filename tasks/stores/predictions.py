@@ -43,13 +43,12 @@ class Days:
         self._lock = threading.Lock()
         self._open: dict[str, _Day] = {}
 
-    def write(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> None:
-        """Writes the records with one system call.
+    def write(self, project: str, at: dt.datetime, lines: bytes) -> None:
+        """Writes encoded records, each with a line break behind it, with one system call.
 
         Raises:
             OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
         """
-        lines = ENCODER.encode_lines(records)
         with self._lock:
             self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
 
@@ -158,16 +157,20 @@ class Predictions(Days):
         self._quiet_until = float("-inf")
 
     def append(self, project: str, at: dt.datetime, records: list[dict[str, Any]]) -> int:
-        """Writes the records; gives the number that did not reach the file, 0 on a healthy disk.
+        """Writes the records; gives the number that did not reach the file, 0 on a healthy disk."""
+        return self.append_lines(project, at, ENCODER.encode_lines(records), len(records))
+
+    def append_lines(self, project: str, at: dt.datetime, lines: bytes, count: int) -> int:
+        """As `append`, for so many records that are encoded already, each with a line break behind it.
 
         Disk trouble is logged once a minute and never raised: what to do without a log line is the caller's to say, and
         the count says what is missing.
         """
         try:
-            self.write(project, at, records)
+            self.write(project, at, lines)
         except OSError as error:
             self._complain(project, error)
-            return len(records)
+            return count
         return 0
 
     def _complain(self, project: str, error: OSError) -> None:
@@ -200,7 +203,7 @@ class Told(Days):
             for name, value, at in outcomes
         ]
         durable.step("tell outcomes")
-        self.write(project, now, records)
+        self.write(project, now, ENCODER.encode_lines(records))
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:

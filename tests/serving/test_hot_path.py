@@ -1,6 +1,7 @@
 """The hot path: a real serving process answers with a compiled model alone, and keeps what it has verified."""
 
 import hashlib
+import http.client
 import math
 import shutil
 import signal
@@ -23,6 +24,7 @@ from tasks.serving.champion import Champion
 from tasks.serving.quick import PATIENCE
 from tasks.stores import artifacts, bundles
 from tasks.stores.journal import Journal, Release
+from tasks.stores.predictions import Predictions
 from tests.serving.test_app import Stage, until
 from tests.serving.test_champion import GOOD, fitted, manifest, release, table
 
@@ -219,3 +221,53 @@ def test_v_06_a_small_body_that_comes_slowly_is_answered_all_the_same(stage):
         answer = line.recv(65_536)
     assert b" 200 " in answer.split(b"\r\n")[0]
     assert b'"prediction"' in answer
+
+
+def told(line, body, **headers):
+    """The status and the body of the answer to a request on an open connection."""
+    lines = {"Host": "localhost", "Content-Length": str(len(body))} | headers
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    line.sendall(f"POST /projects/flights/predict HTTP/1.1\r\n{head}\r\n".encode() + body)
+    answer = http.client.HTTPResponse(line)
+    answer.begin()
+    return answer.status, msgspec.json.decode(answer.read())
+
+
+def test_v_09_who_was_let_in_on_a_connection_is_let_in_again_with_the_same_head_and_no_other(stage):
+    """What is answered past the guard is what the guard let in; another host or origin, a wrong row and an end are told so (V-09)."""
+    rows = [GOOD | {"visits": visits} for visits in (1, 10, 100, 1000)]
+    with socket.create_connection(("127.0.0.1", stage.port), timeout=20) as line:
+        found = [told(line, msgspec.json.encode({"rows": [row]})) for row in rows]
+        assert [status for status, _ in found] == [200] * 4
+        right = msgspec.json.encode({"rows": [GOOD]})
+        assert told(line, right, Host="elsewhere.example")[0] == 400
+        assert told(line, right, Origin="https://elsewhere.example")[0] == 403
+        assert told(line, b'{"rows":[{"visits":1}]}')[0] == 422
+        assert told(line, b"{")[0] == 400
+        found.append(told(line, right))
+        found += [told(line, right, Connection="close")]
+        assert line.recv(1) == b""
+    answered = [answer["predictions"][0] for _, answer in found]
+    logged = {record["id"]: record for record in Predictions(stage.home).read("flights")}
+    assert [logged[one["id"]]["row"]["visits"] for one in answered] == [
+        1,
+        10,
+        100,
+        1000,
+        GOOD["visits"],
+        GOOD["visits"],
+    ]
+    assert len(logged) == len(answered)
+    page = stage.answers("/metrics").text
+    assert 'keepfit_requests_total{project="flights",route="predict",status="200"} 6.0' in page
+    assert 'keepfit_predictions_total{project="flights"} 6.0' in page
+
+
+def test_v_01_an_open_connection_meets_the_next_champion(stage, labelled):
+    """A head that was let in says nothing about who answers: after a release the same connection is answered by the new version (V-01)."""
+    body = msgspec.json.encode({"rows": [GOOD]})
+    with socket.create_connection(("127.0.0.1", stage.port), timeout=20) as line:
+        assert [told(line, body)[1]["version"] for _ in range(3)] == [1, 1, 1]
+        stage.digests[2] = labelled.write(stage.home / "bundles" / "flights" / "2", 2)
+        stage.release(2)
+        until(lambda: told(line, body)[1]["version"] == 2)

@@ -54,7 +54,10 @@ def test_v_04_what_is_read_quickly_is_what_the_slower_look_finds(champion, rows)
     if asked is not None:
         assert meant is not None
         assert [[(type(v), v) for v in row] for row in asked.values] == [[(type(v), v) for v in row] for row in meant]
-        assert len(asked.rows) == len(rows)
+        logged = [json.loads(row) for row in asked.rows]
+        assert [tuple(row[feature.name] for feature in FIELDS) for row in logged] == meant
+        assert not any(row.keys() ^ {feature.name for feature in FIELDS} for row in logged)
+        assert not any(b"\n" in row or b"\r" in row for row in asked.rows)
 
 
 @given(st.lists(RIGHT, max_size=4))
@@ -85,11 +88,25 @@ def test_what_is_not_as_it_should_be_is_left_to_the_slower_look(body):
     assert READER.read(body) is None
 
 
+SPACED = {"separators": (", ", ": ")}, {"separators": (",", ":")}, {"indent": 1}
+BRACED = {"age": 1.5, "visits": 2, "sex": '},{"}, {', "new": True}
+
+
+@pytest.mark.parametrize("style", SPACED)
+@pytest.mark.parametrize("rows", [[], [GOOD], [BRACED], [GOOD, GOOD, GOOD], [GOOD, BRACED, GOOD]])
+def test_rows_are_logged_one_by_one_however_they_are_written(style, rows):
+    """Spaces, line breaks, and braces in texts do not mix up what stands in which row's line."""
+    kept = [{feature.name: row[feature.name] for feature in FIELDS} for row in rows]
+    asked = READER.read(json.dumps({"rows": kept}, **style).encode())
+    assert asked is not None
+    assert [json.loads(row) for row in asked.rows] == kept
+
+
 def test_what_is_logged_has_every_feature_and_nothing_else():
     """A row that lacks a feature is logged with null for it; an ignored column is not logged."""
     complete = READER.read(json.dumps({"rows": [GOOD]}).encode())
     lacking = READER.read(json.dumps({"rows": [{"visits": 1, "new": False, "id": "secret", "late": None}]}).encode())
     assert lacking is not None
-    assert lacking.rows == [{"age": None, "visits": 1, "sex": None, "new": False}]
+    assert [json.loads(row) for row in lacking.rows] == [{"age": None, "visits": 1, "sex": None, "new": False}]
     assert complete is not None
     assert complete.values == [(30.5, 2, "f", True)]

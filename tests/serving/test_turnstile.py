@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tasks.serving.line import Line
-from tasks.serving.turnstile import Turnstile
+from tasks.serving.turnstile import Asks, Turnstile
 
 BODY = b'{"rows":[]}'
 
@@ -21,7 +21,7 @@ def refusals(most, *requests):
     async def scene():
         told = []
         turnstile = Turnstile(Line(most), lambda: told.append(1))
-        return [turnstile.refuses(data) for data in requests], len(told)
+        return [Asks.of(data) is not None and turnstile.refuses() for data in requests], len(told)
 
     return asyncio.run(scene())
 
@@ -55,7 +55,7 @@ def test_what_is_not_one_whole_request_for_predictions_passes(data):
 def test_the_answer_is_the_one_of_the_line(path):
     """Whoever is turned away meets a whole 429 with a reason and a time to come again, in every protocol."""
     assert refusals(0, request(b"POST " + path + b" HTTP/1.1")) == ([True], 1)
-    head, body = Turnstile(Line(0), lambda: None).answer.split(b"\r\n\r\n")
+    head, body = Turnstile(Line(0), lambda: None).refusal.split(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 429 ")
     assert b"\r\nRetry-After: 1\r\n" in head
     assert head.endswith(b"\r\nContent-Length: %d" % len(body))

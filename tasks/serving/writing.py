@@ -1,0 +1,63 @@
+"""Writing: predictions as lines of the log and as answers in keepfit's own words, with one call of the encoder for all rows of a request.
+
+What is the same for all of them is encoded once; what a client sent goes into the log as it came.
+"""
+
+import datetime as dt
+import secrets
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+ENCODER = msgspec.json.Encoder()
+ID_BYTES = 16
+
+
+class Decided(msgspec.Struct, gc=False):
+    """What the log keeps of an answer."""
+
+    prediction: Any
+    probability: float | None
+
+
+class Writer:
+    """Writes for one champion."""
+
+    def __init__(self, project: str, version: int) -> None:
+        about = ENCODER.encode(project), version
+        self._log = b'"project":%b,"version":%d,"ms":' % about
+        self._answer = b'{"project":%b,"version":%d,"predictions":[' % about
+
+    def lines(
+        self, at: dt.datetime, seconds: float, names: Iterable[bytes], rows: Iterable[bytes], decided: list[Decided]
+    ) -> bytes:
+        """A line of the log for each row.
+
+        Args:
+            at: when they were asked.
+            seconds: that the answers took.
+            names: the ids.
+            rows: as JSON, each without a line break.
+            decided: what was answered.
+        """
+        common = b'","at":"%b",%b%.3f,"row":' % (at.isoformat().encode(), self._log, seconds * 1000)
+        told = zip(names, rows, each_encoded(decided), strict=True)
+        return b"".join([b'{"id":"%b%b%b,%b\n' % (name, common, row, line[1:]) for name, row, line in told])
+
+    def answer(self, names: Iterable[bytes], answers: list[dict[str, Any]]) -> bytes:
+        """The body of an answer: every prediction behind its id."""
+        told = zip(names, each_encoded(answers), strict=True)
+        return b"%b%b]}" % (self._answer, b",".join([b'{"id":"%b",%b' % (name, line[1:]) for name, line in told]))
+
+
+def each_encoded(values: Sequence[Any]) -> list[bytes]:
+    """Each of them as JSON, which has no line breaks."""
+    return ENCODER.encode_lines(values).split(b"\n")[:-1]
+
+
+def new_names(count: int) -> list[bytes]:
+    """Ids that nobody can guess: 32 hexadecimal digits each."""
+    width = 2 * ID_BYTES
+    digits = secrets.token_hex(ID_BYTES * count).encode() if count else b""
+    return [digits[at : at + width] for at in range(0, width * count, width)]
