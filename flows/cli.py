@@ -78,7 +78,7 @@ def connect() -> Settings:
 
 @app.command(group=STACK)
 def up(*, as_json: Json = False) -> int:
-    """Start the local stack (Prefect, MLflow, worker, serving, inbox) and deploy every project. Harmless when it runs."""
+    """Start the local stack (Prefect, MLflow, worker, serving, inbox, recover) and deploy every project. Harmless when it runs."""
     settings = Settings()
     started = stack.up(settings, say)
     return show({"state": "up", **started, "deployments": _deploy()}, as_json=as_json)
@@ -125,6 +125,21 @@ def doctor(*, as_json: Json = False) -> int:
             "" if check["ok"] else str(check["next"]),
         )
     return show({"ok": all(check["ok"] for check in checks), "checks": checks}, as_json=as_json, page=table)
+
+
+@app.command(group=STACK)
+def recover(project: str | None = None, *, as_json: Json = False) -> int:
+    """Finish or undo releases that were cut off, put alias and servers right, end dead runs, start trainings that are owed.
+
+    The running stack does so by itself; without one, this does. Harmless when all is well. Exit code 1 when something is left to do.
+
+    Args:
+        project: Only this one.
+    """
+    settings = connect()
+    from flows.recover import once
+
+    return show(once(settings, project), as_json=as_json)
 
 
 @app.command(group=PROJECTS)
@@ -515,6 +530,50 @@ def release(project: str, version: int, *, reason: str = "by hand", as_json: Jso
 
     parameters = {"project": project, "version": version, "reason": reason, "actor": settings.actor}
     return show(run("release", parameters, settings, say), as_json=as_json)
+
+
+@app.command(group=MODELS)
+def rollback(project: str, *, to: int | None = None, reason: str = "by hand", as_json: Json = False) -> int:
+    """Bring a former champion back within seconds; Prefect and MLflow are not needed. Nothing changes when it cannot be served.
+
+    The automation leaves the version that was taken back alone from then on, until a person releases it: `keepfit release`.
+
+    Args:
+        project: The project.
+        to: The version; by default the champion before the present one.
+        reason: Why; goes on record.
+    """
+    from tasks.rollback import Rollback
+
+    settings = Settings()
+    done = Rollback(project, settings.actor, reason, to).do(settings)
+    return show(done, as_json=as_json)
+
+
+@app.command(group=MODELS)
+def history(project: str, *, at: str | None = None, as_json: Json = False) -> int:
+    """List every champion: from when to when, by whom, why, and what was changed by hand in MLflow.
+
+    Args:
+        project: The project.
+        at: A time, like 2026-01-31 or 2026-01-31T12:00Z: only the champion of then.
+    """
+    from flows import looking
+
+    found = looking.history(project, at, Settings())
+    table = Table("generation", "version", "from", "to", "", "by", "why", box=None)
+    for row in found["champions"]:
+        until = (row["to"] or "now")[:19]
+        table.add_row(
+            str(row["generation"]),
+            str(row["version"]),
+            row["from"][:19],
+            until,
+            row["kind"],
+            row["actor"],
+            row["reason"],
+        )
+    return show(found, as_json=as_json, page=table)
 
 
 @app.command(group=MODELS)

@@ -13,6 +13,7 @@ from flows.approve import approve
 from flows.fetch import fetch
 from flows.land import land
 from flows.prove import prove
+from flows.recover import recover
 from flows.release import release
 from flows.train import train
 from tasks.config.names import artifact_key, resource
@@ -27,13 +28,14 @@ ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrateg
 
 
 def declared(use: Project) -> list[RunnerDeployment]:
-    """The deployments of one project: `land`, `train`, `release`, `approve`, `prove`, and `fetch` when it declares sources, each `/<p>`."""
+    """The deployments of one project: `land`, `train`, `release`, `approve`, `prove`, `recover`, and `fetch` when it declares sources, each `/<p>`."""
     return [
         _deployment(land, use, f"Lands one file of {use.project} under its contract."),
         _deployment(train, use, f"Retrains {use.project}: {_when(use)}.", schedules=_schedules(use), triggers=_triggers(use)),
         _deployment(release, use, f"Makes a version of {use.project} champion."),
         _deployment(approve, use, f"Approves or rejects a version of {use.project} that waits for a person; the newest decision's artifact `{artifact_key(use.project, 'decision')}` shows what it is."),
         _deployment(prove, use, f"Puts bad challengers through the gates of {use.project}: each must be stopped.", schedules=_proving(use)),
+        _deployment(recover, use, f"Finishes what a kill cut off in {use.project}, and puts alias and servers right; the stack does so by itself."),
         *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
     ]  # fmt: skip
 

@@ -5,10 +5,10 @@ import json
 from typing import Any
 
 from tasks.config import plans
-from tasks.config.errors import KeepfitError
+from tasks.config.errors import KeepfitError, MisuseError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.stores.journal import UNDER_WAY, Journal
+from tasks.stores.journal import UNDER_WAY, Journal, reigns
 from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, Lake, snapshot_named
 
 
@@ -55,6 +55,38 @@ def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, An
         "snapshot": found.name, **found.model_dump(), "files": len(files), "bytes": sum(file.size for file in files),
         "columns": list(use.contract.columns), "ok": not damaged, "damaged": damaged,
     }  # fmt: skip
+
+
+def history(project: str, at: str | None, settings: Settings) -> dict[str, Any]:
+    """Who was champion when, moved by whom and why, oldest first; and what was changed by hand in MLflow.
+
+    Args:
+        project: The project; it need not be declared any more.
+        at: only the champion of that time, in ISO 8601; UTC where it says no other zone.
+        settings: where things are.
+    """
+    journal = Journal(settings.journal())
+    found, moment = reigns(journal.releases(project)), None if at is None else _moment(at)
+    if not found:
+        raise KeepfitError(f"{project} never had a champion. `keepfit status` lists the projects that have one.")
+    champions = [
+        {
+            "generation": reign.release.generation, "version": reign.release.version, "kind": reign.release.kind, "from": reign.since.isoformat(),
+            "to": None if reign.until is None else reign.until.isoformat(), "actor": reign.release.actor, "reason": reign.release.reason,
+            "recorded": reign.release.at, "metric": reign.release.metric, "value": reign.release.value,
+        }
+        for reign in found
+        if moment is None or (reign.since <= moment and (reign.until is None or moment < reign.until))
+    ]  # fmt: skip
+    return {"project": project, "at": at, "champions": champions, "hand_made": journal.hand_made(project)}
+
+
+def _moment(text: str) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise MisuseError(f"--at is '{text}'. Wanted: a time like 2026-01-31 or 2026-01-31T12:00Z.") from error
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
 def why(project: str, version: int | None, settings: Settings) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.deploy import BY_HAND, commit, follow, proclaim, rehearse
+from tasks.deploy import BY_HAND, alone, commit, follow, proclaim, rehearse
 
 
 @flow(
@@ -29,8 +29,9 @@ def release(
         actor: Who does it; stands in the journal.
         proposal: Leave it empty; `approve` says here what it approves.
     """
-    plan = rehearse(project, version, reason, actor, proposal)
-    if plan.refused:
-        return proclaim(plan, "")
-    commit(plan)
-    return proclaim(plan, follow(project))
+    with alone(project):
+        plan = rehearse(project, version, reason, actor, proposal)
+        if plan.refused:
+            return proclaim(plan, "")
+        commit(plan)
+        return proclaim(plan, follow(project))

@@ -38,10 +38,13 @@ import psutil
 from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
+from tasks.stores.sqlite import refuse_damaged
 
 CONFIGURATION = REPOSITORY / "infra" / "supervisord.conf"
-SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox")
+SERVICES = ("prefect", "mlflow", "worker", "serving", "inbox", "recover")
+BEATING = ("inbox", "recover")
 LISTENERS = ("prefect", "mlflow", "serving")
+DATABASES = ("keepfit.db", "studies.db", "mlflow.db")
 POOL = "keepfit"
 MARK = "KEEPFIT_STACK"
 BOUNDS = {"prefect": (3, 9), "mlflow": (3, 18), "fastapi": (0, 151)}
@@ -230,6 +233,7 @@ def up(settings: Settings, say: Say = _quiet) -> Record:
 
     Raises:
         StackError: a service does not come up; the message holds the end of its log. What this call started is stopped.
+        ArtifactError: a database is damaged; nothing was started.
     """
     begun = time.monotonic()
     with _lock(settings):
@@ -262,6 +266,8 @@ def _start(settings: Settings, stale: Record, say: Say) -> Record:
     orphans = _end(settings)
     if orphans:
         say(f"Ended {orphans} processes that an earlier stack had left behind.")
+    for name in DATABASES:
+        refuse_damaged(settings.home / name)
     _furnish(settings)
     record: Record = {
         "urls": _addresses(settings, stale, say),
@@ -296,15 +302,16 @@ def _furnish(settings: Settings) -> None:
     ):
         folder.mkdir(parents=True, exist_ok=True)
     _make_secret(settings)
-    _heartbeat(settings).unlink(missing_ok=True)
+    for name in BEATING:
+        _heartbeat(settings, name).unlink(missing_ok=True)
     with contextlib.closing(sqlite3.connect(settings.home / "mlflow.db", timeout=20)) as database:
         # The mode stays with the file. MLflow itself sets a busy timeout of 20 s on every session.
         database.execute("PRAGMA journal_mode=WAL")
 
 
-def _heartbeat(settings: Settings) -> Path:
-    """The file that the inbox touches while it watches."""
-    return settings.home / "inbox.heartbeat"
+def _heartbeat(settings: Settings, name: str) -> Path:
+    """The file that a service without a port touches while it watches."""
+    return settings.home / f"{name}.heartbeat"
 
 
 def _addresses(settings: Settings, stale: Record, say: Say) -> dict[str, str]:
@@ -515,7 +522,7 @@ def services(settings: Settings) -> list[dict[str, Any]]:
     """How each service does, found out by a real call to each; never raises when nothing runs.
 
     Returns:
-        For prefect, mlflow, worker, serving and inbox: `name`, `url` (or None), `healthy`, `restarts` since the stack
+        For prefect, mlflow, worker, serving, inbox and recover: `name`, `url` (or None), `healthy`, `restarts` since the stack
         was started, and `detail`, a sentence for a reader.
     """
     record = _record(settings)
@@ -639,9 +646,9 @@ def _probe_serving(_settings: Settings, record: Record, _info: dict[str, Any]) -
     return None
 
 
-def _probe_inbox(settings: Settings, _record: Record, info: dict[str, Any]) -> str | None:
-    """Looks for the sign of life that the inbox leaves every few seconds."""
-    path = _heartbeat(settings)
+def _probe_beat(settings: Settings, _record: Record, info: dict[str, Any]) -> str | None:
+    """Looks for the sign of life that a service without a port leaves every few seconds."""
+    path = _heartbeat(settings, info["name"])
     beat = path.stat().st_mtime if path.exists() else 0.0
     return None if time.time() - beat < 10 and beat >= info["start"] else "has left no sign of life in the last 10 s"
 
@@ -651,7 +658,8 @@ PROBES: dict[str, Callable[[Settings, Record, dict[str, Any]], str | None]] = {
     "mlflow": _probe_mlflow,
     "worker": _probe_worker,
     "serving": _probe_serving,
-    "inbox": _probe_inbox,
+    "inbox": _probe_beat,
+    "recover": _probe_beat,
 }
 
 

@@ -7,9 +7,10 @@ from prefect import flow
 from flows.prove import doubts
 from flows.release import release
 from tasks.evaluate import evaluate
-from tasks.gate import BY_ITSELF, gate
+from tasks.gate import gate
 from tasks.prepare import prepare
 from tasks.register import conclude, decline, note_failure, register
+from tasks.stores.journal import BY_ITSELF
 from tasks.train import fit
 from tasks.trigger import admit, alone, plan_follow_up
 from tasks.tune import tune

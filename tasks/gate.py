@@ -20,12 +20,11 @@ from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Served,
 from tasks.ml.metrics import Estimate, unpacked
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import BY_ITSELF, Journal, Release
 from tasks.stores.lake import Lake, parts
 from tasks.stores.references import COLUMN, Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
 
-BY_ITSELF = "train: "  # how the actor of a release begins that no person asked for
 MONTH = dt.timedelta(days=30)
 
 

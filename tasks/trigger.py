@@ -21,8 +21,8 @@ from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.identity import digest
-from tasks.stores import bundles
-from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
+from tasks.stores import bundles, processes
+from tasks.stores.journal import OUT_OF_MEMORY, Journal
 from tasks.stores.lake import Lake, snapshot_named
 from tasks.stores.references import Training
 from tasks.stores.registry import Registry
@@ -48,7 +48,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
         return Training(project=project, reason=reason, refused=other)
     use, journal = Project.named(project, settings), Journal(settings.journal())
     registry = Registry(project, settings.mlflow(), settings.artifacts)
-    settle(use, journal, registry, settings, now)
+    settle(project, journal, registry, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None:
         return Training(
@@ -91,7 +91,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again
         )
     number = journal.start_training(
         project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
-        runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}",
+        runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}", process=processes.this(),
     )  # fmt: skip
     run = registry.start(f"{project} {rows.name}", {
         "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
@@ -121,17 +121,21 @@ def _origin() -> dict[str, str]:
     }  # fmt: skip
 
 
-def settle(use: Project, journal: Journal, registry: Registry, settings: Settings, now: dt.datetime) -> None:
-    """Ends in journal and MLflow what a training left that was killed, and removes its files. No other one of the project is under way."""
-    dead = [row for row in journal.trainings(use.project) if row["state"] in UNDER_WAY]
+def settle(
+    project: str, journal: Journal, registry: Registry, settings: Settings, now: dt.datetime
+) -> list[dict[str, Any]]:
+    """Ends in journal and MLflow what trainings left that were killed, and removes their files; gives those. The caller is `alone`."""
+    dead = [row for row in journal.under_way() if row["project"] == project]
     for row in dead:
-        reason = f"cut off: {row['runner'] or 'its process'} was gone when the next training began; finished trials are taken over"
+        reason = f"cut off: {row['runner'] or 'its process'} was gone; the next training takes its finished trials over"
         journal.cut_off(row, state="crashed", reason=reason, at=now)
+    shutil.rmtree(settings.home / "candidates" / project, ignore_errors=True)
+    bundles.clear(settings.bundles(project))
+    for row in dead:
         registry.abandon(row["id"])
-    if dead and (champion := journal.champion(use.project)):
+    if dead and (champion := journal.champion(project)):
         registry.point("champion", champion.version)
-    shutil.rmtree(settings.home / "candidates" / use.project, ignore_errors=True)
-    bundles.clear(settings.bundles(use.project))
+    return dead
 
 
 def _hopeless(past: list[dict[str, Any]]) -> str:

@@ -1,5 +1,7 @@
 """Names that outside systems see, and rely on: events' resources, artifacts' keys, the words of a command."""
 
+import re
+
 ARRIVED, SENT, LANDED, HELD = (
     ".arrived",
     ".sent",
@@ -7,6 +9,17 @@ ARRIVED, SENT, LANDED, HELD = (
     ".held",
 )  # in an inbox: the watcher's, the command's, done, refused
 KEPT = (ARRIVED, SENT, LANDED, HELD)  # in the order in which a file may move
+
+PROJECT = r"[a-z][a-z0-9_-]{0,39}"  # the whole name of a project, which is a folder's, too
+
+
+def is_project(name: str) -> bool:
+    r"""Whether a text may be a project's name: nothing that leads elsewhere, nothing that only looks alike.
+
+    >>> is_project("card-fraud"), is_project("../thyroid"), is_project("thyr\u043eid"), is_project("thyroid\n")
+    (True, False, False, False)
+    """
+    return re.fullmatch(PROJECT, name) is not None
 
 
 def resource(project: str) -> dict[str, str]:

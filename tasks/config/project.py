@@ -20,6 +20,7 @@ from pydantic import (
 
 from tasks.config import written
 from tasks.config.errors import ProjectError, suggestion
+from tasks.config.names import PROJECT, is_project
 from tasks.config.settings import Settings
 from tasks.ml import behaviour, kinds, models
 from tasks.ml.computed import FUNCTION, Computed, Computing, defines
@@ -40,8 +41,9 @@ from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
-UNDECIDING = {"retrain", "prove", "about", "sources"}  # keys that decide nothing about a model
-NAME = r"^[a-z][a-z0-9_-]{0,39}$"
+UNDECIDING: dict[str, Any] = {"retrain": True, "prove": True, "about": True, "sources": True, "release": {"hand_made"}}
+"""Keys that decide nothing about a model."""
+NAME = rf"^{PROJECT}$"
 
 
 class ReleasePolicy(BaseModel, frozen=True, extra="forbid"):
@@ -49,6 +51,11 @@ class ReleasePolicy(BaseModel, frozen=True, extra="forbid"):
 
     by: Literal["itself", "person"] = Field(
         default="itself", description="'person': it is registered and waits for `keepfit approve`"
+    )
+    hand_made: Literal["put_back", "accept"] = Field(
+        default="put_back",
+        description="what becomes of an alias @champion that somebody moved in MLflow; 'accept': the version that it names is released "
+        "as by `keepfit release`, if it may be, else the alias is put back",
     )
 
 
@@ -233,6 +240,10 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         """
         settings = settings or Settings()
         folder = settings.projects
+        if not is_project(name):
+            raise ProjectError(
+                f"{name[:60]!r} is no name of a project. Wanted: a small letter, then at most 39 small letters, digits, '-' or '_'."
+            )
         if not (folder / name / "project.yaml").is_file():
             known = settings.project_names()
             raise ProjectError(

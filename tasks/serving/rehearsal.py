@@ -27,7 +27,7 @@ import psutil
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.kinds import Kind
 from tasks.serving.app import BODY_BYTES, ROWS
-from tasks.serving.champion import Feature
+from tasks.serving.champion import BLANK, Feature
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 
@@ -60,15 +60,22 @@ class Heard:
 class Rehearsal:
     """A candidate's bundle in a serving process of its own; use it as a context, so that the process ends."""
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        self._folder, self._digest = folder, digest
+    def __init__(self, folder: Path, digest: str, beside: Path | None = None) -> None:
+        """Of the bundle in a folder.
+
+        Args:
+            folder: where it lies.
+            digest: names it.
+            beside: where the process has its home; by default beside the bundle.
+        """
+        self._folder, self._digest, self._beside = folder, digest, beside or folder.parent
         manifest = bundles.manifest_of(folder, digest)
         self._project, self._version = str(manifest["project"]), int(manifest["version"])
         self._features = msgspec.convert(manifest["features"], tuple[Feature, ...])
 
     def __enter__(self) -> Self:
         """Starts the process and does not wait for it: it imports while this process has other things to do."""
-        self._place = tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._folder.parent)
+        self._place = tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self._beside)
         home = Path(self._place.name)
         (home / "bundles" / self._project).mkdir(parents=True)
         (home / "bundles" / self._project / str(self._version)).symlink_to(self._folder.resolve())
@@ -102,23 +109,44 @@ class Rehearsal:
             seconds: after so many the process is killed, and the rehearsal has failed.
         """
         began, size = time.monotonic(), sum(file.stat().st_size for file in self._folder.iterdir()) / MIB
-        late = threading.Event()
-        watch = threading.Timer(seconds, self._kill, [late])
-        watch.start()
         try:
-            with _connected(self._port) as line:
+            with self._within(seconds), _connected(self._port) as line:
                 memory = self._load(line)
                 calmest, requests = self._timed(line, rows)
                 answers, decided = self._every(line, kind, rows)
-        except (UnservedError, OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-            return Heard(Rehearsed(failed=self._reason(error, seconds, late=late.is_set()), size=size))
-        finally:
-            watch.cancel()
+        except UnservedError as error:
+            return Heard(Rehearsed(failed=str(error), size=size))
         p50, p95 = np.percentile(calmest, [50, 95]).tolist()
         served = Rehearsed(
             p50=p50, p95=p95, requests=requests, size=size, memory=memory, rows=len(answers), seconds=time.monotonic() - began
         )  # fmt: skip
         return Heard(served, answers, decided)
+
+    def answer(self, seconds: float) -> None:
+        """Loads the candidate and asks it about one row, in which everything is missing that may be.
+
+        Raises:
+            UnservedError: it does not load or answer, or not within so many seconds.
+        """
+        row = {feature.name: None if feature.nullable else BLANK[feature.type] for feature in self._features}
+        with self._within(seconds), _connected(self._port) as line:
+            self._load(line)
+            _answer(
+                line, "POST", self._path, _body([msgspec.json.encode(row)]), wanted=(200, 422)
+            )  # no real row: it may have no answer
+
+    @contextlib.contextmanager
+    def _within(self, seconds: float) -> Generator[None]:
+        """Kills the process after so many seconds; whatever breaks off is one kind of error, with a sentence why."""
+        late = threading.Event()
+        watch = threading.Timer(seconds, self._kill, [late])
+        watch.start()
+        try:
+            yield
+        except (UnservedError, OSError, http.client.HTTPException, msgspec.DecodeError) as error:
+            raise UnservedError(self._reason(error, seconds, late=late.is_set())) from error
+        finally:
+            watch.cancel()
 
     def _load(self, line: http.client.HTTPConnection) -> float:
         """Releases the candidate in the process's own journal and waits until it answers: MiB that its memory grew by."""

@@ -1,17 +1,26 @@
 """The registry: what MLflow remembers of trainings and versions. Its aliases mirror the journal, nothing more."""
 
+import contextlib
 import json
 import math
 import os
+import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.stores import durable
 
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import RegisteredModel
 
+ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # how MLflow says that there is none
+PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})  # no answer, or none now
+TRIES = 3
+Made = TypeVar("Made")
 UI = "?workflowType=machine_learning"  # without it the pages open in another mode
 
 
@@ -33,15 +42,27 @@ class Registry:
 
     def experiment(self) -> str:
         """The experiment's id; made when it is not there. Files go straight to the artifact folder, past the server."""
-        found = self.client.get_experiment_by_name(self.project)
-        if found is not None:
-            return found.experiment_id
+        if found := self._experiment():
+            return found
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        return self.client.create_experiment(self.project, artifact_location=(self.artifacts / self.project).as_uri())
+        place = (self.artifacts / self.project).as_uri()
+        return _once(lambda: self.client.create_experiment(self.project, artifact_location=place), self._experiment)
+
+    def _experiment(self) -> str | None:
+        found = self.client.get_experiment_by_name(self.project)
+        return None if found is None else found.experiment_id
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """A new parent run; gives its id."""
-        return self.client.create_run(self.experiment(), run_name=name, tags=dict(tags)).info.run_id
+        experiment, own = self.experiment(), secrets.token_hex(16)
+        marked = {**tags, "keepfit.start": own}
+        return _once(
+            lambda: self.client.create_run(experiment, run_name=name, tags=marked).info.run_id,
+            lambda: next(
+                (run.info.run_id for run in self.client.search_runs([experiment], f"tags.`keepfit.start` = '{own}'")),
+                None,
+            ),
+        )
 
     def log(
         self,
@@ -125,29 +146,57 @@ class Registry:
 
     def register(self, run: str, model: str, digest: str, tags: Mapping[str, str], description: str) -> int:
         """A version for a logged model; the same digest again gives the version that it has."""
-        from mlflow.exceptions import MlflowException
-
-        for version in self.client.search_model_versions(f"name='{self.project}'"):
-            if version.tags.get("keepfit.model_digest") == digest:
-                return int(version.version)
-        try:
-            self.client.create_registered_model(self.project, tags={"keepfit": "project"})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        made = self.client.create_model_version(
-            self.project,
-            source=f"models:/{model}",
-            run_id=run,
-            model_id=model,
-            tags={"keepfit.model_digest": digest, **tags},
-            description=description,
+        if known := self._version(digest):
+            return known
+        _once(lambda: self.client.create_registered_model(self.project, tags={"keepfit": "project"}), self._model)
+        told: dict[str, Any] = {
+            "run_id": run,
+            "model_id": model,
+            "tags": {"keepfit.model_digest": digest, **tags},
+            "description": description,
+        }
+        return _once(
+            lambda: int(self.client.create_model_version(self.project, source=f"models:/{model}", **told).version),
+            lambda: self._version(digest),
         )
-        return int(made.version)
+
+    def _version(self, digest: str) -> int | None:
+        """The version of a model's digest; of several, which a repeated call has made, the first."""
+        found = self.client.search_model_versions(f"name='{self.project}'")
+        return min(
+            (int(each.version) for each in found if each.tags.get("keepfit.model_digest") == digest), default=None
+        )
+
+    def _model(self) -> "RegisteredModel | None":
+        found = self.client.search_registered_models(f"name='{self.project}'")
+        return found[0] if found else None
 
     def point(self, alias: str, version: int) -> None:
         """Moves an alias; it follows the journal."""
+        durable.step(f"alias {alias}")
         self.client.set_registered_model_alias(self.project, alias, str(version))
+
+    def pointed(self, alias: str) -> int | None:
+        """The version that an alias names; None where there is no such alias."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return int(self.client.get_model_version_by_alias(self.project, alias).version)
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return None
+            raise
+
+    def has(self, version: int) -> bool:
+        """Whether a version is registered."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self.client.get_model_version(self.project, str(version)).current_stage != "Deleted_Internal"
+        except MlflowException as error:
+            if error.error_code in ABSENT:
+                return False
+            raise
 
     def end(self, run: str, *, failed: bool = False) -> None:
         """Closes a run."""
@@ -178,6 +227,40 @@ class Registry:
         """A text file of a run."""
         with tempfile.TemporaryDirectory() as folder:
             return Path(self.client.download_artifacts(run, name, folder)).read_text(encoding="utf-8")
+
+
+def _once(make: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
+    """What a call creates: one that was carried out though its answer was lost is found, and not repeated.
+
+    Raises:
+        MlflowException: it was refused, or nothing came of it three times.
+    """
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(TRIES)):
+        try:
+            with _unrepeated():
+                return make()
+        except MlflowException as error:
+            if (found := find()) is not None:
+                return found
+            if error.error_code not in PASSING or not left:
+                raise
+    raise AssertionError("the last try gives or raises")
+
+
+@contextlib.contextmanager
+def _unrepeated() -> Generator[None]:
+    """MLflow's client repeats any call whose answer does not come, and would create a second one; here it does not."""
+    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as REPEATS
+
+    before = os.environ.get(REPEATS.name)
+    os.environ[REPEATS.name] = "0"
+    try:
+        yield
+    finally:
+        os.environ.pop(REPEATS.name)
+        os.environ |= {} if before is None else {REPEATS.name: before}
 
 
 def _known(value: Any) -> Any:

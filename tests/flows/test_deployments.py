@@ -17,7 +17,7 @@ from tasks.ml.proof import Proving
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
-FLOWS = ["land", "train", "release", "approve", "prove"]
+FLOWS = ["land", "train", "release", "approve", "prove", "recover"]
 
 
 def named(project: str, **changes: Any) -> Project:
@@ -37,8 +37,8 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_project_is_four_deployments(project):
-    """Landing, training, releasing, approving and proving, each called like its project and tagged with it, one run at a time."""
+def test_a_project_is_six_deployments(project):
+    """Landing, training, releasing, approving, proving and recovering, each called like its project and tagged with it, one run at a time."""
     found = declared(named(project))
     assert [deployment.full_name for deployment in found] == [f"{flow}/{project}" for flow in FLOWS]
     for deployment, flow in zip(found, FLOWS, strict=True):
@@ -55,7 +55,7 @@ def test_a_project_is_four_deployments(project):
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_declared_schedule_keeps_its_time_zone(project):
     """The cron line holds on the project's own wall clock; only training has one, and its run says why it started."""
-    land, train, release, approve, _ = declared(named(project))
+    land, train, release, approve, *_ = declared(named(project))
     cron, zone = PROJECTS[project]
     assert not any(each.schedules for each in (land, release, approve))
     assert train.schedules is not None

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -367,6 +368,63 @@ def test_deployments_say_what_project_yaml_says(stack: Stack):
     described = schema["properties"]
     assert all(described[name].get("description") for name in ("project", "reason", "snapshot", "event", "again"))
     assert [one["name"] for one in automations] == ["thyroid: a batch landed → train"]
+
+
+def test_r_06_an_alias_that_somebody_deletes_comes_back_while_the_stack_runs(stack: Stack, champion: dict):
+    """The stack's own process notices, records what it met, and names the champion again; the answers never changed."""
+    import mlflow
+
+    client, journal = mlflow.MlflowClient(stack.urls["mlflow"], stack.urls["mlflow"]), Journal(stack.settings.journal())
+    before = len(journal.hand_made("thyroid"))
+    client.delete_registered_model_alias("thyroid", "champion")
+    until(lambda: len(journal.hand_made("thyroid")) > before, 30, "its record")
+    assert journal.hand_made("thyroid")[-1]["met"] == "no alias"
+    now = journal.champion("thyroid")
+    assert now is not None
+    assert int(client.get_model_version_by_alias("thyroid", "champion").version) == now.version
+
+
+def test_a_rollback_is_answered_with_at_once_and_proclaimed(stack: Stack, champion: dict):
+    """The next answer is the former champion's; history names both; alias and event follow by themselves."""
+    journal = Journal(stack.settings.journal())
+    if len({release.version for release in journal.releases("thyroid")}) == 1:
+        pytest.skip("the second training was refused on this machine: there is nothing to go back to")
+    code, done = keepfit("rollback", "thyroid", "--reason", "a try")
+    assert (code, done["project"], done["to"]) == (0, "thyroid", 1)
+    assert httpx.get(f"{stack.urls['serving']}/projects/thyroid").json()["version"] == 1
+    _, told = keepfit("history", "thyroid")
+    assert [(row["version"], row["kind"], row["to"] is None) for row in told["champions"][-2:]] == [
+        (done["from"], "release", False),
+        (1, "rollback", True),
+    ]
+    until(lambda: journal.release_intents("thyroid")[-1].announced, 30, "its event")
+    assert journal.release_intents("thyroid")[-1].phase == "confirmed"
+    code, again = keepfit("release", "thyroid", str(done["from"]), "--reason", "a person says so")
+    assert (code, again["state"]) == (0, "released")
+
+
+def test_o_02_a_killed_worker_and_its_run_are_told_as_crashed(stack: Stack, champion: dict):
+    """SIGKILL of worker and training: journal and Prefect say so, with the runs inside; the same training then runs to its end."""
+    from flows import stack as local
+    from flows.runs import start
+
+    journal = Journal(stack.settings.journal())
+    run = start("train", {"project": "thyroid", "reason": "to be killed", "again": True})
+    (row,) = until(lambda: [row for row in journal.under_way() if str(run) in row["runner"]], 60, "its beginning")
+    worker = (local._states(local._record(stack.settings)) or {})["worker"]["pid"]
+    os.kill(worker, signal.SIGKILL)
+    os.killpg(int(row["process"].split()[2]), signal.SIGKILL)
+
+    def crashed() -> bool:
+        told = next(each for each in journal.trainings("thyroid") if each["id"] == row["id"])["state"]
+        return (told, {each.id: each.state.name for each in runs(stack, "train/thyroid")}[run]) == (
+            "crashed",
+            "Crashed",
+        )
+
+    until(crashed, 60, "its end in journal and Prefect")
+    with journal.alone("train thyroid", patience=5):
+        pass
 
 
 def test_rows_that_hold_one_class_are_not_trained_on(stack: Stack, thyroid_rows, tmp_path: Path):

@@ -310,11 +310,11 @@ def test_a_process_killed_between_decision_and_release_leaves_the_proposal_open(
     """SIGKILL in a process of its own, when the decision is written and the transaction has not ended (the state between)."""
     proposal = held(journal)
     program = (
-        "import dataclasses, os, signal, sys, sqlalchemy as sa; from tasks.stores import journal as j\n"
+        "import dataclasses, os, signal, sys, sqlalchemy as sa; from tasks.stores import journal; from tasks.stores.journal import proposals as j\n"
         "from tests.stores.test_journal import approve\n"
-        "opened = j.Journal(sys.stdin.readline().strip()); true = j._decide\n"
+        "opened = journal.Journal(sys.stdin.readline().strip()); true = j.decide\n"
         "def decide(*args, **more): true(*args, **more); print('decided', flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "j._decide = decide; approve(opened, opened.proposals('p')[0])"
+        "j.decide = decide; approve(opened, opened.proposals('p')[0])"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], input=journal.engine.url.render_as_string(hide_password=False) + "\n",

@@ -1,0 +1,298 @@
+"""Recover: what must be so is made so again, level by level: intents of releases, dead runs, aliases, trainings that are owed.
+
+It looks at what is, not at what was announced, so that it may be repeated, interrupted, and run in many processes at once. Whoever is
+at work holds a lock that a kill frees; what is locked is left alone. What needs a server that is down is said, and done at a later look.
+"""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from pydantic import BaseModel
+
+from tasks.config.errors import ConflictError, KeepfitError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.releasing import IN_MLFLOW, Releasing, utc
+from tasks.stores import processes
+from tasks.stores.journal import AFTER, BEFORE, UNDER_WAY, Intent, Journal, Release
+from tasks.stores.lake import named
+from tasks.stores.registry import Registry
+from tasks.trigger import CRASHES, DONE, settle
+
+LOG = logging.getLogger("keepfit.recover")
+GRACE = 10.0  # seconds that an event has to start a training before it counts as lost
+AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+CANNOT = "cannot be put back"
+FOLLOW = 2.0  # seconds that a server has to follow, at each look
+
+
+class Report(BaseModel):
+    """What one look found and did; an empty one means that all was as it must be.
+
+    Attributes:
+        finished, undone: intents of releases, a sentence each.
+        dead: trainings and flow runs whose process was gone.
+        hand_made: changes in MLflow that were put back or accepted.
+        started: trainings that were owed.
+        told: events that had not gone out.
+        trouble: what could not be done now, and why.
+    """
+
+    finished: list[str] = []
+    undone: list[str] = []
+    dead: list[str] = []
+    hand_made: list[str] = []
+    started: list[str] = []
+    told: list[str] = []
+    trouble: list[str] = []
+
+
+class Recovery:
+    """Looks again and again; or once."""
+
+    def __init__(
+        self, settings: Settings, projects: Iterable[str] | None = None, *, grace: float = GRACE, clock: Callable[[], dt.datetime] = utc
+    ) -> None:  # fmt: skip
+        """Over the journal of an installation.
+
+        Args:
+            settings: where things are.
+            projects: only these; by default all that are declared or have a champion.
+            grace: seconds that an event has to start a training.
+            clock: says when things happened, for a reader; nothing is decided by it.
+        """
+        self.settings, self.journal = settings, Journal(settings.journal())
+        self._only, self._grace, self._clock = None if projects is None else tuple(projects), grace, clock
+        self._trouble: list[str] = []  # of the last look: what goes on is said once
+        self._owed: dict[str, tuple[str, float]] = {}  # by project: what is owed, and since when
+
+    def look(self) -> Report:
+        """One look at everything; never raises for what is only away at the moment."""
+        report = Report()
+        for intent in self.journal.release_intents(phases=(*BEFORE, *AFTER)):
+            if self._concerns(intent.project):
+                with self._troubled(report, intent.project), _free(self.journal, intent.lock) as free:
+                    if free:
+                        self._settle(intent, report)
+        dead = self._dead(report)
+        if self.settings.prefect():
+            with self._troubled(report, "Prefect"):
+                self._bury(dead, report)
+        for project in self._projects():
+            with self._troubled(report, project):
+                self._alias(project, report)
+            if self.settings.prefect():
+                with self._troubled(report, project):
+                    self._tell(project, report)
+                    self._train(project, report)
+        self._trouble = report.trouble
+        return report
+
+    def _concerns(self, project: str) -> bool:
+        return self._only is None or project in self._only
+
+    def _projects(self) -> list[str]:
+        known = {*self.settings.project_names(), *self.journal.champions()}
+        return sorted(project for project in known if self._concerns(project))
+
+    @contextmanager
+    def _troubled(self, report: Report, what: str) -> Generator[None]:
+        """Goes on with the rest, whatever is wrong with this part."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 -- a server that is away raises what its client likes; the next look tries again
+            report.trouble.append(said := f"{what}: {' '.join(str(error).split())[:300]}")
+            if said not in self._trouble:
+                LOG.warning("%s", said)
+
+    # -- intents ------------------------------------------------------------------------------------------------------
+    def _settle(self, intent: Intent, report: Report) -> None:
+        """Finishes or undoes an intent whose process is gone."""
+        found = next(each for each in self.journal.release_intents(intent.project) if each.id == intent.id)
+        what, releasing = (
+            f"{intent.kind} of version {intent.version} of {intent.project}",
+            Releasing(intent.project, self.settings),
+        )
+        if found.phase in AFTER:
+            report.finished.append(f"{what} was {found.phase}: {releasing.follow(FOLLOW)}")
+        elif found.phase in BEFORE:
+            if intent.kind == "release":
+                releasing.undo_left()
+            else:
+                self.journal.undo_left(intent.kind, intent.project)
+            report.undone.append(f"{what} was {found.phase}, and nothing had changed")
+
+    def _tell(self, project: str, report: Report) -> None:
+        """Sends the events of releases and rollbacks that have not gone out."""
+        from tasks.stores import runs
+
+        releases = {release.generation: release for release in self.journal.releases(project)}
+        for intent in self.journal.release_intents(project, ("aliased", "confirmed")):
+            if intent.announced:
+                continue
+            with _free(self.journal, intent.lock) as free:
+                if not free:
+                    continue
+                event = "keepfit.model.rolledback" if intent.kind == "rollback" else "keepfit.model.released"
+                before = releases.get((intent.generation or 0) - 1)
+                payload = {
+                    "project": project, "state": event.rpartition(".")[2], "reason": intent.reason, "version": intent.version,
+                    "from": before.version if before else None, "actor": intent.actor,
+                }  # fmt: skip
+                runs.tell(event, project, payload)
+                self.journal.told(intent.id)
+                report.told.append(f"{event} {project} version {intent.version}")
+
+    # -- dead runs ----------------------------------------------------------------------------------------------------
+    def _dead(self, report: Report) -> list[dict[str, Any]]:
+        """Ends the trainings whose process is gone; a living one holds its project's lock, or is this machine's and there."""
+        under_way = [row for row in self.journal.under_way() if self._concerns(row["project"])]
+        living = {row["project"] for row in under_way if processes.is_gone(row["process"] or "") is False}
+        dead = []
+        for project in sorted({row["project"] for row in under_way} - living):
+            with self._troubled(report, project), _free(self.journal, f"train {project}") as free:
+                if not free:
+                    continue
+                dead += [row for row in under_way if row["project"] == project]
+                settle(project, self.journal, self._registry(project), self.settings, self._clock())
+        report.dead += [f"training {row['id']} of {row['project']}" for row in dead]
+        return dead
+
+    def _bury(self, dead: list[dict[str, Any]], report: Report) -> None:
+        """Tells Prefect, which believes in a killed run for ever."""
+        from tasks.stores import runs
+
+        local = (
+            self.settings.prefect_url is None and self.settings.host in LOOPBACK
+        )  # the stack's own: no worker is elsewhere
+        report.dead += [f"flow run '{name}'" for name in runs.bury(dead, here=local)]
+
+    # -- the alias ----------------------------------------------------------------------------------------------------
+    def _alias(self, project: str, report: Report) -> None:
+        """Notices what somebody did by hand to the champion in MLflow; it is put back, or accepted."""
+        if self.journal.champion(project) is None:
+            return
+        with _free(self.journal, f"release {project}") as free:
+            if not free:
+                return
+            registry = self._registry(project)
+            met = registry.pointed("champion")
+            champion = self.journal.champion(
+                project
+            )  # read after the alias: a rollback in between has an open intent by now
+            if champion is None or met == champion.version or self.journal.release_intents(project, AFTER):
+                return
+            refusal = self._accepted(project, met)
+            answer, reason = (
+                ("accepted", "release.hand_made is accept")
+                if refusal is None
+                else _put_back(registry, champion, refusal)
+            )
+            self._record(champion, met, answer, reason, report)
+
+    def _accepted(self, project: str, met: int | None) -> str | None:
+        """None when the version that the alias names was released; else why it was not."""
+        if met is None:
+            return "the alias is gone"
+        if self._project(project).release.hand_made != "accept":
+            return "release.hand_made is put_back"
+        releasing = Releasing(project, self.settings, self._clock)
+        try:
+            plan = releasing.plan(met, actor=IN_MLFLOW, reason=f"@champion was moved to version {met}")
+            if not plan.refused:
+                releasing.commit(plan)
+                releasing.follow(FOLLOW)
+        except KeepfitError as error:
+            return str(error)
+        return plan.refused or None
+
+    def _record(self, champion: Release, met: int | None, answer: str, reason: str, report: Report) -> None:
+        """Puts a change on record once; what cannot be put back is met again at every look."""
+        what = {
+            "generation": champion.generation,
+            "met": "no alias" if met is None else f"version {met}",
+            "answer": answer,
+        }
+        past = self.journal.hand_made(champion.project)
+        if answer == CANNOT and past and what.items() <= past[-1].items():
+            return
+        self.journal.record_hand_made(
+            project=champion.project, wanted=champion.version, reason=reason, at=self._clock(), **what
+        )
+        said = (
+            f"{champion.project}: @champion is version {champion.version}, MLflow had {what['met']}: {answer}; {reason}"
+        )
+        LOG.warning("%s", said)
+        report.hand_made.append(said)
+
+    # -- trainings that are owed --------------------------------------------------------------------------------------
+    def _train(self, project: str, report: Report) -> None:
+        """Starts the training that a lost event owes, once its event has had time to do so."""
+        owed = self._owes(project)
+        if owed is None:
+            self._owed.pop(project, None)
+            return
+        what, tries = owed
+        known, since = self._owed.setdefault(project, (what, time.monotonic()))
+        if known != what:
+            self._owed[project] = (what, time.monotonic())
+        elif time.monotonic() - since >= self._grace:
+            self._start(project, what, tries, report)
+
+    def _owes(self, project: str) -> tuple[str, int] | None:
+        """What landed and was not trained on, and how many trainings on it came to nothing; None when nothing is owed."""
+        landed, tried = self.journal.newest(project), self.journal.tried(project)
+        on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
+        if (
+            landed == (0, 0)
+            or (DONE | UNDER_WAY) & {*on_it}
+            or len(on_it) >= CRASHES
+            or not self._project(project).on_batch
+        ):
+            return None
+        return f"v{landed[0]}.{landed[1]}", len(on_it)
+
+    def _start(self, project: str, what: str, tries: int, report: Report) -> None:
+        from tasks.stores import runs
+
+        delay = AGAIN * 4 ** (tries - 1) if tries else 0.0
+        run = runs.train(project, f"{what} landed and was not trained on", f"owed {project} {what} {tries}", delay)
+        if run is not None and run.state is not None and not run.state.is_final():
+            report.started.append(f"{project} on {what}: '{run.name}'")
+
+    def _registry(self, project: str) -> Registry:
+        return Registry(project, self.settings.mlflow(), self.settings.artifacts)
+
+    def _project(self, project: str) -> Project:
+        return Project.named(project, self.settings)
+
+
+def _put_back(registry: Registry, champion: Release, refusal: str) -> tuple[str, str]:
+    """Points the alias at the champion again; what was done, and why."""
+    if not registry.has(champion.version):
+        return CANNOT, f"version {champion.version} was deleted in MLflow; it goes on answering from its bundle"
+    registry.point("champion", champion.version)
+    return "put back", refusal
+
+
+def _covers(rows: str, landed: tuple[int, int]) -> bool:
+    """Whether a snapshot of that name holds what had landed."""
+    version, outcomes, _, until = named(rows)
+    return (version, outcomes or 0) >= landed and version >= landed[0] and (outcomes or 0) >= landed[1] and not until
+
+
+@contextmanager
+def _free(journal: Journal, what: str) -> Generator[bool]:
+    """Whether nobody is at work on it; while this is held nobody begins."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(journal.alone(what, patience=0))
+        except ConflictError:
+            yield False
+            return
+        yield True

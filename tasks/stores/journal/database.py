@@ -1,0 +1,122 @@
+"""The engine under the journal: one SQL database, written by one at a time, and locks that a kill frees."""
+
+import fcntl
+import hashlib
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from tasks.config.errors import ConflictError, KeepfitError
+from tasks.stores.journal.tables import METADATA
+
+PREPARED: set[str] = set()  # servers whose tables are as they must be; a file may be removed while this process lives
+BUSY = 15.0  # seconds that a locked SQLite file is waited for
+
+
+class Database:
+    """One SQL database with every table: SQLite in WAL mode, or any SQLAlchemy URL."""
+
+    def __init__(self, url: str) -> None:
+        parsed = sa.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self.engine = sa.create_engine(url, poolclass=sa.NullPool)
+        if parsed.get_backend_name() == "sqlite":
+            event.listen(self.engine, "connect", _careful)
+        if url not in PREPARED:
+            METADATA.create_all(self.engine)
+            self._widen()
+        if parsed.get_backend_name() != "sqlite":
+            PREPARED.add(url)
+
+    @contextmanager
+    def _write(self) -> Generator[sa.Connection]:
+        try:
+            with self.engine.begin() as connection:
+                if self.engine.dialect.name == "sqlite":
+                    connection.exec_driver_sql(
+                        "BEGIN IMMEDIATE"
+                    )  # waits for the write lock, and does not fail at commit
+                yield connection
+        except OperationalError as error:
+            if "database is locked" not in str(error):
+                raise
+            raise KeepfitError(
+                f"{self.engine.url.database} has been locked by another process for {BUSY:g} s. Nothing was changed: say it again, or "
+                "end what holds it (`fuser` names it)."
+            ) from error
+
+    def _widen(self) -> None:
+        """Gives the tables of an older home the columns that came since; they may all be empty."""
+        inspector = sa.inspect(self.engine)
+        for table in METADATA.sorted_tables:
+            there = {column["name"] for column in inspector.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in there:
+                    kind = column.type.compile(self.engine.dialect)
+                    with self._write() as connection:
+                        connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+
+    @contextmanager
+    def alone(self, what: str, patience: float = 600) -> Generator[None]:
+        """One at a time, over all processes and machines that share this database; a kill lets the next one in.
+
+        Raises:
+            ConflictError: somebody else has held it for longer than `patience` seconds.
+        """
+        with (
+            self._server_lock(what, patience)
+            if self.engine.dialect.name == "postgresql"
+            else self._file_lock(what, patience)
+        ):
+            yield
+
+    @contextmanager
+    def _file_lock(self, what: str, patience: float) -> Generator[None]:
+        name = "".join(sign if sign.isalnum() or sign in "-_" else "-" for sign in what)
+        folder = Path(self.engine.url.database or "keepfit.db").parent / "locks"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / f"{name}.lock").open("w") as file:
+            _patiently(lambda: _flock(file), what, patience)
+            yield
+
+    @contextmanager
+    def _server_lock(self, what: str, patience: float) -> Generator[None]:
+        number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
+        with self.engine.connect() as connection:  # its end, by a kill too, frees the lock
+            connection.execution_options(isolation_level="AUTOCOMMIT")  # servers end transactions that stay idle
+            ask = sa.select(sa.func.pg_try_advisory_lock(number))
+            _patiently(lambda: bool(connection.scalar(ask)), what, patience)
+            yield
+
+
+def _flock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _patiently(ask: Callable[[], bool], what: str, patience: float) -> None:
+    """Asks until it is true."""
+    end = time.monotonic() + patience
+    while not ask():
+        if time.monotonic() > end:
+            raise ConflictError(
+                f"'{what}' has been under way elsewhere for more than {patience:g} s. Nothing was changed; it is tried again."
+            )
+        time.sleep(0.02)
+
+
+def _careful(connection: Any, _record: object) -> None:
+    """SQLite: readers do not block the writer, a busy writer is waited for, a commit is on disk when it returns."""
+    connection.isolation_level = None  # SQLAlchemy's own BEGIN counts, not the driver's late one
+    for pragma in (f"busy_timeout={BUSY * 1000:.0f}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")

@@ -1,0 +1,181 @@
+"""The tables: what the journal keeps, each row and column with its meaning."""
+
+import sqlalchemy as sa
+
+METADATA = sa.MetaData()
+
+
+BATCHES = sa.Table(
+    "batches",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("batch", sa.Text, primary_key=True, comment="SHA-256 of the content"),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, comment="landed | known | held"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("arrived", sa.Integer, nullable=False),
+    sa.Column("landed", sa.Integer, nullable=False),
+    sa.Column("quarantined", sa.Integer, nullable=False),
+    sa.Column("known", sa.Integer, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("replaced", sa.Integer, comment="older rows that it corrected"),
+    sa.Column("replays", sa.Integer, comment="how often its quarantined rows were tried again"),
+    sa.Column("version", sa.Integer, comment="of the table `rows` after it"),
+    sa.Column("outcomes", sa.Integer, comment="version of the table `outcomes` after it"),
+    sa.Column("kind", sa.Text, comment="rows | outcomes"),
+    sa.Column("contract", sa.Text, comment="digest of the contract that it was checked under"),
+    sa.Column("announced", sa.Boolean, comment="its event went out"),
+    sa.Column("detail", sa.Text, comment="JSON: rules, extra, findings, supersedes"),
+    sa.Column(
+        "profile", sa.Text, comment="JSON: what its rows look like as a whole; one for batches that landed together"
+    ),
+)
+
+
+CONTRACTS = sa.Table(
+    "contracts",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("at", sa.Text, nullable=False, comment="when a batch was first checked under it"),
+    sa.Column("contract", sa.Text, nullable=False, comment="JSON"),
+)
+
+INTENTS = sa.Table(
+    "intents",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("plan", sa.Text, nullable=False, comment="JSON: the change of the lake that was begun"),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+ERASURES = sa.Table(
+    "erasures",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("rows", sa.Integer, nullable=False, comment="erased from the newest version of the table `rows`"),
+    sa.Column("quarantined", sa.Integer, nullable=False, comment="erased from the newest version of the quarantine"),
+    sa.Column("request", sa.Text, nullable=False, comment="SHA-256 of what was asked for, which is personal itself"),
+    sa.Column(
+        "detail", sa.Text, nullable=False, comment="JSON: how much was erased where, which models had learned from it"
+    ),
+)
+
+WATERMARKS = sa.Table(
+    "watermarks",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("source", sa.Text, primary_key=True),
+    sa.Column("mark", sa.Text, nullable=False, comment="how far it was read, in the source's own words"),
+    sa.Column("at", sa.Text, nullable=False),
+)
+
+TRAININGS = sa.Table(
+    "trainings",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("trigger", sa.Text, nullable=False, comment="why it ran"),
+    sa.Column("event", sa.Boolean, nullable=False, comment="started by an event, so that the cool-down holds"),
+    sa.Column("snapshot", sa.Text, nullable=False, comment="digest of the snapshot"),
+    sa.Column("rows", sa.Text, comment="name of the snapshot"),
+    sa.Column("config", sa.Text, nullable=False, comment="digest of project and code"),
+    sa.Column(
+        "state",
+        sa.Text,
+        nullable=False,
+        comment="running | releasing | released | registered | held | refused | failed | crashed",
+    ),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer),
+    sa.Column("started", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON: metric, value, low, high, verdicts, run id"),
+    sa.Column("runner", sa.Text, comment="who runs it: flow run, process and machine"),
+    sa.Column("process", sa.Text, comment="the process that runs it, as tasks/stores/processes.py names one"),
+)
+
+RELEASES = sa.Table(
+    "releases",
+    METADATA,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("generation", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False, comment="SHA-256 of the bundle's manifest"),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("metric", sa.Text, nullable=False),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("low", sa.Float, nullable=False),
+    sa.Column("high", sa.Float, nullable=False),
+    sa.Column("kind", sa.Text, comment="release | rollback; empty in an older home, which knew releases only"),
+)
+
+RELEASE_INTENTS = sa.Table(
+    "release_intents",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False, comment="release | rollback"),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("actor", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("runner", sa.Text, nullable=False, comment="the process that began it"),
+    sa.Column(
+        "phase",
+        sa.Text,
+        nullable=False,
+        comment="intended | verified | answered | committed | aliased | confirmed | undone",
+    ),
+    sa.Column("said", sa.Text, nullable=False, comment="why it was undone, or how the servers confirmed it"),
+    sa.Column("announced", sa.Boolean, nullable=False, comment="its event went out"),
+    sa.Column("generation", sa.Integer, comment="of the release that it became"),
+)
+
+HAND_MADE = sa.Table(
+    "hand_made",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Text, nullable=False, comment="when it was noticed"),
+    sa.Column("generation", sa.Integer, nullable=False, comment="of the release in force"),
+    sa.Column("wanted", sa.Integer, nullable=False, comment="the champion's version by the journal"),
+    sa.Column("met", sa.Text, nullable=False, comment="what MLflow said in its place"),
+    sa.Column("answer", sa.Text, nullable=False, comment="put back | accepted | cannot be put back"),
+    sa.Column("reason", sa.Text, nullable=False),
+)
+
+PROPOSALS = sa.Table(
+    "proposals",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("training", sa.Integer, nullable=False, comment="whose challenger it is"),
+    sa.Column("since", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, comment="why a person decides"),
+    sa.Column("digests", sa.Text, nullable=False, comment="JSON: what the person decides about, by name"),
+    sa.Column("state", sa.Text, nullable=False, comment="open | approved | rejected | void"),
+    sa.Column("actor", sa.Text, comment="who decided, or what made it void"),
+    sa.Column("at", sa.Text, comment="when"),
+    sa.Column("reason", sa.Text),
+)
+
+
+PROOFS = sa.Table(
+    "proofs",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("digest", sa.Text, nullable=False, comment="of the configuration that was proven"),
+    sa.Column("files", sa.Text, nullable=False, comment="SHA-256 of the files that said it"),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("ok", sa.Boolean, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON: each bad challenger and what stopped it"),
+)

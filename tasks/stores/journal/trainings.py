@@ -1,0 +1,97 @@
+"""Trainings: each from its start to how it ended."""
+
+import datetime as dt
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from tasks.stores.journal import proposals
+from tasks.stores.journal.releases import Releases
+from tasks.stores.journal.tables import TRAININGS
+
+UNDER_WAY = frozenset({"running", "releasing"})  # states of a training that has not ended
+OUT_OF_MEMORY = "out of memory"  # how the reason of a training begins that was
+FORGOTTEN = frozenset({"refused", "failed", "crashed"})  # states of trainings that may have made no version
+
+
+class Trainings(Releases):
+    """What is on record of trainings."""
+
+    def start_training(
+        self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "", process: str = "",
+    ) -> int:  # fmt: skip
+        """Records that a training began; gives its number."""
+        with self._write() as connection:
+            done = connection.execute(
+                TRAININGS.insert().values(
+                    project=project,
+                    trigger=trigger,
+                    event=event,
+                    snapshot=snapshot,
+                    rows=rows,
+                    config=config,
+                    state="running",
+                    reason="",
+                    started=at.isoformat(),
+                    at=at.isoformat(),
+                    detail="{}",
+                    runner=runner,
+                    process=process,
+                )
+            )
+            return int((done.inserted_primary_key or (0,))[0])
+
+    def end_training(
+        self,
+        training: int,
+        *,
+        state: str,
+        reason: str,
+        at: dt.datetime,
+        version: int | None = None,
+        detail: dict[str, Any] | None = None,
+        digests: dict[str, str] | None = None,
+    ) -> None:
+        """Records how a training ended.
+
+        With digests its version waits for a person from then on, in the same transaction: an open proposal about them.
+        """
+        values: dict[str, Any] = {"state": state, "reason": reason, "at": at.isoformat()}
+        if version is not None:
+            values["version"] = version
+        if detail is not None:
+            values["detail"] = json.dumps(detail)
+        with self._write() as connection:
+            connection.execute(TRAININGS.update().where(TRAININGS.c.id == training).values(**values))
+            if digests is not None:
+                proposals.propose(connection, training, digests)
+
+    def cut_off(self, training: dict[str, Any], *, state: str, reason: str, at: dt.datetime) -> None:
+        """Records that a training ended before its time; one whose version was released by then was released."""
+        live = training["version"] in {release.version for release in self.releases(training["project"])}
+        self.end_training(training["id"], state="released" if live else state, reason=reason, at=at)
+
+    def under_way(self) -> list[dict[str, Any]]:
+        """Every project's trainings that have not ended, oldest first."""
+        query = sa.select(TRAININGS).where(TRAININGS.c.state.in_(UNDER_WAY)).order_by(TRAININGS.c.id)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def tried(self, project: str) -> list[tuple[str, str]]:
+        """The name of the snapshot and the state of every training of a project, oldest first."""
+        query = sa.select(TRAININGS.c.rows, TRAININGS.c.state).where(TRAININGS.c.project == project)
+        with self.engine.connect() as connection:
+            return [(row[0] or "", row[1]) for row in connection.execute(query.order_by(TRAININGS.c.id))]
+
+    def trainings(self, project: str) -> list[dict[str, Any]]:
+        """Every training of a project, oldest first; `detail` as an object."""
+        query = sa.select(TRAININGS).where(TRAININGS.c.project == project).order_by(TRAININGS.c.id)
+        with self.engine.connect() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [{**row, "detail": json.loads(row["detail"])} for row in rows]
+
+
+def made_nothing(training: dict[str, Any]) -> bool:
+    """Whether a training ended without a version."""
+    return training["state"] in FORGOTTEN and training["version"] is None

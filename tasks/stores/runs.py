@@ -1,0 +1,106 @@
+"""Runs: what the Prefect server believes to be under way, for a process that is no flow itself."""
+
+import datetime as dt
+import re
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    DeploymentFilter,
+    DeploymentFilterId,
+    FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.events import Event, Resource
+from prefect.states import Crashed, Scheduled
+
+from tasks.config.names import resource
+
+OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]  # states that a killed process leaves for ever
+COMING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+PROGRAM = re.compile(rb"flows\.warm|prefect")  # what the processes of runs are called
+
+
+def bury(trainings: list[dict[str, Any]], *, here: bool) -> list[str]:
+    """Marks runs as crashed whose process is gone, with the runs inside them; gives their names.
+
+    Args:
+        trainings: of the journal, known to be dead; their runs are, too, wherever they ran.
+        here: every worker of the server is on this machine, so that the number of a run's process is one of ours.
+    """
+    buried = []
+    with get_client(sync_client=True) as client:
+        named = {
+            UUID(found[1])
+            for row in trainings
+            if (found := re.search(r"flow run ([0-9a-f-]{36})", row["runner"] or ""))
+        }
+        believed = client.read_flow_runs(flow_run_filter=_in(OPEN))
+        dead = [run.id for run in believed if run.id in named or (here and _is_gone(run.infrastructure_pid))]
+        for run in dead:
+            buried += [name for name in (_crash(client, each) for each in [*_inside(client, run), run]) if name]
+    return buried
+
+
+def _is_gone(number: str | None) -> bool:
+    """Whether the process that a worker of this machine started for a run has ended; unknown where the system does not show processes."""
+    if number is None or not Path("/proc/self").exists():
+        return False
+    try:
+        return not PROGRAM.search(Path(f"/proc/{number}/cmdline").read_bytes())
+    except OSError:
+        return True
+
+
+def _inside(client: SyncPrefectClient, run: UUID) -> list[UUID]:
+    inside = _in(OPEN).model_copy(update={"parent_flow_run_id": FlowRunFilterParentFlowRunId(any_=[run])})
+    return [each.id for each in client.read_flow_runs(flow_run_filter=inside)]
+
+
+def _crash(client: SyncPrefectClient, run: UUID) -> str:
+    """The run's name; nothing when it has ended meanwhile, and was not gone but done."""
+    found = client.read_flow_run(run)
+    if found.state is None or found.state.is_final():
+        return ""
+    client.set_flow_run_state(run, Crashed(message="its process is gone; `keepfit recover` noticed it"), force=True)
+    return found.name
+
+
+def is_coming(client: SyncPrefectClient, deployment: UUID) -> bool:
+    """Whether a run of a deployment is planned or under way that no schedule has planned."""
+    mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
+    return any(
+        not run.auto_scheduled for run in client.read_flow_runs(flow_run_filter=_in(COMING), deployment_filter=mine)
+    )
+
+
+def train(project: str, reason: str, key: str, delay: float) -> FlowRun | None:
+    """Plans a training in so many seconds, once for each key and each state of the deployed code; None when another one is coming anyway.
+
+    Raises:
+        ObjectNotFound: the project is not deployed.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"train/{project}")
+        if is_coming(client, deployment.id):
+            return None
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
+        return client.create_flow_run_from_deployment(
+            deployment.id, parameters={"project": project, "reason": reason, "event": True}, state=Scheduled(scheduled_time=at), idempotency_key=f"{key} {deployment.version}"
+        )  # fmt: skip
+
+
+def tell(event: str, project: str, payload: dict[str, Any]) -> None:
+    """Sends an event and returns when the server has it."""
+    sent = Event(event=event, resource=Resource(resource(project)), payload=payload)
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[sent.model_dump(mode="json")]).raise_for_status()
+
+
+def _in(states: list[StateType]) -> FlowRunFilter:
+    return FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))

@@ -1,0 +1,373 @@
+"""A release, a rollback and what recovers them, killed or failing before each durable step, on both kinds of journal."""
+
+import contextlib
+import errno
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tasks import releasing
+from tasks.config.errors import ArtifactError, ConflictError
+from tasks.config.settings import REPOSITORY, Settings
+from tasks.recover import Recovery
+from tasks.releasing import Releasing
+from tasks.rollback import Rollback
+from tasks.serving.champion import Champion
+from tasks.serving.rehearsal import UnservedError
+from tasks.stores import bundles, durable
+from tasks.stores.journal import AFTER, BEFORE, Journal, Release
+from tests.released import NAME, NOW, alias, champion, crowned, either, place, template
+
+__all__ = ["either", "place", "template"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+# Runs each act that it is asked for in a fork, so that the imports are paid once; the n-th durable step of the fork is its last.
+DRIVER = """
+import json, os, signal, sys
+from tasks import releasing
+from tasks.config.settings import Settings
+from tasks.stores import durable
+from tests.tasks.test_releasing import ACTS, InProcess
+import mlflow.store.model_registry.sqlalchemy_store, mlflow.store.tracking.sqlalchemy_store, skops.io, sklearn.linear_model
+
+for line in sys.stdin:
+    asked = json.loads(line)
+    if os.fork() == 0:
+        steps = []
+        def seam(what):
+            steps.append(what)
+            if len(steps) == asked["at"]:
+                print(what, file=sys.stderr, flush=True)
+                os.kill(os.getpid(), signal.SIGKILL)
+        durable.seam, code = seam, 1
+        if not asked["real"]:
+            releasing.Rehearsal = InProcess
+        try:
+            ACTS[asked["act"]](Settings(), asked["version"])
+            code = 0
+        finally:
+            os._exit(code)
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+class InProcess:
+    """In place of the candidate's process, whose start takes seconds: the server's own code loads it here. It writes nothing."""
+
+    def __init__(self, folder, digest, _beside) -> None:
+        self.folder, self.digest = folder, digest
+
+    def __enter__(self) -> "InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def answer(self, _seconds: float) -> None:
+        """Loads and warms the champion."""
+        version = int(self.folder.name)
+        release = Release(NAME, 1, version, self.digest, "t", "t", "2026-01-01", "roc_auc", 0.9, 0.8, 1.0)
+        try:
+            Champion.load(self.folder, release)
+        except ArtifactError as error:
+            raise UnservedError(str(error)) from error
+
+
+def release(settings: Settings, version: int) -> None:
+    """As the flow does, without Prefect."""
+    chosen = Releasing(NAME, settings)
+    plan = chosen.release(version, actor="anna", reason="better")
+    if plan.refused:
+        raise AssertionError(plan.refused)
+    with chosen.alone():
+        chosen.follow()
+
+
+def rollback(settings: Settings, version: int) -> None:
+    """As the command does; alias and confirmation follow by the stack's own look."""
+    done = Rollback(NAME, "bert", "worse", version).do(settings)
+    if done.get("state") == "refused":
+        raise AssertionError(done["reason"])
+    Recovery(settings).look()
+
+
+ACTS: dict[str, Callable[[Settings, int], None]] = {"release": release, "rollback": rollback}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates are loaded in this process."""
+    monkeypatch.setattr(releasing, "Rehearsal", InProcess)
+
+
+def settled(settings: Settings, before: Release, wanted: int) -> bool:
+    """Whether the act was done, after recovery; else nothing of it was. Either way all holds together."""
+    journal = Journal(settings.journal())
+    found = Recovery(settings).look()
+    assert found.trouble == []
+    releases = journal.releases(NAME)
+    assert [each.generation for each in releases] == [*range(1, len(releases) + 1)]  # P4
+    now = releases[-1]
+    assert (now.version, now.generation) in {(before.version, before.generation), (wanted, before.generation + 1)}  # P3
+    assert bundles.altered(settings.bundles(NAME) / str(now.version), now.digest) == ""
+    assert alias(settings) == now.version
+    assert journal.release_intents(NAME, (*BEFORE, *AFTER)) == []
+    ended = [each for each in journal.release_intents(NAME) if each.generation is not None]
+    assert [each.generation for each in ended] == [
+        *range(3, len(releases) + 1)
+    ]  # P7: each release has its intent, and no other has
+    assert {each.phase for each in ended} <= {"confirmed"}
+    assert not list(settings.home.rglob("*.part"))
+    assert not list((settings.home / "rehearsals").rglob("*/.*"))
+    assert Recovery(settings).look().model_dump(exclude_defaults=True) == {}
+    return now.generation > before.generation
+
+
+def sweep(settings: Settings, act: str, fail: Callable[[int, int], str]) -> int:
+    """Fails before the n-th durable step, recovers, and does it again; n = 1, 2, … until it passes. Gives how many points there were."""
+    journal = champion(settings, 2, 1)
+    for point in range(1, 100):
+        before = journal.releases(NAME)[-1]
+        wanted = 3 - before.version
+        ended = fail(point, wanted)
+        done = settled(settings, before, wanted)
+        if ended == "passed":
+            assert done
+            sys.stdout.write(f"\n{act} on {journal.engine.dialect.name}: swept {point - 1} points\n")
+            return point - 1
+        if not done:
+            ACTS[act](settings, wanted)
+            assert settled(settings, before, wanted)
+    raise AssertionError("it never passed")
+
+
+@pytest.fixture
+def killing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Does an act in a process that is killed before its n-th durable step; beside one of the homes."""
+    assert {"either", "place"} & {*request.fixturenames}
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    with subprocess.Popen(
+        [sys.executable, "-c", DRIVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as driver:
+
+        def kill(act: str, at: int, version: int, *, real: bool = False) -> str:
+            assert driver.stdin is not None
+            assert driver.stdout is not None
+            print(json.dumps({"act": act, "at": at, "version": version, "real": real}), file=driver.stdin, flush=True)
+            code = int(driver.stdout.readline())
+            assert code in {0, -9}
+            return "passed" if code == 0 else "killed"
+
+        yield kill
+
+
+POINTS = {"release": 8, "rollback": 7}  # durable steps that there are at least
+
+
+class Killed(BaseException):
+    """In place of a kill, where a process of its own would take too long: no handler of errors sees it."""
+
+
+@pytest.mark.parametrize("fault", [Killed(), OSError(errno.EIO, "Input/output error")], ids=["killed", "EIO"])
+@pytest.mark.parametrize("act", ACTS)
+def test_s_01_an_act_that_breaks_off_at_any_durable_step_is_finished_or_undone(
+    either: Settings, quick, monkeypatch: pytest.MonkeyPatch, act: str, fault: BaseException
+):
+    """Before every durable step in turn it ends, or meets an input/output error that passes: after recovery there is one champion, old or
+    new, whose bytes verify and that the alias names; each release has one intent, nothing is left over, and the same again succeeds."""  # noqa: D205, D209
+
+    def fail(point: int, version: int) -> str:
+        steps: list[str] = []
+
+        def seam(what: str) -> None:
+            steps.append(what)
+            if len(steps) == point:
+                raise fault
+
+        with monkeypatch.context() as patch, contextlib.suppress(type(fault)):
+            patch.setattr(durable, "seam", seam)
+            ACTS[act](either, version)
+        return "passed" if len(steps) < point else "broken off"
+
+    assert sweep(either, act, fail) >= POINTS[act]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("real", [False, True])
+@pytest.mark.parametrize("act", ACTS)
+def test_s_01_an_act_that_is_killed_at_any_durable_step_is_finished_or_undone(
+    either: Settings, killing, quick, act: str, real: bool
+):
+    """The same by SIGKILL in a process of its own, and with the candidate's real process, whose own journal is a step more."""
+    assert sweep(either, act, lambda point, version: killing(act, point, version, real=real)) >= POINTS[act]
+
+
+def test_o_09_a_release_whose_worker_dies_in_the_middle_is_old_or_new(place: Settings, killing, quick):
+    """SIGKILL right before its commit leaves the old champion, right after it the new one; whoever comes next says so everywhere."""
+    journal = champion(place, 2, 1)
+    for at, wanted in ((4, 1), (5, 2)):
+        before = journal.releases(NAME)[-1]
+        assert killing("release", at, 2) == "killed"
+        assert journal.releases(NAME)[-1].version == wanted
+        assert settled(place, before, 2) == (wanted == 2)
+
+
+def interleavings(first: int, second: int) -> Iterator[str]:
+    """Every order in which two actors of so many steps can take them."""
+    if not (first and second):
+        yield "a" * first + "b" * second
+        return
+    for rest in interleavings(first - 1, second):
+        yield f"a{rest}"
+    for rest in interleavings(first, second - 1):
+        yield f"b{rest}"
+
+
+class Stepped:
+    """Actors in threads, each of which takes its next durable step when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.turns: dict[str, threading.Semaphore] = {}
+        self.rests: dict[str, threading.Semaphore] = {}
+        self.ended: dict[str, Any] = {}
+        monkeypatch.setattr(durable, "seam", self._seam)
+
+    def _seam(self, _what: str) -> None:
+        if (name := threading.current_thread().name) in self.turns:
+            self.rests[name].release()
+            assert self.turns[name].acquire(timeout=20)
+
+    def run(self, acts: dict[str, Callable[[], object]], order: str) -> dict[str, Any]:
+        """Takes steps in that order; whoever has ended takes no more. Gives how each ended: None, or its error."""
+
+        def act(name: str) -> None:
+            try:
+                acts[name]()
+                self.ended[name] = None
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the test looks at it
+                self.ended[name] = error
+            self.rests[name].release()
+
+        self.ended = {}
+        self.turns, self.rests = ({name: threading.Semaphore(0) for name in acts} for _ in range(2))
+        threads = [threading.Thread(target=act, args=(name,), name=name) for name in acts]
+        for thread in threads:
+            thread.start()
+            assert self.rests[thread.name].acquire(timeout=20)
+        for name in [*order, *(name for name in acts for _ in range(20))]:
+            if name not in self.ended:
+                self.turns[name].release()
+                assert self.rests[name].acquire(timeout=20)
+        for thread in threads:
+            thread.join()
+        return self.ended
+
+
+def commits(settings: Settings, version: int) -> None:
+    """A release up to its commit."""
+    plan = Releasing(NAME, settings).release(version, actor="anna", reason="better")
+    if plan.refused:
+        raise ConflictError(plan.refused)
+
+
+def test_o_08_a_release_that_races_with_a_rollback_has_one_winner(
+    place: Settings, quick, monkeypatch: pytest.MonkeyPatch
+):
+    """In every order of their steps each of the two is done, or gets a conflict and changed nothing; the journal has both, and all ends on the last winner."""
+    journal = champion(place, 1, 2)
+    stepped, lost = Stepped(monkeypatch), 0
+    for order in interleavings(4, 3):
+        before = journal.releases(NAME)
+        acts: dict[str, Callable[[], object]] = {
+            "a": lambda: commits(place, 3),
+            "b": lambda: Rollback(NAME, "bert", "worse", 1).do(place),
+        }
+        ended = stepped.run(acts, order)
+        conflicts = [error for error in ended.values() if error is not None]
+        assert all(isinstance(error, ConflictError) for error in conflicts), ended
+        now = journal.releases(NAME)
+        assert len(now) == len(before) + 2 - len(conflicts)
+        assert len(conflicts) < 2
+        lost += len(conflicts)
+        both = journal.release_intents(NAME)[-2:]
+        assert sorted(each.kind for each in both) == ["release", "rollback"]
+        assert [each.phase for each in both].count("undone") == len(conflicts)
+        crowned(place, 2)
+    assert lost > 0
+    Releasing(NAME, place).follow()
+    assert alias(place) == 2
+
+
+def test_o_08_of_two_releases_at_once_the_second_follows_or_conflicts(place: Settings, quick):
+    """They take turns: both are on record, one after the other, and none is lost in between."""
+    journal = champion(place, 1)
+    errors: list[Exception] = []
+
+    def act(version: int) -> None:
+        try:
+            release(place, version)
+        except ConflictError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=act, args=(version,)) for version in (2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert {each.version for each in journal.releases(NAME)[1:]} == {2, 3}
+    assert alias(place) == journal.releases(NAME)[-1].version
+
+
+def test_a_candidate_process_that_refuses_ends_the_release(place: Settings):
+    """The real process says why; the champion stays, the intent is undone with the reason, nothing is left of the process."""
+    journal = champion(place, 1)
+    folder = place.bundles(NAME) / "2"
+    (folder / bundles.MODEL).write_bytes(b"PK" + (folder / bundles.MODEL).read_bytes()[2:])
+    release(place, 2)  # the same bytes: the real candidate answers
+    assert journal.releases(NAME)[-1].version == 2
+    (place.bundles(NAME) / "3" / bundles.MODEL).write_bytes(b"altered")
+    with pytest.raises(ArtifactError, match="altered or damaged"):
+        release(place, 3)
+    undone = journal.release_intents(NAME)[-1]
+    assert (undone.phase, undone.version, journal.releases(NAME)[-1].version) == ("undone", 3, 2)
+    assert "altered or damaged" in undone.said
+    assert not list((place.home / "rehearsals").rglob("*/.*"))
+
+
+def test_r_04_only_the_next_generation_comes_into_force(either: Settings):
+    """An old release, an older one again, and one from the future are refused; what is in force stays."""
+    journal = champion(either, 1, 2)
+    first, second = journal.releases(NAME)
+    for generation in (1, 2, 4, 9):
+        with pytest.raises(ConflictError, match=f"generation {generation}"):
+            journal.release(replace(first, generation=generation))
+    assert journal.releases(NAME) == [first, second]
+
+
+def test_r_11_the_version_that_is_being_released_outlives_a_tidying(
+    place: Settings, quick, monkeypatch: pytest.MonkeyPatch
+):
+    """Between intent and commit everything is cleaned that keepfit cleans by itself; the release goes on to its end."""
+    from tasks.stores.registry import Registry
+    from tasks.trigger import settle
+
+    journal = champion(place, 1)
+    registry = Registry(NAME, place.mlflow(), place.artifacts)
+
+    def seam(what: str) -> None:
+        if what in {"release verified", "release answered", "release"}:
+            monkeypatch.setattr(durable, "seam", lambda _what: None)
+            settle(NAME, journal, registry, place, NOW)
+            Recovery(place).look()
+            monkeypatch.setattr(durable, "seam", seam)
+
+    monkeypatch.setattr(durable, "seam", seam)
+    release(place, 2)
+    assert journal.releases(NAME)[-1].version == 2
+    assert [each.phase for each in journal.release_intents(NAME)] == ["confirmed"]
