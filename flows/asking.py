@@ -28,7 +28,7 @@ def ask(
         raise KeepfitError(f"--row is a {type(fields).__name__}; wanted an object of features, like '{{\"age\": 41}}'.")
     address = settings.serving()
     if address:
-        return _over_http(address, project, fields, explain=explain)
+        return _over_http(address, project, fields, settings, explain=explain)
     say("no server runs: the champion is loaded in this process")
     return _here(project, fields, settings, explain=explain)
 
@@ -39,15 +39,17 @@ def served(settings: Settings) -> dict[str, int]:
     if not address:
         return {}
     try:
-        listed = httpx.get(f"{address}/projects", timeout=5).json()["projects"]
+        listed = httpx.get(f"{address}/projects", headers=settings.bearer(), timeout=5).json()["projects"]
     except (httpx.HTTPError, ValueError, KeyError):
         return {}
     return {row["project"]: row["version"] for row in listed if row["version"]}
 
 
-def _over_http(address: str, project: str, fields: dict[str, Any], *, explain: bool) -> dict[str, Any]:
+def _over_http(
+    address: str, project: str, fields: dict[str, Any], settings: Settings, *, explain: bool
+) -> dict[str, Any]:
     body = {"rows": [fields], **({"explain": True} if explain else {})}
-    answer = httpx.post(f"{address}/projects/{project}/predict", json=body, timeout=30)
+    answer = httpx.post(f"{address}/projects/{project}/predict", json=body, headers=settings.bearer(), timeout=30)
     said = answer.json()
     if answer.is_error:
         raise KeepfitError(str(said.get("error", said)))

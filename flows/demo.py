@@ -204,7 +204,12 @@ def _predict(settings: Settings, journal: Journal, say: Say) -> dict[str, Any]:
     newest = rows.sort_values(use.contract.time).tail(1)[list(use.contract.features)]
     row = json.loads(newest.to_json(orient="records"))[0]
     answer = (
-        httpx.post(f"{settings.serving()}/projects/{PROJECT}/predict", json={"rows": [row]}, timeout=30)
+        httpx.post(
+            f"{settings.serving()}/projects/{PROJECT}/predict",
+            json={"rows": [row]},
+            headers=settings.bearer(),
+            timeout=30,
+        )
         .raise_for_status()
         .json()
     )

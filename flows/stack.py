@@ -19,6 +19,7 @@ import secrets
 import shutil
 import socket
 import sqlite3
+import ssl
 import stat
 import subprocess
 import sys
@@ -35,7 +36,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-from tasks.config import private
+from tasks.config import access, private
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.stores.sqlite import refuse_damaged
@@ -165,13 +166,10 @@ def _origins(url: str) -> list[str]:
     """The origins under which a browser on this machine reaches a server, and no others."""
     port = urlsplit(url).port
     return (
-        list(dict.fromkeys([url, f"http://localhost:{port}"])) if _is_loopback(urlsplit(url).hostname or "") else [url]
+        list(dict.fromkeys([url, f"http://localhost:{port}"]))
+        if access.is_loopback(urlsplit(url).hostname or "")
+        else [url]
     )
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether an address is reached from this machine only."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
 
 
 def _supervised(settings: Settings, record: Record) -> dict[str, str]:
@@ -179,11 +177,13 @@ def _supervised(settings: Settings, record: Record) -> dict[str, str]:
     urls = record["urls"]
     ports = {f"KEEPFIT_{name.upper()}_PORT": str(urlsplit(urls[name]).port) for name in LISTENERS}
     names = {urlsplit(urls["mlflow"]).hostname or "", settings.host, socket.gethostname()}
-    hosts = {"localhost", "127.0.0.1", "[::1]"} | (set() if _is_loopback(settings.host) else names)
+    hosts = {"localhost", "127.0.0.1", "[::1]"} | (set() if access.is_loopback(settings.host) else names)
     port = ports["KEEPFIT_MLFLOW_PORT"]
     elsewhere = {"KEEPFIT_PREFECT_URL", "KEEPFIT_MLFLOW_URL", "KEEPFIT_SERVING_URL"}
+    files = {"KEEPFIT_TLS_CERT": settings.tls_cert, "KEEPFIT_TLS_KEY": settings.tls_key}
     return {
         **{key: value for key, value in os.environ.items() if key not in elsewhere},
+        **{name: str(path) for name, path in files.items() if path},
         **environment(settings, urls),
         **ports,
         MARK: str(settings.home),
@@ -236,11 +236,23 @@ def up(settings: Settings, say: Say = _quiet) -> Record:
         ArtifactError: a database is damaged; nothing was started.
     """
     begun = time.monotonic()
+    _may_listen(settings)
     with _lock(settings):
         record = _record(settings)
         already = _states(record) is not None
         record = _mend(settings, record, say) if already else _start(settings, record, say)
     return {**record, "already": already, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def _may_listen(settings: Settings) -> None:
+    """Raises when somebody else could reach what this stack answers, or write what it reads."""
+    access.check(settings)
+    if not access.is_loopback(settings.host) and not settings.behind_proxy:
+        raise StackError(
+            f"KEEPFIT_HOST={settings.host} would open Prefect and MLflow to the network; Prefect does not encrypt, and MLflow asks for "
+            "no password.\nPut a proxy in front that does both and set KEEPFIT_BEHIND_PROXY=true; or leave KEEPFIT_HOST and open the "
+            "serving process alone, with `python -m tasks.serving.app` under other settings."
+        )
 
 
 def _mend(settings: Settings, record: Record, say: Say) -> Record:
@@ -325,9 +337,9 @@ def _addresses(settings: Settings, stale: Record, say: Say) -> dict[str, str]:
         if wished[name] != port:
             say(f"{name}: port {port} is busy or was replaced before; {wished[name]} takes its place")
         taken.add(wished[name])
-    return {
-        name: f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}" for name, port in wished.items()
-    }
+    place = f"[{host}]" if ":" in host else host
+    schemes = {"serving": "https"} if settings.tls_cert else {}
+    return {name: f"{schemes.get(name, 'http')}://{place}:{port}" for name, port in wished.items()}
 
 
 def _port(host: str, wished: list[int], taken: set[int]) -> int:
@@ -587,7 +599,7 @@ def _call(url: str, path: str, body: object = None, headers: dict[str, str] | No
     The standard library's client: a hundred calls while the stack starts must not take the processor from it.
     """
     place = urlsplit(url)
-    link = http.client.HTTPConnection(place.hostname or "", place.port, timeout=3)
+    link = _line(place.scheme, place.hostname or "", place.port)
     with contextlib.closing(link):
         sent = None if body is None else json.dumps(body)
         kind = {} if sent is None else {"Content-Type": "application/json"}
@@ -597,6 +609,16 @@ def _call(url: str, path: str, body: object = None, headers: dict[str, str] | No
     if answer.status >= 400:
         raise _RefusedError(answer.status, path)
     return json.loads(text or "null")
+
+
+def _line(scheme: str, host: str, port: int | None) -> http.client.HTTPConnection:
+    """A connection to a service of this machine; asked whether it answers, it need not prove who it is."""
+    if scheme == "http":
+        return http.client.HTTPConnection(host, port, timeout=3)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(host, port, timeout=3, context=context)
 
 
 class _RefusedError(OSError):
@@ -676,6 +698,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
         *(_check_package(name, bound) for name, bound in BOUNDS.items()),
         *_check_ports(settings),
         _check_secret(settings),
+        _check_access(settings),
         _check_sockets(settings),
         _check_clock(),
         _check_browser(),
@@ -748,11 +771,20 @@ def _check_secret(settings: Settings) -> dict[str, Any]:
     )
 
 
+def _check_access(settings: Settings) -> dict[str, Any]:
+    """Whether others could write the state or read a secret, or reach what they should not."""
+    try:
+        _may_listen(settings)
+    except StackError as error:
+        return _finding("access", False, str(error), "Do what it says, then run this again.")
+    return _finding("access", True, "the state and its secrets are the current user's alone", "")
+
+
 def _check_sockets(settings: Settings) -> dict[str, Any]:
     """Whether every socket that the stack listens on is reached from this machine only."""
     sockets = listening(settings)
-    wide = [f"{name} on {host}:{port}" for name, host, port in sockets if not _is_loopback(host)]
-    if wide and not _is_loopback(settings.host):
+    wide = [f"{name} on {host}:{port}" for name, host, port in sockets if not access.is_loopback(host)]
+    if wide and not access.is_loopback(settings.host):
         return _finding(
             "sockets", True, f"open to the network, as KEEPFIT_HOST={settings.host} asks: {', '.join(wide)}", ""
         )

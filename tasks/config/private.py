@@ -1,4 +1,4 @@
-"""Private files: what only the current user may read, or write, and what is wrong with a file that others may."""
+"""Private files and folders: what only the current user may read, or write, and what is wrong with a file that others may."""
 
 import contextlib
 import os
@@ -30,3 +30,17 @@ def fault(path: Path, *, public: bool = False) -> str:
     if not public and mode & 0o077:
         return f"{path} has mode {mode:04o}; only its owner may read it (0600), so others may know it."
     return "" if path.read_bytes().strip() else f"{path} is empty."
+
+
+def folder_fault(path: Path) -> str:
+    """What is wrong with a folder of state, a sentence, or nothing; one that is not there yet is well."""
+    if not path.exists():
+        return ""
+    facts = path.stat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        return f"{path} is not a folder of the current user (owner {facts.st_uid}, user {os.getuid()}). Give it another owner, or set KEEPFIT_HOME."
+    mode = stat.S_IMODE(facts.st_mode)
+    open_to_all = (
+        f"{path} has mode {mode:04o}: everybody may write into it, and so exchange models. Say chmod o-w '{path}'."
+    )
+    return open_to_all if mode & stat.S_IWOTH else ""

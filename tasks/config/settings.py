@@ -32,11 +32,16 @@ class Settings(BaseSettings):
         projects: folder with one folder a project.
         host: address that the services listen on. Nothing listens beyond this machine unless this says so.
         prefect_port, mlflow_port, serving_port: ports that are tried first; a busy one is replaced by a free one.
+        serving_workers: processes that answer on the serving port.
+        drain_seconds: how long a server that is told to stop still answers, not ready any more, so that a balancer looks elsewhere first.
         prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
         database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
         lake_url: folder or object-store URL of the Delta tables.
         dask: address of a Dask scheduler, like tcp://host:8786, whose workers search; they need the same environment as this process.
-        token: what a program that uploads batches must show; without one, only programs on this machine may.
+        token: what every program must show the serving process; without one, only programs on this machine are answered. More tokens,
+            that open less, are in `serving.tokens` (tasks/config/access.py).
+        tls_cert, tls_key: files of a certificate and its key, with which the serving process encrypts.
+        behind_proxy: a proxy in front of the serving process encrypts; nobody else reaches its port.
         upload_bytes: the biggest batch that may be uploaded.
         library_skew: `accept` reads models that other versions of scikit-learn, skops or numpy wrote; each is logged, and a
             release says so.
@@ -51,6 +56,8 @@ class Settings(BaseSettings):
     prefect_port: int = Field(default=4200, ge=1, le=65535)
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     serving_port: int = Field(default=8080, ge=1, le=65535)
+    serving_workers: int = Field(default=1, ge=1, le=256)
+    drain_seconds: float = Field(default=0.5, ge=0, le=300)
     prefect_url: str | None = None
     mlflow_url: str | None = None
     serving_url: str | None = None
@@ -59,6 +66,9 @@ class Settings(BaseSettings):
     lake_url: str | None = None
     dask: str | None = None
     token: SecretStr | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    behind_proxy: bool = False
     upload_bytes: int = Field(default=1 << 30, ge=1)
     library_skew: Literal["refuse", "accept"] = "refuse"
     actor: str = Field(default_factory=lambda: f"{_login()}@{socket.gethostname()}")
@@ -67,6 +77,8 @@ class Settings(BaseSettings):
         """Makes the folders absolute, so that child processes with another working folder mean the same."""
         object.__setattr__(self, "home", self.home.absolute())
         object.__setattr__(self, "projects", self.projects.absolute())
+        object.__setattr__(self, "tls_cert", self.tls_cert and self.tls_cert.absolute())
+        object.__setattr__(self, "tls_key", self.tls_key and self.tls_key.absolute())
 
     # -- folders and files --------------------------------------------------------------------------------------------
     @property
@@ -78,6 +90,11 @@ class Settings(BaseSettings):
     def secret_file(self) -> Path:
         """The password of the Prefect server, readable by its owner only."""
         return self.home / "prefect.auth"
+
+    @property
+    def tokens_file(self) -> Path:
+        """Roles and tokens of who may ask the serving process, readable by its owner only."""
+        return self.home / "serving.tokens"
 
     @property
     def logs(self) -> Path:
@@ -144,6 +161,10 @@ class Settings(BaseSettings):
     def serving(self) -> str | None:
         """Address of the serving process, if there is one."""
         return self.serving_url or self.stack().get("serving")
+
+    def bearer(self) -> dict[str, str]:
+        """The header that shows the serving process the token of these settings."""
+        return {"Authorization": f"Bearer {self.token.get_secret_value()}"} if self.token else {}
 
     def mlflow(self) -> str:
         """MLflow tracking URI: a server when there is one, else the local database itself."""

@@ -1,4 +1,5 @@
 """The door: the HTTP process that answers with the champion. Imports no Prefect and no MLflow, and starts with both down.
 
-Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first.
+Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first: it lists the routes.
+A request passes `guard`, `bodies` and `predicting`; `champion` scores; `answers`, `metrics` and `openapi` say what goes out.
 """

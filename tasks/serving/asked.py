@@ -5,6 +5,7 @@ import time
 import httpx
 
 from tasks.config.errors import KeepfitError
+from tasks.config.settings import Settings
 from tasks.stores.journal import Release
 
 NOBODY = "no server runs; it will load the champion when it starts"
@@ -13,7 +14,7 @@ NOBODY = "no server runs; it will load the champion when it starts"
 def version(address: str, project: str) -> int | None:
     """The version that the server answers with; None where it answers with none, or not at all."""
     try:
-        return httpx.get(f"{address}/projects/{project}", timeout=2).json().get("version")
+        return _get(f"{address}/projects/{project}").json().get("version")
     except (httpx.HTTPError, ValueError, AttributeError):
         return None
 
@@ -21,7 +22,7 @@ def version(address: str, project: str) -> int | None:
 def refusal(address: str, champion: Release) -> str:
     """Why the server does not load a release, or nothing."""
     try:
-        refused = httpx.get(f"{address}/readyz", timeout=2).json()["refused"].get(champion.project, {})
+        refused = _get(f"{address}/readyz").json()["refused"].get(champion.project, {})
     except (httpx.HTTPError, ValueError, KeyError, AttributeError):
         return ""
     return str(refused["reason"]) if refused.get("generation") == champion.generation else ""
@@ -45,3 +46,7 @@ def confirm(address: str | None, champion: Release, patience: float) -> str:
         f"{address} does not answer with version {champion.version} of {champion.project} after {patience:g} s ({why}). "
         "The release stands in the journal and the server goes on trying; look at its log, or at `keepfit status`."
     )
+
+
+def _get(address: str) -> httpx.Response:
+    return httpx.get(address, headers=Settings().bearer(), timeout=2)

@@ -21,6 +21,7 @@ from tasks.ml.computed import ComputedError, Computing
 from tasks.ml.contributions import Explainer, UnexplainedError
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
+from tasks.stores.tidings import Tidings
 
 LOG = logging.getLogger("keepfit.serving")
 
@@ -468,11 +469,17 @@ class Succession:
         self.trouble: str | None = "not read yet"
         self.swaps = 0
 
-    async def follow(self, every: float = 0.1) -> None:
-        """Looks into the journal for ever, in a thread, so that answers go on while a model loads."""
+    async def follow(self, every: float = 0.05, told: Callable[[], None] = lambda: None) -> None:
+        """Looks into the journal for ever, in a thread, so that answers go on while a model loads; tells after each look."""
+        tidings = Tidings(self._url)
         while True:
-            await asyncio.to_thread(self.look)
+            await asyncio.to_thread(self._glance, tidings)
+            told()
             await asyncio.sleep(every)
+
+    def _glance(self, tidings: Tidings) -> None:
+        if tidings.have_come():
+            self.look()
 
     def look(self) -> None:
         """Reads the journal once and puts in place what is new; never raises."""

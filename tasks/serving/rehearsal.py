@@ -26,7 +26,7 @@ import psutil
 
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.kinds import Kind
-from tasks.serving.app import BODY_BYTES, ROWS
+from tasks.serving.bodies import BODY_BYTES, ROWS
 from tasks.serving.champion import BLANK, Feature
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -35,7 +35,10 @@ MIB = 1 << 20
 TIMED = 30  # requests for one row
 ROUNDS = 3  # so often they are sent: what else the machine does only adds, so the calmest round counts
 PAUSE, GRACE = 0.02, 5.0  # seconds between two looks; that the process has to end by itself
-ELSEWHERE = {"KEEPFIT_DATABASE_URL", "KEEPFIT_HOST", "KEEPFIT_SERVING_URL"}  # where the project's own server is
+ELSEWHERE = {  # where the project's own server is, and who may ask it
+    "KEEPFIT_DATABASE_URL", "KEEPFIT_HOST", "KEEPFIT_SERVING_URL", "KEEPFIT_TOKEN", "KEEPFIT_TLS_CERT", "KEEPFIT_TLS_KEY",
+    "KEEPFIT_BEHIND_PROXY",
+}  # fmt: skip
 
 
 class UnservedError(Exception):
@@ -225,7 +228,7 @@ def _plain(column: pd.Series, kind: str) -> list[Any]:
 def _environment(home: Path) -> dict[str, str]:
     """This process's environment, but for where things are."""
     kept = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
-    return kept | {"KEEPFIT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    return kept | {"KEEPFIT_HOME": str(home), "KEEPFIT_DRAIN_SECONDS": "0", "OMP_NUM_THREADS": "1"}
 
 
 def _bodies(rows: pd.DataFrame, features: tuple[Feature, ...]) -> Iterator[bytes]:

@@ -9,11 +9,11 @@ import base64
 import binascii
 import datetime as dt
 import hmac
-import ipaddress
 from collections.abc import AsyncIterator, Mapping
 from email.message import Message
 from typing import Any
 
+from tasks.config.access import is_loopback
 from tasks.config.settings import Settings
 from tasks.sources.delivery import PIECE, Draft, SourceError, inbox_name, sweep
 
@@ -40,7 +40,14 @@ class Uploads:
         self._running = 0
 
     async def receive(
-        self, project: str, name: str | None, headers: Mapping[str, str], peer: str | None, body: AsyncIterator[bytes]
+        self,
+        project: str,
+        name: str | None,
+        headers: Mapping[str, str],
+        peer: str | None,
+        body: AsyncIterator[bytes],
+        *,
+        known: bool = False,
     ) -> dict[str, Any]:
         """Takes one file into the inbox; gives what the sender may know about it.
 
@@ -50,11 +57,13 @@ class Uploads:
             headers: of the request, case-insensitive.
             peer: the sender's address.
             body: its pieces, not yet read.
+            known: the sender has shown a token that opens uploads.
 
         Raises:
             UploadError: it is not taken, and nothing of it is left.
         """
-        self._admit(headers, peer)
+        if not known:
+            self._admit(headers, peer)
         if project not in self.settings.project_names():
             raise UploadError(404, "There is no project of this name. Correct it; `keepfit status` lists them.")
         name = self._name(name, headers)
@@ -84,21 +93,9 @@ class Uploads:
         return {"project": project, "batch": draft.digest, "name": done.name, "bytes": done.bytes, "state": "arrived"}
 
     def _admit(self, headers: Mapping[str, str], peer: str | None) -> None:
-        """Who shows the token; without one, who is a program on this machine and speaks for nobody else."""
-        token = self.settings.token.get_secret_value() if self.settings.token else ""
-        if token:
-            scheme, _, shown = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), token.encode()):
-                raise UploadError(
-                    401,
-                    "Wanted the header 'Authorization: Bearer …' with the token of this server.",
-                    WWW_Authenticate="Bearer",
-                )
-        elif not (_is_loopback(self.settings.host) and _is_loopback(peer)) or {
-            "origin",
-            "forwarded",
-            "x-forwarded-for",
-        } & set(headers):
+        """Without a token only a program on this machine may that speaks for nobody else."""
+        elsewhere = {"origin", "forwarded", "x-forwarded-for"} & set(headers)
+        if elsewhere or not (is_loopback(self.settings.host) and is_loopback(peer)):
             raise UploadError(
                 403,
                 "Without a token only programs on this machine may upload. Whoever runs this server sets KEEPFIT_TOKEN.",
@@ -154,13 +151,6 @@ class Uploads:
         return UploadError(
             413, f"The body has more than {limit:,} bytes. Send it in parts, or have KEEPFIT_UPLOAD_BYTES raised."
         )
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
 
 
 def _filename(disposition: str) -> str:

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from flows import stack as local
+from tasks.config import access
 from tasks.config.settings import Settings
 
 pytestmark = pytest.mark.stack
@@ -78,7 +79,7 @@ def test_every_listening_socket_is_on_loopback(stack):
     """No process of the stack can be reached from another machine."""
     found = local.listening(stack.settings)
     assert len(found) >= 3
-    assert [one for one in found if not local._is_loopback(one[1])] == []
+    assert [one for one in found if not access.is_loopback(one[1])] == []
 
 
 def test_prefect_wants_the_password(stack, prefect):

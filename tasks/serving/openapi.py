@@ -1,0 +1,231 @@
+"""The OpenAPI description of a serving process, and the same as a page."""
+
+import html
+import importlib.metadata
+from typing import Any
+
+from tasks.serving.bodies import BODY_BYTES, ROWS
+from tasks.serving.champion import Champion, Manifest
+from tasks.serving.protocols import outputs
+
+JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
+STYLE = (
+    "body{font:16px sans-serif;max-width:50em;margin:2em auto;padding:0 1em}"
+    "td{padding:.1em 1em .1em 0}h2{font-size:1.1em;margin-top:2em}"
+)
+PLAIN_ROUTES = {
+    "/projects": ("Released projects and the version that answers for each", ()),
+    "/healthz": ("200 as long as the process answers", ()),
+    "/readyz": ("200 when somebody answers for every released project, else 503 and for which not", ("503",)),
+    "/metrics": ("Counters in Prometheus' text format", ()),
+    "/openapi.json": ("This description", ()),
+    "/docs": ("This description as a page", ()),
+    "/v2": ("Open Inference Protocol: this server", ()),
+    "/v2/health/live": ("Open Inference Protocol: 200 as long as the process answers", ()),
+    "/v2/health/ready": ("Open Inference Protocol: as /readyz", ("503",)),
+}
+EXPLAIN = "With true every prediction has what each column adds to it, for a few rows at once"
+REFUSALS = {
+    "400": "No JSON, or a Host header of another machine",
+    "401": "No token, where this server wants one",
+    "403": "Called from a page of another site, or with a token that does not open this",
+    "404": "No champion under this name",
+    "408": "The body came too slowly",
+    "413": f"More than {BODY_BYTES >> 20} MiB or {ROWS:,} rows",
+    "415": "A compressed body, or binary tensors",
+    "422": "A row does not fit; the sentence names its place and the feature",
+    "429": "Too many requests at once; try again after Retry-After seconds",
+    "503": "The champion is not loaded yet",
+}
+ALWAYS = ("400", "401", "403")  # the guard's
+NAMED = ("404", "503")  # of a project
+ASKED = ("404", "408", "413", "415", "422", "429", "503")
+ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+SCALAR = {"type": ["string", "number", "boolean", "null"]}
+
+
+def describe(champions: dict[str, Champion]) -> dict[str, Any]:
+    """The OpenAPI 3.1 description of this process, with the paths of each champion."""
+    paths: dict[str, Any] = {path: {"get": _operation(summary, more)} for path, (summary, more) in PLAIN_ROUTES.items()}
+    for name, champion in sorted(champions.items()):
+        paths |= _paths(name, champion)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "keepfit", "version": importlib.metadata.version("keepfit")},
+        "security": [{}, {"token": []}],
+        "paths": paths,
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _paths(name: str, champion: Champion) -> dict[str, Any]:
+    """What can be asked about one project, and of its champion."""
+    manifest, version = champion.manifest, champion.release.version
+    asked = f"predictions of '{manifest.target}'" if manifest.target else "how odd rows are,"
+    asked = f"{name}: {asked} by version {version}"
+    prediction = {"type": "object", "required": ["id", "prediction"], "properties": {"id": {"type": "string"}}}
+    own = {
+        "type": "object",
+        "required": ["project", "version", "predictions"],
+        "properties": {"version": {"type": "integer"}, "predictions": {"type": "array", "items": prediction}},
+    }
+    tensors = {"type": "object", "required": ["model_name", "model_version", "outputs"]}
+    bare = {"type": "object", "required": ["predictions", "ids"]}
+    return {
+        f"/projects/{name}": {"get": _operation(f"{name}: who answers, and what a row must hold", NAMED)},
+        f"/projects/{name}/predict": {"post": _operation(asked, ASKED, _rows_body(manifest), own)},
+        f"/projects/{name}/batches": {"post": _upload(name)},
+        f"/v2/models/{name}": {"get": _operation(f"Open Inference Protocol: the tensors of {name}", NAMED)},
+        f"/v2/models/{name}/ready": {"get": _operation(f"Open Inference Protocol: whether {name} answers", NAMED)},
+        f"/v2/models/{name}/infer": {
+            "post": _operation(f"Open Inference Protocol: {asked}", ASKED, _inference_body(manifest), tensors)
+        },
+        f"/invocations/{name}": {"post": _operation(f"MLflow: {asked}", ASKED, _invocation_body(manifest), bare)},
+    }
+
+
+def _operation(
+    summary: str, refusals: tuple[str, ...], body: dict[str, Any] | None = None, answer: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    done: dict[str, Any] = {"description": "Done"}
+    if answer:
+        done["content"] = {"application/json": {"schema": answer}}
+    responses = {"200": done} | {status: _refusal(status) for status in sorted({*ALWAYS, *refusals})}
+    operation: dict[str, Any] = {"summary": summary, "responses": responses}
+    if body:
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _refusal(status: str) -> dict[str, Any]:
+    return {"description": REFUSALS[status], "content": {"application/json": {"schema": ERROR}}}
+
+
+def _upload(name: str) -> dict[str, Any]:
+    operation = _operation(f"{name}: takes a file of rows, as the body; 202 when it is safe", ASKED)
+    operation["responses"]["202"] = operation["responses"].pop("200")
+    operation["parameters"] = [
+        {"name": "name", "in": "query", "required": True, "schema": {"type": "string", "example": "rows.csv"}}
+    ]
+    operation["requestBody"] = {
+        "required": True,
+        "content": {
+            "text/csv": {"schema": {"type": "string"}},
+            "application/octet-stream": {"schema": {"type": "string"}},
+        },
+    }
+    return operation
+
+
+def _row(manifest: Manifest) -> dict[str, Any]:
+    """What a row of the project must hold; columns that the model ignores may be there."""
+    features = manifest.features
+    properties = dict.fromkeys(manifest.ignored, SCALAR) | {
+        feature.name: _schema(feature.type, feature.nullable) for feature in features
+    }
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [feature.name for feature in features if not feature.nullable],
+        "additionalProperties": False,
+    }
+
+
+def _rows_body(manifest: Manifest) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["rows"],
+        "additionalProperties": False,
+        "properties": {
+            "rows": {"type": "array", "maxItems": ROWS, "items": _row(manifest)},
+            "explain": {"type": "boolean", "default": False, "description": EXPLAIN},
+        },
+    }
+
+
+def _inference_body(manifest: Manifest) -> dict[str, Any]:
+    names = [feature.name for feature in manifest.features]
+    tensor = {
+        "type": "object",
+        "required": ["name", "shape", "datatype", "data"],
+        "properties": {
+            "name": {"enum": names},
+            "shape": {
+                "type": "array",
+                "items": {"type": "integer", "minimum": 0, "maximum": ROWS},
+                "minItems": 1,
+                "maxItems": 2,
+            },
+            "datatype": {"enum": ["BOOL", "INT64", "FP64", "BYTES"]},
+            "data": {"type": "array", "items": SCALAR},
+        },
+    }
+    return {
+        "type": "object",
+        "required": ["inputs"],
+        "properties": {
+            "id": {"type": "string", "pattern": "^[A-Za-z0-9_.:-]{1,64}$"},
+            "inputs": {"type": "array", "items": tensor, "minItems": 1},
+            "outputs": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {"name": {"enum": list(outputs(manifest))}},
+                },
+            },
+        },
+    }
+
+
+def _invocation_body(manifest: Manifest) -> dict[str, Any]:
+    columns = {"type": "array", "items": {"enum": list(_row(manifest)["properties"])}}
+    split = {
+        "type": "object",
+        "required": ["columns", "data"],
+        "additionalProperties": False,
+        "properties": {"columns": columns, "data": {"type": "array", "items": {"type": "array", "items": SCALAR}}},
+    }
+    records = {"type": "array", "maxItems": ROWS, "items": _row(manifest)}
+    return {
+        "oneOf": [
+            {"type": "object", "required": [name], "properties": {name: schema}, "additionalProperties": False}
+            for name, schema in (("dataframe_split", split), ("dataframe_records", records))
+        ]
+    }
+
+
+def _schema(kind: str, nullable: bool) -> dict[str, Any]:
+    named = JSON_TYPES.get(kind, "string")
+    schema: dict[str, Any] = {"type": [named, "null"] if nullable else named}
+    return {**schema, "format": "date-time"} if kind == "datetime" else schema
+
+
+def page(description: dict[str, Any]) -> str:
+    """An OpenAPI description as HTML, without scripts."""
+    sections = [
+        f"<h2>{verb.upper()} "
+        f"<code>{html.escape(path)}</code></h2><p>{html.escape(operation['summary'])}</p>{_details(operation)}"
+        for path, verbs in description["paths"].items()
+        for verb, operation in verbs.items()
+    ]
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>keepfit</title><style>{STYLE}</style>'
+    return f"{head}<h1>keepfit</h1>{''.join(sections)}"
+
+
+def _details(operation: dict[str, Any]) -> str:
+    content = operation.get("requestBody", {}).get("content", {})
+    rows = content.get("application/json", {}).get("schema", {}).get("properties", {}).get("rows")
+    if rows is None:
+        return ""
+    row = rows["items"]
+    fields = "".join(
+        f"<tr><td><code>{html.escape(name)}</code><td>{html.escape(str(schema.get('format') or schema['type']))}<td>"
+        f"{'required' if name in row['required'] else 'may be null or left out'}"
+        for name, schema in row["properties"].items()
+    )
+    answers = "".join(
+        f"<tr><td>{status}<td>{html.escape(answer['description'])}" for status, answer in operation["responses"].items()
+    )
+    body = "<code>{&quot;rows&quot;: [{…}], &quot;explain&quot;: false}</code>"
+    return f"<p>Body: {body}. {html.escape(EXPLAIN)}. Each row with</p><table>{fields}</table><p>Answers</p><table>{answers}</table>"

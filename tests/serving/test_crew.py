@@ -1,0 +1,136 @@
+"""Several processes at one address: each answers with the champion of the journal, their counts add up, a dead one is replaced."""
+
+import concurrent.futures
+import contextlib
+import random
+import re
+import signal
+import threading
+
+import httpx
+import psutil
+import pytest
+
+from tasks.stores.predictions import Predictions
+from tests.stage import GOOD, Stage, until
+
+KILLS = 30
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory):
+    """Two processes whose champion of flights is version 1."""
+    stage = Stage(tmp_path_factory.mktemp("crew"))
+    stage.write(1, 0.2)
+    stage.write(2, 0.8)
+    stage.release(1)
+    stage.start(SERVING_WORKERS=2)
+    until(stage.answers, 60)
+    until(lambda: counted(stage, "keepfit_swaps_total") == 2, 60)
+    yield stage
+    stage.stop()
+
+
+def counted(stage, name, labels=""):
+    """The number of a series in /metrics; 0 where there is none."""
+    found = re.search(rf"^{name}{re.escape(labels)} (\S+)$", httpx.get(f"{stage.url}/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def members(stage):
+    """The processes that answer."""
+    return [child for child in psutil.Process(stage.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+
+
+def many(stage, count):
+    """The answers to requests on connections of their own, so that every process gets some."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        return [answer.json() for answer in pool.map(lambda _: stage.predict(), range(count))]
+
+
+def test_the_counts_of_all_processes_add_up(stage):
+    """Whichever process is asked, /metrics has the sum: predictions, requests, histograms, swaps."""
+    before = counted(stage, "keepfit_predictions_total", '{project="flights"}')
+    many(stage, 40)
+    labels = '{project="flights",route="predict"}'
+    assert counted(stage, "keepfit_predictions_total", '{project="flights"}') == before + 40
+    for _ in range(5):
+        assert counted(stage, "keepfit_request_seconds_count", labels) == before + 40
+    assert counted(stage, "keepfit_champion_version", '{project="flights"}') == 1
+    text = httpx.get(f"{stage.url}/metrics").text
+    assert text.count("# TYPE keepfit_requests_total") == 1
+    assert 'keepfit_build_info{version="' in text
+
+
+def test_a_release_reaches_every_process(stage):
+    """After a release no process answers with the version before."""
+    for version in (2, 1):
+        stage.release(version)
+        until(lambda wanted=version: {answer["version"] for answer in many(stage, 16)} == {wanted})
+
+
+def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
+    """While one is killed, the other answers; its counts stay, its successor joins, and no answered prediction is lost (V-02)."""
+    before = counted(stage, "keepfit_predictions_total", '{project="flights"}')
+    answers = many(stage, 20)
+    first = members(stage)
+    first[0].kill()
+    until(lambda: len(members(stage)) == 2 and first[0].pid not in {one.pid for one in members(stage)})
+    answers += many(stage, 20)
+    assert counted(stage, "keepfit_predictions_total", '{project="flights"}') == before + 40
+    logged = {record["id"] for record in Predictions(stage.home).read("flights")}
+    assert {one["id"] for answer in answers for one in answer["predictions"]} <= logged
+
+
+def test_v_08_all_processes_end_with_the_first(stage):
+    """SIGTERM ends them all, in good order; after SIGKILL of the first the others end by themselves, and the address is free (V-08)."""
+    for how, wanted in ((signal.SIGTERM, 0), (signal.SIGKILL, -signal.SIGKILL)):
+        ending = members(stage)
+        assert stage.stop(how) == wanted
+        until(lambda gone=ending: not any(alive(one) for one in gone))
+        stage.start(SERVING_WORKERS=2)
+        until(stage.answers, 60)
+    assert stage.predict().status_code == 200
+    assert "Traceback" not in stage.log()
+
+
+def alive(process):
+    """Whether it still runs."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_v_02_thirty_kills_amid_swaps(tmp_path):
+    """Killed at random moments of swaps, with Prefect and MLflow down, the server answers each time with the journal's champion (V-02)."""
+    stage = Stage(tmp_path)
+    stage.write(1, 0.2)
+    stage.write(2, 0.8)
+    stage.release(1)
+    chance, known = random.Random(7), []  # noqa: S311 – which moment is killed at is no secret
+    for kill in range(KILLS):
+        stage.start()
+        until(stage.version, 60)
+        stop = threading.Event()
+        crowd = threading.Thread(target=ask, args=(stage, stop, known))
+        crowd.start()
+        stage.release(1 + kill % 2)
+        stop.wait(chance.uniform(0, 0.3))
+        stage.stop(signal.SIGKILL)
+        stop.set()
+        crowd.join()
+    stage.start()
+    assert until(stage.version, 60) == 1 + (KILLS - 1) % 2
+    stage.stop()
+    logged = {record["id"] for record in Predictions(tmp_path).read("flights")}
+    assert len(known) > KILLS
+    assert set(known) <= logged
+
+
+def ask(stage, stop, known):
+    """Asks until the server is gone, and keeps the ids of what was answered."""
+    with contextlib.suppress(httpx.TransportError):
+        while not stop.is_set():
+            known.extend(one["id"] for one in stage.predict(GOOD).json().get("predictions", []))
