@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.stores.journal import RELEASES
+from tasks.stores.journal.tables import RELEASES
 
 LATEST = 1.0  # seconds after which there are tidings in any case
 
