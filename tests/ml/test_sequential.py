@@ -57,8 +57,8 @@ def test_v_13_equals_are_seldom_rejected_although_every_row_is_looked_at(null, t
 @pytest.mark.slow
 @pytest.mark.parametrize(("null", "tolerance"), NULLS.items(), ids=lambda each: getattr(each, "__name__", ""))
 def test_the_level_holds_in_thousands_of_long_streams(null, tolerance):
-    """Of 4,000 streams of 10,000 rows at most the share alpha reaches the bar."""
-    assert rate(null, tolerance, 4000, 10_000) <= ALPHA
+    """Of 3,000 streams of 3,000 rows at most the share alpha reaches the bar."""
+    assert rate(null, tolerance, 3000, 3000) <= ALPHA
 
 
 def test_a_t_test_looked_at_as_often_has_no_such_level():
