@@ -28,6 +28,7 @@ from tasks.config import access
 from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 from tasks.serving.answers import FAILED, Refusal, as_json
+from tasks.serving.beside import Beside
 from tasks.serving.champion import Succession
 from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
@@ -54,7 +55,8 @@ class Door:
         self._loads_first = loads_first
         self.succession = Succession(settings.journal(), settings.bundles, skew=settings.library_skew)
         self.meter = Metrics(self.succession)
-        self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, in_flight)
+        self.beside = Beside(self.succession, settings, self.meter)
+        self.predicting = Predicting(self.succession, Predictions(settings.home), self.meter, self.beside, in_flight)
         self.uploads = Uploads(settings)
         self.is_leaving = False
 
@@ -89,11 +91,14 @@ class Door:
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
         if self._loads_first:
             await asyncio.to_thread(self.succession.look)
-        follower = asyncio.create_task(self.succession.follow(told=self.meter.look))
+        followers = [self.succession.follow(told=self.meter.look), self.beside.others.follow()]
+        tasks = [asyncio.create_task(follower) for follower in followers]
         yield
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
         self.predicting.close()
 
     # -- predictions and batches --------------------------------------------------------------------------------------

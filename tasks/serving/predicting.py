@@ -4,18 +4,21 @@ import datetime as dt
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
+from tasks.serving.beside import Beside, Own, merged
 from tasks.serving.bodies import Bodies
+from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
-from tasks.serving.protocols import Answered, Protocol
+from tasks.serving.protocols import Protocol
+from tasks.serving.shadow import Seen
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -34,6 +37,7 @@ class Predicting:
         succession: Succession,
         predictions: Predictions,
         metrics: Metrics,
+        beside: Beside,
         in_flight: int = IN_FLIGHT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
@@ -41,6 +45,7 @@ class Predicting:
         self._succession = succession
         self._predictions = predictions
         self._metrics = metrics
+        self._beside = beside
         self._now = now
         self._bodies = Bodies()
         self._paces: dict[str, float] = {}  # of each project the seconds that its last small request took
@@ -53,12 +58,17 @@ class Predicting:
         body = await self._bodies.read(request)
         small = len(body) <= SMALL_BYTES
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
-        content = await self.line.run(lambda: self._answer(champion, protocol, body, small=small), quick=quick)
-        return Response(content, media_type="application/json")
+        own = await self._beside.own(champion, protocol, body, request.headers)
+        content, seen = await self.line.run(
+            lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
+        )
+        later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
+        return Response(content, media_type="application/json", background=later)
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
         self.line.close()
+        self._beside.close()
         self._predictions.close()
 
     def champion(self, project: str) -> Champion:
@@ -87,48 +97,41 @@ class Predicting:
             "version.",
         )
 
-    def _answer(self, champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> bytes:
+    def _answer(
+        self, champion: Champion, protocol: Protocol, body: bytes, own: Own, *, small: bool
+    ) -> tuple[bytes, list[Seen]]:
+        """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
-        try:
-            asked = protocol.read(body, champion)
-            rows = champion.check(asked.rows)
-            answers = champion.score(rows)
-            parts, explained = champion.explain(rows, answers) if asked.explain else ([{}] * len(answers), {})
-        except RowError as error:
-            raise Refusal(422, str(error)) from None
+        asked = protocol.read(body, champion)
+        with self._beside.watched(own, at, asked):
+            try:
+                parts = own.completed(champion, asked)
+            except RowError as error:
+                raise Refusal(422, str(error)) from None
         took = time.perf_counter() - started
-        names = secrets.token_hex(16 * len(answers)) if answers else ""
-        predictions = [{"id": names[32 * n : 32 * n + 32], **answer} for n, answer in enumerate(answers)]
-        said = [{**answer, **part} for answer, part in zip(predictions, parts, strict=True)]
-        self._log(champion, at, took * 1000, rows, predictions)
-        self._metrics.predicted(champion.release.project, len(answers), took)
-        if small:
+        names = secrets.token_hex(16 * len(asked.rows)) if asked.rows else ""
+        ids = [names[32 * n : 32 * n + 32] for n in range(len(asked.rows))]
+        for part in parts:
+            self._log(part, at, ids)
+        self._metrics.predicted(champion.release.project, len(ids), took)
+        if small and parts[0].model is champion:
             self._paces[champion.release.project] = took
-        return msgspec.json.encode(protocol.write(asked, Answered(champion, said, explained)))
+        content = msgspec.json.encode(protocol.write(asked, merged(parts, ids)))
+        return content, own.seen(at, asked, parts, ids)
 
-    def _log(
-        self,
-        champion: Champion,
-        at: dt.datetime,
-        ms: float,
-        rows: list[dict[str, Any]],
-        predictions: list[dict[str, Any]],
-    ) -> None:
-        common = {
-            "at": at.isoformat(),
-            "project": champion.release.project,
-            "version": champion.release.version,
-            "ms": round(ms, 3),
-        }
+    def _log(self, part: Part, at: dt.datetime, ids: list[str]) -> None:
+        project, version = part.model.release.project, part.model.release.version
+        ms = round(part.seconds * 1000, 3)
+        common = {"at": at.isoformat(), "project": project, "version": version, "ms": ms}
         records = [
             {
-                "id": answer["id"],
+                "id": ids[place],
                 **common,
                 "row": row,
                 "prediction": answer["prediction"],
-                "probability": champion.logged(answer),
+                "probability": part.model.logged(answer),
             }
-            for row, answer in zip(rows, predictions, strict=True)
+            for place, row, answer in zip(part.places, part.rows, part.answers, strict=True)
         ]
-        if records and (dropped := self._predictions.append(champion.release.project, at, records)):
-            self._metrics.lost(champion.release.project, dropped)
+        if records and (dropped := self._predictions.append(project, at, records)):
+            self._metrics.lost(project, dropped)

@@ -23,6 +23,7 @@ class Rollout:
         against, against_digest: the champion before it, and its bundle.
         plan: as configured when it began.
         actor, reason, proposal: of whoever asked for the release.
+        generation: of the release that it became; None before.
         began, since: when it began, when its phase did.
         phase: shadow, canary, probation; passed, undone (brought back by evidence or by hand), overtaken (by another release).
         revision: counts its changes; whoever moves it names the one that they saw.
@@ -44,6 +45,7 @@ class Rollout:
     phase: str
     since: str
     proposal: int | None = None
+    generation: int | None = None
     revision: int = 0
     scores: bool = True
     looked: str = ""

@@ -199,6 +199,7 @@ ROLLOUTS = sa.Table(
     sa.Column("actor", sa.Text, nullable=False, comment="who asked for the release"),
     sa.Column("reason", sa.Text, nullable=False),
     sa.Column("proposal", sa.Integer, comment="that the release approves"),
+    sa.Column("generation", sa.Integer, comment="of the release that it became"),
     sa.Column("began", sa.Text, nullable=False),
     sa.Column("phase", sa.Text, nullable=False, comment="shadow | canary | probation | passed | undone | overtaken"),
     sa.Column("since", sa.Text, nullable=False, comment="when the phase began"),
