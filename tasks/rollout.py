@@ -32,7 +32,7 @@ ROLLING = "rolling out"  # state of a release that goes through shadow or canary
 def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> dict[str, Any] | None:
     """Begins the shadow or the canary of a version that may be released, where its project wants one; None where it is released at once.
 
-    Nothing is champion by it: the intent of the release is undone, and another one follows when the evidence allows. The caller is `alone`.
+    A person who releases the version that is in one already means at once, too. Nothing is champion by it: the intent of the release is undone, and another one follows when the evidence allows. The caller is `alone`.
 
     Raises:
         ConflictError: another rollout began in between; the intent is undone.
@@ -42,6 +42,8 @@ def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc
     if plan.release is None or plan.intent is None or champion is None or phase is None:
         return None
     now, release, going = clock().isoformat(), plan.release, journal.rollout(plan.project)
+    if going and going.version == release.version and not release.actor.startswith(BY_ITSELF):
+        return None  # whoever says it again means now
     if going and going.phase != "probation" and release.actor.startswith(BY_ITSELF):
         said = f"version {going.version} is in its {going.phase} since {going.since[:19]}; one at a time"
         journal.undo(plan.intent, said)

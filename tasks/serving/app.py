@@ -163,6 +163,8 @@ class Door:
                 "digest": release.digest,
             }
             described |= {"metric": release.metric, "value": release.value, "low": release.low, "high": release.high}
+        if pair := self.beside.others.pairs.get(project):
+            described["beside"] = {"version": pair.beside, "phase": pair.rollout.phase}
         if refused:
             described["refused"] = refused.describe()
         return described

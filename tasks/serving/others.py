@@ -61,6 +61,7 @@ class Others:
     ) -> None:  # fmt: skip
         self._succession = succession
         self._url = journal
+        self._journal: Journal | None = None
         self._folder = folder
         self._skew: bundles.Skew = skew
         self._clock = clock
@@ -88,7 +89,8 @@ class Others:
     def look(self) -> None:
         """Reads the journal once and loads what is new; never raises: champions go on answering, whatever is wrong beside them."""
         try:
-            rollouts = Journal(self._url).open_rollouts()
+            self._journal = self._journal or Journal(self._url)
+            rollouts = self._journal.open_rollouts()
         except Exception:  # noqa: BLE001 -- the succession says that the journal is away
             return
         pairs = {name: self._pair(rollout) for name, rollout in rollouts.items() if rollout.scores}

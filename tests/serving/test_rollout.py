@@ -1,6 +1,5 @@
 """The other model of a rollout, beside a real serving process: it changes no answer that is not its own, and it is brought back by evidence."""
 
-import dataclasses
 import datetime as dt
 import json
 import signal
@@ -62,7 +61,9 @@ def clean(stage):
     (stage.home / "go").touch()
     if going := stage.journal.rollout("flights"):
         stage.journal.move_rollout(going, phase="overtaken")
-    if stage.journal.champion("flights").version != 1:
+    champion = stage.journal.champion("flights")
+    stage.generation = champion.generation
+    if champion.version != 1:
         stage.release(1)
     until(lambda: stage.version() == 1)
 
@@ -120,6 +121,7 @@ def said(answer):
 def test_a_shadow_scores_what_was_answered(clean):
     """The answer is the champion's; the shadow's stands in a log of its own under the same id, and holds no row."""
     begun = begin(clean, 2, "shadow", shadow=Shadow(rows=5))
+    assert clean.answers("/projects/flights").json()["beside"] == {"version": 2, "phase": "shadow"}
     answer = clean.predict(GOOD | {"id": 7})
     assert said(answer) == (1, 0.2)
     (record,) = until(lambda: logged(clean, begun.began))
@@ -154,7 +156,7 @@ def test_v_12_nobody_waits_for_a_shadow_that_hangs(clean):
         assert said(clean.predict(*[HARD] * 1000)) == (1, 0.2)
     assert counted(clean, "dropped") + len(logged(clean, begun.began)) > before
     (clean.home / "go").touch()
-    until(lambda: any(record["thought"] for record in logged(clean, begun.began)))
+    until(lambda: clean.predict(HARD) and any(record["thought"] for record in logged(clean, begun.began)))
 
 
 def test_v_12_nobody_waits_long_for_a_canary_that_hangs(clean):
@@ -224,32 +226,47 @@ def test_v_13_a_canary_that_loses_more_is_undone(clean):
     until(lambda: {said(clean.predict(GOOD | {"id": number}))[0] for number in range(20)} == {1})
 
 
-def test_v_13_a_worse_champion_is_brought_back_by_evidence(clean):
-    """After a release the old one scores on; when outcomes speak against the new one the server answers with the old one again, by itself."""
-    clean.release(2)
-    until(lambda: clean.version() == 2)
-    own = dataclasses.replace(watch(clean).journal.champion("flights"), at=dt.datetime.now(dt.UTC).isoformat())
-    now = own.at
+def probation(stage, version):
+    """Makes a version champion, with version 1 scoring beside it in every worker; gives when that began."""
+    loaded = stage.log().count(f"version 1 scores beside version {version}")
+    stage.release(version)
+    now = dt.datetime.now(dt.UTC).isoformat()
     plan = RolloutPlan(probation=OFTEN).model_dump(mode="json")
-    clean.journal.begin_rollout(
-        Rollout("flights", 2, clean.digests[2], 1, clean.digests[1], plan, "a", "r", began=now, phase="probation", since=now, generation=own.generation)
+    stage.journal.begin_rollout(
+        Rollout(
+            "flights", version, stage.digests[version], 1, stage.digests[1], plan, "a", "r", began=now, phase="probation", since=now,
+            generation=stage.generation,
+        )
     )  # fmt: skip
-    answers = []
+    until(lambda: stage.log().count(f"version 1 scores beside version {version}") >= loaded + 2)
+    return now
 
-    def all_scored():
-        answers.append(answer := clean.predict(*[GOOD] * 10))
-        assert said(answer)[1] == 0.8
-        return len(logged(clean, now)) >= 6
 
-    until(all_scored)
+def test_v_13_a_champion_that_loses_more_is_brought_back(clean):
+    """After a release the old one scores on; when outcomes speak against the new one the server answers with the old one again, by itself."""
+    began = probation(clean, 2)
+    answers = [clean.predict(*[GOOD] * 10) for _ in range(6)]
+    assert {said(answer) for answer in answers} == {(2, 0.8)}
+    until(lambda: len(logged(clean, began)) == 6)
     for answer in answers:
         come_true(clean, answer, value=False)
-    assert "it loses more: by 0.6" in until(lambda: watch(clean).look("flights"))
+    assert "it loses more: by 0.6 on 60 rows" in watch(clean).look("flights")
     assert said(clean.predict(GOOD)) == (1, 0.2)
     back = clean.journal.champion("flights")
     assert (back.kind, back.actor) == ("rollback", "rollout: evidence")
     assert "probation of version 2 beside version 1: it loses more: by 0.6" in back.reason
     assert clean.journal.rollouts("flights")[-1].phase == "undone"
+
+
+def test_v_13_a_champion_that_fails_is_brought_back(clean):
+    """Its clients get refusals, as ever; the old one, asked the same in the shadow, has answers, and soon gives them."""
+    began = probation(clean, 3)
+    refused = [clean.predict(HARD).status_code for _ in range(20)]
+    assert min(refused) >= 400
+    records = until(lambda: found if len(found := logged(clean, began)) == 20 else None)
+    assert all(record["said"] is None and record["thought"] for record in records)
+    assert "it fails more often: by 1 on 20 requests" in watch(clean).look("flights")
+    assert said(clean.predict(HARD)) == (1, 0.2)
 
 
 def test_a_server_that_stops_leaves_a_hanging_shadow(tmp_path):

@@ -375,6 +375,15 @@ def test_a_second_challenger_waits_unless_a_person_brings_it(place: Settings, cl
     assert {each.phase for each in journal.release_intents(NAME)} == {"undone"}
 
 
+def test_a_person_who_says_it_again_releases_at_once(place: Settings, clock: Clock):
+    """In the middle of the shadow: champion is the challenger, and its probation begins with the same record."""
+    journal = staged(place)
+    assert release(place, 2, clock)["state"] == ROLLING
+    assert release(place, 2, clock)["state"] == "released"
+    assert watch(place, clock).look(NAME) == "version 2 is champion; version 1 goes on scoring"
+    assert phases(journal) == [(2, "probation")]
+
+
 def test_a_challenger_may_not_be_released_any_more_when_its_turn_comes(place: Settings, clock: Clock):
     """A verdict is gone, or its bundle was altered meanwhile: the release that the evidence allows is refused, or fails, and nothing is champion."""
     journal = staged(place, STAGED.replace("rows: 30, seconds: 60", "rows: 1").replace("share: 0.5", "share: 0"))
