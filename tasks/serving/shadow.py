@@ -60,12 +60,14 @@ class _Turn:
         model: who is being asked.
         began: when it was asked, in seconds of the timer.
         over: nobody waits for it any more.
+        hung: on whom it hung.
     """
 
     seen: Seen | None = None
     model: Champion | None = None
     began: float = 0.0
     over: bool = False
+    hung: Champion | None = None
 
 
 class Shadow:
@@ -125,7 +127,7 @@ class Shadow:
         turn = self._turn
         if turn.over or turn.seen is None or turn.model is None or self._timer() - turn.began < self._patience:
             return
-        turn.over = True
+        turn.over, turn.hung = True, turn.model
         self._hanging.append(turn.model)
         self._rows -= len(turn.seen.rows)
         if turn.model is turn.seen.other:
@@ -142,7 +144,7 @@ class Shadow:
                 record = None
             with self._changed:
                 if turn.over:  # it hung, and its end is here
-                    self._hanging = [model for model in self._hanging if model is not turn.model]
+                    self._hanging = [model for model in self._hanging if model is not turn.hung]
                     return
                 seen, turn.seen, turn.model = turn.seen, None, None
                 if seen is not None:
