@@ -269,6 +269,7 @@ def test_v_13_a_champion_that_fails_is_brought_back(clean):
     assert said(clean.predict(HARD)) == (1, 0.2)
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_server_that_stops_leaves_a_hanging_shadow(tmp_path):
     """Its end does not wait for a model that has none."""
     stage = Stage(tmp_path)

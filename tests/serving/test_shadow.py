@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tasks.serving import shadow
 from tasks.serving.shadow import Seen, Shadow
 from tasks.stores.shadows import Shadows
 from tests.stage import until
@@ -47,12 +48,12 @@ def stage(tmp_path):
     gate, time = threading.Event(), SimpleNamespace(now=0.0)
     pair = SimpleNamespace(rollout=ROLLOUT, champion=Model(1), other=Model(2, gate))
     counted: Any = Counted()
-    shadow = Shadow(Shadows(tmp_path), counted, waiting=10, patience=5.0, timer=lambda: time.now)
+    made = Shadow(Shadows(tmp_path), counted, waiting=10, patience=5.0, timer=lambda: time.now)
     yield SimpleNamespace(
-        shadow=shadow, gate=gate, time=time, pair=pair, counted=counted, log=lambda: list(Shadows(tmp_path).read("p"))
+        shadow=made, gate=gate, time=time, pair=pair, counted=counted, log=lambda: list(Shadows(tmp_path).read("p"))
     )
     gate.set()
-    shadow.close()
+    made.close()
 
 
 def seen(stage, name="1", count=1, row=None, *, failed=False):
@@ -122,6 +123,15 @@ def test_a_challenger_that_does_not_load_fails_at_everything(stage):
     stage.pair.other = None
     stage.shadow.offer(seen(stage))
     assert [record["thought"] for record in stage.log()] == [None]
+
+
+def test_its_end_does_not_wait_for_a_model_that_hangs(stage, monkeypatch):
+    """The thread is left."""
+    monkeypatch.setattr(shadow, "LEAVE", 0.01)
+    stage.shadow.offer(seen(stage))
+    until(lambda: stage.pair.other.asked)
+    stage.shadow.close()
+    assert stage.log() == []
 
 
 def test_after_its_end_nothing_is_taken(stage):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from flows import cli
 from tasks import deploy, releasing, rollout
 from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.project import Project
@@ -432,6 +433,29 @@ def test_a_person_stops_a_challenger(place: Settings, clock: Clock):
     for strange in ("nobody", "../small"):
         with pytest.raises(KeepfitError, match="had no rollout yet"):
             rollout.shown(strange, place)
+
+
+def test_the_command_shows_what_stands(place: Settings, clock: Clock, capsys: pytest.CaptureFixture[str]):
+    """Phase, rows, each test with its e-value and bar, the early warning, and what comes next; or all of it as JSON."""
+    staged(place)
+    release(place, 2, clock)
+    serve(place, clock, 40, 1, 2, said=0.1, thought=0.9)
+    watch(place, clock).look(NAME)
+    assert cli.rollout(NAME, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["phase"], told["next"], told["rows"], told["tests"]["errors"]["bar"]) == ("shadow", "canary", 40, 60.0)
+    assert cli.rollout(NAME) == 0
+    page = capsys.readouterr().out
+    for line in (
+        "small: version 2 beside version 1, shadow since",
+        "40 rows, 0 answered",
+        "errors  40",
+        "early warning: it is expected",
+        "next: canary",
+    ):
+        assert line in page
+    assert cli.rollout(NAME, stop=True, reason="no need", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "undone"
 
 
 def test_the_stack_looks_by_itself(place: Settings):
