@@ -2,4 +2,5 @@
 
 Belongs here: requests, answers, the swap, and the rehearsal of a candidate. Open `app.py` first: it lists the routes.
 A request passes `guard`, `bodies` and `predicting`; `champion` scores; `answers`, `metrics` and `openapi` say what goes out.
+`beside` is what goes on next to that in a rollout: `others` loads the other model, `canary` lets it answer a share, `shadow` scores afterwards.
 """
