@@ -1,6 +1,8 @@
 """What goes on beside the champion: a challenger's share of the answers before it is scored, the shadow's work after it is out."""
 
+import asyncio
 import datetime as dt
+import functools
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -84,17 +86,22 @@ class Beside:
         pair = self.others.of(champion)
         return pair is not None and pair.is_canary
 
-    async def own(self, champion: Champion, protocol: Protocol, body: bytes, headers: Headers) -> Own:
-        """The challenger's share of a request, answered."""
+    async def own(self, champion: Champion, protocol: Protocol, body: bytes, headers: Headers, *, small: bool) -> Own:
+        """The challenger's share of a request, answered; a body that is not small is read in a thread."""
         pair = self.others.of(champion)
         if pair is None or not pair.is_canary:
             return Own(pair)
-        asked = protocol.read(body, champion)
-        places = self._canary.chosen(pair, asked, headers.get(HEADER))
+        split = functools.partial(self._split, pair, protocol, body, headers.get(HEADER))
+        asked, places = split() if small else await asyncio.to_thread(split)
         if not places:
             return Own(pair)
         part = await self._canary.ask(pair, asked, places)
         return Own(pair, part, failed=part is None)
+
+    def _split(self, pair: Pair, protocol: Protocol, body: bytes, header: str | None) -> tuple[Question, list[int]]:
+        """What is asked, and the places of the challenger's rows."""
+        asked = protocol.read(body, pair.champion)
+        return asked, self._canary.chosen(pair, asked, header)
 
     @contextmanager
     def watched(self, own: Own, at: dt.datetime, asked: Question) -> Generator[None]:

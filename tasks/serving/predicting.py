@@ -58,7 +58,7 @@ class Predicting:
         body = await self._bodies.read(request)
         small = len(body) <= SMALL_BYTES
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
-        own = await self._beside.own(champion, protocol, body, request.headers)
+        own = await self._beside.own(champion, protocol, body, request.headers, small=small)
         content, seen = await self.line.run(
             lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
         )
