@@ -583,6 +583,42 @@ def history(project: str, *, at: str | None = None, as_json: Json = False) -> in
 
 
 @app.command(group=MODELS)
+def rollout(project: str, *, stop: bool = False, reason: str = "by hand", as_json: Json = False) -> int:
+    """Show how the newest release is rolled out: its phase, what was scored, what each test says, and what comes next.
+
+    A test brings the new version back when its e-value reaches its bar. The running stack looks by itself.
+
+    Args:
+        project: The project.
+        stop: Take a challenger out of its shadow or canary; the champion goes on.
+        reason: Why; goes on record with --stop.
+    """
+    from tasks import rollout as rolling
+
+    settings = Settings()
+    if stop:
+        return show(rolling.stop(project, settings, reason), as_json=as_json)
+    found = rolling.shown(project, settings)
+    return show(found, as_json=as_json, page=_rollout(found))
+
+
+def _rollout(found: dict[str, Any]) -> RenderableType:
+    head = (
+        f"{found['project']}: version {found['version']} beside version {found['against']}, {found['phase']} since {found['since'][:19]}\n"
+        f"{found['rows']:,} rows, {found['answered']:,} answered by version {found['version']}, {found['judged']:,} with an outcome\n{found['said']}"
+    )
+    table = Table("test", "rows", "difference", "e-value", "bar", "", box=None)
+    for name, test in found["tests"].items():
+        verdict = "against it" if test["against"] else ""
+        table.add_row(
+            name, str(test["rows"]), f"{test['mean']:+.4g}", f"{test['peak']:.3g}", f"{test['bar']:.3g}", verdict
+        )
+    warning = [Text(f"early warning: {found['warning']}")] if found["warning"] else []
+    following = [Text(f"next: {found['next']}")] if found["next"] else []
+    return Stacked(Text(head), table, *warning, *following)
+
+
+@app.command(group=MODELS)
 def approve(project: str, version: int, *, reason: Said, by: Said | None = None, as_json: Json = False) -> int:
     """Approve a version that waits for a person, and release it.
 

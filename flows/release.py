@@ -4,7 +4,7 @@ from typing import Any
 
 from prefect import flow
 
-from tasks.deploy import BY_HAND, alone, commit, follow, proclaim, rehearse
+from tasks.deploy import BY_HAND, alone, commit, follow, proclaim, rehearse, roll_out
 
 
 @flow(
@@ -33,5 +33,7 @@ def release(
         plan = rehearse(project, version, reason, actor, proposal)
         if plan.refused:
             return proclaim(plan, "")
+        if begun := roll_out(plan):
+            return begun
         commit(plan)
         return proclaim(plan, follow(project))

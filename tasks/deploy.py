@@ -7,12 +7,13 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
+from tasks import rollout
 from tasks.config.names import resource
 from tasks.config.settings import Settings
 from tasks.releasing import BY_HAND, Plan, Releasing
 from tasks.stores.journal import Journal, Release
 
-__all__ = ["BY_HAND", "alone", "commit", "follow", "proclaim", "rehearse"]
+__all__ = ["BY_HAND", "alone", "commit", "follow", "proclaim", "rehearse", "roll_out"]
 
 
 @contextmanager
@@ -31,6 +32,15 @@ def rehearse(project: str, version: int, reason: str, actor: str, proposal: int 
             "version %s of %s: bundle %s verified, loaded and asked", version, project, plan.release.digest[:12]
         )
     return plan
+
+
+@task(name="roll out", cache_policy=NO_CACHE)
+def roll_out(plan: Plan) -> dict[str, object] | None:
+    """Begins the shadow or the canary, where the project wants one before the release; None where it is released at once."""
+    begun = rollout.begin(plan, Settings())
+    if begun:
+        get_run_logger().info("%s", begun["reason"])
+    return begun
 
 
 @task(name="commit", cache_policy=NO_CACHE)

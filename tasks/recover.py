@@ -17,6 +17,7 @@ from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.releasing import IN_MLFLOW, Releasing, utc
+from tasks.rollout import Watch
 from tasks.stores import processes
 from tasks.stores.journal import AFTER, BEFORE, UNDER_WAY, Intent, Journal, Release
 from tasks.stores.lake import named
@@ -38,6 +39,7 @@ class Report(BaseModel):
         finished, undone: intents of releases, a sentence each.
         dead: trainings and flow runs whose process was gone.
         hand_made: changes in MLflow that were put back or accepted.
+        rollouts: what the evidence moved.
         started: trainings that were owed.
         told: events that had not gone out.
         trouble: what could not be done now, and why.
@@ -47,6 +49,7 @@ class Report(BaseModel):
     undone: list[str] = []
     dead: list[str] = []
     hand_made: list[str] = []
+    rollouts: list[str] = []
     started: list[str] = []
     told: list[str] = []
     trouble: list[str] = []
@@ -68,6 +71,7 @@ class Recovery:
         """
         self.settings, self.journal = settings, Journal(settings.journal())
         self._only, self._grace, self._clock = None if projects is None else tuple(projects), grace, clock
+        self._watch = Watch(settings, clock)
         self._trouble: list[str] = []  # of the last look: what goes on is said once
         self._owed: dict[str, tuple[str, float]] = {}  # by project: what is owed, and since when
 
@@ -84,6 +88,8 @@ class Recovery:
             with self._troubled(report, "Prefect"):
                 self._bury(dead, report)
         for project in self._projects():
+            with self._troubled(report, project):
+                report.rollouts += [f"{project}: {said}" for said in [self._watch.look(project)] if said]
             with self._troubled(report, project):
                 self._alias(project, report)
             if self.settings.prefect():

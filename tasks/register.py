@@ -28,6 +28,7 @@ from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
+from tasks.rollout import ROLLING
 from tasks.stores import artifacts, bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
@@ -123,14 +124,12 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
     """Records that the version went live, or why it did not: then it waits for a person."""
     settings = Settings()
     state = released["state"] if released["state"] == "released" else "registered"
-    final = decision.model_copy(
-        update={
-            "state": state,
-            "reason": decision.reason if state == "released" else f"not released: {released['reason']}",
-        }
-    )
+    waits = released["state"] not in {"released", ROLLING}
+    said = {"released": decision.reason, ROLLING: f"{decision.reason}; {released['reason']}"}
+    reason = said.get(released["state"], f"not released: {released['reason']}")
+    final = decision.model_copy(update={"state": state, "reason": reason})
     journal, now = Journal(settings.journal()), dt.datetime.now(dt.UTC)
-    digests = _waiting(settings, journal, training) if state != "released" else None
+    digests = _waiting(settings, journal, training) if waits else None
     journal.end_training(training.id, state=state, reason=final.reason, at=now, digests=digests)
     Registry(training.project, settings.mlflow(), settings.artifacts).log(
         training.run, tags={"keepfit.decision": state}

@@ -201,6 +201,7 @@ class Releasing:
             or _objection(use, version, trained["detail"] if trained else None, champion)
             or self._undecided(use, trained or {}, waits, approves=approves)
             or self._taken_back(version, actor)
+            or self._spoken_against(version, actor)
         )
 
     def _taken_back(self, version: int, actor: str) -> str:
@@ -211,6 +212,16 @@ class Releasing:
         return (
             f"version {version} was rolled back by {back.actor} on {back.at[:19]}: {back.reason}. It comes back when a person says so: "
             f"`keepfit release {self.project} {version} --reason TEXT`, or `{approval(self.project, version)}` where it waits"
+        )
+
+    def _spoken_against(self, version: int, actor: str) -> str:
+        """Why nothing but a person may release a version that was taken out of its shadow or canary, or nothing."""
+        last = next((each for each in reversed(self.journal.rollouts(self.project)) if each.version == version), None)
+        if last is None or last.phase != "undone" or not actor.startswith((BY_ITSELF, IN_MLFLOW)):
+            return ""
+        return (
+            f"version {version} was undone in its rollout on {last.since[:19]}: {last.said}. A person may release it: "
+            f"`keepfit release {self.project} {version} --reason TEXT`"
         )
 
     def _void(self, use: Project, waits: Proposal, actor: str) -> str:

@@ -33,12 +33,14 @@ class Rollback:
         project: whose champion changes.
         actor, reason: go on record.
         to: the version that comes back; by default the one before the champion.
+        of: the version that is taken back; nothing changes when another one is champion by now.
     """
 
     project: str
     actor: str
     reason: str
     to: int | None = None
+    of: int | None = None
     clock: Callable[[], dt.datetime] = utc
 
     def do(self, settings: Settings) -> dict[str, Any]:
@@ -93,6 +95,8 @@ class Rollback:
         if not releases:
             return f"{self.project} has no champion, so there is nothing to take back"
         known = {release.version: release for release in releases}
+        if self.of not in {None, releases[-1].version}:
+            return f"version {self.of} is not the champion any more; version {releases[-1].version} is, since {releases[-1].at[:19]}"
         if self.to is None:
             before = predecessor(releases)
             return (

@@ -34,6 +34,7 @@ from tasks.ml.policy import OnBatch, Policy
 from tasks.ml.profile import Expectations
 from tasks.ml.proof import Proving
 from tasks.ml.reading import Reading
+from tasks.ml.rollout import RolloutPlan
 from tasks.ml.search import Search
 from tasks.ml.slices import Slices
 from tasks.ml.split import Split
@@ -41,7 +42,13 @@ from tasks.ml.trusted import Trusted
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
-UNDECIDING: dict[str, Any] = {"retrain": True, "prove": True, "about": True, "sources": True, "release": {"hand_made"}}
+UNDECIDING: dict[str, Any] = {
+    "retrain": True,
+    "prove": True,
+    "about": True,
+    "sources": True,
+    "release": {"hand_made", "rollout"},
+}
 """Keys that decide nothing about a model."""
 NAME = rf"^{PROJECT}$"
 
@@ -57,6 +64,7 @@ class ReleasePolicy(BaseModel, frozen=True, extra="forbid"):
         description="what becomes of an alias @champion that somebody moved in MLflow; 'accept': the version that it names is released "
         "as by `keepfit release`, if it may be, else the alias is put back",
     )
+    rollout: RolloutPlan = RolloutPlan()
 
 
 class Project(BaseModel, frozen=True, extra="forbid"):
@@ -145,6 +153,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         self.leaks.fits(self.whole)
         self.slices.fits(self.whole)
         self._gates_fit()
+        if strange := [name for name in self.release.rollout.canary.key if name not in self.contract.columns]:
+            known = list(self.contract.columns)
+            raise ValueError(
+                f"release.rollout.canary.key names '{strange[0]}', which is no column of the contract. Columns: {known}.{suggestion(strange[0], known)}"
+            )
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self

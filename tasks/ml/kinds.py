@@ -137,6 +137,23 @@ class Kind(Protocol):
         """How far two answers to the same row are apart: (n,), 0 where they are the same."""
         ...
 
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> np.ndarray | None:
+        """What each answer loses, from 0 to 1: (n,); None where nobody ever knows the truth.
+
+        Args:
+            truth: (n,) what came true.
+            answers: as `answers` gives them.
+            reach: of numbers the distance that loses everything; one that is further off loses no more.
+        """
+        ...
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> np.ndarray | None:
+        """How much more `after` is expected to lose than `before` if `before` says the chances: (n,); None without chances.
+
+        It is never below 0, for nothing beats the true chances: it speaks against a change, and never for one.
+        """
+        ...
+
     def flipped(
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]
     ) -> np.ndarray:
@@ -276,6 +293,18 @@ class Binary(Thresholded):
         """In probability."""
         return np.abs(after - before)
 
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The squared distance of probability and outcome (Brier 1950).
+
+        >>> Binary("y", True, ("no", "yes"), Cost()).loss(np.array([1, 0]), np.array([0.5, 1.0]), 1.0).tolist()
+        [0.25, 1.0]
+        """
+        return (answers - truth) ** 2
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """The expected Brier score of q under the chance p is p (1 - p) + (q - p)^2 (Brier 1950)."""
+        return (after - before) ** 2
+
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """Calibration, and decisions at the threshold."""
         return {
@@ -300,12 +329,12 @@ class Multiclass:
     is_number: ClassVar[bool] = False
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
-        """The place of the row's class among the labels.
+        """The place of the row's class among the labels, -1 for none of them.
 
-        >>> Multiclass("y", ("a", "b", "c")).truth(pd.DataFrame({"y": ["c", "a"]})).tolist()
-        [2, 0]
+        >>> Multiclass("y", ("a", "b", "c")).truth(pd.DataFrame({"y": ["c", "a", "?", None]})).tolist()
+        [2, 0, -1, -1]
         """
-        return pd.Categorical(rows[self.target].astype("string"), categories=list(self.labels)).codes.astype("int64")
+        return pd.Index(self.labels, dtype="string").get_indexer(rows[self.target].astype("string")).astype("int64")
 
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them."""
@@ -402,6 +431,19 @@ class Multiclass:
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability, of the class that moved most."""
         return np.abs(after - before).max(axis=1)
+
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """The squared distance of probabilities and outcome (Brier 1950), halved: it is 2 where a sure answer is wrong. NaN for another class.
+
+        >>> Multiclass("y", ("a", "b")).loss(np.array([1, 0, -1]), np.array([[1.0, 0.0]] * 3), 1.0).tolist()
+        [1.0, 0.0, nan]
+        """
+        squared = ((answers - np.eye(len(self.labels))[truth]) ** 2).sum(axis=1) / 2
+        return np.where(truth < 0, np.nan, squared)
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
+        """As of two classes, summed over all, and halved."""
+        return ((after - before) ** 2).sum(axis=1) / 2
 
     def flipped(
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface
@@ -522,6 +564,17 @@ class Regression:
         """In units of the target."""
         return np.abs(after - before)
 
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> np.ndarray:
+        """The absolute error as a share of the reach, clipped.
+
+        >>> Regression("y").loss(np.array([0.0, 0.0]), np.array([1.0, -9.0]), 4.0).tolist()
+        [0.25, 1.0]
+        """
+        return np.minimum(np.abs(answers - truth) / reach, 1.0)
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> None:
+        """A number says no chances."""
+
     def flipped(
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface
     ) -> np.ndarray:  # fmt: skip
@@ -637,6 +690,12 @@ class Anomaly(Thresholded):
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In units of the score."""
         return np.abs(after - before)
+
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> None:
+        """Nobody knows the truth."""
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> None:
+        """A score says no chances."""
 
     def panels(self, truth: np.ndarray, answers: np.ndarray, operates: dict[str, float]) -> dict[str, Any]:
         """The scores of rows as they are and of planted ones."""
@@ -764,6 +823,13 @@ class Recommendation:
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """The share of the named items that become others, whatever their order."""
         return 1 - hits(before, after).sum(axis=1) / np.maximum((before >= 0).sum(axis=1), 1)
+
+    def loss(self, truth: np.ndarray, answers: np.ndarray, reach: float) -> np.ndarray:  # noqa: ARG002 -- the interface
+        """1 where the item that was taken is not among those that were named."""
+        return (~hits(coded(truth)[:, None], answers).any(axis=1)).astype(float)
+
+    def foreseen(self, before: np.ndarray, after: np.ndarray) -> None:
+        """Nothing is said of how likely an item is."""
 
     def flipped(
         self, before: np.ndarray, after: np.ndarray, operated: Mapping[str, float], operates: Mapping[str, float]  # noqa: ARG002 -- the interface

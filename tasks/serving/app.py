@@ -29,6 +29,7 @@ from tasks.config import access
 from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 from tasks.serving.answers import FAILED, Refusal, as_json
+from tasks.serving.beside import Beside
 from tasks.serving.champion import Succession
 from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
@@ -60,8 +61,9 @@ class Door:
             settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served"
         )
         self.meter = Metrics(self.succession)
+        self.beside = Beside(self.succession, settings, self.meter)
         self.predicting = Predicting(
-            self.succession, Predictions(settings.home), self.meter, in_flight, unlogged=settings.unlogged
+            self.succession, Predictions(settings.home), self.meter, self.beside, in_flight, unlogged=settings.unlogged
         )
         self.telling = Telling(Told(settings.home), self.predicting.line, self.predicting.champion)
         self.uploads = Uploads(settings)
@@ -99,11 +101,14 @@ class Door:
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
         if self._loads_first:
             await asyncio.to_thread(self.succession.look)
-        follower = asyncio.create_task(self.succession.follow(told=self.meter.look))
+        followers = [self.succession.follow(told=self.meter.look), self.beside.others.follow()]
+        tasks = [asyncio.create_task(follower) for follower in followers]
         yield
-        follower.cancel()
-        with suppress(asyncio.CancelledError):
-            await follower
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with suppress(asyncio.CancelledError):
+                await task
         self.predicting.close()
 
     # -- predictions and batches --------------------------------------------------------------------------------------
@@ -183,6 +188,8 @@ class Door:
                 "digest": release.digest,
             }
             described |= {"metric": release.metric, "value": release.value, "low": release.low, "high": release.high}
+        if pair := self.beside.others.pairs.get(project):
+            described["beside"] = {"version": pair.beside, "phase": pair.rollout.phase}
         if refused:
             described["refused"] = refused.describe()
         return described

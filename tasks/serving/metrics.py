@@ -46,6 +46,10 @@ class Metrics:
             "keepfit_predictions_unlogged", "Predictions that were answered but not logged", ["project"],
             registry=registry,
         )  # fmt: skip
+        self._rolled = Counter(
+            "keepfit_rollout_rows", "Rows of a rollout: scored by the other model, failed there, dropped for lack of room, answered "
+            "by a canary, or by the champion in its place", ["project", "what"], registry=registry,
+        )  # fmt: skip
         self._swapped = Counter("keepfit_swaps", "Champions put in place, in every process", registry=registry)
         self._in_flight = _gauge(registry, "keepfit_requests_in_flight", "Requests that are let in", mode="livesum")
         self._version = _gauge(registry, "keepfit_champion_version", "The version that answers", "project")
@@ -92,6 +96,10 @@ class Metrics:
     def lost(self, project: str, count: int) -> None:
         """Counts predictions that the log lacks."""
         self._child(self._unlogged, project).inc(count)
+
+    def rolled(self, project: str, what: str, count: int) -> None:
+        """Counts rows of a rollout."""
+        self._child(self._rolled, project, what).inc(count)
 
     def look(self) -> None:
         """Takes over how things stand; several processes are looked at by any of them, so each does it by itself."""

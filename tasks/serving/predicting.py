@@ -2,20 +2,24 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import msgspec
+from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
+from tasks.serving.beside import Beside, Own, merged
 from tasks.serving.bodies import ROWS, Bodies
+from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
-from tasks.serving.protocols import OWN, Answered, Protocol, Question
-from tasks.serving.writing import Decided, each_encoded, new_names
+from tasks.serving.protocols import OWN, Protocol, Question
+from tasks.serving.shadow import Seen
+from tasks.serving.writing import Decided, new_names
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -34,6 +38,7 @@ class Predicting:
         succession: Succession,
         predictions: Predictions,
         metrics: Metrics,
+        beside: Beside,
         in_flight: int = IN_FLIGHT,
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         unlogged: Literal["serve", "refuse"] = "serve",
@@ -43,6 +48,7 @@ class Predicting:
         self._succession = succession
         self._predictions = predictions
         self._metrics = metrics
+        self._beside = beside
         self._now = now
         self._unlogged = unlogged
         self._bodies = Bodies()
@@ -56,25 +62,33 @@ class Predicting:
         body = await self._bodies.read(request)
         small = len(body) <= SMALL_BYTES
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
-        content = await self.line.run(lambda: self._answer(champion, protocol, body, small=small), quick=quick)
-        return Response(content, media_type="application/json")
+        own = await self._beside.own(champion, protocol, body, request.headers, small=small)
+        content, seen = await self.line.run(
+            lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
+        )
+        later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
+        return Response(content, media_type="application/json", background=later)
 
     def quickly(self, project: str, body: bytes) -> bytes | None:
         """The answer to a body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None."""
         champion = self._succession.champions.get(project)
-        if champion is None or self.line.count >= self.line.most:
+        if champion is None or self.line.count >= self.line.most or self._beside.splits(champion):
             return None
-        started, at = time.perf_counter(), self._now()
-        if (scored := _scored_at_once(champion, body)) is None:
+        at, own = self._now(), Own(self._beside.others.of(champion))
+        if (said := _said_at_once(champion, body, own)) is None:
             return None
         try:
-            return self._told(champion, OWN, Question([]), at, time.perf_counter() - started, *scored)
+            content, seen = self._told(OWN, *said, own, at, said[1][0].seconds)
         except Refusal:  # the usual way tries once more and says it
             return None
+        for each in seen:
+            self._beside.shadow.offer(each)
+        return content
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
         self.line.close()
+        self._beside.close()
         self._predictions.close()
 
     def champion(self, project: str) -> Champion:
@@ -103,62 +117,72 @@ class Predicting:
             "version.",
         )
 
-    def _answer(self, champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> bytes:
+    def _answer(
+        self, champion: Champion, protocol: Protocol, body: bytes, own: Own, *, small: bool
+    ) -> tuple[bytes, list[Seen]]:
+        """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
-        parts, explained, asked = list[dict[str, Any]](), dict[str, str](), Question([])
-        try:
-            scored = _scored_at_once(champion, body) if protocol is OWN else None
-            if scored is None:
-                asked = protocol.read(body, champion)
-                rows = champion.check(asked.rows)
-                answers = champion.score(rows)
-                parts, explained = champion.explain(rows, answers) if asked.explain else (parts, explained)
-                scored = each_encoded(rows), answers
-        except RowError as error:
-            raise Refusal(422, str(error)) from None
+        asked, parts = self._said(champion, protocol, body, own, at)
         took = time.perf_counter() - started
-        if small:
+        if small and parts[0].model is champion:
             self._paces[champion.release.project] = took
-        return self._told(champion, protocol, asked, at, took, *scored, parts, explained)
+        return self._told(protocol, asked, parts, own, at, took)
+
+    def _said(
+        self, champion: Champion, protocol: Protocol, body: bytes, own: Own, at: dt.datetime
+    ) -> tuple[Question, list[Part]]:
+        """What is asked, and what each model says of its share."""
+        at_once = protocol is OWN and own.part is None
+        if at_once and (said := _said_at_once(champion, body, own)) is not None:
+            return said
+        asked = protocol.read(body, champion)
+        with self._beside.watched(own, at, asked):
+            try:
+                return asked, own.completed(champion, asked)
+            except RowError as error:
+                raise Refusal(422, str(error)) from None
 
     def _told(
-        self, champion: Champion, protocol: Protocol, asked: Question, at: dt.datetime, took: float, rows: Sequence[bytes],
-        answers: list[dict[str, Any]], parts: Sequence[dict[str, Any]] = (), explained: dict[str, str] | None = None,
-    ) -> bytes:  # fmt: skip
-        """What goes out, after it is in the log."""
-        names = new_names(len(answers))
-        self._log(champion, at, took, names, rows, answers)
-        self._metrics.predicted(champion.release.project, len(answers), took)
-        if protocol is OWN and not explained:
-            return champion.writer.answer(names, answers)
-        told = zip(names, answers, parts or [{}] * len(answers), strict=True)
-        predictions = [{"id": name.decode(), **answer, **part} for name, answer, part in told]
-        return msgspec.json.encode(protocol.write(asked, Answered(champion, predictions, explained or {})))
+        self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
+    ) -> tuple[bytes, list[Seen]]:
+        """What goes out, after it is in the log, and what the shadow is to score."""
+        names = new_names(sum(len(part.places) for part in parts))
+        for part in parts:
+            self._log(part, at, [names[place] for place in part.places])
+        self._metrics.predicted(parts[0].model.release.project, len(names), took)
+        ids = [name.decode() for name in names]
+        if protocol is OWN and len(parts) == 1 and not parts[0].explained:
+            content = parts[0].model.writer.answer(names, parts[0].answers)
+        else:
+            content = msgspec.json.encode(protocol.write(asked, merged(parts, ids)))
+        return content, own.seen(at, asked, parts, ids)
 
-    def _log(
-        self, champion: Champion, at: dt.datetime, took: float, names: list[bytes], rows: Sequence[bytes],
-        answers: list[dict[str, Any]],
-    ) -> None:  # fmt: skip
-        if not answers:
+    def _log(self, part: Part, at: dt.datetime, names: list[bytes]) -> None:
+        if not names:
             return
-        decided = [Decided(answer["prediction"], champion.logged(answer)) for answer in answers]
-        lines = champion.writer.lines(at, took, names, rows, decided)
-        if dropped := self._predictions.append_lines(champion.release.project, at, lines, len(answers)):
+        model, project = part.model, part.model.release.project
+        decided = [Decided(answer["prediction"], model.logged(answer)) for answer in part.answers]
+        lines = model.writer.lines(at, part.seconds, names, part.rows, decided)
+        if dropped := self._predictions.append_lines(project, at, lines, len(names)):
             if self._unlogged == "refuse":
                 raise Refusal(
                     503,
                     "The prediction could not be put on record, so there is none. Try again later.",
                     Retry_After="5",
                 )
-            self._metrics.lost(champion.release.project, dropped)
+            self._metrics.lost(project, dropped)
 
 
-def _scored_at_once(champion: Champion, body: bytes) -> tuple[Sequence[bytes], list[dict[str, Any]]] | None:
-    """The rows of a body as they are logged, and their answers, past dictionaries; None where the usual way must look."""
-    asked = champion.read(body)
-    if asked is None or len(asked.values) > ROWS:
+def _said_at_once(champion: Champion, body: bytes, own: Own) -> tuple[Question, list[Part]] | None:
+    """What the champion says of a body in keepfit's own words, past dictionaries; None where the usual way must look."""
+    began = time.perf_counter()
+    read = champion.read(body)
+    if read is None or len(read.values) > ROWS:
         return None
     try:
-        return asked.rows, champion.answer(asked)
+        answers = champion.answer(read)
     except ValueError:  # the usual way says what is wrong
         return None
+    sent = [msgspec.json.decode(row) for row in read.rows] if own.pair else []  # for the shadow alone
+    part = Part(champion, [*range(len(answers))], read.rows, answers, [], {}, time.perf_counter() - began)
+    return Question(sent), [part]

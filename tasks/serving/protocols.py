@@ -42,7 +42,10 @@ class Question(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What is answered: predictions with their ids, in order of the rows, and what contributions mean where they were asked for."""
+    """What is answered: predictions with their ids, in order of the rows, and what contributions mean where they were asked for.
+
+    A prediction that another version than the champion's gave has its `version`.
+    """
 
     champion: Champion
     predictions: list[Row]
@@ -140,6 +143,8 @@ def _write_inference(asked: Question, answered: Answered) -> Row:
     said = [
         {"name": name, **_tensor(known[name], [_told(name, one) for one in answered.predictions])} for name in chosen
     ]
+    if versions := _versions(answered):
+        said.append({"name": "version", "datatype": "INT64", "shape": [len(versions)], "data": versions})
     identity = {} if asked.id is None else {"id": asked.id}
     return {"model_name": release.project, "model_version": str(release.version), **identity, "outputs": said}
 
@@ -241,8 +246,15 @@ def _rows(split: Split) -> list[Row]:
 
 def _write_invocation(_question: Question, answered: Answered) -> Row:
     """What MLflow's clients read, `predictions`, and the ids that outcomes are reported under."""
-    said = answered.predictions
-    return {"predictions": [one["prediction"] for one in said], "ids": [one["id"] for one in said]}
+    said, versions = answered.predictions, _versions(answered)
+    told = {"predictions": [one["prediction"] for one in said], "ids": [one["id"] for one in said]}
+    return told | ({"versions": versions} if versions else {})
+
+
+def _versions(answered: Answered) -> list[int]:
+    """The version that gave each prediction, where they are several."""
+    given = [one.get("version", answered.champion.release.version) for one in answered.predictions]
+    return given if len(set(given)) > 1 else []
 
 
 # -- what the last two share ------------------------------------------------------------------------------------------

@@ -150,14 +150,19 @@ class Serving:
             row["id"]: Outcome(json.loads(row["value"]), row[AT], row["came"]) for row in found
         }  # fmt: skip
 
-    def history(self, name: str) -> list[Outcome]:
-        """Everything that was told of one prediction, in the order in which it came."""
+    def told(self, ids: Iterable[str]) -> list[tuple[str, Outcome]]:
+        """Everything that was told of some predictions, in the order in which it came; one that is repeated or corrected comes again."""
+        wanted = pa.array(list(ids), pa.string())
         parts = (
-            rows.filter(pc.equal(rows["id"], name)).to_pylist()  # ty: ignore[missing-attribute]
+            rows.filter(pc.is_in(rows["id"], wanted)).to_pylist()  # ty: ignore[missing-attribute]
             for rows in self.tables("told")
         )
-        told = [Outcome(json.loads(row["value"]), row[AT], row["came"]) for rows in parts for row in rows]
-        return sorted(told, key=lambda outcome: outcome.came)
+        found = [(row["id"], Outcome(json.loads(row["value"]), row[AT], row["came"])) for rows in parts for row in rows]
+        return sorted(found, key=lambda one: one[1].came)
+
+    def history(self, name: str) -> list[Outcome]:
+        """Everything that was told of one prediction, in the order in which it came."""
+        return [outcome for _, outcome in self.told([name])]
 
 
 @dataclass(frozen=True)

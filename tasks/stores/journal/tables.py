@@ -179,3 +179,37 @@ PROOFS = sa.Table(
     sa.Column("ok", sa.Boolean, nullable=False),
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: each bad challenger and what stopped it"),
 )
+
+OPEN = ("shadow", "canary", "probation")  # phases of a rollout that goes on
+ROLLOUTS = sa.Table(
+    "rollouts",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("version", sa.Integer, nullable=False, comment="the challenger; champion from its release on"),
+    sa.Column("digest", sa.Text, nullable=False, comment="SHA-256 of its bundle's manifest"),
+    sa.Column("against", sa.Integer, nullable=False, comment="the champion before it"),
+    sa.Column("against_digest", sa.Text, nullable=False),
+    sa.Column(
+        "plan",
+        sa.Text,
+        nullable=False,
+        comment="JSON: release.rollout as configured at the beginning, key columns named",
+    ),
+    sa.Column("actor", sa.Text, nullable=False, comment="who asked for the release"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("proposal", sa.Integer, comment="that the release approves"),
+    sa.Column("generation", sa.Integer, comment="of the release that it became"),
+    sa.Column("began", sa.Text, nullable=False),
+    sa.Column("phase", sa.Text, nullable=False, comment="shadow | canary | probation | passed | undone | overtaken"),
+    sa.Column("since", sa.Text, nullable=False, comment="when the phase began"),
+    sa.Column("revision", sa.Integer, nullable=False, comment="counts the changes of this row"),
+    sa.Column("scores", sa.Boolean, nullable=False, comment="the model that does not answer scores"),
+    sa.Column("looked", sa.Text, nullable=False, comment="when the evidence was looked at last"),
+    sa.Column("evidence", sa.Text, nullable=False, comment="JSON: rows, tests, and what was said of them"),
+    sa.Column("said", sa.Text, nullable=False, comment="why it is where it is"),
+)
+_GOES_ON = ROLLOUTS.c.phase.in_(OPEN)
+sa.Index(
+    "one_rollout", ROLLOUTS.c.project, unique=True, sqlite_where=_GOES_ON, postgresql_where=_GOES_ON
+)  # a project has one at a time

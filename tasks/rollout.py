@@ -1,0 +1,263 @@
+"""Rollout: a challenger's way from the shadow to all rows, and back when the evidence says so; looked at again and again.
+
+What was answered, what was thought beside it and what came true are read from the logs; whoever looks decides by the tests of
+`tasks/ml/rollout.py` and moves the record in the journal. Champion is made by releases and rollbacks alone. A kill between two records
+is settled at the next look.
+"""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from tasks.config.errors import KeepfitError
+from tasks.config.names import is_project
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.rollout import Compared, RolloutPlan, Step, step
+from tasks.ml.sequential import Evidence
+from tasks.releasing import Plan, Releasing, utc
+from tasks.rollback import Rollback
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, predecessor
+from tasks.stores.served import Serving
+from tasks.stores.shadows import Shadows
+
+LOG = logging.getLogger("keepfit.rollout")
+BY_EVIDENCE = "rollout: evidence"  # the actor of a rollback that no person asked for
+REST = 20.0  # times as long as a look took nobody looks again: reading a long log must not fill a core
+ROLLING = "rolling out"  # state of a release that goes through shadow or canary first
+
+
+def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> dict[str, Any] | None:
+    """Begins the shadow or the canary of a version that may be released, where its project wants one; None where it is released at once.
+
+    A person who releases the version that is in one already means at once, too. Nothing is champion by it: the intent of the release is undone, and another one follows when the evidence allows. The caller is `alone`.
+
+    Raises:
+        ConflictError: another rollout began in between; the intent is undone.
+    """
+    use, journal = Project.named(plan.project, settings), Journal(settings.journal())
+    champion, phase = journal.champion(plan.project), use.release.rollout.begins
+    if plan.release is None or plan.intent is None or champion is None or phase is None:
+        return None
+    now, release, going = clock().isoformat(), plan.release, journal.rollout(plan.project)
+    if going and going.version == release.version and not release.actor.startswith(BY_ITSELF):
+        return None  # whoever says it again means now
+    if going and going.phase != "probation" and release.actor.startswith(BY_ITSELF):
+        said = f"version {going.version} is in its {going.phase} since {going.since[:19]}; one at a time"
+        journal.undo(plan.intent, said)
+        return {"project": plan.project, "state": "refused", "reason": said, "version": None, "from": champion.version}
+    journal.undo(plan.intent, f"it goes through the {phase} first")
+    if going:
+        journal.move_rollout(
+            going, phase="overtaken", since=now, said=f"version {release.version} is in its {phase} now", scores=False
+        )
+    begun = journal.begin_rollout(
+        Rollout(
+            plan.project, release.version, release.digest, champion.version, champion.digest, _planned(use), release.actor, release.reason,
+            began=now, phase=phase, since=now, proposal=plan.proposal, said="nothing was scored yet",
+        )
+    )  # fmt: skip
+    said = f"version {begun.version} is in its {phase} beside version {begun.against}; `keepfit rollout {plan.project}` shows how it does"
+    return {"project": plan.project, "state": ROLLING, "reason": said, "version": begun.version, "from": begun.against}
+
+
+def _planned(use: Project) -> dict[str, Any]:
+    """The project's rollout as JSON, with the columns that split the rows."""
+    plan = use.release.rollout.model_dump(mode="json")
+    plan["canary"]["key"] = plan["canary"]["key"] or [*use.contract.key]
+    return plan
+
+
+class Watch:
+    """Looks at rollouts, one project at a time."""
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], dt.datetime] = utc, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`clock` says when things happened, `timer` when to look again."""
+        self.settings, self.journal = settings, Journal(settings.journal())
+        self._clock, self._timer = clock, timer
+        self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
+        self._due: dict[str, float] = {}
+
+    def look(self, project: str) -> str | None:
+        """Moves a project's rollout as far as the evidence allows, and says so; None where nothing moved.
+
+        Raises:
+            ConflictError: somebody moved something in between; the next look sees it.
+            KeepfitError: what must be done cannot be done now.
+        """
+        releases = self.journal.releases(project)
+        if not releases or project not in self.settings.project_names():
+            return None
+        rollout = self.journal.rollout(project)
+        if rollout is None:
+            return self._probation(releases)
+        return self._settled(rollout, releases) or self._weighed(rollout)
+
+    # -- beginnings and ends that the releases say --------------------------------------------------------------------
+    def _probation(self, releases: list[Release]) -> str | None:
+        """Begins the probation of a release that has none."""
+        release, before = releases[-1], predecessor(releases)
+        key = (release.project, release.generation)
+        if key in self._without or release.kind != "release" or before is None:
+            return None
+        use = Project.named(release.project, self.settings)
+        probation, now = use.release.rollout.probation, self._clock()
+        known = {each.generation for each in self.journal.rollouts(release.project)}
+        age = (now - dt.datetime.fromisoformat(release.at)).total_seconds()
+        if release.generation in known or not probation.is_wanted or age >= probation.seconds:
+            self._without.add(key)
+            return None
+        self.journal.begin_rollout(
+            Rollout(
+                release.project, release.version, release.digest, before.version, before.digest, _planned(use), release.actor, release.reason,
+                began=release.at, phase="probation", since=release.at, generation=release.generation, said="nothing was scored yet",
+            )
+        )  # fmt: skip
+        return f"version {release.version} is on probation; version {before.version} goes on scoring"
+
+    def _settled(self, rollout: Rollout, releases: list[Release]) -> str | None:
+        """Follows what releases and rollbacks have made of it meanwhile."""
+        champion = releases[-1]
+        if rollout.phase != "probation" and champion.version == rollout.version:
+            return self._released(rollout, champion, rollout.said)
+        if rollout.phase == "probation" and champion.version == rollout.against:
+            return self._end(rollout, "undone", f"brought back by {champion.actor}: {champion.reason}")
+        if champion.version in {rollout.version, rollout.against}:
+            return None
+        return self._end(
+            rollout,
+            "overtaken",
+            f"version {champion.version} is champion since {champion.at[:19]}, by {champion.actor}",
+        )
+
+    def _released(self, rollout: Rollout, champion: Release, said: str) -> str:
+        phase = RolloutPlan.model_validate(rollout.plan).after("canary")
+        self.journal.move_rollout(
+            rollout,
+            phase=phase,
+            since=champion.at,
+            generation=champion.generation,
+            said=said,
+            scores=phase == "probation",
+        )
+        return f"version {rollout.version} is champion; {f'version {rollout.against} goes on scoring' if phase == 'probation' else said}"
+
+    def _end(self, rollout: Rollout, phase: str, said: str) -> str:
+        self.journal.move_rollout(rollout, phase=phase, since=self._clock().isoformat(), said=said, scores=False)
+        return f"version {rollout.version} {phase} in its {rollout.phase}: {said}"
+
+    # -- what the evidence says ---------------------------------------------------------------------------------------
+    def _weighed(self, rollout: Rollout) -> str | None:
+        began = self._timer()
+        if began < self._due.get(rollout.project, float("-inf")):
+            return None
+        plan = RolloutPlan.model_validate(rollout.plan)
+        found, then = self._evidence(rollout, plan)
+        took = self._timer() - began
+        self._due[rollout.project] = began + max(plan.probation.every, REST * took)
+        if found != rollout.evidence or then.scores != rollout.scores:
+            changes = {"evidence": found, "looked": self._clock().isoformat(), "scores": then.scores}
+            rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
+        return self._moved(rollout, then)
+
+    def _evidence(self, rollout: Rollout, plan: RolloutPlan) -> tuple[dict[str, Any], Step]:
+        """The tests as they stand, and what follows."""
+        use, home = Project.named(rollout.project, self.settings), self.settings.home
+        began, since = (dt.datetime.fromisoformat(each) for each in (rollout.began, rollout.since))
+        compared = Compared.of(Shadows(home).since(rollout.project, began), rollout.against, rollout.version)
+        told = Serving(rollout.project, self.settings).told(compared.ids)
+        outcomes = [(name, outcome.value) for name, outcome in told if outcome.value is not None]
+        tests = compared.tests(use.task, outcomes, plan.probation)
+        then = step(plan, rollout.phase, (self._clock() - since).total_seconds(), compared, tests)  # ty: ignore[invalid-argument-type]
+        found = {
+            "requests": len(compared.failures), "rows": len(compared.ids), "answered": compared.answered, "judged": tests["loss"].rows,
+            "warning": then.warning, "tests": {name: _test(each) for name, each in tests.items()},
+        }  # fmt: skip
+        return found, then
+
+    def _moved(self, rollout: Rollout, then: Step) -> str | None:
+        """Does what follows."""
+        if then.phase == rollout.phase:
+            return None
+        if then.phase == "undone":
+            return self._undone(rollout, then.why)
+        if rollout.phase != "probation" and then.phase != "canary":
+            return self._release(rollout, then.why)
+        if then.phase == "passed":
+            return self._end(rollout, "passed", then.why)
+        self.journal.move_rollout(rollout, phase=then.phase, since=self._clock().isoformat(), said=then.why)
+        return f"version {rollout.version} is in its {then.phase}: {then.why}"
+
+    def _release(self, rollout: Rollout, why: str) -> str:
+        """The journalled release, up to its commit; alias and servers follow by `recover`."""
+        releasing = Releasing(rollout.project, self.settings, self._clock)
+        with self.journal.alone(f"release {rollout.project}", patience=0):
+            plan = releasing.plan(
+                rollout.version, actor=rollout.actor, reason=f"{rollout.reason}; {why}", proposal=rollout.proposal
+            )
+            if plan.refused:
+                return self._end(rollout, "undone", f"not released: {plan.refused}")
+            return self._released(rollout, releasing.commit(plan), why)
+
+    def _undone(self, rollout: Rollout, why: str) -> str:
+        """Takes a challenger away, or brings the old champion back."""
+        if rollout.phase == "probation":
+            reason = f"probation of version {rollout.version} beside version {rollout.against}: {why}"
+            back = Rollback(
+                rollout.project, BY_EVIDENCE, reason, to=rollout.against, of=rollout.version, clock=self._clock
+            )
+            done = back.do(self.settings)
+            if "state" in done:
+                raise KeepfitError(f"version {rollout.version} should be brought back ({why}), but {done['reason']}")
+        LOG.warning("%s: version %d is undone: %s", rollout.project, rollout.version, why)
+        return self._end(rollout, "undone", why)
+
+
+def _test(found: Evidence) -> dict[str, Any]:
+    """A test as JSON, rounded: what is the same is not written again."""
+    return {**asdict(found), **{name: float(f"{getattr(found, name):.6g}") for name in ("mean", "e", "peak", "bar")}, "against": found.against}  # fmt: skip
+
+
+# -- what a person sees and does --------------------------------------------------------------------------------------
+def shown(project: str, settings: Settings) -> dict[str, Any]:
+    """The rollout that goes on, or the last one: its phase, what was scored, the tests, and what comes next.
+
+    Raises:
+        KeepfitError: there never was one.
+    """
+    rollout = _newest(project, settings)
+    plan = RolloutPlan.model_validate(rollout.plan)
+    after = plan.after(rollout.phase) if rollout.is_open else None  # ty: ignore[invalid-argument-type]
+    return {
+        "project": project, "version": rollout.version, "against": rollout.against, "phase": rollout.phase, "since": rollout.since,
+        "began": rollout.began, "actor": rollout.actor, "said": rollout.said, "next": after, "scores": rollout.scores,
+        "looked": rollout.looked or None, **{name: rollout.evidence.get(name, 0) for name in ("requests", "rows", "answered", "judged")},
+        "warning": rollout.evidence.get("warning", ""), "tests": rollout.evidence.get("tests", {}), "plan": dict(rollout.plan),
+    }  # fmt: skip
+
+
+def stop(project: str, settings: Settings, reason: str, clock: Callable[[], dt.datetime] = utc) -> dict[str, Any]:
+    """Takes a challenger out of its shadow or canary; the champion goes on. A champion on probation is brought back by a rollback."""
+    rollout, journal = _newest(project, settings), Journal(settings.journal())
+    if not rollout.is_open:
+        return {"project": project, "state": "refused", "reason": f"no rollout goes on: version {rollout.version} {rollout.phase}, {rollout.said}"}  # fmt: skip
+    if rollout.phase == "probation":
+        said = f"version {rollout.version} is champion, on probation; `keepfit rollback {project}` brings version {rollout.against} back"
+        return {"project": project, "state": "refused", "reason": said}
+    said = f"stopped by {settings.actor}: {reason}"
+    journal.move_rollout(rollout, phase="undone", since=clock().isoformat(), said=said, scores=False)
+    return {"project": project, "state": "undone", "version": rollout.version, "reason": said}
+
+
+def _newest(project: str, settings: Settings) -> Rollout:
+    found = Journal(settings.journal()).rollouts(project) if is_project(project) else []
+    if not found:
+        raise KeepfitError(
+            f"{project[:60]} had no rollout yet. One begins with a release: its probation, or before it the shadow and the canary of `release.rollout`."
+        )
+    return found[-1]

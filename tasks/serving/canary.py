@@ -1,0 +1,121 @@
+"""The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tasks.serving.champion import Champion
+from tasks.serving.line import THREADS
+from tasks.serving.metrics import Metrics
+from tasks.serving.others import Pair
+from tasks.serving.protocols import Question
+from tasks.serving.writing import each_encoded
+
+PATIENCE = 1.0  # seconds that a challenger has for a request
+HEADER = "keepfit-key"
+Row = dict[str, Any]
+
+
+class Part(NamedTuple):
+    """What one model says of some rows of a request.
+
+    Attributes:
+        model: who says it.
+        places: of the rows in the request.
+        rows: as they go into the log, JSON each.
+        answers: one a row.
+        parts, explained: contributions and what they mean, where they were asked for.
+        seconds: that it took.
+    """
+
+    model: Champion
+    places: list[int]
+    rows: Sequence[bytes]
+    answers: list[Row]
+    parts: list[Row]
+    explained: dict[str, str]
+    seconds: float
+
+
+def say(model: Champion, asked: Question, places: list[int]) -> Part:
+    """What a model says of the rows at these places.
+
+    Raises:
+        RowError: a row cannot be scored; then none is.
+    """
+    began = time.perf_counter()
+    rows = model.check([asked.rows[place] for place in places])
+    answers = model.score(rows)
+    parts, explained = model.explain(rows, answers) if asked.explain else ([{}] * len(answers), {})
+    return Part(model, places, each_encoded(rows), answers, parts, explained, time.perf_counter() - began)
+
+
+def is_chosen(share: float, salt: str, key: Sequence[str], row: Row, header: str | None) -> bool:
+    """Whether the challenger answers a row: the same in every process, before and after a restart.
+
+    A keyed hash (BLAKE2b) of the row's key; of the header where the row lacks a column of it; of the whole row where there is none.
+
+    >>> chosen = [is_chosen(0.25, "p 2", ["id"], {"id": n}, None) for n in range(10_000)]
+    >>> 2400 < sum(chosen) < 2600
+    True
+    >>> is_chosen(0.25, "p 2", ["id"], {"id": 7, "x": 1}, None) == is_chosen(0.25, "p 2", ["id"], {"id": 7.0}, "other")
+    True
+    """
+    values: object = [row.get(name) for name in key]
+    if not key or None in values:
+        values = header if header is not None else sorted(row.items())
+    said = msgspec.json.encode(_plain(values))
+    drawn = hashlib.blake2b(said, key=salt.encode()[:64], digest_size=8).digest()
+    return int.from_bytes(drawn, "big") < share * 2**64
+
+
+def _plain(value: object) -> object:
+    """7.0 as 7: protocols write one number in several ways."""
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class Canary:
+    """The challengers' answers of one process, in threads of their own: the champion's threads never wait for them."""
+
+    def __init__(self, metrics: Metrics, patience: float = PATIENCE) -> None:
+        self._metrics = metrics
+        self._patience = patience
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="canary")
+        self._late: set[Future[Part]] = set()  # those that nobody waits for any more, and that go on
+
+    def chosen(self, pair: Pair, asked: Question, header: str | None) -> list[int]:
+        """The places of the rows that the challenger answers."""
+        plan, salt = pair.rollout.plan["canary"], f"{pair.rollout.project} {pair.rollout.id}"
+        return [
+            place for place, row in enumerate(asked.rows) if is_chosen(plan["share"], salt, plan["key"], row, header)
+        ]
+
+    async def ask(self, pair: Pair, asked: Question, places: list[int]) -> Part | None:
+        """What the challenger says of the rows at these places; None where it fails, is late, or does not load."""
+        project, part = pair.rollout.project, None
+        if pair.other is not None and len(self._late) < THREADS:
+            part = await self._waited(self._threads.submit(say, pair.other, asked, places))
+        self._metrics.rolled(project, "canary" if part else "fallback", len(places))
+        return part
+
+    async def _waited(self, future: Future[Part]) -> Part | None:
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
+        except TimeoutError:
+            if not future.done():
+                self._late.add(future)
+                future.add_done_callback(self._late.discard)
+        except Exception:  # noqa: BLE001 -- whatever it raises, the champion answers
+            return None
+        return None
+
+    def close(self) -> None:
+        """Waits for nobody."""
+        self._threads.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,100 @@
+"""Who answers a row in a canary, and who is waited for: with models written by hand."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tasks.serving.canary import Canary, is_chosen
+from tasks.serving.protocols import Question
+
+ASKED = Question([{"id": 1}, {"id": 2}])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.5, 1.0])
+def test_v_13_the_share_is_the_share(share):
+    """Of 20,000 keys, within four standard deviations; all of them at 1, none at 0."""
+    chosen = sum(is_chosen(share, "p 2", ["id"], {"id": n, "x": n % 3}, None) for n in range(20_000))
+    assert abs(chosen - 20_000 * share) <= 4 * (20_000 * share * (1 - share)) ** 0.5
+
+
+def test_v_13_only_the_key_decides():
+    """Other columns, the header, and how a number is written do not; another rollout splits in another way."""
+    sides = [is_chosen(0.5, "p 2", ["id", "day"], {"id": n, "day": "a", "x": 1}, None) for n in range(200)]
+    again = [is_chosen(0.5, "p 2", ["id", "day"], {"x": 2.5, "day": "a", "id": float(n)}, "who") for n in range(200)]
+    other = [is_chosen(0.5, "p 3", ["id", "day"], {"id": n, "day": "a", "x": 1}, None) for n in range(200)]
+    assert sides == again
+    assert 60 < sum(a == b for a, b in zip(sides, other, strict=True)) < 140
+
+
+def test_where_the_key_is_missing_the_header_decides_and_then_the_row():
+    """A key of which one column is missing or empty is none; the order of a row's columns does not matter."""
+    key = ["id", "day"]
+    for n in range(50):
+        by_header = {is_chosen(0.5, "p", key, row, f"h{n}") for row in ({"id": n}, {"id": n, "day": None}, {"x": 9})}
+        assert len(by_header) == 1
+        assert is_chosen(0.5, "p", key, {"x": n, "y": 1}, None) == is_chosen(0.5, "p", key, {"y": 1.0, "x": n}, None)
+    assert len({is_chosen(0.5, "p", [], {"x": n}, None) for n in range(50)}) == 2
+
+
+class Model:
+    """Answers once its gate is open; with a fault when it has one."""
+
+    def __init__(self, fault=None):
+        self.gate = threading.Event()
+        self.fault = fault
+        self.asked = 0
+
+    def check(self, rows):
+        """As it is."""
+        return rows
+
+    def score(self, rows):
+        """After the gate."""
+        self.asked += 1
+        assert self.gate.wait(30)
+        if self.fault:
+            raise self.fault
+        return [{"prediction": 1}] * len(rows)
+
+
+def scene(model, play):
+    counted: Any = SimpleNamespace(what=[])
+    counted.rolled = lambda _project, what, count: counted.what.append((what, count))
+    canary = Canary(counted, patience=0.05)
+    pair: Any = SimpleNamespace(rollout=SimpleNamespace(project="p"), other=model)
+    try:
+        return asyncio.run(play(lambda: canary.ask(pair, ASKED, [1]))), counted.what
+    finally:
+        if model:
+            model.gate.set()
+        canary.close()
+
+
+@pytest.mark.parametrize("fault", [ArithmeticError(), ValueError(), TimeoutError()])
+def test_v_12_a_fault_is_no_answer(fault):
+    """Whatever it raises; the champion answers in its place, and that is counted."""
+    model = Model(fault)
+    model.gate.set()
+    assert scene(model, lambda ask: ask()) == (None, [("fallback", 1)])
+    assert scene(None, lambda ask: ask()) == (None, [("fallback", 1)])
+
+
+def test_v_12_two_that_hang_are_enough():
+    """Then nobody is waited for, until one of them has ended."""
+    model = Model()
+
+    async def play(ask):
+        late = [await ask() for _ in range(5)]
+        asked = model.asked
+        model.gate.set()
+        while (part := await ask()) is None:
+            await asyncio.sleep(0.01)
+        return late, asked, part.places, part.answers
+
+    (late, asked, places, answers), counted = scene(model, play)
+    assert (late, asked) == ([None] * 5, 2)
+    assert (places, answers) == ([1], [{"prediction": 1}])
+    assert (counted[0], counted[-1]) == (("fallback", 1), ("canary", 1))

@@ -1,0 +1,495 @@
+"""From the shadow to all rows and back: the watcher over a real journal, the shadow log and late outcomes; the server's part is written by hand."""
+
+import datetime as dt
+import itertools
+import json
+from collections.abc import Callable
+
+import pytest
+
+from flows import cli
+from tasks import deploy, releasing, rollout
+from tasks.config.errors import ConflictError, KeepfitError, ProjectError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.recover import Recovery
+from tasks.releasing import Plan, Releasing
+from tasks.rollback import Rollback
+from tasks.rollout import BY_EVIDENCE, ROLLING, Watch
+from tasks.stores import bundles, durable
+from tasks.stores.journal import BY_ITSELF, Journal, Rollout, Rollouts
+from tasks.stores.predictions import Told
+from tasks.stores.served import Serving
+from tasks.stores.shadows import Shadows
+from tests.released import NAME, YAML, crowned, either, place, template
+from tests.tasks.test_releasing import InProcess
+
+__all__ = ["either", "place", "template"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+STAGED = "release: {rollout: {shadow: {rows: 30, seconds: 60}, canary: {share: 0.5, rows: 20}, probation: {rows: 200, seconds: 1000}}}\n"
+START = dt.datetime(2026, 3, 3, tzinfo=dt.UTC)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Candidates are loaded in this process."""
+    monkeypatch.setattr(releasing, "Rehearsal", InProcess)
+
+
+class Clock:
+    """A clock that stands until it is told."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> dt.datetime:
+        return self.now
+
+    def on(self, seconds: float) -> None:
+        """Lets time pass."""
+        self.now += dt.timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def watch(settings: Settings, clock: Callable[[], dt.datetime]) -> Watch:
+    """Looks whenever it is asked to."""
+    twice = itertools.chain.from_iterable((now, now) for now in itertools.count(0.0, 1000.0))  # a look asks it twice
+    return Watch(settings, clock, timer=twice.__next__)
+
+
+def staged(settings: Settings, text: str = STAGED) -> Journal:
+    """Version 1 is champion, and the project wants its next one rolled out in stages."""
+    (settings.projects / NAME / "project.yaml").write_text(YAML + text)
+    return crowned(settings, 1)
+
+
+def release(settings: Settings, version: int, clock: Clock, actor: str = "anna", proposal: int | None = None) -> dict:
+    """As the flow does, without Prefect."""
+    chosen = Releasing(NAME, settings, clock)
+    with chosen.alone():
+        plan = chosen.plan(version, actor=actor, reason="better", proposal=proposal)
+        if plan.refused:
+            return {"state": "refused", "reason": plan.refused}
+        if begun := rollout.begin(plan, settings, clock):
+            return begun
+        chosen.commit(plan)
+    return {"state": "released"}
+
+
+def chance(yes: float) -> dict:
+    return {"prediction": "yes", "probabilities": {"no": 1 - yes, "yes": yes}}
+
+
+def serve(
+    settings: Settings,
+    clock: Clock,
+    count: int,
+    answered: int,
+    beside: int,
+    *,
+    said: float = 0.3,
+    thought: float | None = 0.3,
+) -> list[str]:
+    """Writes what a server would have logged of so many requests of a row; gives the ids."""
+    log = Shadows(settings.home)
+    ids = [f"{clock.now.timestamp():.0f}-{answered}-{number}" for number in range(count)]
+    other = None if thought is None else [chance(thought)]
+    log.append(NAME, clock.now, [
+        {"at": clock.now.isoformat(), "answered": answered, "beside": beside, "ids": [name], "said": [chance(said)], "thought": other, "ms": [1.0, 1.0]}
+        for name in ids
+    ])  # fmt: skip
+    log.close()
+    return ids
+
+
+def come_true(settings: Settings, ids: list[str], *values: bool) -> None:
+    """Late outcomes."""
+    told = Told(settings.home)
+    told.tell(NAME, dt.datetime(2026, 3, 4, tzinfo=dt.UTC), [(name, value, None) for name in ids for value in values])
+    told.close()
+
+
+def phases(journal: Journal) -> list[tuple[int, str]]:
+    return [(each.version, each.phase) for each in journal.rollouts(NAME)]
+
+
+def test_a_release_goes_through_shadow_and_canary_to_all_rows(either: Settings, clock: Clock):
+    """Each phase ends when what it asks for is there; champion is the challenger only after the last, by a release with the evidence in it."""
+    journal = staged(either)
+    begun = release(either, 2, clock)
+    assert (begun["state"], begun["version"], begun["from"]) == (ROLLING, 2, 1)
+    assert [each.phase for each in journal.release_intents(NAME)] == ["undone"]
+    looks = watch(either, clock)
+    serve(either, clock, 30, 1, 2)
+    assert looks.look(NAME) is None
+    assert rollout.shown(NAME, either).items() >= {"phase": "shadow", "rows": 30, "next": "canary", "said": "30 of 30 rows, 0 of 60 s"}.items()  # fmt: skip
+    clock.on(60)
+    assert "version 2 is in its canary: shadow of 30 rows in 60 s" in str(looks.look(NAME))
+    clock.on(1)
+    serve(either, clock, 19, 2, 1)
+    assert looks.look(NAME) is None
+    assert [each.version for each in journal.releases(NAME)] == [1]  # P3
+    clock.on(1)
+    serve(either, clock, 1, 2, 1)
+    assert looks.look(NAME) == "version 2 is champion; version 1 goes on scoring"
+    champion = journal.releases(NAME)[-1]
+    assert (champion.version, champion.generation, champion.actor, champion.kind) == (2, 2, "anna", "release")
+    assert champion.reason.startswith("better; canary of 20 rows in 2 s: loss e-value 1 of 60")
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.phase, going.generation, going.scores) == ("probation", 2, True)
+    clock.on(1000)
+    assert "passed in its probation" in str(looks.look(NAME))
+    assert phases(journal) == [(2, "passed")]
+    assert looks.look(NAME) is None
+
+
+def test_a_project_that_says_nothing_releases_at_once_and_has_a_probation(place: Settings, clock: Clock):
+    """The watcher begins it for a release that has none, beside the champion before; not for a rollback, nor for an old release."""
+    journal = crowned(place, 1)
+    assert watch(place, clock).look(NAME) is None  # nobody was champion before
+    assert release(place, 2, clock) == {"state": "released"}
+    assert watch(place, clock).look(NAME) == "version 2 is on probation; version 1 goes on scoring"
+    begun = journal.rollout(NAME)
+    assert begun is not None
+    assert (begun.version, begun.against, begun.generation, begun.began) == (2, 1, 2, START.isoformat())
+    assert begun.plan["canary"]["key"] == ["id"]
+    assert Rollback(NAME, "bert", "worse", clock=clock).do(place)["to"] == 1
+    assert "version 2 undone in its probation: brought back by bert: worse" in str(watch(place, clock).look(NAME))
+    assert watch(place, clock).look(NAME) is None
+    release(place, 3, clock)
+    clock.on(7 * 86_400)
+    assert watch(place, clock).look(NAME) is None
+    assert phases(journal) == [(2, "undone")]
+
+
+def test_v_13_a_worse_champion_comes_back_by_itself_once(place: Settings, clock: Clock):
+    """Late outcomes speak against it: the old one is champion again, with the numbers on record; no automation releases the worse one again."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    ids = serve(place, clock, 60, 2, 1, said=0.9, thought=0.3)
+    assert looks.look(NAME) is None
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.evidence["warning"].startswith("it is expected to lose more: by 0.36 on 60 rows")
+    come_true(place, ids, False)
+    said = "it loses more: by 0.72 on 60 rows; the e-value"
+    assert said in str(looks.look(NAME))
+    back = journal.releases(NAME)[-1]
+    assert (back.version, back.kind, back.actor, back.generation) == (1, "rollback", BY_EVIDENCE, 3)
+    assert f"probation of version 2 beside version 1: {said}" in back.reason
+    ended = journal.rollouts(NAME)[-1]
+    assert (ended.phase, ended.scores, ended.evidence["tests"]["loss"]["against"]) == ("undone", False, True)
+    assert ended.said.startswith(said)
+    refused = release(place, 2, clock, actor=f"{BY_ITSELF}new data")
+    assert "version 2 was rolled back by rollout: evidence" in refused["reason"]
+    assert release(place, 2, clock)["state"] == "released"
+
+
+def test_v_13_a_challenger_that_fails_is_undone_in_its_shadow(place: Settings, clock: Clock):
+    """Nobody was ever answered by it, and no automation tries it again; a person may."""
+    journal = staged(place)
+    release(place, 2, clock, actor=f"{BY_ITSELF}new data")
+    serve(place, clock, 12, 1, 2, thought=None)
+    assert "version 2 undone in its shadow: it fails more often: by 1 on 12 requests" in str(watch(place, clock).look(NAME))  # fmt: skip
+    assert [each.version for each in journal.releases(NAME)] == [1]
+    refused = release(place, 2, clock, actor=f"{BY_ITSELF}new data")
+    assert "version 2 was undone in its rollout on 2026-03-03T00:00:00: it fails more often" in refused["reason"]
+    assert release(place, 2, clock)["state"] == ROLLING
+
+
+def test_outcomes_may_be_late_repeated_and_corrected(place: Settings, clock: Clock):
+    """Each row counts once, with what became known first, and others' rows not at all."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    ids = serve(place, clock, 5, 2, 1, said=0.5, thought=0.3)
+    come_true(place, [*reversed(ids), "nobody's"], True, False, True)
+    assert [name for name, _ in Serving(NAME, place).told(ids[:2])] == [ids[1]] * 3 + [ids[0]] * 3
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.evidence["judged"] == 5
+    assert going.evidence["tests"]["loss"]["mean"] == pytest.approx(0.25 - 0.49)
+
+
+def test_what_does_not_change_is_not_written(place: Settings, clock: Clock):
+    """A look at the same evidence leaves the journal as it is, and one that comes too soon does not read it."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = Watch(place, clock, timer=iter([0.0, 0.1, 9.9, 10.0, 10.1]).__next__)
+    looks.look(NAME)
+    serve(place, clock, 5, 2, 1)
+    looks.look(NAME)
+    before = journal.rollout(NAME)
+    serve(place, clock, 5, 2, 1)
+    looks.look(NAME)  # 9.9 s after the first: it is not time yet
+    assert journal.rollout(NAME) == before
+    looks.look(NAME)
+    after = journal.rollout(NAME)
+    assert after is not None
+    assert (after.revision, after.evidence["requests"]) == (2, 10)
+    watch(place, clock).look(NAME)
+    assert journal.rollout(NAME) == after
+
+
+def test_the_old_one_scores_no_more_than_it_is_asked_to(place: Settings, clock: Clock):
+    """Then it is put away, and outcomes are waited for."""
+    (place.projects / NAME / "project.yaml").write_text(YAML + "release: {rollout: {probation: {rows: 20}}}\n")
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    ids = serve(place, clock, 20, 2, 1)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.phase, going.scores) == ("probation", False)
+    come_true(place, ids, True)
+    assert "passed in its probation: 20 rows in 0 s, 20 with an outcome" in str(looks.look(NAME))
+
+
+# -- at the same time, and cut off ----------------------------------------------------------------------------------------
+def test_o_08_a_person_who_releases_meanwhile_wins(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """Between the evidence and the rollback somebody makes version 3 champion: it stays, and the rollout is overtaken."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    serve(place, clock, 12, 2, 1)
+    serve(place, clock, 60, 2, 1, said=0.9, thought=0.1)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9, thought=0.1), False)
+    done = Rollback.do
+
+    def raced(self: Rollback, settings: Settings) -> dict:
+        crowned(settings, 3)
+        return done(self, settings)
+
+    monkeypatch.setattr(Rollback, "do", raced)
+    with pytest.raises(KeepfitError, match="version 2 is not the champion any more; version 3 is"):
+        looks.look(NAME)
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 3]
+    assert "version 2 overtaken in its probation: version 3 is champion" in str(looks.look(NAME))
+
+
+def test_o_08_of_two_that_look_at_once_one_moves_it(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """The slower one gets a conflict and changes nothing; its next look is like any other."""
+    journal = staged(place)
+    release(place, 2, clock)
+    serve(place, clock, 12, 1, 2, thought=None)
+    first, second = watch(place, clock), watch(place, clock)
+    move = Rollouts.move_rollout
+
+    def overtaken(self: Rollouts, seen: Rollout, **changes: object) -> Rollout:
+        monkeypatch.setattr(Rollouts, "move_rollout", move)
+        second.look(NAME)
+        return move(self, seen, **changes)
+
+    monkeypatch.setattr(Rollouts, "move_rollout", overtaken)
+    with pytest.raises(ConflictError, match="was moved in between"):
+        first.look(NAME)
+    assert phases(journal) == [(2, "undone")]
+    assert first.look(NAME) is None
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch, stride: int
+):
+    """At each durable step of the way from the shadow to all rows and back: one champion, one record, and the same end."""
+    (place.projects / NAME / "project.yaml").write_text(YAML + STAGED)
+    for reached in range(1, 60, stride):
+        journal = _from_the_start(place)
+        steps = itertools.count()
+
+        def dies(_what: str, at: int = reached, steps: itertools.count = steps) -> None:
+            if next(steps) == at:
+                raise KeyboardInterrupt
+
+        clock.now = START
+        monkeypatch.setattr(durable, "seam", dies)
+        died = True
+        try:
+            _whole_way(place, clock)
+            died = False
+        except KeyboardInterrupt:
+            monkeypatch.setattr(durable, "seam", lambda _what: None)
+            Recovery(place, clock=clock).look()
+            assert len({each.generation for each in journal.releases(NAME)}) == len(journal.releases(NAME))
+            _whole_way(place, clock)
+        monkeypatch.setattr(durable, "seam", lambda _what: None)
+        assert phases(journal)[-1] == (2, "undone"), reached
+        assert [each.version for each in journal.releases(NAME)] == [1, 2, 1], reached
+        if not died:
+            assert reached > 10
+            return
+    raise AssertionError("it never came to its end")
+
+
+def _from_the_start(settings: Settings) -> Journal:
+    """Version 1 is champion, and nothing else is on record."""
+    import shutil
+
+    journal = Journal(settings.journal())
+    with journal.engine.begin() as connection:
+        for table in ("rollouts", "releases", "release_intents"):
+            connection.exec_driver_sql(f"DELETE FROM {table}")  # noqa: S608 -- names of our own
+    for folder in ("shadows", "told"):
+        shutil.rmtree(settings.home / folder, ignore_errors=True)
+    return crowned(settings, 1)
+
+
+def _whole_way(settings: Settings, clock: Clock) -> None:
+    """Asks for version 2 where nobody has yet, serves, and looks until nothing moves: it does well until its probation, then it fails."""
+    journal, looks = Journal(settings.journal()), watch(settings, clock)
+    if not journal.rollouts(NAME):
+        release(settings, 2, clock)
+    serve(settings, clock, 30, 1, 2)
+    serve(settings, clock, 20, 2, 1)
+    for _ in range(10):
+        clock.on(61)
+        looks.look(NAME)
+        going = journal.rollout(NAME)
+        if going is None:
+            return
+        if going.phase == "probation":
+            serve(settings, clock, 80, 1, 2, thought=None)  # as if it had been asked in the shadow
+
+
+def test_a_second_challenger_waits_unless_a_person_brings_it(place: Settings, clock: Clock):
+    """One at a time: the automation is refused, a person's release takes the place."""
+    journal = staged(place)
+    release(place, 2, clock)
+    refused = release(place, 3, clock, actor=f"{BY_ITSELF}new data")
+    assert (refused["state"], refused["reason"]) == (
+        "refused",
+        "version 2 is in its shadow since 2026-03-03T00:00:00; one at a time",
+    )
+    assert release(place, 3, clock)["state"] == ROLLING
+    assert phases(journal) == [(2, "overtaken"), (3, "shadow")]
+    assert {each.phase for each in journal.release_intents(NAME)} == {"undone"}
+
+
+def test_a_person_who_says_it_again_releases_at_once(place: Settings, clock: Clock):
+    """In the middle of the shadow: champion is the challenger, and its probation begins with the same record."""
+    journal = staged(place)
+    assert release(place, 2, clock)["state"] == ROLLING
+    assert release(place, 2, clock)["state"] == "released"
+    assert watch(place, clock).look(NAME) == "version 2 is champion; version 1 goes on scoring"
+    assert phases(journal) == [(2, "probation")]
+
+
+def test_a_challenger_may_not_be_released_any_more_when_its_turn_comes(place: Settings, clock: Clock):
+    """A verdict is gone, or its bundle was altered meanwhile: the release that the evidence allows is refused, or fails, and nothing is champion."""
+    journal = staged(place, STAGED.replace("rows: 30, seconds: 60", "rows: 1").replace("share: 0.5", "share: 0"))
+    release(place, 2, clock)
+    serve(place, clock, 1, 1, 2)
+    (trained,) = (row for row in journal.trainings(NAME) if row["version"] == 2)
+    journal.end_training(
+        trained["id"], state="registered", reason="a test", at=START, detail={**trained["detail"], "verdicts": []}
+    )
+    said = watch(place, clock).look(NAME)
+    assert "version 2 undone in its shadow: not released: version 2 has no verdict of" in str(said)
+    release(place, 3, clock)
+    serve(place, clock, 1, 1, 3)
+    (place.bundles(NAME) / "3" / bundles.MODEL).write_bytes(b"another")
+    with pytest.raises(KeepfitError, match="was altered or damaged"):
+        watch(place, clock).look(NAME)
+    assert [each.version for each in journal.releases(NAME)] == [1]
+
+
+def test_an_old_champion_that_cannot_come_back_is_trouble_that_is_said(place: Settings, clock: Clock):
+    """Its files are gone: the look says what should be done and why it cannot be; the champion stays, and the rollout goes on."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    ids = serve(place, clock, 60, 2, 1, said=0.9)
+    come_true(place, ids, False)
+    (place.bundles(NAME) / "1" / bundles.MODEL).unlink()
+    with pytest.raises(KeepfitError, match=r"should be brought back \(it loses more.*cannot come back"):
+        looks.look(NAME)
+    assert [each.version for each in journal.releases(NAME)] == [1, 2]
+    assert phases(journal) == [(2, "probation")]
+
+
+# -- people ---------------------------------------------------------------------------------------------------------------
+def test_a_person_stops_a_challenger(place: Settings, clock: Clock):
+    """In its shadow; a champion on probation is a matter of a rollback, and what has ended is over."""
+    journal = staged(place)
+    release(place, 2, clock)
+    assert rollout.stop(NAME, place, "not now", clock)["state"] == "undone"
+    assert phases(journal) == [(2, "undone")]
+    assert "no rollout goes on: version 2 undone, stopped by" in rollout.stop(NAME, place, "again")["reason"]
+    crowned(place, 3)
+    journal.begin_rollout(Rollout(NAME, 3, "d", 1, "d", {}, "a", "r", began="b", phase="probation", since="s"))
+    assert "keepfit rollback small" in rollout.stop(NAME, place, "again")["reason"]
+    for strange in ("nobody", "../small"):
+        with pytest.raises(KeepfitError, match="had no rollout yet"):
+            rollout.shown(strange, place)
+
+
+def test_the_command_shows_what_stands(place: Settings, clock: Clock, capsys: pytest.CaptureFixture[str]):
+    """Phase, rows, each test with its e-value and bar, the early warning, and what comes next; or all of it as JSON."""
+    staged(place)
+    release(place, 2, clock)
+    serve(place, clock, 40, 1, 2, said=0.1, thought=0.9)
+    watch(place, clock).look(NAME)
+    assert cli.rollout(NAME, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["phase"], told["next"], told["rows"], told["tests"]["errors"]["bar"]) == ("shadow", "canary", 40, 60.0)
+    assert cli.rollout(NAME) == 0
+    page = capsys.readouterr().out
+    for line in (
+        "small: version 2 beside version 1, shadow since",
+        "40 rows, 0 answered",
+        "errors",
+        "early warning: it is expected",
+        "next: canary",
+    ):
+        assert line in page
+    assert cli.rollout(NAME, stop=True, reason="no need", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == "undone"
+
+
+def test_the_stack_looks_by_itself(place: Settings):
+    """What `recover` does every two seconds begins the probation, and its report says so."""
+    journal = crowned(place, 1)
+    chosen = Releasing(NAME, place)
+    chosen.release(2, actor="anna", reason="better")
+    with chosen.alone():
+        chosen.follow()
+    assert Recovery(place).look().rollouts == ["small: version 2 is on probation; version 1 goes on scoring"]
+    assert Recovery(place).look().rollouts == []
+    assert phases(journal) == [(2, "probation")]
+
+
+def test_the_flow_ends_with_the_shadow(place: Settings, monkeypatch: pytest.MonkeyPatch, clock: Clock):
+    """The step gives the run's result where a shadow begins, and nothing where the release goes on at once."""
+    staged(place)
+    chosen = Releasing(NAME, place, clock)
+    with chosen.alone():
+        plan = chosen.plan(2, actor="anna", reason="better")
+        monkeypatch.setattr(deploy, "get_run_logger", lambda: releasing.LOG)
+        begun = deploy.roll_out.fn(plan)
+    assert begun is not None
+    assert begun["reason"] == "version 2 is in its shadow beside version 1; `keepfit rollout small` shows how it does"
+    assert rollout.begin(Plan(project=NAME, refused="no"), place) is None
+
+
+def test_the_key_of_a_canary_is_columns_of_the_contract(place: Settings):
+    """A misspelt one is named with the one that was meant; how a release is rolled out decides nothing about a model."""
+    file = place.projects / NAME / "project.yaml"
+    before = Project.named(NAME, place).digest
+    file.write_text(YAML + STAGED)
+    assert Project.named(NAME, place).digest == before
+    file.write_text(YAML + "release: {rollout: {canary: {share: 0.1, key: [ids]}}}\n")
+    with pytest.raises(ProjectError, match=r"names 'ids', which is no column of the contract.*Did you mean 'id'"):
+        Project.named(NAME, place)
