@@ -28,6 +28,7 @@ ROUTES = {
     ("POST", "/v2/models/flights/infer"): PREDICTS,
     ("POST", "/invocations/flights"): PREDICTS,
     ("GET", "/metrics"): MEASURES,
+    ("POST", "/projects/flights/outcomes"): REPORTS,
     ("POST", "/projects/flights/batches"): TOKEN,
 }  # which token, apart from the one that opens everything, opens a route; the others are open to every token
 
