@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID, uuid4
 
@@ -92,13 +93,13 @@ class Search:
     """The question put to a trial: how good is this recipe on rows right after those it learned from?
 
     Attributes:
-        final: the same question, once, about the validation rows, which no trial sees; None where they are not at hand.
+        final: makes the same question about the validation rows, which no trial sees; None where they are not at hand.
     """
 
     use: Project
     space: Space
     examination: Examination
-    final: Examination | None = None
+    final: Callable[[], Examination] | None = None
 
     @classmethod
     def of(cls, use: Project, snapshot: Snapshot, settings: Settings, ranked: tuple[str, ...] | None = None) -> Self:
@@ -118,7 +119,7 @@ class Search:
             return Examination.of(folds, use.task, use.goal, use.features, time, seed=asked.seed, workers=workers)
 
         examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
-        final = None if validation is None else examined([(rows, validation)], workers=1)
+        final = None if validation is None else partial(examined, [(rows, validation)], workers=1)
         span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
         windows = choices(span) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:
@@ -503,7 +504,8 @@ def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) ->
     if search.final is None or not usual or taken in usual:
         return taken
     default = min(usual, key=lambda at: tried[at][1].loss)
-    found, plain = (search.final.mark(tried[at][0], lambda _step, _loss: None) for at in (taken, default))
+    final = search.final()  # only now: most who search never ask it
+    found, plain = (final.mark(tried[at][0], lambda _step, _loss: None) for at in (taken, default))
     if found is None or plain is None or found.loss <= plain.loss:
         return taken
     LOG.info("%s does worse on validation than %s as it comes", tried[taken][0].name, tried[default][0].name)

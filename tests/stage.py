@@ -109,6 +109,14 @@ class Stage:
         return (self.home / "serving.log").read_text()
 
 
+def released(home):
+    """A home in which version 1 of flights is released; no process."""
+    stage = Stage(home)
+    stage.write(1, 0.2)
+    stage.release(1)
+    return stage
+
+
 def door(home, **limits):
     """A door over a home, and a client that reaches it without a network."""
     door = Door(Settings(home=home), **limits)

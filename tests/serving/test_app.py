@@ -21,7 +21,7 @@ from tasks.serving.bodies import BODY_BYTES, ROWS, question
 from tasks.serving.champion import Champion
 from tasks.stores import bundles
 from tasks.stores.predictions import Predictions
-from tests.stage import FEATURES, GOOD, Stage, door, until
+from tests.stage import FEATURES, GOOD, Stage, door, released, until
 
 
 @pytest.fixture(scope="module")
@@ -301,10 +301,7 @@ def test_v_08_a_stopped_server_finishes_what_it_has_begun(stage):
 @pytest.fixture
 def small(tmp_path):
     """A home in which version 1 of flights is released; no process."""
-    stage = Stage(tmp_path)
-    stage.write(1, 0.2)
-    stage.release(1)
-    return stage
+    return released(tmp_path)
 
 
 def test_v_07_beyond_the_limit_requests_are_told_to_come_back(small):

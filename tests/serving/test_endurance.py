@@ -14,7 +14,7 @@ import pytest
 
 from tasks.serving.champion import Champion
 from tasks.stores.predictions import Predictions
-from tests.stage import GOOD, Stage, door, until
+from tests.stage import GOOD, Stage, door, released, until
 
 BODY = json.dumps({"rows": [GOOD]}).encode()
 HEAD = b"POST /projects/flights/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(BODY)
@@ -205,10 +205,7 @@ def test_v_16_memory_does_not_grow_for_long(stage):
 @pytest.fixture
 def small(tmp_path):
     """A home in which version 1 of flights is released; no process."""
-    stage = Stage(tmp_path)
-    stage.write(1, 0.2)
-    stage.release(1)
-    return stage
+    return released(tmp_path)
 
 
 def test_v_17_a_jumping_clock_changes_no_duration(small, monkeypatch):

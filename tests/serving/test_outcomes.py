@@ -11,7 +11,7 @@ from tasks.config.settings import Settings
 from tasks.serving.bodies import ROWS
 from tasks.stores.predictions import Told
 from tasks.stores.served import Serving
-from tests.stage import GOOD, Stage, door
+from tests.stage import GOOD, door, released
 
 LATER = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
 
@@ -19,10 +19,7 @@ LATER = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A home in which version 1 of flights is released."""
-    stage = Stage(tmp_path_factory.mktemp("outcomes"))
-    stage.write(1, 0.2)
-    stage.release(1)
-    return stage.home
+    return released(tmp_path_factory.mktemp("outcomes")).home
 
 
 def told(home, *bodies):

@@ -10,7 +10,7 @@ from tasks.serving.bodies import ROWS
 from tasks.serving.champion import Manifest
 from tasks.serving.protocols import _tensor, outputs
 from tasks.stores.predictions import Predictions
-from tests.stage import GOOD, Stage, door
+from tests.stage import GOOD, door, released
 
 INFER, INVOKE = "/v2/models/flights/infer", "/invocations/flights"
 
@@ -18,10 +18,7 @@ INFER, INVOKE = "/v2/models/flights/infer", "/invocations/flights"
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A home in which version 1 of flights is released."""
-    stage = Stage(tmp_path_factory.mktemp("protocols"))
-    stage.write(1, 0.2)
-    stage.release(1)
-    return stage.home
+    return released(tmp_path_factory.mktemp("protocols")).home
 
 
 def talk(home, *requests):
