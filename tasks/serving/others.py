@@ -44,6 +44,11 @@ class Pair:
         return f"version {self.beside} {does} beside version {self.champion.release.version} ({self.rollout.phase})"
 
     @property
+    def said(self) -> tuple[int, str]:
+        """What is logged once: a new rollout of the same versions says it anew."""
+        return self.rollout.id, self.what
+
+    @property
     def is_canary(self) -> bool:
         """Whether the other one answers a share of the rows."""
         return self.rollout.phase == "canary" and self.beside == self.rollout.version
@@ -96,7 +101,7 @@ class Others:
         pairs = {name: self._pair(rollout) for name, rollout in rollouts.items() if rollout.scores}
         before, self.pairs = self.pairs, {name: pair for name, pair in pairs.items() if pair}
         for name, pair in self.pairs.items():
-            if name not in before or before[name].what != pair.what:
+            if name not in before or before[name].said != pair.said:
                 LOG.info("%s: %s", name, pair.what)
         kept = {(name, pair.other.release.digest) for name, pair in self.pairs.items() if pair.other}
         self._loaded = {key: model for key, model in self._loaded.items() if key in kept}

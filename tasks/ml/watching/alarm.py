@@ -1,0 +1,33 @@
+"""Alarms: a calibrated statement that something moved, with what it is expected to cost and what to do about it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+Kind = Literal[
+    "inputs", "predictions", "performance", "estimate", "values", "volume", "freshness", "latency", "errors", "labels"
+]
+Class = Literal["retrain", "mend", "ignore"]
+
+
+class Alarm(BaseModel, frozen=True, populate_by_name=True):
+    """One alarm of one watch.
+
+    Attributes:
+        kind: what moved: `inputs` and `predictions` are drift, `performance` came true, `estimate` is expected, the rest are anomalies.
+        what: retrain the model, mend the data or the service, or ignore it; `class` in JSON.
+        effect: expected change of the metric, in its unit, below 0 when it gets worse; None where nothing can be said.
+        features: what explains it, the greatest part first.
+        segments: where it is, as conditions on features, for example `night = true`.
+        level, threshold: the statistic, and what it had to pass.
+        says: a sentence without a row or a value of a person.
+    """
+
+    kind: Kind
+    what: Class = Field(alias="class")
+    effect: float | None = None
+    features: tuple[str, ...] = ()
+    segments: tuple[str, ...] = ()
+    level: float
+    threshold: float
+    says: str
