@@ -83,11 +83,11 @@ class Lake:
 
     def rows(self, columns: list[str] | None = None) -> pd.DataFrame:
         """The newest landed rows, not verified; for looking things up."""
-        return _frame(self._all(self.landed, columns), columns)
+        return frame(self._all(self.landed, columns), columns)
 
     def quarantined(self, batch: str | None = None) -> pd.DataFrame:
         """Every quarantined row, or those of one batch: batch, rule, column, value and raw content."""
-        found = _frame(self._all(self.quarantine, None), QUARANTINE.names)
+        found = frame(self._all(self.quarantine, None), QUARANTINE.names)
         return found[found[BATCH] == batch].reset_index(drop=True) if batch else found
 
     def _all(self, table: Table, columns: list[str] | None) -> list[pa.Table]:
@@ -207,7 +207,7 @@ class Lake:
         files = [] if version is None else self.trusted.files(self.trusted.open(version))
         if not files:
             return pd.DataFrame(columns=wanted or [])
-        rows = _frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
+        rows = frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
         return rows.reindex(columns=wanted) if wanted else rows  # columns that are younger than the set are empty
 
     def names(self, snapshot: Snapshot) -> np.ndarray:
@@ -289,7 +289,7 @@ class Lake:
     @staticmethod
     def frame(rows: pa.Table) -> pd.DataFrame:
         """Rows as they are learned from: integers with gaps stay integers, names are 32 hex digits."""
-        return _frame([rows])
+        return frame([rows])
 
     # -- keys ---------------------------------------------------------------------------------------------------------
     def follow(self, keys: Keys, table: Table, key: tuple[str, ...]) -> None:
@@ -322,7 +322,8 @@ def _named_keys(tables: list[pa.Table], key: tuple[str, ...]) -> dict[bytes, int
     return names
 
 
-def _frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataFrame:
+def frame(tables: list[pa.Table], columns: list[str] | None = None) -> pd.DataFrame:
+    """Tables below each other as a frame whose integers with gaps stay integers."""
     if not tables:
         return pd.DataFrame(columns=columns or [])
     table = pa.concat_tables(tables, promote_options="permissive")

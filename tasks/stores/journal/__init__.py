@@ -13,6 +13,7 @@ from tasks.stores.journal.releases import BY_ITSELF, Release, Releases, predeces
 from tasks.stores.journal.rollouts import Rollout, Rollouts
 from tasks.stores.journal.sources import Sources
 from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, Trainings, made_nothing
+from tasks.stores.journal.watches import Watches
 
 __all__ = [
     "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Proposal", "Release",
@@ -20,5 +21,5 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts):
+class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""

@@ -213,3 +213,15 @@ _GOES_ON = ROLLOUTS.c.phase.in_(OPEN)
 sa.Index(
     "one_rollout", ROLLOUTS.c.project, unique=True, sqlite_where=_GOES_ON, postgresql_where=_GOES_ON
 )  # a project has one at a time
+
+WATCHES = sa.Table(
+    "watches",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("at", sa.Text, nullable=False, comment="when it looked"),
+    sa.Column("version", sa.Integer, nullable=False, comment="the champion that it looked at; 0: there was none"),
+    sa.Column("verdict", sa.Text, nullable=False, comment="ok | alarm | too few rows | no data | no champion"),
+    sa.Column("until", sa.Text, nullable=False, comment="end of the newest window; the same one alarms once"),
+    sa.Column("detail", sa.Text, nullable=False, comment="JSON: window, rows, drift, performance, alarms"),
+)

@@ -1,0 +1,30 @@
+"""Watches: what was seen at each look at a project."""
+
+import datetime as dt
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from tasks.stores import durable
+from tasks.stores.journal.database import Database
+from tasks.stores.journal.tables import WATCHES
+
+
+class Watches(Database):
+    """What is on record of watches."""
+
+    def record_watch(self, *, project: str, at: dt.datetime, version: int, verdict: str, until: str, detail: dict[str, Any]) -> int:  # fmt: skip
+        """Records one look; gives its number."""
+        durable.step("record watch")
+        values = {"project": project, "at": at.isoformat(), "version": version, "verdict": verdict, "until": until}
+        with self._write() as connection:
+            done = connection.execute(WATCHES.insert().values(**values, detail=json.dumps(detail)))
+            return int((done.inserted_primary_key or (0,))[0])
+
+    def watches(self, project: str, count: int | None = None) -> list[dict[str, Any]]:
+        """The looks at a project, oldest first, the newest `count` of them; `detail` as an object."""
+        newest = sa.select(WATCHES).where(WATCHES.c.project == project).order_by(WATCHES.c.id.desc()).limit(count)
+        with self.engine.connect() as connection:
+            found = [{**row, "detail": json.loads(row["detail"])} for row in connection.execute(newest).mappings()]
+        return found[::-1]

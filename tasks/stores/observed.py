@@ -1,0 +1,135 @@
+"""Observed: the rows that a project's champions answered, and what came true of them: asked for over HTTP, or landed while a version was champion."""
+
+import datetime as dt
+import json
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.features import MOMENT
+from tasks.stores.journal import Journal, Release, reigns
+from tasks.stores.lake import BATCH, Lake, frame
+from tasks.stores.served import MOMENT as STAMP
+from tasks.stores.served import Serving
+
+Source = Literal["served", "landed"]
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Rows by time, each answered by one version.
+
+    Attributes:
+        source: `served` over HTTP, or `landed` while the version was champion, which then is taken as asked about them.
+        rows: (n,) the columns that a server is asked with, and the target, missing where it is not known.
+        at: (n,) datetime64[us], UTC: when they were asked for; of landed rows their own time.
+        version: (n,) int64; 0: nobody was champion.
+        milliseconds: (n,) float64, how long the answer took; NaN of landed rows.
+        until: up to when these are all rows.
+    """
+
+    source: Source
+    rows: pd.DataFrame
+    at: np.ndarray
+    version: np.ndarray
+    milliseconds: np.ndarray
+    until: dt.datetime
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.rows)
+
+    def where(self, chosen: np.ndarray) -> "Observed":
+        """Some of them: (n,) bool."""
+        rows = self.rows[chosen].reset_index(drop=True)
+        return Observed(self.source, rows, self.at[chosen], self.version[chosen], self.milliseconds[chosen], self.until)
+
+
+def observed(use: Project, settings: Settings, since: dt.datetime | None, now: dt.datetime) -> Observed:
+    """What was asked for over HTTP since; where nothing was, what landed.
+
+    Args:
+        use: the project.
+        settings: where things are.
+        since: the oldest time; None: from the beginning. Of landed rows it is counted back from the newest one.
+        now: predictions after it, and what came true after it, do not count.
+    """
+    found = served(use, settings, since, now)
+    return found if len(found) else landed(use, settings, None if since is None else now - since, now)
+
+
+def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.datetime) -> Observed:
+    """The predictions of a time, each with the newest outcome that had come by then."""
+    parts = []
+    for table in Serving(use.project, settings).known(now).tables():
+        recent = table if since is None else table.filter(pc.greater_equal(table["at"], pa.scalar(since, STAMP)))  # ty: ignore[missing-attribute]
+        parts += [recent] if len(recent) else []
+    if not parts:
+        return _nothing(use, "served", now)
+    table = pa.concat_tables(parts).sort_by([("at", "ascending"), ("id", "ascending")])
+    rows = _asked(use, table["row"].to_pylist())
+    if target := use.contract.target:
+        rows[target] = [None if text is None else json.loads(text) for text in table["outcome"].to_pylist()]
+    at = table["at"].cast(pa.timestamp("us")).to_numpy()
+    slow = table["ms"].to_numpy(zero_copy_only=False).astype("float64")
+    return Observed("served", rows, at, table["version"].to_numpy().astype("int64"), slow, now)
+
+
+def _asked(use: Project, texts: list[str]) -> pd.DataFrame:
+    """Rows of the prediction log with the columns that a server is asked with now; what they lack is missing."""
+    sent = pd.DataFrame([json.loads(text) for text in texts]).reindex(columns=list(use.sent))
+    moments = {
+        name: pd.to_datetime(sent[name], utc=True, format="ISO8601").astype(MOMENT)
+        for name, kind in use.sent.items()
+        if kind == "datetime"
+    }
+    return sent.assign(**moments)
+
+
+def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.datetime) -> Observed:
+    """The rows that landed, each with the version that was champion when its batch did.
+
+    Args:
+        use: the project.
+        settings: where things are.
+        back: how far from the newest row's time; None: all.
+        now: batches that landed after it do not count.
+    """
+    journal, time = Journal(settings.journal()), use.contract.time
+    lake = Lake(use.project, settings.lake(use.project), use.contract)
+    whole = lake.snapshot()
+    if whole is None or not whole.until:
+        return _nothing(use, "landed", now)
+    until = dt.datetime.fromisoformat(whole.until)
+    wanted = whole if back is None else whole.model_copy(update={"window": ((until - back).isoformat(), "")})
+    rows = frame(list(lake.content(wanted))).sort_values([time], kind="stable", ignore_index=True)
+    version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
+    target = [use.contract.target] if use.contract.target else []
+    at = rows[time].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    return Observed("landed", rows[[*use.sent, *target]], at, version, np.full(len(rows), np.nan), until)
+
+
+def _versions(batch: pd.Series, batches: Sequence[dict], releases: Sequence[Release], now: dt.datetime) -> np.ndarray:
+    """Who was champion when each row's batch landed: (n,), 0 where nobody was, or the batch is younger than now."""
+    reign = reigns(releases)
+    begins = [each.since for each in reign]
+    known = {}
+    for each in batches:
+        at = dt.datetime.fromisoformat(each["at"])
+        place = bisect_right(begins, at) - 1
+        known[each["batch"]] = reign[place].release.version if place >= 0 and at <= now else 0
+    return batch.astype("string").map(known).fillna(0).to_numpy(dtype="int64")
+
+
+def _nothing(use: Project, source: Source, until: dt.datetime) -> Observed:
+    target = [use.contract.target] if use.contract.target else []
+    none = np.empty(0)
+    return Observed(source, pd.DataFrame(columns=[*use.sent, *target]), none.astype("datetime64[us]"), none.astype("int64"), none, until)  # fmt: skip
