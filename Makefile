@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Bytecode is compiled at install: Prefect's first start takes half a minute without it.
 READY := .venv/.ready
 
-.PHONY: all demo test test-all bench-serve check lock up down clean
+.PHONY: all demo demo-fraud test test-all bench-serve check lock up down clean
 
 all: $(READY)  ## set up, then look the installation over
 	$(BIN)/keepfit doctor
@@ -22,6 +22,9 @@ $(READY): requirements.lock pyproject.toml
 
 demo: $(READY)  ## from nothing to a served model that was retrained because the data moved
 	$(BIN)/keepfit demo
+
+demo-fraud: $(READY)  ## weeks of card payments; a new fraud pattern appears, is noticed, learned and caught again with no hand on it
+	$(BIN)/keepfit demo fraud
 
 test: $(READY)
 	$(BIN)/pytest

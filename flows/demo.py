@@ -4,12 +4,14 @@ import datetime as dt
 import importlib.util
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Self
 
 import httpx
 from rich.console import Group
@@ -37,6 +39,13 @@ class Drop:
     path: Path
     digest: str
 
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """The drop of a file."""
+        from tasks.stores.files import fingerprint
+
+        return cls(path, fingerprint(path))
+
     @property
     def name(self) -> str:
         """How the journal calls it."""
@@ -52,7 +61,7 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
         StackError: something did not happen in time; the message says what to look at.
     """
     start = time.monotonic()
-    tell = _clocked(say, start)
+    tell = clocked(say, start)
     stack.up(settings, tell)
     os.environ.update(stack.environment(settings))
     from flows.deployments import deploy
@@ -71,36 +80,50 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
 
 def drops(folder: Path) -> Iterator[Drop]:
     """The demo's files: the project's monthly batches, joined so that the story fits into two minutes."""
-    from tasks.stores.files import fingerprint
-
-    path = Settings().projects / PROJECT / "data.py"
-    spec = importlib.util.spec_from_file_location("thyroid_data", path)
-    if spec is None or spec.loader is None:
-        raise StackError(
-            f"{path} is not there; the demo takes its data from it. Restore the folder from the repository."
-        )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    written = module.batches(folder / "months")
+    written = data_of(Settings().projects / PROJECT).batches(folder / "months")
     for first, last in DROPS:
         chosen = [file for file in written if first <= file.stem <= last]
         joined = folder / f"{first}_to_{last}.csv"
         texts = [file.read_text().splitlines(keepends=True) for file in chosen]
         joined.write_text("".join([texts[0][0], *(line for text in texts for line in text[1:])]))
-        yield Drop(joined, fingerprint(joined))
+        yield Drop.of(joined)
 
 
-def _through(drop: Drop, settings: Settings, journal: Journal, say: Say) -> None:
-    """Drops a file, and waits until it has landed and the training that it led to has ended."""
-    if not journal.batch(PROJECT, drop.digest):
+def data_of(folder: Path) -> ModuleType:
+    """The data.py of a project's folder, which belongs to no package.
+
+    Raises:
+        StackError: there is none.
+    """
+    path = folder / "data.py"
+    spec = importlib.util.spec_from_file_location(f"data_of_{folder.name}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise StackError(
+            f"{path} is not there; the demo takes its data from it. Restore the folder from the repository."
+        )
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
+
+
+def landed(drop: Drop, project: str, settings: Settings, journal: Journal, say: Say) -> dict[str, Any]:
+    """Drops a file, if it has not landed already, and waits until it has; gives what became of it."""
+    if not journal.batch(project, drop.digest):
         say(f"dropped {drop.name} into the inbox")
-        inbox = settings.inbox(PROJECT)
+        inbox = settings.inbox(project)
         inbox.mkdir(parents=True, exist_ok=True)
         partial = inbox / f".{drop.name}.part"
         partial.write_bytes(drop.path.read_bytes())
         partial.rename(inbox / drop.name)
-    landed = _until(lambda: journal.batch(PROJECT, drop.digest), f"{drop.name} has not landed", settings)
-    say(f"  {landed['reason']}")
+    batch = awaited(lambda: journal.batch(project, drop.digest), f"{drop.name} has not landed", settings)
+    say(f"  {batch['reason']}")
+    return batch
+
+
+def _through(drop: Drop, settings: Settings, journal: Journal, say: Say) -> None:
+    """Drops a file, and waits until it has landed and the training that it led to has ended."""
+    landed(drop, PROJECT, settings, journal, say)
     training = _trained(drop, settings, journal, say)
     say(f"  {training['state']}: {training['reason']}")
 
@@ -122,12 +145,12 @@ def _trained(drop: Drop, settings: Settings, journal: Journal, say: Say) -> dict
     if found() is None:
         say(f"  no training came of {drop.name} within 30 s; starting it by hand")
         start("train", {"project": PROJECT, "reason": f"{drop.name} landed, its event was lost"})
-    row = _until(found, f"no training of {drop.name} began", settings)
+    row = awaited(found, f"no training of {drop.name} began", settings)
     say(f"  training began: {row['trigger']}")
-    return _until(ended, f"the training of {drop.name} has not ended", settings)
+    return awaited(ended, f"the training of {drop.name} has not ended", settings)
 
 
-def _until(ask: Callable[[], dict[str, Any] | None], complaint: str, settings: Settings) -> dict[str, Any]:
+def awaited(ask: Callable[[], dict[str, Any] | None], complaint: str, settings: Settings) -> dict[str, Any]:
     """Asks until there is an answer.
 
     Raises:
@@ -275,7 +298,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _clocked(say: Say, start: float) -> Say:
+def clocked(say: Say, start: float) -> Say:
     """Puts the elapsed time in front of each line."""
 
     def tell(line: str) -> None:
