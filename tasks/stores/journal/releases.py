@@ -146,4 +146,4 @@ def reigns(releases: Sequence[Release]) -> list[Reign]:
     """Who was champion from when to when, in the order of the generations; times never go back, whatever clocks did."""
     stamps = [dt.datetime.fromisoformat(release.at) for release in releases]
     since = list(accumulate(reversed(stamps), min))[::-1]
-    return [Reign(*each) for each in zip(releases, since, [*since[1:], None], strict=True)]
+    return [Reign(*each) for each in zip(releases, since, [*since, None][1:], strict=True)]

@@ -1,0 +1,83 @@
+"""What a project's champions answered: asked for over HTTP, or landed while one was champion."""
+
+import datetime as dt
+
+import numpy as np
+import pytest
+
+from tasks import ingest
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.features import matrix
+from tasks.stores import observed
+from tasks.stores.journal import Journal, Release
+from tasks.stores.predictions import Predictions, Told
+from tests.tasks.test_ingest import land, rows, small
+
+__all__ = ["small"]
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+HOUR = dt.timedelta(hours=1)
+
+
+@pytest.fixture
+def use(small) -> Project:
+    return small.use
+
+
+def release(version, at):
+    """Makes a version champion at a moment."""
+    journal = Journal(Settings().journal())
+    row = Release("small", len(journal.releases("small")) + 1, version, "d", "test", "test", at.isoformat(), "roc_auc", 0.9, 0.8, 0.95)  # fmt: skip
+    journal.release(row)
+
+
+def landing(small, at):
+    """The door of the project with a clock of its own."""
+    return ingest.Landings(small.use, Settings(), lambda: at)
+
+
+def test_m_05_a_row_belongs_to_the_version_that_was_champion_when_it_landed(small, use, tmp_path):
+    """Not to the one of its own time, nor to today's; what landed before the first champion belongs to nobody."""
+    land(landing(small, NOON), tmp_path, "a.csv", rows(0, 1))
+    release(1, NOON + HOUR)
+    land(landing(small, NOON + 2 * HOUR), tmp_path, "b.csv", rows(2, 3))
+    release(2, NOON + 3 * HOUR)
+    land(landing(small, NOON + 4 * HOUR), tmp_path, "c.csv", rows(4))
+    seen = observed.observed(use, Settings(), None, NOON + 5 * HOUR)
+    assert seen.source == "landed"
+    assert seen.version.tolist() == [0, 0, 1, 1, 2]
+    assert seen.rows["age"].tolist() == [0, 1, 2, 3, 4]
+    assert seen.rows["y"].tolist() == [True, False, True, False, True]
+    assert seen.at.astype("datetime64[D]").astype(str).tolist() == [f"2026-01-0{day}" for day in range(1, 6)]
+    assert seen.until == dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
+    earlier = observed.landed(use, Settings(), None, NOON + 3 * HOUR)
+    assert earlier.version.tolist() == [0, 0, 1, 1, 0], "what landed later was not known yet"
+    newest = observed.observed(use, Settings(), NOON + 5 * HOUR - dt.timedelta(days=1), NOON + 5 * HOUR)
+    assert newest.rows["age"].tolist() == [3, 4], "a day, counted back from the newest row"
+
+
+def test_what_was_asked_for_comes_before_what_landed(small, use, tmp_path):
+    """With the outcomes that had come by then, the versions that answered, and rows as models read them, whatever was left out."""
+    settings = Settings()
+    land(small, tmp_path, "a.csv", rows(0, 1))
+    said = [("a", 1, {"age": 30}), ("b", 2, {"age": None}), ("c", 2, {})]
+    records = [
+        {"id": name, "at": (NOON + version * HOUR).isoformat(), "project": "small", "version": version, "ms": 0.5, "prediction": True, "row": row}
+        for name, version, row in said
+    ]  # fmt: skip
+    assert Predictions(settings.home).append("small", NOON, records) == 0
+    Told(settings.home).tell("small", NOON + 3 * HOUR, [("a", True, None)])
+    Told(settings.home).tell("small", NOON + 6 * HOUR, [("b", False, None)])
+    seen = observed.observed(use, settings, NOON, NOON + 5 * HOUR)
+    assert (seen.source, seen.version.tolist(), seen.milliseconds.tolist()) == ("served", [1, 2, 2], [0.5] * 3)
+    assert seen.rows["y"].tolist() == [True, None, None], "the second outcome was not known yet"
+    assert np.array_equal(matrix(seen.rows, use.sent)["age"], [30, np.nan, np.nan], equal_nan=True)
+    assert (seen.at - np.datetime64("2026-03-01T12", "us")).astype("timedelta64[h]").astype(int).tolist() == [1, 2, 2]
+    assert len(seen.where(seen.version == 2)) == 2
+    assert observed.observed(use, settings, NOON + 9 * HOUR, NOON + 10 * HOUR).source == "landed"
+
+
+def test_of_a_project_without_rows_nothing_is_seen(use):
+    """Neither asked for nor landed."""
+    seen = observed.observed(use, Settings(), None, NOON)
+    assert (len(seen), seen.rows.columns.tolist(), seen.until) == (0, ["age", "y"], NOON)
