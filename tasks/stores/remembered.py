@@ -1,0 +1,69 @@
+"""Remembered: what a watch compares with, a folder for each version: sketches and thresholds as JSON, some rows. Made anew when it is gone.
+
+The rows are personal where the project's are: an erasure forgets all of it.
+"""
+
+import io
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+from pydantic import BaseModel
+
+from tasks.config.settings import Settings
+from tasks.ml.watching.calibration import Thresholds
+from tasks.ml.watching.reference import Sketch
+from tasks.stores import durable
+
+
+class Learned(BaseModel, frozen=True):
+    """What is known of the rows that a version was made of.
+
+    Attributes:
+        fixed: the sketch of them, and of what the version says of those that it did not learn from.
+        thresholds: from where on something has moved.
+        first, last: of their times, ISO 8601; empty where no column tells them.
+    """
+
+    fixed: Sketch
+    thresholds: Thresholds
+    first: str = ""
+    last: str = ""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The folder of one version under one plan.
+
+    Attributes:
+        folder: of the version.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, settings: Settings, project: str, version: int, key: str) -> Self:
+        """Where it is; `key` names what it was made from, so that another plan has another folder."""
+        return cls(settings.home / "watch" / project / f"{version}-{key[:12]}")
+
+    def read(self) -> tuple[Learned, pd.DataFrame] | None:
+        """What is there; None where it is not."""
+        try:
+            learned = Learned.model_validate_json((self.folder / "learned.json").read_bytes())
+            return learned, pd.read_parquet(self.folder / "rows.parquet")
+        except FileNotFoundError:
+            return None
+
+    def write(self, learned: Learned, rows: pd.DataFrame) -> None:
+        """Keeps it; the JSON comes last, and without it nothing is there."""
+        table = io.BytesIO()
+        rows.to_parquet(table, index=False)
+        durable.write(self.folder / "rows.parquet", table.getbuffer())
+        durable.write(self.folder / "learned.json", learned.model_dump_json().encode())
+
+
+def forget(settings: Settings, project: str) -> None:
+    """Removes what watches remember of a project's rows; the next one makes it of those that are left."""
+    shutil.rmtree(settings.home / "watch" / project, ignore_errors=True)
