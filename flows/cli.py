@@ -837,6 +837,23 @@ def score(project: str, source: str, target: Path, /, *, sql: str = "", as_json:
 
 
 @app.command(group=LOOP)
+def watch(project: str, *, as_json: Json = False) -> int:
+    """Look at the newest window: what came in and was answered against what was learned, and what came true.
+
+    Args:
+        project: The project.
+    """
+    settings = connect()
+    from flows import watched
+    from flows.runs import run
+    from tasks.config.project import Project
+
+    Project.named(project, settings)
+    seen = run("watch", {"project": project}, settings, say)
+    return show(seen, as_json=as_json, page=watched.page(seen))
+
+
+@app.command(group=LOOP)
 def demo(told: Literal["thyroid", "fraud"] = "thyroid", *, as_json: Json = False) -> int:
     """Thyroid from nothing to a champion that was replaced because the data moved, about two minutes; or fraud: weeks in which a new pattern appears, is noticed, learned and caught again by itself, about five.
 

@@ -17,6 +17,7 @@ from flows.recover import recover
 from flows.release import release
 from flows.score import score
 from flows.train import train
+from flows.watch import watch
 from tasks.config.names import artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import code
@@ -29,7 +30,7 @@ ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrateg
 
 
 def declared(use: Project) -> list[RunnerDeployment]:
-    """The deployments of one project: `land`, `train`, `release`, `approve`, `prove`, `recover`, `score`, and `fetch` when it declares sources, each `/<p>`."""
+    """The deployments of one project: `land`, `train`, `release`, `approve`, `prove`, `recover`, `score`, `watch`, and `fetch` when it declares sources, each `/<p>`."""
     return [
         _deployment(land, use, f"Lands one file of {use.project} under its contract."),
         _deployment(train, use, f"Retrains {use.project}: {_when(use)}.", schedules=_schedules(use), triggers=_triggers(use)),
@@ -38,6 +39,7 @@ def declared(use: Project) -> list[RunnerDeployment]:
         _deployment(prove, use, f"Puts bad challengers through the gates of {use.project}: each must be stopped.", schedules=_proving(use)),
         _deployment(recover, use, f"Finishes what a kill cut off in {use.project}, and puts alias and servers right; the stack does so by itself."),
         _deployment(score, use, f"The champion of {use.project} scores a file, a Delta table or a query into a file."),
+        _deployment(watch, use, f"Compares what the champion of {use.project} answered with what it learned and what came true.", schedules=_watching(use), triggers=_looking(use)),
         *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
     ]  # fmt: skip
 
@@ -80,6 +82,28 @@ def _schedules(use: Project) -> list[Schedule]:
 def _proving(use: Project) -> list[Schedule]:
     at = use.prove.schedule
     return [Cron(at.cron, timezone=at.timezone, slug="nightly")] if at else []
+
+
+def _watching(use: Project) -> list[Schedule]:
+    at = use.watch.schedule
+    return (
+        [Cron(at.cron, timezone=at.timezone, slug="watch", parameters={"reason": f"schedule {at.cron} {at.timezone}"})]
+        if at
+        else []
+    )
+
+
+def _looking(use: Project) -> list[DeploymentEventTrigger]:
+    """A look at every batch that landed."""
+    if not use.watch.on_batch:
+        return []
+    return [
+        DeploymentEventTrigger(
+            name=f"{use.project}: a batch landed → watch", expect={"keepfit.batch.landed"},
+            match={"prefect.resource.id": resource(use.project)["prefect.resource.id"]},
+            parameters={"project": use.project, "reason": "{{ event.payload.name }} landed"},
+        )
+    ]  # fmt: skip
 
 
 def _fetching(use: Project) -> list[Schedule]:

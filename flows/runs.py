@@ -15,7 +15,7 @@ Say = Callable[[str], None]
 
 
 def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
-    """Runs `land`, `train`, `release`, `score` or `approve` of a project to its end and gives its result.
+    """Runs `land`, `train`, `release`, `score`, `watch` or `approve` of a project to its end and gives its result.
 
     Raises:
         KeepfitError: the run failed; the message says with what.
@@ -71,5 +71,14 @@ def _here(name: str) -> Callable[..., dict[str, Any]]:
     from flows.release import release
     from flows.score import score
     from flows.train import train
+    from flows.watch import watch
 
-    return {"approve": approve, "fetch": fetch, "land": land, "train": train, "release": release, "score": score}[name]
+    return {
+        "approve": approve,
+        "fetch": fetch,
+        "land": land,
+        "train": train,
+        "release": release,
+        "score": score,
+        "watch": watch,
+    }[name]

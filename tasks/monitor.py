@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
 from pydantic import TypeAdapter
 
 from tasks.config.errors import ArtifactError
@@ -28,7 +30,7 @@ from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.reference import Sketch, daily, merged
 from tasks.releasing import utc
 from tasks.stores.journal import Journal, Release
-from tasks.stores.lake import parts, snapshot_named, Lake
+from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, observed
 from tasks.stores.remembered import Learned, Remembered
 
@@ -53,7 +55,8 @@ class Span:
 
     def told(self) -> dict[str, str]:
         """As JSON."""
-        return {"since": f"{self.since}Z"[:20] + "Z" * 0, "until": f"{self.until}Z"}
+        since, until = (np.datetime_as_string(each, unit="s", timezone="UTC") for each in (self.since, self.until))
+        return {"since": str(since), "until": str(until)}
 
 
 class Asked:
@@ -73,8 +76,7 @@ class Asked:
         """Those rows that it surely has not learned from; of rows that were served it cannot have."""
         if seen.source == "served" or not self.split.by_time:
             return seen
-        until = pd.Timestamp(self.bundle.manifest["seen_until"]).tz_convert("UTC").tz_localize(None)
-        return seen.where(seen.at > np.datetime64(until, "us"))
+        return seen.where(seen.at > _instant(dt.datetime.fromisoformat(self.bundle.manifest["seen_until"])))
 
     def says(self, rows: pd.DataFrame) -> np.ndarray:
         """Its answers to rows."""
@@ -89,6 +91,15 @@ class Asked:
             return None
         said = self.bundle.answers(self.use, questions.asked)
         return estimate(self.use.goal, questions.truth, said, resamples=500, seed=self.use.search.seed)
+
+
+@task(name="look", cache_policy=NO_CACHE)
+def look(project: str, reason: str) -> dict[str, Any]:
+    """Looks at the newest window, puts what it saw on record, and shows it in Prefect."""
+    settings = Settings()
+    seen = Monitor(Project.named(project, settings), settings).look()
+    get_run_logger().info("%s (%s): %s", seen["verdict"], reason, seen["reason"])
+    return seen
 
 
 class Monitor:
@@ -106,8 +117,8 @@ class Monitor:
             {"project", "at", "version", "window", "rows", "drift", "predictions", "performance", "alarms", "verdict", "reason", "curve"}.
         """
         now, champion = self._clock(), self.journal.champion(self.use.project)
-        told = self._nobody() if champion is None else self._looked(champion, now)
-        told = {"project": self.use.project, "at": now.isoformat(), **told}
+        seen = self._nobody() if champion is None else self._looked(champion, now)
+        told: dict[str, Any] = {"project": self.use.project, "at": now.isoformat(), **seen}
         until = told["window"]["until"] if told["window"] else ""
         self.journal.record_watch(
             project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told
@@ -137,7 +148,7 @@ class Monitor:
     def _spans(self, seen: Observed) -> list[Span]:
         """The windows that end with the newest row, oldest first."""
         days = np.timedelta64(self.plan.drift.days, "D")
-        end = np.datetime64(seen.until.astimezone(dt.UTC).replace(tzinfo=None), "us")
+        end = _instant(seen.until)
         return [Span(end - (place + 1) * days, end - place * days) for place in reversed(range(self.plan.history))]
 
     # -- performance --------------------------------------------------------------------------------------------------
@@ -145,7 +156,7 @@ class Monitor:
         """Rows whose outcome is known and will not change any more."""
         if len(seen) == 0 or self.use.contract.target is None:
             return seen if self.use.contract.target is None else seen.where(np.zeros(0, dtype=bool))
-        end = np.datetime64(seen.until.astimezone(dt.UTC).replace(tzinfo=None), "us")
+        end = _instant(seen.until)
         old = end - seen.at >= np.timedelta64(round(self.use.split.matures * 86_400), "s")
         return seen.where(old & self.use.labelled(seen.rows).to_numpy())
 
@@ -158,7 +169,7 @@ class Monitor:
         told = {
             "metric": self.use.metric, "at_training": version.release.value, "rows": len(ready), "pending": pending,
             "realised": came.value if came else None, "realised_low": came.low if came else None, "realised_high": came.high if came else None,
-            **{name: None for name in ("estimated", "low", "high")},
+            **dict.fromkeys(("estimated", "low", "high")),
         }  # fmt: skip
         known = Performance(
             metric=self.use.goal.label, higher_is_better=self.use.goal.greater_is_better, expected=version.release.value,
@@ -232,6 +243,11 @@ class Monitor:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
         split = parts(use, snapshot, root)
         return split.train, split.validation
+
+
+def _instant(at: dt.datetime) -> np.datetime64:
+    """A moment as datetime64[us], UTC."""
+    return np.datetime64(at.astimezone(dt.UTC).replace(tzinfo=None), "us")
 
 
 def _windows(at: np.ndarray, days: int) -> list[np.ndarray]:

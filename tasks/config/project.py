@@ -39,11 +39,13 @@ from tasks.ml.search import Search
 from tasks.ml.slices import Slices
 from tasks.ml.split import Split
 from tasks.ml.trusted import Trusted
+from tasks.ml.watching.plan import WatchPlan
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
 UNDECIDING: dict[str, Any] = {
     "retrain": True,
+    "watch": True,
     "prove": True,
     "about": True,
     "sources": True,
@@ -108,6 +110,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     prove: Proving = Proving()
     release: ReleasePolicy = ReleasePolicy()
     retrain: tuple[Policy, ...] = (OnBatch(),)
+    watch: WatchPlan = WatchPlan()
     sources: Sources = ()
 
     _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models

@@ -10,7 +10,8 @@ class WatchPlan(BaseModel, frozen=True, extra="forbid"):
     """When the watch looks, how far back, and what it calls an alarm."""
 
     schedule: OnSchedule | None = Field(
-        default=OnSchedule(cron="17 5 * * *"), description="when to look, whatever else happens; null: never by the clock"
+        default=OnSchedule(cron="17 5 * * *"),
+        description="when to look, whatever else happens; null: never by the clock",
     )
     on_batch: bool = Field(default=True, description="look when a batch has landed, too")
     history: int = Field(default=26, ge=2, le=520, description="windows that the curve shows")
