@@ -1,12 +1,14 @@
 """Declared projects become Prefect deployments: schedules, event triggers, forms."""
 
+import datetime as dt
 import sys
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from prefect import Flow
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.deployments.runner import EntrypointType, RunnerDeployment
 from prefect.events import DeploymentEventTrigger
+from prefect.events.schemas.automations import Posture
 from prefect.schedules import Cron, Schedule
 
 from flows.approve import approve
@@ -18,14 +20,34 @@ from flows.release import release
 from flows.score import score
 from flows.train import train
 from flows.watch import watch
-from tasks.config.names import artifact_key, resource
+from tasks.config.names import CLASS, KIND, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import code
 from tasks.config.settings import Settings
-from tasks.ml.policy import OnSchedule
+from tasks.ml.policy import OnRows, OnSchedule, OnSilence, Policy
+from tasks.stores.alarms import EVENTS
 
 POOL = "keepfit"
 WARM = f"{sys.executable} -P -m flows.warm"  # forks a run from a process that has imported everything; starts cold without it
+LANDED = "keepfit.batch.landed"
+STORM = 5.0  # seconds: events that come together are one, whatever the cool-down
+
+
+class Start(NamedTuple):
+    """What an event is called that starts a training, which label its resource has, and how a reader is told."""
+
+    event: str
+    label: dict[str, str]
+    happens: str
+    reason: str
+    says: str
+
+
+STARTS = {
+    "batch": Start(LANDED, {}, "a batch landed", "{{ event.payload.name }} landed", "when a batch has landed"),
+    "drift": Start(EVENTS["drift"], {CLASS: "retrain"}, "drift", "drift: {{ event.payload.reason }}", "when the watch finds drift"),
+    "decay": Start(EVENTS["decay"], {CLASS: "retrain"}, "decay", "decay: {{ event.payload.reason }}", "when the watch finds decay"),
+}  # fmt: skip
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
@@ -37,7 +59,7 @@ def declared(use: Project) -> list[RunnerDeployment]:
         _deployment(release, use, f"Makes a version of {use.project} champion."),
         _deployment(approve, use, f"Approves or rejects a version of {use.project} that waits for a person; the newest decision's artifact `{artifact_key(use.project, 'decision')}` shows what it is."),
         _deployment(prove, use, f"Puts bad challengers through the gates of {use.project}: each must be stopped.", schedules=_proving(use)),
-        _deployment(recover, use, f"Finishes what a kill cut off in {use.project}, and puts alias and servers right; the stack does so by itself."),
+        _deployment(recover, use, f"Finishes what a kill cut off in {use.project}, and puts alias and servers right; the stack does so by itself.", triggers=_silences(use)),
         _deployment(score, use, f"The champion of {use.project} scores a file, a Delta table or a query into a file."),
         _deployment(watch, use, f"Compares what the champion of {use.project} answered with what it learned and what came true.", schedules=_watching(use), triggers=_looking(use)),
         *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
@@ -73,7 +95,7 @@ def _schedules(use: Project) -> list[Schedule]:
             policy.cron,
             timezone=policy.timezone,
             slug=f"schedule-{number}",
-            parameters={"reason": f"schedule {policy.cron} {policy.timezone}"},
+            parameters={"by": "schedule", "reason": f"schedule {policy.cron} {policy.timezone}"},
         )
         for number, policy in enumerate(policy for policy in use.retrain if isinstance(policy, OnSchedule))
     ]
@@ -120,21 +142,46 @@ def _fetching(use: Project) -> list[Schedule]:
 
 
 def _triggers(use: Project) -> list[DeploymentEventTrigger]:
-    """One event, one run; the cool-down is the training's own business, because it must hold for every kind of start."""
-    if not use.on_batch:
-        return []
+    """What an event starts: within a policy's cool-down one run, however many come; what is left out the recovery finds owed."""
     return [
         DeploymentEventTrigger(
-            name=f"{use.project}: a batch landed → train", expect={"keepfit.batch.landed"},
-            match={"prefect.resource.id": resource(use.project)["prefect.resource.id"]},
-            parameters={"project": use.project, "event": True, "reason": "{{ event.payload.name }} landed"},
+            name=f"{use.project}: {STARTS[policy.kind].happens} → train", expect={STARTS[policy.kind].event}, match=_match(use, STARTS[policy.kind].label),
+            within=dt.timedelta(seconds=max(policy.cooldown, STORM)),
+            parameters={"project": use.project, "by": policy.kind, "reason": STARTS[policy.kind].reason},
         )
+        for policy in use.retrain
+        if not isinstance(policy, OnSchedule) and policy.kind in STARTS
     ]  # fmt: skip
 
 
-def _when(use: Project) -> str:
-    words = [
-        f"at {policy.cron} {policy.timezone}" if isinstance(policy, OnSchedule) else "when a batch has landed"
+def _silences(use: Project) -> list[DeploymentEventTrigger]:
+    """What does not happen has the recovery look, which says so, and trains where the policy wants it."""
+    return [
+        DeploymentEventTrigger(
+            name=f"{use.project}: no {policy.of} for {policy.hours:g} h → recover", posture=Posture.Proactive, expect={LANDED},
+            within=dt.timedelta(hours=policy.hours), match=_match(use, {KIND: policy.of}), parameters={"project": use.project},
+        )
         for policy in use.retrain
-    ]
-    return " and ".join(words) or "by hand only"
+        if isinstance(policy, OnSilence)
+    ]  # fmt: skip
+
+
+def _match(use: Project, label: dict[str, str]) -> dict[str, Any]:
+    return {"prefect.resource.id": resource(use.project)["prefect.resource.id"], **label}
+
+
+def _when(use: Project) -> str:
+    return " and ".join(_says(policy) for policy in use.retrain) or "by hand only"
+
+
+def _says(policy: Policy) -> str:
+    match policy:
+        case OnSchedule():
+            return f"at {policy.cron} {policy.timezone}"
+        case OnRows():
+            return f"when {policy.rows:,} rows have landed"
+        case OnSilence():
+            then = "" if policy.retrain else " it is said"
+            return f"when no {policy.of} come for {policy.hours:g} h{then}"
+        case _:
+            return STARTS[policy.kind].says

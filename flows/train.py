@@ -8,6 +8,7 @@ from flows.prove import doubts
 from flows.release import release
 from tasks.evaluate import evaluate
 from tasks.gate import gate
+from tasks.ml.policy import By
 from tasks.prepare import prepare
 from tasks.register import conclude, decline, note_failure, register
 from tasks.stores.journal import BY_ITSELF
@@ -21,7 +22,7 @@ from tasks.tune import tune
     on_failure=[note_failure], on_crashed=[note_failure], on_cancellation=[note_failure],
 )  # fmt: skip
 def train(
-    project: str, reason: str = "by hand", snapshot: str | None = None, event: bool = False, again: bool = False
+    project: str, reason: str = "by hand", snapshot: str | None = None, by: By = "hand", again: bool = False
 ) -> dict[str, Any]:
     """Trains a challenger on a snapshot, judges it by every gate, and releases it when all passed and the gates are proven.
 
@@ -29,13 +30,13 @@ def train(
         project: The project to train.
         reason: Why; stands in the run's name, in MLflow and in the journal.
         snapshot: The rows to train on, like v12-3f9c2a7b; the newest when empty.
-        event: Started by an event: the cool-down between trainings holds.
-        again: Train even when this snapshot was trained on with this code and configuration.
+        by: What starts it: a person (hand), or a policy of the project, which says how soon after the last training it may.
+        again: Train even when this snapshot was trained on with this code and configuration, and past cool-down, budget and breaker.
     """
     with alone(project):
-        training = admit(project, snapshot, reason, event=event, again=again)
+        training = admit(project, snapshot, reason, by=by, again=again)
         if training.wait:
-            plan_follow_up(project, training.wait, training.rows.name)
+            plan_follow_up(project, training.wait, by)
         if training.refused:
             return decline(training, training.refused)
         prepared = prepare(project, training.rows, training.run)

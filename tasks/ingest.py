@@ -20,7 +20,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 
 from tasks.config.errors import ArtifactError, BatchError, suggestion
-from tasks.config.names import ARRIVED, HELD, LANDED, SENT, artifact_key, resource
+from tasks.config.names import ARRIVED, HELD, KIND, LANDED, SENT, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest
@@ -560,7 +560,7 @@ def hand_on(landing: Landing, path: str) -> None:
     if landed or held:
         emit_event(
             event=f"keepfit.batch.{'landed' if landed else 'refused'}", payload=landing.model_dump(mode="json"),
-            resource=resource(landing.project),
+            resource=resource(landing.project) | {KIND: landing.kind},
         )  # fmt: skip
     settings = Settings()
     Journal(settings.journal()).announced(landing.project)

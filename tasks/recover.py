@@ -6,7 +6,6 @@ at work holds a lock that a kill frees; what is locked is left alone. What needs
 
 import datetime as dt
 import logging
-import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -16,17 +15,16 @@ from pydantic import BaseModel
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import Watch
 from tasks.stores import processes
-from tasks.stores.journal import AFTER, BEFORE, UNDER_WAY, Intent, Journal, Release
-from tasks.stores.lake import named
+from tasks.stores.journal import AFTER, BEFORE, Intent, Journal, Release
 from tasks.stores.registry import Registry
-from tasks.trigger import CRASHES, DONE, settle
+from tasks.trigger import settle
 
 LOG = logging.getLogger("keepfit.recover")
 GRACE = 10.0  # seconds that an event has to start a training before it counts as lost
-AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 CANNOT = "cannot be put back"
 FOLLOW = 2.0  # seconds that a server has to follow, at each look
@@ -70,10 +68,10 @@ class Recovery:
             clock: says when things happened, for a reader; nothing is decided by it.
         """
         self.settings, self.journal = settings, Journal(settings.journal())
-        self._only, self._grace, self._clock = None if projects is None else tuple(projects), grace, clock
+        self._only, self._clock = None if projects is None else tuple(projects), clock
         self._watch = Watch(settings, clock)
         self._trouble: list[str] = []  # of the last look: what goes on is said once
-        self._owed: dict[str, tuple[str, float]] = {}  # by project: what is owed, and since when
+        self._owed = Owed(settings, self.journal, grace, clock)
 
     def look(self) -> Report:
         """One look at everything; never raises for what is only away at the moment."""
@@ -95,7 +93,7 @@ class Recovery:
             if self.settings.prefect():
                 with self._troubled(report, project):
                     self._tell(project, report)
-                    self._train(project, report)
+                    report.started += self._owed.look(project)
         self._trouble = report.trouble
         return report
 
@@ -173,8 +171,9 @@ class Recovery:
     def _dead(self, report: Report) -> list[dict[str, Any]]:
         """Ends the trainings whose process is gone; a living one holds its project's lock, or is this machine's and there."""
         under_way = [row for row in self.journal.under_way() if self._concerns(row["project"])]
+        dead = [row for row in under_way if self._hanged(row, report)]
+        under_way = [row for row in under_way if row not in dead]
         living = {row["project"] for row in under_way if processes.is_gone(row["process"] or "") is False}
-        dead = []
         for project in sorted({row["project"] for row in under_way} - living):
             with self._troubled(report, project), _free(self.journal, f"train {project}") as free:
                 if not free:
@@ -183,6 +182,16 @@ class Recovery:
                 settle(project, self.journal, self._registry(project), self.settings, self._clock())
         report.dead += [f"training {row['id']} of {row['project']}" for row in dead]
         return dead
+
+    def _hanged(self, row: dict[str, Any], report: Report) -> bool:
+        """Whether a training of this machine took too long, and was ended."""
+        with self._troubled(report, row["project"]):
+            if processes.is_gone(row["process"] or "") is False and (reason := self._owed.hanging(row)):
+                self.journal.cut_off(row, state="failed", reason=reason, at=self._clock())
+                LOG.warning("training %s of %s: %s", row["id"], row["project"], reason)
+                self._registry(row["project"]).abandon(row["id"])
+                return True
+        return False
 
     def _bury(self, dead: list[dict[str, Any]], report: Report) -> None:
         """Tells Prefect, which believes in a killed run for ever."""
@@ -247,41 +256,6 @@ class Recovery:
         LOG.warning("%s", said)
         report.hand_made.append(said)
 
-    # -- trainings that are owed --------------------------------------------------------------------------------------
-    def _train(self, project: str, report: Report) -> None:
-        """Starts the training that a lost event owes, once its event has had time to do so."""
-        owed = self._owes(project)
-        if owed is None:
-            self._owed.pop(project, None)
-            return
-        what, tries = owed
-        known, since = self._owed.setdefault(project, (what, time.monotonic()))
-        if known != what:
-            self._owed[project] = (what, time.monotonic())
-        elif time.monotonic() - since >= self._grace:
-            self._start(project, what, tries, report)
-
-    def _owes(self, project: str) -> tuple[str, int] | None:
-        """What landed and was not trained on, and how many trainings on it came to nothing; None when nothing is owed."""
-        landed, tried = self.journal.newest(project), self.journal.tried(project)
-        on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
-        if (
-            landed == (0, 0)
-            or (DONE | UNDER_WAY) & {*on_it}
-            or len(on_it) >= CRASHES
-            or not self._project(project).on_batch
-        ):
-            return None
-        return f"v{landed[0]}.{landed[1]}", len(on_it)
-
-    def _start(self, project: str, what: str, tries: int, report: Report) -> None:
-        from tasks.stores import runs
-
-        delay = AGAIN * 4 ** (tries - 1) if tries else 0.0
-        run = runs.train(project, f"{what} landed and was not trained on", f"owed {project} {what} {tries}", delay)
-        if run is not None and run.state is not None and not run.state.is_final():
-            report.started.append(f"{project} on {what}: '{run.name}'")
-
     def _registry(self, project: str) -> Registry:
         return Registry(project, self.settings.mlflow(), self.settings.artifacts)
 
@@ -295,12 +269,6 @@ def _put_back(registry: Registry, champion: Release, refusal: str) -> tuple[str,
         return CANNOT, f"version {champion.version} was deleted in MLflow; it goes on answering from its bundle"
     registry.point("champion", champion.version)
     return "put back", refusal
-
-
-def _covers(rows: str, landed: tuple[int, int]) -> bool:
-    """Whether a snapshot of that name holds what had landed."""
-    version, outcomes, _, until = named(rows)
-    return (version, outcomes or 0) >= landed and version >= landed[0] and (outcomes or 0) >= landed[1] and not until
 
 
 @contextmanager

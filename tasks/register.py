@@ -36,6 +36,7 @@ from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
 from tasks.stores.registry import Registry, as_json
 
+CPU = "training.cpu_seconds"
 WAITING = frozenset({"held", "registered"})  # states in which a person decides about the version
 # what numpy, Python, C++ and Arrow say when they get no memory
 MEMORY = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|malloc of size|realloc of size")
@@ -58,7 +59,8 @@ def register(
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
     version, recorded = None, _answered(candidate, scores)
-    registry.log(training.run, metrics=_took(training))
+    registry.log(training.run, metrics=(took := _took(training)))
+    detail["cpu_seconds"] = took[CPU]
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
     if judged != "refused":
         version, detail["digest"], detail["artifacts"] = _version(
@@ -104,10 +106,11 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
         snapshot=training.snapshot.name if training.snapshot else None,
     )
     if training.id:
-        _end(Journal(settings.journal()), training, decision, {"run": training.run})
+        took = _took(training)
+        _end(Journal(settings.journal()), training, decision, {"run": training.run, "cpu_seconds": took[CPU]})
         registry = Registry(training.project, settings.mlflow(), settings.artifacts)
         tags = {"keepfit.decision": "refused", "keepfit.reason": reason[:4000]}
-        registry.log(training.run, metrics=_took(training), tags=tags)
+        registry.log(training.run, metrics=took, tags=tags)
         registry.end(training.run)
         _announce(decision)
     create_markdown_artifact(
@@ -182,7 +185,7 @@ def _end(
 def _took(training: Training) -> dict[str, float]:
     """Wall and CPU time of the whole training up to its decision, child processes included."""
     seconds = (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(training.started)).total_seconds()
-    return {"training.seconds": seconds, "training.cpu_seconds": cpu_seconds() - training.cpu_began}
+    return {"training.seconds": seconds, CPU: cpu_seconds() - training.cpu_began}
 
 
 def _answered(candidate: Candidate, scores: Scores) -> Recorded:

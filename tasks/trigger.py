@@ -7,12 +7,12 @@ import shutil
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from tasks.config import provenance
@@ -20,9 +20,12 @@ from tasks.config.project import Project
 from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
 from tasks.ml import threads
+from tasks.ml.admission import Admission, admission
+from tasks.ml.caps import Past
 from tasks.ml.identity import digest
-from tasks.stores import bundles, processes
-from tasks.stores.journal import OUT_OF_MEMORY, Journal
+from tasks.ml.policy import By
+from tasks.stores import alarms, bundles, processes, runs
+from tasks.stores.journal import OUT_OF_MEMORY, Journal, Order
 from tasks.stores.lake import Lake, snapshot_named
 from tasks.stores.references import Training
 from tasks.stores.registry import Registry
@@ -41,68 +44,104 @@ def alone(project: str) -> Generator[None]:
 
 
 @task(name="admit", cache_policy=NO_CACHE)
-def admit(project: str, snapshot: str | None, reason: str, *, event: bool, again: bool) -> Training:
+def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: bool) -> Training:
     """Decides whether a training may start, and if so records that it did in the journal and in MLflow. The caller is `alone`."""
     settings, now, cpu = Settings(), dt.datetime.now(dt.UTC), provenance.cpu_seconds()
     if other := provenance.other_than(_planned()):
         return Training(project=project, reason=reason, refused=other)
     use, journal = Project.named(project, settings), Journal(settings.journal())
+    orders = (
+        [] if snapshot else _ordered(journal, project)
+    )  # read before the rows: what is ordered later wants later rows
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     settle(project, journal, registry, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None:
-        return Training(
-            project=project,
-            reason=reason,
-            refused=f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}",
-        )
+        none = f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}"
+        return _refusal(journal, orders, Training(project=project, reason=reason, refused=none))
     rows = Trust(use, settings).ready(rows, settings.actor)
     past, recipe = journal.trainings(project), digest([use.digest, code(), lock(), rows.trusted])
-    done = next(
-        (
-            row
-            for row in reversed(past)
-            if row["snapshot"] == rows.digest and row["config"] == recipe and row["state"] in DONE
-        ),
-        None,
-    )
-    if done and not again:
-        return Training(
-            project=project,
-            reason=reason,
-            snapshot=rows,
-            refused=f"snapshot {rows.name} was trained on already with this code and configuration: {done['state']}, {done['reason']}",
-        )
-    hopeless = _hopeless([row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe])
-    if hopeless and not again:
-        return Training(project=project, reason=reason, snapshot=rows, refused=hopeless)
-    wait = (
-        use.on_batch.wait(dt.datetime.fromisoformat(past[-1]["started"]), now)
-        if event and use.on_batch and past
-        else 0.0
-    )
-    if wait:
-        return Training(
-            project=project,
-            reason=reason,
-            snapshot=rows,
-            wait=wait,
-            refused=f"cooling down: the last training began less than {use.on_batch.cooldown if use.on_batch else 0:g} s ago; a follow-up is planned in {wait:.0f} s",
-        )
+    asked = Training(project=project, reason=reason, snapshot=rows)
+    if not again:
+        same = [row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe]
+        if refused := _done(rows.name, same) or _hopeless(same):
+            return _refusal(journal, orders, asked.model_copy(update={"refused": refused}))
+        answer = caps(use, journal, past, by, now)
+        if answer.refused:
+            _alert(journal, use, answer, past, now)
+            said = {"refused": answer.refused, "wait": answer.wait}
+            return _refusal(journal, orders, asked.model_copy(update=said))
     number = journal.start_training(
-        project=project, trigger=reason, event=event, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
+        project=project, trigger=reason, event=by != "hand", by=by, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
         runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}", process=processes.this(),
     )  # fmt: skip
+    _takes(journal, orders, number)
     run = registry.start(f"{project} {rows.name}", {
         "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
-        "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), **_origin(),
+        "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), "keepfit.by": by, **_origin(),
     })  # fmt: skip
     get_run_logger().info(
         "training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason
     )
-    return Training(
-        project=project, reason=reason, id=number, snapshot=rows, run=run, started=now.isoformat(), cpu_began=cpu
-    )
+    return asked.model_copy(update={"id": number, "run": run, "started": now.isoformat(), "cpu_began": cpu})
+
+
+def caps(
+    use: Project, journal: Journal, past: list[dict[str, Any]], by: str, now: dt.datetime
+) -> Admission:  # fmt: skip
+    """Whether floors and caps let a training begin.
+
+    Args:
+        use: the project.
+        journal: says what was released.
+        past: the project's trainings, oldest first, as the journal gives them.
+        by: what starts the training.
+        now: the moment of the question.
+    """
+    released: dict[int, dt.datetime] = {}
+    for release in journal.releases(use.project):
+        released.setdefault(release.version, dt.datetime.fromisoformat(release.at))
+    known = [_past(row, released) for row in past]
+    return admission(by, known, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
+
+
+def _past(row: dict[str, Any], released: dict[int, dt.datetime]) -> Past:
+    started, ended = (dt.datetime.fromisoformat(row[name]) for name in ("started", "at"))
+    live = released.get(row["version"] or 0)
+    cpu = row["detail"].get("cpu_seconds", max(0.0, (ended - started).total_seconds()))
+    by = row["by"] or ("batch" if row["event"] else "hand")  # a training of an older home does not say
+    return Past(by=by, started=started, ended=max(ended, live or ended), released=live is not None, cpu=cpu)
+
+
+def _alert(
+    journal: Journal, use: Project, answer: Admission, past: list[dict[str, Any]], now: dt.datetime
+) -> None:  # fmt: skip
+    """Has it told once that a cap holds, however many are refused by it."""
+    if answer.cap is None:
+        return
+    payload = {"class": "mend", "reason": answer.cap.reason, "opens": answer.cap.opens.isoformat()}
+    key = f"{answer.cap.kind} after training {past[-1]['id']}"
+    alarms.told(journal, use.project, answer.cap.kind, key=key, payload=payload, at=now)
+
+
+# -- orders ------------------------------------------------------------------------------------------------------------
+def _ordered(journal: Journal, project: str) -> list[Order]:
+    return [order for order in journal.orders(project, "open") if order.does == "train"]
+
+
+def _takes(journal: Journal, orders: list[Order], number: int) -> None:
+    """The flow run that trains is the one that obeys; without one there is nobody who could try again."""
+    if flow_run.id:
+        journal.run_for(orders, str(flow_run.id))
+    else:
+        journal.answer(orders, "done", f"training {number} began")
+
+
+def _refusal(journal: Journal, orders: list[Order], training: Training) -> Training:
+    """Answers the orders that a training would have obeyed, but where a follow-up is going to."""
+    if not training.wait:
+        journal.answer(orders, "refused", training.refused)
+    return training
 
 
 def _planned() -> str | None:
@@ -138,6 +177,14 @@ def settle(
     return dead
 
 
+def _done(name: str, past: list[dict[str, Any]]) -> str:
+    """How a training of the same kind ended that came to an end, or nothing."""
+    done = next((row for row in reversed(past) if row["state"] in DONE), None)
+    if done is None:
+        return ""
+    return f"snapshot {name} was trained on already with this code and configuration: {done['state']}, {done['reason']}"
+
+
 def _hopeless(past: list[dict[str, Any]]) -> str:
     """Why one more training of the same kind would only end as those before, or nothing.
 
@@ -153,17 +200,12 @@ def _hopeless(past: list[dict[str, Any]]) -> str:
 
 
 @task(name="plan follow-up", cache_policy=NO_CACHE)
-def plan_follow_up(project: str, wait: float, snapshot: str) -> str:
-    """Plans one more training after the cool-down; the same snapshot plans it once, however many events ask."""
-    from prefect.deployments import run_deployment
-    from prefect.exceptions import ObjectNotFound
-
-    at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=wait)
+def plan_follow_up(project: str, wait: float, by: By) -> str:
+    """Plans one more training after the cool-down, unless one is coming anyway, however many ask. The caller is `alone`."""
+    journal = Journal(Settings().journal())
     try:
-        run = run_deployment(
-            f"train/{project}", parameters={"project": project, "reason": f"{snapshot} landed during the cool-down", "event": True},
-            scheduled_time=at, timeout=0, as_subflow=False, idempotency_key=f"follow-up {project} {snapshot}",
-        )  # fmt: skip
+        run = runs.follow_up(project, "asked for during the cool-down", by, wait, beside=flow_run.id)
     except ObjectNotFound:
         return "no deployment runs here: start the training again by hand after the cool-down"
-    return f"follow-up '{cast('FlowRun', run).name}' is planned for {at:%H:%M:%S} UTC"
+    journal.run_for(_ordered(journal, project), str(run.id))
+    return f"follow-up '{run.name}' comes in {wait:.0f} s"

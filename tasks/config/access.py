@@ -10,6 +10,7 @@ KEEPFIT_TOKEN, which opens everything, or one of the file `serving.tokens` in th
 import hashlib
 import hmac
 import ipaddress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tasks.config import private
 from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 
-ROLES = frozenset({"predict", "outcomes", "batches", "metrics"})
+ROLES = frozenset({"predict", "outcomes", "batches", "trainings", "metrics"})
 SHORTEST = 16  # characters; what is shorter can be tried out
 
 
@@ -82,6 +83,18 @@ def is_loopback(host: str | None) -> bool:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
     except ValueError:
         return False
+
+
+def is_from_here(host: str, headers: Mapping[str, str], peer: str | None) -> bool:
+    """Whether a request without a token may change something: a program's on this machine, that speaks for nobody else.
+
+    Args:
+        host: address that the server listens on.
+        headers: of the request.
+        peer: the sender's address.
+    """
+    elsewhere = {"origin", "forwarded", "x-forwarded-for"} & set(headers)
+    return not elsewhere and is_loopback(host) and is_loopback(peer)
 
 
 def _key_fault(settings: Settings) -> str:

@@ -22,13 +22,21 @@ def is_project(name: str) -> bool:
     return re.fullmatch(PROJECT, name) is not None
 
 
-def resource(project: str) -> dict[str, str]:
-    """What an event of a project is about, for `emit_event`.
+# labels of an event's resource, because triggers cannot match a payload
+CLASS = "keepfit.class"  # of an alarm: retrain | mend | ignore
+KIND = "keepfit.kind"  # of a batch: rows | outcomes
+
+
+def resource(project: str, what: str | None = None) -> dict[str, str]:
+    """What an event of a project is about, for `emit_event`; of an alarm, also what is to be done about it.
 
     >>> resource("thyroid")["prefect.resource.id"]
     'keepfit.project.thyroid'
+    >>> resource("thyroid", "retrain")["keepfit.class"]
+    'retrain'
     """
-    return {"prefect.resource.id": f"keepfit.project.{project}", "prefect.resource.name": project}
+    named = {"prefect.resource.id": f"keepfit.project.{project}", "prefect.resource.name": project}
+    return named | ({CLASS: what} if what else {})
 
 
 def artifact_key(project: str, what: str) -> str:

@@ -23,6 +23,7 @@ from tasks.config.errors import ProjectError, suggestion
 from tasks.config.names import PROJECT, is_project
 from tasks.config.settings import Settings
 from tasks.ml import behaviour, kinds, models
+from tasks.ml.caps import Breaker, Budget
 from tasks.ml.computed import FUNCTION, Computed, Computing, defines
 from tasks.ml.contract import Column, Contract
 from tasks.ml.features import matrix
@@ -30,7 +31,7 @@ from tasks.ml.gates import ALL, Gate
 from tasks.ml.identity import digest
 from tasks.ml.leaks import Leaks
 from tasks.ml.metrics import METRICS, Cost, Metric, Name, metrics_of
-from tasks.ml.policy import OnBatch, Policy
+from tasks.ml.policy import OnBatch, Policies
 from tasks.ml.profile import Expectations
 from tasks.ml.proof import Proving
 from tasks.ml.reading import Reading
@@ -40,12 +41,16 @@ from tasks.ml.slices import Slices
 from tasks.ml.split import Split
 from tasks.ml.trusted import Trusted
 from tasks.ml.watching.plan import WatchPlan
+from tasks.sources.hook import Hooks
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
 UNDECIDING: dict[str, Any] = {
     "retrain": True,
     "watch": True,
+    "budget": True,
+    "breaker": True,
+    "hooks": True,
     "prove": True,
     "about": True,
     "sources": True,
@@ -109,8 +114,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     gates: tuple[Gate, ...] = Field(default=ALL, min_length=1)
     prove: Proving = Proving()
     release: ReleasePolicy = ReleasePolicy()
-    retrain: tuple[Policy, ...] = (OnBatch(),)
+    retrain: Policies = (OnBatch(),)
     watch: WatchPlan = WatchPlan()
+    budget: Budget = Budget()
+    breaker: Breaker = Breaker()
+    hooks: Hooks = ()
     sources: Sources = ()
 
     _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models
@@ -156,6 +164,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         self.leaks.fits(self.whole)
         self.slices.fits(self.whole)
         self._gates_fit()
+        self._hooks_fit()
         if strange := [name for name in self.release.rollout.canary.key if name not in self.contract.columns]:
             known = list(self.contract.columns)
             raise ValueError(
@@ -164,6 +173,15 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         if not self.contract.features:
             raise ValueError("the contract has no feature: every column is key, time or target")
         return self
+
+    def _hooks_fit(self) -> None:
+        known = [source.name for source in self.sources]
+        for hook in self.hooks:
+            if hook.does == "land" and hook.source not in known:
+                raise ValueError(
+                    f"hooks: '{hook.name}' lands from source {hook.source!r}, which is not declared under `sources`. Sources: {known}."
+                    f"{suggestion(hook.source or '', known)}"
+                )
 
     def _gates_fit(self) -> None:
         usable = [name for name in self.beside if self.beside[name] != "datetime"]
@@ -271,11 +289,6 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def goal(self) -> Metric:
         """The metric that decides."""
         return METRICS[self.metric]
-
-    @property
-    def on_batch(self) -> OnBatch | None:
-        """The policy for new batches, if it has one."""
-        return next((policy for policy in self.retrain if isinstance(policy, OnBatch)), None)
 
     @cached_property
     def digest(self) -> str:

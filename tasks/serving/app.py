@@ -33,6 +33,7 @@ from tasks.serving.beside import Beside
 from tasks.serving.champion import Succession
 from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
+from tasks.serving.hooks import Ordering
 from tasks.serving.line import IN_FLIGHT
 from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
@@ -67,6 +68,7 @@ class Door:
         )
         self.telling = Telling(Told(settings.home), self.predicting.line, self.predicting.champion)
         self.uploads = Uploads(settings)
+        self.ordering = Ordering(settings, self.predicting.line)
         self.is_leaving = False
 
     def routes(self) -> list[Route]:
@@ -75,6 +77,9 @@ class Door:
             Route("/projects/{project}/predict", _for("predict", self.predict), methods=["POST"]),
             Route("/projects/{project}/outcomes", _for("outcomes", self.outcomes), methods=["POST"]),
             Route("/projects/{project}/batches", _for("batches", self.batches), methods=["POST", "PUT"]),
+            Route("/projects/{project}/trainings", _for("trainings", self.training), methods=["POST"]),
+            Route("/projects/{project}/trainings/{id:int}", _for("trainings", self.ordered), methods=["GET"]),
+            Route("/hooks/{name}", self.hook, methods=["POST"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
             Route("/projects", self.projects, methods=["GET"]),
             Route("/v2/models/{project}/infer", _for("predict", self.infer), methods=["POST"]),
@@ -155,6 +160,18 @@ class Door:
             raise Refusal(400, "The body ended early. Send it again.", Connection="close") from None
         LOG.info("%s: batch %s arrived (%d bytes)", project, arrived["batch"][:12], arrived["bytes"])
         return as_json(arrived, 202)
+
+    async def training(self, request: Request) -> Response:
+        """Takes an order for a training; it is on record before it is acknowledged."""
+        return await self.ordering.training(request)
+
+    async def ordered(self, request: Request) -> Response:
+        """What came of an order."""
+        return await self.ordering.ordered(request)
+
+    async def hook(self, request: Request) -> Response:
+        """Takes a message of another program, if it is signed; it is on record before it is acknowledged."""
+        return await self.ordering.hook(request)
 
     # -- who answers --------------------------------------------------------------------------------------------------
     async def projects(self, _request: Request) -> Response:

@@ -8,6 +8,7 @@ from tasks.serving.bodies import BODY_BYTES, ROWS
 from tasks.serving.champion import Champion, Manifest
 from tasks.serving.outcomes import NAME
 from tasks.serving.protocols import outputs
+from tasks.sources.hook import ID, SIGNATURE, TIMESTAMP
 
 JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
 STYLE = (
@@ -28,9 +29,9 @@ PLAIN_ROUTES = {
 EXPLAIN = "With true every prediction has what each column adds to it, for a few rows at once"
 REFUSALS = {
     "400": "No JSON, or a Host header of another machine",
-    "401": "No token, where this server wants one",
+    "401": "No token, where this server wants one, or a message that its hook's secret has not signed just now",
     "403": "Called from a page of another site, or with a token that does not open this",
-    "404": "No champion under this name",
+    "404": "No champion, project, hook or order under this name",
     "408": "The body came too slowly",
     "413": f"More than {BODY_BYTES >> 20} MiB or {ROWS:,} rows",
     "415": "A compressed body, or binary tensors",
@@ -50,6 +51,7 @@ def describe(champions: dict[str, Champion]) -> dict[str, Any]:
     paths: dict[str, Any] = {path: {"get": _operation(summary, more)} for path, (summary, more) in PLAIN_ROUTES.items()}
     for name, champion in sorted(champions.items()):
         paths |= _paths(name, champion)
+    paths["/hooks/{name}"] = {"post": _hook()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "keepfit", "version": importlib.metadata.version("keepfit")},
@@ -81,6 +83,10 @@ def _paths(name: str, champion: Champion) -> dict[str, Any]:
             )
         },
         f"/projects/{name}/batches": {"post": _upload(name)},
+        f"/projects/{name}/trainings": {"post": _order(name)},
+        f"/projects/{name}/trainings/{{id}}": {
+            "get": _operation(f"{name}: what came of an order", NAMED) | {"parameters": [_in_path("id", "integer")]}
+        },
         f"/v2/models/{name}": {"get": _operation(f"Open Inference Protocol: the tensors of {name}", NAMED)},
         f"/v2/models/{name}/ready": {"get": _operation(f"Open Inference Protocol: whether {name} answers", NAMED)},
         f"/v2/models/{name}/infer": {
@@ -121,6 +127,44 @@ def _upload(name: str) -> dict[str, Any]:
         },
     }
     return operation
+
+
+def _order(name: str) -> dict[str, Any]:
+    reason = {"type": "string", "maxLength": 200}
+    body = {"type": "object", "additionalProperties": False, "properties": {"reason": reason}}
+    operation = _recorded(
+        _operation(f"{name}: orders a training; 202 when it is on record", ASKED, body), "id", "project", "state"
+    )
+    operation["requestBody"]["required"] = False
+    key = "the same order when it is sent again"
+    operation["parameters"] = [
+        {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 100}, "description": key}
+    ]
+    return operation
+
+
+def _hook() -> dict[str, Any]:
+    """A hook of any project: signed as https://www.standardwebhooks.com says."""
+    summary = "Takes a CloudEvent, a notification of S3 or any JSON from another program; 202 when it is on record"
+    operation = _recorded(_operation(summary, ASKED, {"type": "object"}), "hook", "project", "state", "orders")
+    operation["parameters"] = [_in_path("name", "string")] + [
+        {"name": name, "in": "header", "schema": {"type": "string"}} for name in (ID, TIMESTAMP, SIGNATURE)
+    ]
+    return operation
+
+
+def _recorded(operation: dict[str, Any], *required: str) -> dict[str, Any]:
+    schema = {"type": "object", "required": list(required)}
+    operation["responses"].pop("200")
+    operation["responses"]["202"] = {
+        "description": "On record",
+        "content": {"application/json": {"schema": schema}},
+    }
+    return operation
+
+
+def _in_path(name: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": kind}}
 
 
 def _row(manifest: Manifest) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from email.message import Message
 from typing import Any
 
-from tasks.config.access import is_loopback
+from tasks.config.access import is_from_here
 from tasks.config.settings import Settings
 from tasks.sources.delivery import PIECE, Draft, SourceError, inbox_name, sweep
 
@@ -94,8 +94,7 @@ class Uploads:
 
     def _admit(self, headers: Mapping[str, str], peer: str | None) -> None:
         """Without a token only a program on this machine may that speaks for nobody else."""
-        elsewhere = {"origin", "forwarded", "x-forwarded-for"} & set(headers)
-        if elsewhere or not (is_loopback(self.settings.host) and is_loopback(peer)):
+        if not is_from_here(self.settings.host, headers, peer):
             raise UploadError(
                 403,
                 "Without a token only programs on this machine may upload. Whoever runs this server sets KEEPFIT_TOKEN.",

@@ -1,11 +1,15 @@
 """Processes: a name for this one that no other ever has, and whether the one of a name is gone. No clock is asked, which may jump."""
 
+import contextlib
 import os
+import signal
 import socket
+import time
 from pathlib import Path
 
 import psutil
 
+GOING = 10.0  # seconds that a killed process has to be gone
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -21,6 +25,28 @@ def is_gone(process: str) -> bool | None:
         return None
     _, boot, number, began = parts
     return boot != _boot() or _began(int(number)) != began
+
+
+def end(process: str) -> None:
+    """Kills a process of this machine with all that it started, and returns when they are gone; nothing when it has ended."""
+    if is_gone(process) is not False:
+        return
+    number = int(process.split()[2])
+    try:
+        family = psutil.Process(number).children(recursive=True)
+        if os.getpgid(number) == number:  # else its group is that of whoever started it
+            os.killpg(number, signal.SIGKILL)
+        else:
+            os.kill(number, signal.SIGKILL)
+    except (psutil.NoSuchProcess, ProcessLookupError):
+        return
+    for child in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    psutil.wait_procs(family, timeout=GOING)
+    until = time.monotonic() + GOING
+    while is_gone(process) is False and time.monotonic() < until:
+        time.sleep(0.02)
 
 
 def _boot() -> str:

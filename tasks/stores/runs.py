@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.events import Event, Resource
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
 from tasks.config.names import resource
@@ -71,33 +72,76 @@ def _crash(client: SyncPrefectClient, run: UUID) -> str:
     return found.name
 
 
-def is_coming(client: SyncPrefectClient, deployment: UUID) -> bool:
-    """Whether a run of a deployment is planned or under way that no schedule has planned."""
+def coming(client: SyncPrefectClient, deployment: UUID, beside: str | None = None) -> FlowRun | None:
+    """A run of a deployment that is planned or under way and that no schedule has planned, apart from one."""
     mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
-    return any(
-        not run.auto_scheduled for run in client.read_flow_runs(flow_run_filter=_in(COMING), deployment_filter=mine)
-    )
+    found = client.read_flow_runs(flow_run_filter=_in(COMING), deployment_filter=mine)
+    return next((run for run in found if not run.auto_scheduled and str(run.id) != beside), None)
 
 
-def train(project: str, reason: str, key: str, delay: float) -> FlowRun | None:
-    """Plans a training in so many seconds, once for each key and each state of the deployed code; None when another one is coming anyway.
+def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun | None:
+    """Plans a training in so many seconds; None when another one is coming anyway.
+
+    The same key within an hour is the same run, as long as the deployed code is the same: a run that was refused before it began is not
+    asked for again at every look.
 
     Raises:
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"train/{project}")
-        if is_coming(client, deployment.id):
+        if coming(client, deployment.id):
             return None
-        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
+        now = dt.datetime.now(dt.UTC)
         return client.create_flow_run_from_deployment(
-            deployment.id, parameters={"project": project, "reason": reason, "event": True}, state=Scheduled(scheduled_time=at), idempotency_key=f"{key} {deployment.version}"
+            deployment.id, parameters={"project": project, "reason": reason, "by": by}, state=Scheduled(scheduled_time=now + dt.timedelta(seconds=delay)),
+            idempotency_key=f"{key} {deployment.version} {now:%Y-%m-%dT%H}",
         )  # fmt: skip
 
 
+def follow_up(project: str, reason: str, by: str, delay: float, beside: str | None) -> FlowRun:
+    """The training that comes next, apart from the flow run that asks: one that is coming anyway, or a new one in so many seconds.
+
+    Raises:
+        ObjectNotFound: the project is not deployed.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"train/{project}")
+        at = Scheduled(scheduled_time=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay))
+        parameters = {"project": project, "reason": reason, "by": by}
+        return coming(client, deployment.id, beside) or client.create_flow_run_from_deployment(
+            deployment.id, parameters=parameters, state=at
+        )
+
+
+def fetch(project: str, source: str, key: str) -> FlowRun:
+    """Plans a fetch from a declared source; the same key is the same run.
+
+    Raises:
+        ObjectNotFound: the project is not deployed, or declares no source.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"fetch/{project}")
+        return client.create_flow_run_from_deployment(
+            deployment.id, parameters={"project": project, "source": source}, state=Scheduled(), idempotency_key=key
+        )
+
+
+def came_of(run: str) -> tuple[str, str]:
+    """What came of a flow run, and its name: coming, obeyed, or lost when it failed, was cancelled, or is not known any more."""
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(UUID(run))
+        except ObjectNotFound:
+            return "lost", run
+    if found.state is None or not found.state.is_final():
+        return "coming", found.name
+    return ("obeyed" if found.state.is_completed() else "lost"), found.name
+
+
 def tell(event: str, project: str, payload: dict[str, Any]) -> None:
-    """Sends an event and returns when the server has it."""
-    sent = Event(event=event, resource=Resource(resource(project)), payload=payload)
+    """Sends an event and returns when the server has it; a payload's `class` is a label of the resource as well, by which triggers match."""
+    sent = Event(event=event, resource=Resource(resource(project, payload.get("class"))), payload=payload)
     with get_client(sync_client=True) as client:
         client.request("POST", "/events", json=[sent.model_dump(mode="json")]).raise_for_status()
 

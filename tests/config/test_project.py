@@ -60,7 +60,7 @@ def test_a_good_project_loads(projects):
     assert use.contract.features == ("amount",)
     assert use.metric == "roc_auc"
     assert [gate.kind for gate in use.gates] == ["sound", "champion"]
-    assert use.on_batch is not None
+    assert [policy.kind for policy in use.retrain] == ["batch"]
 
 
 @pytest.mark.parametrize("name", SHIPPED.project_names())

@@ -60,7 +60,7 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
     assert not any(each.schedules for each in (land, release, approve))
     assert train.schedules is not None
     assert [entry.schedule for entry in train.schedules] == [CronSchedule(cron=cron, timezone=zone)]
-    assert train.schedules[0].parameters == {"reason": f"schedule {cron} {zone}"}
+    assert train.schedules[0].parameters == {"by": "schedule", "reason": f"schedule {cron} {zone}"}
     assert train.schedules[0].slug == "schedule-0"
 
 
@@ -76,7 +76,7 @@ def test_a_landed_batch_starts_a_training(project):
     assert trigger.expect == {"keepfit.batch.landed"}
     assert trigger.match == ResourceSpecification({"prefect.resource.id": f"keepfit.project.{project}"})
     assert trigger.threshold == 1
-    assert trigger.parameters == {"project": project, "event": True, "reason": "{{ event.payload.name }} landed"}
+    assert trigger.parameters == {"project": project, "by": "batch", "reason": "{{ event.payload.name }} landed"}
 
 
 def test_a_project_without_policies_is_trained_by_hand_only():

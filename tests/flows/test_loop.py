@@ -366,7 +366,7 @@ def test_deployments_say_what_project_yaml_says(stack: Stack):
     schema = found["train"].parameter_openapi_schema
     assert schema is not None
     described = schema["properties"]
-    assert all(described[name].get("description") for name in ("project", "reason", "snapshot", "event", "again"))
+    assert all(described[name].get("description") for name in ("project", "reason", "snapshot", "by", "again"))
     assert [one["name"] for one in automations] == ["thyroid: a batch landed → train"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tasks import recover, releasing
+from tasks import owed, recover, releasing
 from tasks.config.settings import Settings
 from tasks.recover import CANNOT, Recovery
 from tasks.stores import processes, runs
@@ -218,7 +218,7 @@ class Asked:
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
         monkeypatch.setattr(runs, "tell", lambda *_: None)
 
-    def train(self, _project: str, _reason: str, key: str, delay: float) -> Any:
+    def train(self, _project: str, _reason: str, key: str, delay: float, _by: str) -> Any:
         with self._lock:
             self.runs.setdefault(key, delay)
         return SimpleNamespace(name=key, state=SimpleNamespace(is_final=lambda: False))
@@ -278,7 +278,7 @@ def test_o_04_an_event_has_its_time_before_it_counts_as_lost(
 ):
     """Nothing is started within the grace, and the grace begins anew when more lands."""
     now = [0.0]
-    monkeypatch.setattr(recover, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
     journal, recovery = Journal(Settings().journal()), Recovery(Settings(), grace=10)
     lands(journal, 4)
     for moment in (0, 9):
@@ -323,7 +323,7 @@ def test_o_07_many_looks_at_once_start_one_training(place: Settings, asked: Aske
         recovery = Recovery(Settings(), grace=0)
         gate.wait()
         for _ in range(20):
-            recovery._train(NAME, recover.Report())
+            recovery._owed.train(NAME)
 
     threads = [threading.Thread(target=look) for _ in range(5)]
     for thread in threads:

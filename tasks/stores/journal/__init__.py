@@ -7,6 +7,7 @@ decides. Open `releases.py` first.
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
 from tasks.stores.journal.intents import AFTER, BEFORE, Intent, Intents
+from tasks.stores.journal.orders import Order, Orders
 from tasks.stores.journal.proofs import Proofs
 from tasks.stores.journal.proposals import Proposal, Proposals
 from tasks.stores.journal.releases import BY_ITSELF, Release, Releases, predecessor, reigns, rolled_back
@@ -16,10 +17,10 @@ from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, 
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Proposal", "Release",
+    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Order", "Proposal", "Release",
     "Rollout", "made_nothing", "predecessor", "reigns", "rolled_back",
 ]  # fmt: skip
 
 
-class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches):
+class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches, Orders):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""

@@ -96,6 +96,21 @@ class Batches(Database):
             row = connection.execute(query).one()
         return int(row[0]), int(row[1])
 
+    def landed_since(self, project: str, version: int) -> int:
+        """How many rows landed in the table `rows` after a version of it; corrections count."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(_of_rows(BATCHES.c.landed)), 0)).where(
+            BATCHES.c.project == project, BATCHES.c.version > version
+        )
+        with self.engine.connect() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def last_landed(self, project: str, kind: str) -> str | None:
+        """When the newest batch of rows, or of outcomes, landed; ISO 8601, None before the first."""
+        is_kind = IS_OUTCOMES if kind == "outcomes" else ~IS_OUTCOMES
+        query = sa.select(sa.func.max(BATCHES.c.at)).where(BATCHES.c.project == project, BATCHES.c.landed > 0, is_kind)
+        with self.engine.connect() as connection:
+            return connection.scalar(query)
+
     def profiles(self, project: str, count: int) -> list[str]:
         """The profiles (JSON) of the newest landed batches of rows, oldest first."""
         newest = (

@@ -97,6 +97,25 @@ TRAININGS = sa.Table(
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: metric, value, low, high, verdicts, run id"),
     sa.Column("runner", sa.Text, comment="who runs it: flow run, process and machine"),
     sa.Column("process", sa.Text, comment="the process that runs it, as tasks/stores/processes.py names one"),
+    sa.Column("by", sa.Text, comment="hand | schedule | batch | rows | drift | decay | silence | hook"),
+)
+
+ORDERS = sa.Table(
+    "orders",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("key", sa.Text, nullable=False, comment="whoever orders the same twice says the same"),
+    sa.Column("does", sa.Text, nullable=False, comment="train | fetch | tell"),
+    sa.Column("by", sa.Text, nullable=False, comment="what ordered it: see trainings.by"),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False, comment="fetch: the source; tell: the event as JSON"),
+    sa.Column("at", sa.Text, nullable=False),
+    sa.Column("state", sa.Text, nullable=False, comment="open | done | refused | failed"),
+    sa.Column("said", sa.Text, nullable=False, comment="what came of it"),
+    sa.Column("run", sa.Text, nullable=False, comment="the flow run that is to obey it; empty before there is one"),
+    sa.Column("tries", sa.Integer, nullable=False, comment="flow runs that ended without obeying it"),
+    sa.UniqueConstraint("project", "key", name="ordered_once"),
 )
 
 RELEASES = sa.Table(

@@ -20,6 +20,7 @@ class Trainings(Releases):
 
     def start_training(
         self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "", process: str = "",
+        by: str = "",
     ) -> int:  # fmt: skip
         """Records that a training began; gives its number."""
         with self._write() as connection:
@@ -38,6 +39,7 @@ class Trainings(Releases):
                     detail="{}",
                     runner=runner,
                     process=process,
+                    by=by,
                 )
             )
             return int((done.inserted_primary_key or (0,))[0])

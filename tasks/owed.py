@@ -1,0 +1,199 @@
+"""Owed: trainings for what landed, orders that nobody has obeyed, silence that nobody has noticed, trainings that hang.
+
+Each is found by what is, at every look of the recovery, so that a lost event or a killed server costs seconds and nothing else.
+"""
+
+import datetime as dt
+import time
+from collections.abc import Callable
+from itertools import groupby
+from typing import Any
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.policy import ALARMED, Fresh, OnSilence, owing
+from tasks.stores import alarms, processes
+from tasks.stores.journal import UNDER_WAY, Journal, Order
+from tasks.stores.lake import named
+from tasks.trigger import CRASHES, DONE, caps
+
+AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
+
+
+class Owed:
+    """What is owed, look by look; it remembers since when, by a clock that does not jump."""
+
+    def __init__(self, settings: Settings, journal: Journal, grace: float, clock: Callable[[], dt.datetime]) -> None:
+        """Over a journal.
+
+        Args:
+            settings: where things are.
+            journal: what is.
+            grace: seconds that an event has to start a training before it counts as lost.
+            clock: what is late, and what a month may cost.
+        """
+        self._settings, self._journal, self._grace, self._clock = settings, journal, grace, clock
+        self._since: dict[str, tuple[object, float]] = {}  # by name: what is so, and since when
+        self._projects: dict[str, tuple[str, Project]] = {}
+
+    def look(self, project: str) -> list[str]:
+        """One look at a project that is declared; a line for each run that was started and each event that was told."""
+        if project not in self._settings.project_names():
+            return []
+        self.listen(project)
+        return self.train(project) + self.obey(project)
+
+    # -- what landed --------------------------------------------------------------------------------------------------
+    def train(self, project: str) -> list[str]:
+        """Starts the training that is owed for what landed, once its event has had time to do so; a line when it did."""
+        owed = self._owes(project)
+        if owed is None:
+            self._since.pop(project, None)
+            return []
+        what, tries, by = owed
+        if self._lasted(project, what) < self._grace:
+            return []
+        if caps(self._use(project), self._journal, self._journal.trainings(project), by, self._clock()).cap:
+            return []  # the run that the event started has said so; it is owed until the cap opens
+        return self._plan(project, f"{what} landed and was not trained on", f"owed {project} {what}", tries, by)
+
+    def _owes(self, project: str) -> tuple[str, int, str] | None:
+        """What landed and was not trained on, how many trainings on it came to nothing, and the policy; None when nothing is owed."""
+        landed, tried = self._journal.newest(project), self._journal.tried(project)
+        on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
+        if landed == (0, 0) or (DONE | UNDER_WAY) & {*on_it} or len(on_it) >= CRASHES:
+            return None
+        seen = max((_version(rows) for rows, state in tried if rows and state in DONE), default=0)
+        fresh = Fresh(changed=True, rows=self._journal.landed_since(project, seen))
+        policy = owing(self._use(project).retrain, fresh)
+        return (f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
+
+    def _plan(self, project: str, reason: str, key: str, tries: int, by: str) -> list[str]:
+        from tasks.stores import runs
+
+        run = runs.train(project, reason, f"{key} {tries}", _delay(tries), by)
+        if run is None or run.state is None or run.state.is_final():
+            return []
+        return [f"{project}: {reason}: '{run.name}'"]
+
+    # -- orders -------------------------------------------------------------------------------------------------------
+    def obey(self, project: str) -> list[str]:
+        """Sees to it that every open order has a run, or is told; a line for each that was begun or told."""
+        ordered = sorted(
+            self._journal.orders(project, "open"), key=lambda order: (order.does, _source(order), order.id)
+        )
+        done: list[str] = []
+        for (does, source), group in groupby(ordered, key=lambda order: (order.does, _source(order))):
+            if does == "tell":
+                done += alarms.send(self._journal, [*group])
+            else:
+                done += self._run(project, source, [*group])
+        return done
+
+    def _run(self, project: str, source: str, orders: list[Order]) -> list[str]:
+        """One flow run for all orders of the same; none while one of them is under way, so that what comes meanwhile waits together."""
+        self._settle(orders)
+        numbers = {order.id for order in orders}
+        left = [order for order in self._journal.orders(project, "open") if order.id in numbers]
+        due = [self._lasted(f"order {order.id}", order.tries) >= self._patience(order) for order in left]
+        if any(order.run for order in left) or not any(due):
+            return []
+        return self._fetch(project, source, left) if source else self._order(project, left)
+
+    def _settle(self, orders: list[Order]) -> None:
+        """Puts on record what came of the runs that were to obey them."""
+        from tasks.stores import runs
+
+        for run in sorted({order.run for order in orders} - {""}):
+            mine = [order for order in orders if order.run == run]
+            state, name = runs.came_of(run)
+            if state == "obeyed":
+                self._journal.answer(mine, "done", f"by the run '{name}'", run=run)
+            elif state == "lost":
+                self._journal.lost(mine, run, f"the run '{name}' did not end well, {CRASHES} times", most=CRASHES)
+
+    def _patience(self, order: Order) -> float:
+        """An alarm's event is quicker; what failed is tried again after a while."""
+        return max(self._grace if order.by in ALARMED else 0.0, _delay(order.tries))
+
+    def _order(self, project: str, orders: list[Order]) -> list[str]:
+        from tasks.stores import runs
+
+        first = orders[0]
+        run = runs.train(project, first.reason, f"order {first.id} {first.tries}", 0.0, first.by)
+        if run is None:
+            return []  # another one is coming, and obeys these, too, if it has not begun
+        self._journal.run_for(orders, str(run.id))
+        return [f"{project}: {first.reason}: '{run.name}'"]
+
+    def _fetch(self, project: str, source: str, orders: list[Order]) -> list[str]:
+        from tasks.stores import runs
+
+        run = runs.fetch(project, source, f"order {orders[0].id} {orders[0].tries}")
+        self._journal.run_for(orders, str(run.id))
+        return [f"{project}: {orders[0].reason}: '{run.name}'"]
+
+    # -- silence ------------------------------------------------------------------------------------------------------
+    def listen(self, project: str) -> None:
+        """Puts on record, once, that what is expected has not come; a training is ordered where the policy wants one."""
+        now = self._clock()
+        for policy in self._use(project).retrain:
+            if not isinstance(policy, OnSilence):
+                continue
+            last = self._journal.last_landed(project, policy.of)
+            key = f"silence {policy.of} since {last}"
+            said = policy.late(dt.datetime.fromisoformat(last) if last else None, now)
+            if said and self._since.get(f"{project} {policy.of}") != (key, 0.0):
+                self._notice(project, policy, key, said, now)
+                self._since[f"{project} {policy.of}"] = (key, 0.0)
+
+    def _notice(self, project: str, policy: OnSilence, key: str, said: str, now: dt.datetime) -> None:
+        if policy.retrain:
+            self._journal.order(project=project, key=f"train {key}", does="train", by="silence", reason=said, at=now)
+        payload = {"class": "retrain" if policy.retrain else "mend", "reason": said, "of": policy.of}
+        alarms.told(self._journal, project, "silence", key=f"tell {key}", payload=payload, at=now)
+
+    # -- trainings that hang ------------------------------------------------------------------------------------------
+    def hanging(self, training: dict[str, Any]) -> str:
+        """Why a training of this machine is ended, with all that it started; nothing when it may go on."""
+        limit = self._use(training["project"]).budget.hours
+        if self._lasted(f"training {training['id']}", training["process"]) < limit * 3600:
+            return ""
+        processes.end(training["process"])
+        return f"ended with all its processes after {limit:g} hours, the limit of budget.hours; the champion stays"
+
+    # -- what is asked at each look -----------------------------------------------------------------------------------
+    def _lasted(self, name: str, what: object) -> float:
+        """Seconds since the first look at which it was so."""
+        known, since = self._since.setdefault(name, (what, time.monotonic()))
+        if known != what:
+            self._since[name] = (what, time.monotonic())
+            return 0.0
+        return time.monotonic() - since
+
+    def _use(self, project: str) -> Project:
+        """The project, read anew after a change of its files."""
+        digest = self._settings.declared(project)
+        if self._projects.get(project, ("",))[0] != digest:
+            self._projects[project] = (digest, Project.named(project, self._settings))
+        return self._projects[project][1]
+
+
+def _delay(tries: int) -> float:
+    return AGAIN * 4 ** (tries - 1) if tries else 0.0
+
+
+def _source(order: Order) -> str:
+    return order.what if order.does == "fetch" else ""
+
+
+def _version(rows: str) -> int:
+    """The version of the table that a snapshot holds whole; 0 when it holds a window only."""
+    version, _, _, until = named(rows)
+    return 0 if until else version
+
+
+def _covers(rows: str, landed: tuple[int, int]) -> bool:
+    """Whether a snapshot of that name holds what had landed."""
+    version, outcomes, _, until = named(rows)
+    return (version, outcomes or 0) >= landed and version >= landed[0] and (outcomes or 0) >= landed[1] and not until
