@@ -33,7 +33,8 @@ SAID: dict[str, Any] = {  # what the story's project file says otherwise than th
     "alerts": BUDGET,
     "split": {"kind": "time", "column": "time", "matures": 7, "holdout": 0.05, "validation": 0.05},
     "search": {"families": ["hist_gradient_boosting"], "seconds": 10, "trials": 2, "folds": 2, "rows": 60_000, "seed": 7},
-    "retrain": [{"kind": "decay"}, {"kind": "drift"}],
+    "retrain": [{"kind": "decay", "cooldown": 0}, {"kind": "drift", "cooldown": 0}, {"kind": "cron", "cron": "0 3 1 1 *"}],
+    "breaker": {"runs": 10, "soon_hours": 0},  # its weeks pass in seconds
 }  # fmt: skip
 
 

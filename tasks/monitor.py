@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,15 +26,17 @@ from tasks.ml.uncertain import estimate
 from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.classes import Performance
 from tasks.ml.watching.domain import sampled
-from tasks.ml.watching.findings import Findings, Known, examine
+from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
 from tasks.ml.watching.reference import Sketch, daily, merged
 from tasks.releasing import utc
+from tasks.stores.alarms import sound
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, observed
 from tasks.stores.remembered import Learned, Remembered
 
 FEWEST = 30  # rows with an outcome, below which nothing is measured
+SOUNDED: dict[Literal["drift", "decay"], tuple[str, ...]] = {"drift": ("inputs", "predictions"), "decay": ("performance", "estimate")}  # fmt: skip
 NONE = {"realised": None, "estimated": None, "low": None, "high": None}
 
 
@@ -123,7 +125,18 @@ class Monitor:
         self.journal.record_watch(
             project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told
         )
+        self._sound(told, now)
         return told
+
+    def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
+        """Alarms go out, one event for drift and one for decay; a look at the same window again says nothing new."""
+        for kind, moved in SOUNDED.items():
+            loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
+            what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
+            if what:
+                said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
+                incident = f"{told['version']} {told['window']['until']}"
+                sound(self.use, self.journal, kind, what, reason=said, incident=incident, at=now)
 
     def _nobody(self) -> dict[str, Any]:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
