@@ -35,7 +35,7 @@ class Share:
     def scores(self, y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """As `Metric.scores`."""
         hit, counted = self.parts(y, p)
-        above, below = weights @ (hit & counted), weights @ counted
+        above, below = weights @ (hit & counted).astype(float), weights @ counted.astype(float)
         return self.shape(np.divide(above, below, out=np.full(len(weights), np.nan), where=below != 0))
 
     def bounds(self, y: np.ndarray, p: np.ndarray) -> Estimate:
