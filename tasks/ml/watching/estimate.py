@@ -4,7 +4,7 @@ Made once at training, kept with the version as JSON, asked of every window:
 
     learned(kind, measures, truth, answers, features=None, *, seed) -> Estimator
     read(text) -> Estimator                              of Estimator.model_dump_json()
-    estimator.estimates(measures, answers, features=None, *, plan, seed) -> dict[str, Estimated]
+    estimator.estimates(measures, answers, features=None, *, fewest=200, seed) -> dict[str, Estimated]
 
 Classifiers: confidence-based performance estimation (CBPE; NannyML's documentation, How it works, Performance estimation). If the chance of
 each class is known of a row, every metric has an expected value: the row stands for each class with its chance. Regression: direct loss
@@ -21,14 +21,14 @@ from pydantic import BaseModel, Field, TypeAdapter
 from scipy.special import chdtri
 
 from tasks.ml.kinds import Kind
-from tasks.ml.metrics import METRICS, Estimate, Metric
+from tasks.ml.metrics import METRICS, Metric
 from tasks.ml.uncertain import compared
 from tasks.ml.watching.losses import Forest
-from tasks.ml.watching.measures import REACH, gauged, standard_error
+from tasks.ml.watching.measures import REACH, Reference, gauged, rarest, standard_error
 
 FEWEST = 200  # rows with outcomes, below which nothing is learned from them
 RARE = 50  # rows of the rarest class, below which an estimate is doubted
-BLOCKS = 10  # consecutive stretches of those rows, on which estimates are tried
+BLOCKS, FORESTS = 10, 5  # consecutive stretches of those rows, on which estimates by chances, and by forests, are tried
 DRAWS = 100  # of labels, for the error of sampling
 PAIRS = 20_000  # rows times classes that labels are drawn for; the error of more rows follows by the square root
 CELLS = 400_000  # rows times classes squared of a window that are looked at; of more every k-th row
@@ -43,14 +43,6 @@ SAME_LOSSES = (
     "how far off an answer is, given the features, is what it was on the rows that this was learned from; a change of concept (same inputs, "
     "other outcomes) is not seen"
 )
-
-
-class EstimatePlan(BaseModel, frozen=True, extra="forbid"):
-    """When performance is estimated without outcomes."""
-
-    fewest: int = Field(
-        default=200, ge=20, description="rows in a window, below which nothing is said but that they are too few"
-    )
 
 
 class Estimated(BaseModel, frozen=True):
@@ -82,25 +74,15 @@ class Estimated(BaseModel, frozen=True):
     doubts: tuple[str, ...] = ()
 
 
-class Known(BaseModel, frozen=True):
-    """What is known of a measure from rows whose outcomes are known.
+class Known(Reference, frozen=True):
+    """What rows with outcomes say of a measure, and of its estimates.
 
     Attributes:
-        value, low, high: the measure on all of them, with its 90 % interval.
-        rare: rows of the rarest class, or all rows where there are no classes: what an error shrinks with.
         excess: standard error of an estimate beyond what sampling explains, found on consecutive blocks, each estimated by the others.
-        spread: standard deviation of the measure between the blocks beyond what sampling explains.
-        blocks: how many there were.
         is_off: whether the estimates were off by more than luck explains in 19 of 20 cases.
     """
 
-    value: float
-    low: float
-    high: float
-    rare: int
     excess: float
-    spread: float
-    blocks: int
     is_off: bool
 
 
@@ -187,11 +169,11 @@ class Chances(BaseModel, frozen=True):
         top = _top(answers)
         return cls(
             rows=len(truth), low=float(top.min()), high=float(top.max()), calibration=calibration,
-            known=_known(measures, truth, answers, tried, int(np.unique(truth, return_counts=True)[1].min()), seed),
+            known=_known(measures, truth, answers, tried, most=BLOCKS, rare=rarest(truth), seed=seed),
         )  # fmt: skip
 
     def estimates(
-        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, plan: EstimatePlan, seed: int  # noqa: ARG002 -- the interface
+        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, fewest: int = FEWEST, seed: int  # noqa: ARG002 -- the interface
     ) -> dict[str, Estimated]:  # fmt: skip
         """What each measure is expected to be, by name.
 
@@ -199,12 +181,12 @@ class Chances(BaseModel, frozen=True):
             measures: as in `learned`.
             answers: (n,) or (n, classes), of the window.
             features: not looked at.
-            plan: how many rows are few.
+            fewest: rows, below which nothing is said but that they are too few.
             seed: of the draws.
         """
         asked = {name: measures[name] for name in self.known}
-        if len(answers) < plan.fewest:
-            return {name: _unsaid(name, len(answers), too_few(len(answers), plan.fewest)) for name in asked}
+        if len(answers) < fewest:
+            return {name: _unsaid(name, len(answers), too_few(len(answers), fewest)) for name in asked}
         classes = 2 if answers.ndim == 1 else answers.shape[1]
         some = answers[:: -(-len(answers) * classes**2 // CELLS)]
         chances = self.calibration.chances(some)
@@ -250,11 +232,11 @@ class Losses(BaseModel, frozen=True):
         own = {name: measure for name, measure in measures.items() if name in {"mae", "rmse"}}
         return cls(
             rows=len(truth), forest=Forest.of(features, answers, truth - answers, seed),
-            known=_known(own, truth, answers, tried, len(truth), seed),
+            known=_known(own, truth, answers, tried, most=FORESTS, rare=len(truth), seed=seed),
         )  # fmt: skip
 
     def estimates(
-        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, plan: EstimatePlan, seed: int  # noqa: ARG002 -- the interface
+        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, fewest: int = FEWEST, seed: int  # noqa: ARG002 -- the interface
     ) -> dict[str, Estimated]:  # fmt: skip
         """What each measure is expected to be, by name.
 
@@ -262,7 +244,7 @@ class Losses(BaseModel, frozen=True):
             measures: as in `learned`.
             answers: (n,) of the window.
             features: of the window, as `features.matrix` gives them.
-            plan: how many rows are few.
+            fewest: rows, below which nothing is said but that they are too few.
             seed: nothing is drawn.
 
         Raises:
@@ -270,8 +252,8 @@ class Losses(BaseModel, frozen=True):
         """
         if features is None:
             raise ValueError("no features are given; a regression's losses are estimated from features and answers")
-        if len(answers) < plan.fewest:
-            return {name: _unsaid(name, len(answers), too_few(len(answers), plan.fewest)) for name in measures}
+        if len(answers) < fewest:
+            return {name: _unsaid(name, len(answers), too_few(len(answers), fewest)) for name in measures}
         some = slice(None, None, -(-len(answers) // LOOKED_AT))
         rows, said = features.iloc[some], answers[some]
         found, doubts = _of_means(self.forest.means(rows, said), len(said)), self._doubts(rows, said)
@@ -296,7 +278,7 @@ class Nothing(BaseModel, frozen=True):
     known: dict[str, Known] = {}
 
     def estimates(
-        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, plan: EstimatePlan, seed: int  # noqa: ARG002 -- the interface
+        self, measures: Mapping[str, Metric], answers: np.ndarray, features: pd.DataFrame | None = None, *, fewest: int = FEWEST, seed: int  # noqa: ARG002 -- the interface
     ) -> dict[str, Estimated]:  # fmt: skip
         """The reason, by measure."""
         return {name: _unsaid(name, len(answers), self.reason) for name in measures}
@@ -409,14 +391,21 @@ def _of_means(means: np.ndarray, rows: int) -> dict[str, tuple[float, float]]:
 
 # -- what both have in common -----------------------------------------------------------------------------------------
 def _known(
-    measures: Mapping[str, Metric], truth: np.ndarray, answers: np.ndarray, tried: Tried, rare: int, seed: int
+    measures: Mapping[str, Metric],
+    truth: np.ndarray,
+    answers: np.ndarray,
+    tried: Tried,
+    *,
+    most: int,
+    rare: int,
+    seed: int,
 ) -> dict[str, Known]:
     """What rows with outcomes say of each measure, and how far off an estimate of each block from the others is.
 
     Beyond sampling (of the block's outcomes, and of what the others taught) is what is left of the mean square of the differences; below 0
     there is nothing left (DerSimonian and Laird 1986, by the method of moments).
     """
-    blocks = max(2, min(BLOCKS, len(truth) // FEWEST))
+    blocks = max(2, min(most, len(truth) // FEWEST))
     place = np.arange(len(truth)) * blocks // len(truth)
     guessed = [tried(place == block) for block in range(blocks)]
     found = {}
@@ -429,7 +418,7 @@ def _known(
         apart = np.nanvar(came, ddof=1) - own**2 * blocks
         found[name] = Known(
             value=whole.value, low=whole.low, high=whole.high, rare=rare, excess=_root(np.nanmean(square - luck)), spread=_root(apart),
-            blocks=blocks, is_off=bool(np.nansum(square / luck) > chdtri(blocks, 0.05)),
+            is_off=bool(np.nansum(square / luck) > chdtri(blocks, 0.05)),
         )  # fmt: skip
     return found
 
@@ -442,8 +431,7 @@ def _said(
     known: Known, measure: Metric, method: Literal["cbpe", "dle"], value: float, sampling: float, rows: int, assumes: str, doubts: Sequence[str]
 ) -> Estimated:  # fmt: skip
     """An estimate with the band of both errors, and a doubt where those of the estimate are more than luck."""
-    own = standard_error(Estimate(value=known.value, low=known.low, high=known.high))
-    estimation = float(np.hypot(own, known.excess))
+    estimation = float(np.hypot(standard_error(known), known.excess))
     reach, ceiling = REACH * float(np.hypot(sampling, estimation)), 1.0 if measure.greater_is_better else float("inf")
     off = (f"on rows with outcomes it was off by {known.excess:.2g} more than luck explains",) if known.is_off else ()
     return Estimated(

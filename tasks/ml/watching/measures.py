@@ -20,6 +20,18 @@ NONE = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
 Parts = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+class Reference(Estimate, frozen=True):
+    """A measure with its 90 % interval on rows whose outcomes are known, which windows are compared with.
+
+    Attributes:
+        rare: rows of the rarest class, or all rows where there are no classes: what an error shrinks with.
+        spread: standard deviation of the measure between stretches of those rows beyond what sampling explains.
+    """
+
+    rare: int
+    spread: float = 0.0
+
+
 @dataclass(frozen=True)
 class Share:
     """A share of rows, or what follows from one, so that its bounds hold at every number of rows.
@@ -64,14 +76,14 @@ def measures(kind: Kind, operates: Mapping[str, float]) -> dict[str, Metric]:
 
     Args:
         kind: the problem.
-        operates: how its answers become decisions, as the manifest of the version says.
+        operates: how its answers become decisions, as the manifest of the version says; empty where that is unknown.
 
     >>> from tasks.ml.kinds import Regression
     >>> list(measures(Regression("y"), {"interval": 2.0}))
     ['mae', 'rmse', 'r2']
     """
     found = metrics_of(kind.name)
-    if isinstance(kind, Binary):
+    if isinstance(kind, Binary) and "threshold" in operates:
         found |= {metric.name: metric for metric in _decisions(kind, float(operates["threshold"]))}
     return found
 
@@ -97,6 +109,15 @@ def standard_error(measured: Estimate) -> float:
     1.0
     """
     return (measured.high - measured.low) / (2 * REACH)
+
+
+def rarest(truth: np.ndarray) -> int:
+    """Rows of the rarest class that occurs.
+
+    >>> rarest(np.array([0, 0, 1, 0]))
+    1
+    """
+    return int(np.unique(truth, return_counts=True)[1].min()) if len(truth) else 0
 
 
 def _decisions(kind: Binary, threshold: float) -> list[Metric]:
