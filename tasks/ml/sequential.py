@@ -17,6 +17,9 @@ BETS = 0.98 * 0.5 ** np.arange(10)
 """Shares of the highest bet that cannot ruin: from bold ones, which see a failure within a dozen rows, to those for a small mean in much
 noise. Spread over ten the capital is never below a tenth of what the best of them makes."""
 
+RISES = np.array([0.5, 1.0, 2.0, 4.0])
+"""Rises that `shifted` bets on, in standard errors: from one that takes a dozen scores to see to one that a single score shows."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -111,3 +114,24 @@ def slower(old: np.ndarray, new: np.ndarray, learn: int = 100, least: float = 0.
         return np.zeros(0, dtype=int)
     bar = max(float(np.quantile(old[:learn], share)), least)
     return (new[learn:] > bar).astype(int) - (old[learn:] > bar).astype(int)
+
+
+def shifted(scores: np.ndarray) -> np.ndarray:
+    """How strongly scores speak for a rise at some time, known or not, after each of them: (n,).
+
+    While each score, given those before it, is at most standard normal, the mean time until this reaches a bar is at least that bar, however
+    often one looks: one false alarm in `bar` scores. It is the Shiryaev–Roberts e-detector: at every step a new bettor joins with a stake
+    of 1, all bet on a rise, and what they hold together cannot be expected to exceed their stakes (Shin, Ramdas and Rinaldo 2024, E-detectors:
+    a nonparametric framework for sequential change detection). The stakes are spread over rises of different size.
+
+    Args:
+        scores: (n,) in the order in which they became known, in standard errors; greater speaks for a rise.
+
+    >>> shifted(np.array([0.0, 3.0])).round(1).tolist()
+    [0.4, 35.9]
+    """
+    path, held = np.empty(len(scores)), np.zeros(len(RISES))
+    for place, score in enumerate(scores):
+        held = (held + 1) * np.exp(np.minimum(RISES * score - RISES**2 / 2, 50.0))
+        path[place] = held.mean()
+    return path
