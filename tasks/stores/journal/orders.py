@@ -4,6 +4,7 @@ Who orders writes one row and goes on; the stack's recovery looks for open ones.
 """
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -61,6 +62,13 @@ class Orders(Database):
         query = query if state is None else query.where(ORDERS.c.state == state)
         with self.engine.connect() as connection:
             return [Order.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def alarmed(self, project: str, kinds: Collection[str]) -> list[str]:
+        """When alarms of these kinds ordered a training, or one was told that the breaker refused; ISO 8601, oldest first."""
+        wanted = sa.or_(sa.and_(ORDERS.c.does == "train", ORDERS.c.by.in_(kinds)), ORDERS.c.by == "breaker")
+        query = sa.select(ORDERS.c.at).where(ORDERS.c.project == project, wanted).order_by(ORDERS.c.id)
+        with self.engine.connect() as connection:
+            return list(connection.scalars(query))
 
     def ordered(self, project: str, number: int) -> Order | None:
         """The order of a project of that number, or None."""
