@@ -57,10 +57,14 @@ class Budget(BaseModel, frozen=True, extra="forbid"):
         for place, each in enumerate(reversed(recent), start=1):
             used += each.cpu / 3600
             if place >= self.runs or used >= self.cpu_hours:
-                what = f"{len(recent)} trainings" if place >= self.runs else f"{used:.1f} hours of CPU"
-                limit = f"{self.runs}" if place >= self.runs else f"{self.cpu_hours:g}"
+                runs = place >= self.runs
+                what = (
+                    f"{len(recent)} of {self.runs} trainings"
+                    if runs
+                    else f"{used:.1f} of {self.cpu_hours:g} hours of CPU"
+                )
                 opens = each.started + month
-                said = f"the budget of 30 days is used up: {what} of {limit}; it opens again at {_minute(opens)}"
+                said = f"the budget of 30 days is used up: {what}; it opens again at {_minute(opens)}"
                 return Cap(kind="budget", reason=said, opens=opens)
         return None
 

@@ -9,6 +9,7 @@ import pytest
 from flows import stack as local
 from tasks.config.project import Project
 from tasks.ingest import Landings
+from tasks.ml.watching.alarm import Class
 from tasks.stores import alarms
 from tasks.stores.journal import Journal
 from tests.conftest import Stack
@@ -40,7 +41,7 @@ def learned(stack: Stack, thyroid_rows, tmp_path_factory) -> Stack:
     return stack
 
 
-def alarm(stack: Stack, what: str) -> tuple[str, list[int]]:
+def alarm(stack: Stack, what: Class) -> tuple[str, list[int]]:
     """An alarm of drift, as the watch sounds one; gives its incident."""
     incident, now = uuid.uuid4().hex, dt.datetime.now(dt.UTC)
     use = Project.named(NAME, stack.settings)
@@ -123,7 +124,7 @@ def test_prefect_lists_what_project_yaml_says(learned: Stack):
         train = client.read_deployment_by_name(f"train/{NAME}")
         automations = client._client.post("/automations/filter", json={}).json()
     crons = [policy.cron for policy in use.retrain if policy.kind == "cron"]
-    assert [one.schedule.cron for one in train.schedules] == crons
+    assert [one.schedule.model_dump()["cron"] for one in train.schedules] == crons
     assert {one["name"] for one in automations} == {
         f"{NAME}: a batch landed → train", f"{NAME}: drift → train", f"{NAME}: decay → train",
     }  # fmt: skip
@@ -140,7 +141,7 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
     record, name = local._record(learned.settings), f"while-{lost.partition(' ')[0]}.csv"
     rows = thyroid_rows[3800:4200] if lost == "down" else thyroid_rows[4300:4700]
     before, trained = journal(learned).newest(NAME), len(journal(learned).trainings(NAME))
-    local._ask(record, "stopProcess", "prefect")
+    local._ask(record, "stopProcess", "servers:prefect")
     try:
         if lost == "down":
             drop(learned, tmp_path, name, rows)
@@ -148,7 +149,7 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
             landing = Landings(Project.named(NAME, learned.settings), learned.settings)
             landing.land(write_rows(tmp_path / name, rows))
     finally:
-        local._ask(record, "startProcess", "prefect")
+        local._ask(record, "startProcess", "servers:prefect")
     until(lambda: journal(learned).newest(NAME) > before, 180, "its landing")
     until(lambda: len(journal(learned).trainings(NAME)) > trained, 180, "its training")
     until(lambda: idle(learned), 180, "its end")

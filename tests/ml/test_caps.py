@@ -43,10 +43,10 @@ def test_a_budget_says_what_is_spent_and_when_it_opens():
     """Two trainings of a limit of two; the older one is forgotten after 30 days."""
     cap = Budget(runs=2).spent([past(0, "hand"), past(30, "schedule")], START + hours(40))
     assert cap is not None
-    assert cap.reason == "the budget of 30 days is used up: 2 trainings of 2; it opens again at 2026-01-31 00:00 UTC"
+    assert cap.reason == "the budget of 30 days is used up: 2 of 2 trainings; it opens again at 2026-01-31 00:00 UTC"
     spent = Budget(cpu_hours=3).spent([past(0, cpu=2 * 3600), past(30, cpu=2 * 3600)], START + hours(40))
     assert spent is not None
-    assert "4.0 hours of CPU of 3" in spent.reason
+    assert "4.0 of 3 hours of CPU" in spent.reason
 
 
 # -- breaker --------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,8 @@ class Orders(Database):
         self, *, project: str, key: str, does: Does, by: str, reason: str, at: dt.datetime, what: str = ""
     ) -> tuple[int, bool]:
         """Puts an order on record, on disk when this returns; gives its number, and whether it is new."""
+        if known := self._known(project, key):
+            return known, False
         durable.step("order")
         values = {
             "project": project, "key": key, "does": does, "by": by, "reason": reason, "what": what, "at": at.isoformat(),
@@ -51,10 +53,14 @@ class Orders(Database):
             with self._write() as connection:
                 done = connection.execute(ORDERS.insert().values(**values))
                 return int((done.inserted_primary_key or (0,))[0]), True
-        except IntegrityError:
-            same = sa.select(ORDERS.c.id).where(ORDERS.c.project == project, ORDERS.c.key == key)
-            with self.engine.connect() as connection:
-                return int(connection.execute(same).scalar_one()), False
+        except IntegrityError:  # somebody else was quicker
+            return self._known(project, key), False
+
+    def _known(self, project: str, key: str) -> int:
+        """The number of the order of that key; 0 before there is one."""
+        same = sa.select(ORDERS.c.id).where(ORDERS.c.project == project, ORDERS.c.key == key)
+        with self.engine.connect() as connection:
+            return int(connection.execute(same).scalar() or 0)
 
     def orders(self, project: str, state: str | None = None) -> list[Order]:
         """The orders of a project in the order in which they came, or those in a state."""
