@@ -23,7 +23,7 @@ from tasks.ml import threads
 from tasks.ml.admission import Admission, admission
 from tasks.ml.caps import Past
 from tasks.ml.identity import digest
-from tasks.ml.policy import By
+from tasks.ml.policy import ALARMED, By
 from tasks.stores import alarms, bundles, processes, runs
 from tasks.stores.journal import OUT_OF_MEMORY, Journal, Order
 from tasks.stores.lake import Lake, snapshot_named
@@ -102,7 +102,8 @@ def caps(
     for release in journal.releases(use.project):
         released.setdefault(release.version, dt.datetime.fromisoformat(release.at))
     known = [_past(row, released) for row in past]
-    return admission(by, known, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
+    wanted = [dt.datetime.fromisoformat(at) for at in journal.alarmed(use.project, ALARMED)]
+    return admission(by, known, wanted, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
 
 
 def _past(row: dict[str, Any], released: dict[int, dt.datetime]) -> Past:

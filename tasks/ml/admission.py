@@ -27,19 +27,27 @@ class Admission(BaseModel, frozen=True):
 
 
 def admission(
-    by: str, past: Sequence[Past], now: dt.datetime, *, policies: tuple[Policy, ...], budget: Budget, breaker: Breaker
+    by: str,
+    past: Sequence[Past],
+    alarms: Sequence[dt.datetime],
+    now: dt.datetime,
+    *,
+    policies: tuple[Policy, ...],
+    budget: Budget,
+    breaker: Breaker,
 ) -> Admission:
     """Whether a training that `by` starts may begin.
 
     Args:
         by: what starts it; see `policy.By`.
         past: the project's trainings, oldest first.
+        alarms: when alarms wanted a training, those that were refused, too.
         now: the moment of the question.
         policies: of the project.
         budget: of the project.
         breaker: of the project.
     """
-    cap = (breaker.opened(past, now) if by in ALARMED else None) or budget.spent(past, now)
+    cap = (breaker.opened(past, alarms, now) if by in ALARMED else None) or budget.spent(past, now)
     if cap is not None:
         return Admission(refused=f"{cap.reason}. {AGAIN}", cap=cap)
     wait = policy.wait(policies, by, past[-1].started if past else None, now)

@@ -2,7 +2,6 @@
 
 import datetime as dt
 from collections.abc import Sequence
-from itertools import pairwise
 
 from pydantic import BaseModel, Field
 
@@ -58,10 +57,14 @@ class Budget(BaseModel, frozen=True, extra="forbid"):
         for place, each in enumerate(reversed(recent), start=1):
             used += each.cpu / 3600
             if place >= self.runs or used >= self.cpu_hours:
-                what = f"{len(recent)} trainings" if place >= self.runs else f"{used:.1f} hours of CPU"
-                limit = f"{self.runs}" if place >= self.runs else f"{self.cpu_hours:g}"
+                runs = place >= self.runs
+                what = (
+                    f"{len(recent)} of {self.runs} trainings"
+                    if runs
+                    else f"{used:.1f} of {self.cpu_hours:g} hours of CPU"
+                )
                 opens = each.started + month
-                said = f"the budget of 30 days is used up: {what} of {limit}; it opens again at {_minute(opens)}"
+                said = f"the budget of 30 days is used up: {what}; it opens again at {_minute(opens)}"
                 return Cap(kind="budget", reason=said, opens=opens)
         return None
 
@@ -80,18 +83,20 @@ class Breaker(BaseModel, frozen=True, extra="forbid"):
         default=6, ge=0, description="an alarm within so long of a release says that the release changed nothing"
     )
 
-    def opened(self, past: Sequence[Past], now: dt.datetime) -> Cap | None:
+    def opened(self, past: Sequence[Past], alarms: Sequence[dt.datetime], now: dt.datetime) -> Cap | None:
         """Why an alarm may start no training now, if that is so.
 
         Args:
             past: every training, oldest first.
+            alarms: when alarms wanted a training, those that were refused, too.
             now: the moment of the alarm.
         """
-        vain, last = self._in_vain(past, now), next((each for each in reversed(past) if each.by in ALARMED), None)
-        if last is None or vain < self.runs:
+        alarmed = _since_a_person([each for each in past if each.by in {*ALARMED, "hand"}])
+        vain = self._in_vain(alarmed, [*alarms, *(each.started for each in alarmed), now])
+        if not alarmed or vain < self.runs:
             return None
         hours = min(self.hours * 2 ** min(vain - self.runs, 16), 30 * 24)
-        opens = last.ended + dt.timedelta(hours=hours)
+        opens = alarmed[-1].ended + dt.timedelta(hours=hours)
         if now >= opens:
             return None
         said = (
@@ -100,17 +105,19 @@ class Breaker(BaseModel, frozen=True, extra="forbid"):
         )
         return Cap(kind="breaker", reason=said, opens=opens)
 
-    def _in_vain(self, past: Sequence[Past], now: dt.datetime) -> int:
-        """How many of the newest trainings by alarms changed nothing, since a person started one."""
-        by_person = max((place for place, each in enumerate(past, start=1) if each.by == "hand"), default=0)
-        alarmed = [each for each in past[by_person:] if each.by in ALARMED]
-        starts = [*(each.started for each in alarmed), now]
-        count = 0
-        for each, (_, following) in zip(reversed(alarmed), reversed([*pairwise(starts)]), strict=True):
-            if each.released and following - each.ended > dt.timedelta(hours=self.soon_hours):
+    def _in_vain(self, alarmed: Sequence[Past], alarms: Sequence[dt.datetime]) -> int:
+        """How many of the newest trainings changed nothing."""
+        soon, count = dt.timedelta(hours=self.soon_hours), 0
+        for each in reversed(alarmed):
+            if each.released and not any(each.ended < alarm <= each.ended + soon for alarm in alarms):
                 break
             count += 1
         return count
+
+
+def _since_a_person(past: Sequence[Past]) -> Sequence[Past]:
+    """What alarms started after the newest training that a person did."""
+    return past[max((place for place, each in enumerate(past, start=1) if each.by == "hand"), default=0) :]
 
 
 def _minute(moment: dt.datetime) -> str:

@@ -1,18 +1,25 @@
 """What project files declare, as Prefect will be told it; no server is asked."""
 
+import asyncio
+import datetime as dt
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prefect.client.schemas.objects import ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events import DeploymentEventTrigger, ResourceSpecification
+from prefect.events.schemas.automations import Posture
+from prefect.server.schemas.schedules import CronSchedule as ServerCron
+from pydantic import TypeAdapter
 
 from flows.deployments import POOL, declared, deploy
 from tasks.config.errors import ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
+from tasks.ml.policy import OnSchedule, Policies
 from tasks.ml.proof import Proving
 from tests.samples import SHIPPED, light_projects
 
@@ -64,19 +71,83 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
     assert train.schedules[0].slug == "schedule-0"
 
 
+def events(deployment: RunnerDeployment) -> list[DeploymentEventTrigger]:
+    """The triggers of a deployment, which are all on events."""
+    return [trigger for trigger in deployment.triggers if isinstance(trigger, DeploymentEventTrigger)]
+
+
 @pytest.mark.parametrize("project", PROJECTS)
 def test_a_landed_batch_starts_a_training(project):
-    """One trigger on the event of this project's batches, which tells the run what landed."""
+    """One trigger on the event of this project's batches, which tells the run what landed; nothing else trains, but what alarms want."""
     land, train, *others = declared(named(project))
-    assert not any(each.triggers for each in (land, *others))
-    assert len(train.triggers) == 1
-    trigger = train.triggers[0]
-    assert isinstance(trigger, DeploymentEventTrigger)
-    assert trigger.name == f"{project}: a batch landed → train"
+    assert not any(each.triggers for each in (land, *others) if each.flow_name != "recover")
+    (trigger,) = (each for each in events(train) if each.name == f"{project}: a batch landed → train")
     assert trigger.expect == {"keepfit.batch.landed"}
     assert trigger.match == ResourceSpecification({"prefect.resource.id": f"keepfit.project.{project}"})
     assert trigger.threshold == 1
     assert trigger.parameters == {"project": project, "by": "batch", "reason": "{{ event.payload.name }} landed"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "event"), [("drift", "keepfit.drift.detected"), ("decay", "keepfit.performance.decayed")]
+)
+def test_an_alarm_that_wants_a_training_starts_one(kind, event):
+    """The trigger matches the label of the class, because a payload cannot be matched; alarms within the cool-down are one run (O-11)."""
+    retrain = TypeAdapter(Policies).validate_python([{"kind": "batch"}, {"kind": kind, "cooldown": 1800}])
+    _, trigger = events(declared(named("fraud", retrain=retrain))[1])
+    assert (trigger.name, trigger.expect) == (f"fraud: {kind} → train", {event})
+    assert trigger.match == ResourceSpecification(
+        {"prefect.resource.id": "keepfit.project.fraud", "keepfit.class": "retrain"}
+    )
+    assert trigger.within == dt.timedelta(seconds=1800)
+    assert trigger.parameters == {"project": "fraud", "by": kind, "reason": f"{kind}: {{{{ event.payload.reason }}}}"}
+
+
+def test_silence_has_the_recovery_look():
+    """A trigger on what does not come, of rows or of outcomes, for as long as the policy says."""
+    silence = [{"kind": "silence", "hours": 26}, {"kind": "silence", "of": "outcomes", "hours": 90}]
+    use = named("fraud", retrain=TypeAdapter(Policies).validate_python(silence))
+    (recover,) = (each for each in declared(use) if each.flow_name == "recover")
+    rows, outcomes = events(recover)
+    assert [each.name for each in (rows, outcomes)] == [
+        "fraud: no rows for 26 h → recover", "fraud: no outcomes for 90 h → recover",
+    ]  # fmt: skip
+    assert (rows.posture, rows.within, rows.expect) == (
+        Posture.Proactive, dt.timedelta(hours=26), {"keepfit.batch.landed"},
+    )  # fmt: skip
+    for of, each in (("rows", rows), ("outcomes", outcomes)):
+        assert each.match == ResourceSpecification({"prefect.resource.id": "keepfit.project.fraud", "keepfit.kind": of})
+    assert not declared(use)[1].triggers
+
+
+DAYS = [("Europe/Brussels", "2026-03-29"), ("Europe/Brussels", "2026-10-25"), ("America/New_York", "2026-03-08"), ("America/New_York", "2026-11-01"),
+        ("Australia/Sydney", "2026-04-05"), ("Australia/Sydney", "2026-10-04")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("zone", "day"), DAYS)
+@pytest.mark.parametrize("clock", ["03:00", "02:30", "04:00"])
+def test_o_12_a_local_schedule_is_right_on_the_days_when_clocks_change(zone, day, clock):
+    """Once a day, at its time on the wall; a time that the clock leaves out comes once nevertheless (O-12)."""
+    hour, minute = clock.split(":")
+    policy = OnSchedule(cron=f"{int(minute)} {int(hour)} * * *", timezone=zone)
+    entry = (declared(named("thyroid", retrain=(policy,)))[1].schedules or [])[0]
+    assert isinstance(entry.schedule, CronSchedule)
+    changed = dt.datetime.fromisoformat(day).replace(tzinfo=ZoneInfo(zone))
+    ticks = asyncio.run(
+        ServerCron(cron=entry.schedule.cron, timezone=entry.schedule.timezone).get_dates(
+            20, changed - dt.timedelta(days=2), changed + dt.timedelta(days=3)
+        )
+    )
+    local = [tick.astimezone(ZoneInfo(zone)) for tick in ticks]
+    days = [(changed + dt.timedelta(days=count)).date() for count in range(-2, 3)]
+    assert [tick.date() for tick in local] == days
+    assert all(f"{tick:%H:%M}" == clock for tick in local if _is_there(tick.date(), clock, zone))
+
+
+def _is_there(day: dt.date, clock: str, zone: str) -> bool:
+    """Whether the clock on that wall shows that time on that day."""
+    wanted = dt.datetime.combine(day, dt.time.fromisoformat(clock), ZoneInfo(zone))
+    return f"{wanted.astimezone(dt.UTC).astimezone(ZoneInfo(zone)):%H:%M}" == clock
 
 
 def test_a_project_without_policies_is_trained_by_hand_only():
@@ -90,7 +161,15 @@ def test_a_project_without_policies_is_trained_by_hand_only():
 def test_the_description_says_when():
     """A reader of Prefect's page sees when a project is retrained."""
     train = declared(named("thyroid"))[1]
-    assert train.description == "Retrains thyroid: when a batch has landed and at 0 3 * * 1 Australia/Sydney."
+    assert train.description == (
+        "Retrains thyroid: when a batch has landed and at 0 3 * * 1 Australia/Sydney and when the watch finds drift and when the watch "
+        "finds decay."
+    )
+    others = [{"kind": "rows", "rows": 5000}, {"kind": "silence", "hours": 26}]
+    use = named("thyroid", retrain=TypeAdapter(Policies).validate_python(others))
+    assert declared(use)[1].description == (
+        "Retrains thyroid: when 5,000 rows have landed and when no rows come for 26 h it is said."
+    )
 
 
 def test_every_declared_parameter_is_one_of_the_flow():
@@ -98,7 +177,7 @@ def test_every_declared_parameter_is_one_of_the_flow():
     train = declared(named("thyroid"))[1]
     triggered = [trigger.parameters or {} for trigger in train.triggers if isinstance(trigger, DeploymentEventTrigger)]
     scheduled = [entry.parameters for entry in train.schedules or []]
-    assert (len(triggered), len(scheduled)) == (1, 1)
+    assert (len(triggered), len(scheduled)) == (3, 1)
     given = {name for parameters in (train.parameters, *triggered, *scheduled) for name in parameters or {}}
     assert given <= set(train._parameter_openapi_schema.properties)
 

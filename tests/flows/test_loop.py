@@ -367,7 +367,11 @@ def test_deployments_say_what_project_yaml_says(stack: Stack):
     assert schema is not None
     described = schema["properties"]
     assert all(described[name].get("description") for name in ("project", "reason", "snapshot", "by", "again"))
-    assert [one["name"] for one in automations] == ["thyroid: a batch landed → train"]
+    assert {one["name"] for one in automations} == {
+        "thyroid: a batch landed → train",
+        "thyroid: drift → train",
+        "thyroid: decay → train",
+    }
 
 
 def test_r_06_an_alias_that_somebody_deletes_comes_back_while_the_stack_runs(stack: Stack, champion: dict):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from pydantic import TypeAdapter, ValidationError
 
-from tasks.ml.policy import OnBatch, OnSchedule, Policy
+from tasks.ml.policy import Fresh, OnBatch, OnRows, OnSchedule, OnSilence, Policies, Policy, owing
 
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 
@@ -59,3 +59,53 @@ def test_a_negative_cooldown_is_refused():
     """Nobody waits less than nothing."""
     with pytest.raises(ValidationError, match="greater than or equal to 0"):
         OnBatch(cooldown=-1)
+
+
+@pytest.mark.parametrize(
+    ("fresh", "owed"),
+    [(Fresh(), None), (Fresh(changed=True), "batch"), (Fresh(changed=True, rows=5000), "rows")],
+)
+def test_what_landed_owes_a_training(fresh, owed):
+    """Anything new does for the policy of batches, outcomes alone too; the first policy that wants it is the reason."""
+    found = owing((OnRows(rows=1000), OnBatch()), fresh)
+    assert (found and found.kind) == owed
+
+
+@pytest.mark.parametrize(("rows", "owed"), [(999, False), (1000, True), (10_000, True)])
+def test_rows_are_counted_up_to_a_training(rows, owed):
+    """Fewer than the policy wants owe nothing, that many do."""
+    assert (owing((OnRows(rows=1000),), Fresh(changed=True, rows=rows)) is not None) == owed
+
+
+@given(st.floats(0.01, 1000), st.floats(0, 2000))
+def test_silence_is_late_after_its_hours_and_not_before(hours, since):
+    """Before anything has landed nothing is late; a clock that was put back makes nothing late."""
+    policy = OnSilence(hours=hours)
+    late = policy.late(START, START + dt.timedelta(hours=since))
+    assert bool(late) == (dt.timedelta(hours=since) > dt.timedelta(hours=hours))
+    assert policy.late(None, START) == policy.late(START, START - dt.timedelta(hours=since)) == ""
+
+
+@pytest.mark.parametrize(
+    ("policies", "said"),
+    [
+        ([{"kind": "drift"}], "Add a floor"),
+        ([{"kind": "decay"}, {"kind": "silence", "hours": 1}], "Add a floor"),
+        ([{"kind": "batch"}, {"kind": "batch", "cooldown": 5}], "'batch' twice"),
+        ([{"kind": "silence", "hours": 1}, {"kind": "silence", "hours": 2}], "'silence' twice"),
+        ([{"kind": "rows"}], "Field required"),
+    ],
+)
+def test_policies_that_do_not_fit_together_are_refused(policies, said):
+    """An alarm without a floor, and two of a kind that would each have a cool-down."""
+    with pytest.raises(ValidationError, match=said):
+        TypeAdapter(Policies).validate_python(policies)
+
+
+def test_two_silences_and_several_schedules_may_stand_together():
+    """Rows and outcomes are each awaited; a schedule on weekdays and one on Sundays are two."""
+    told = [
+        {"kind": "cron", "cron": "0 3 * * 1-5"}, {"kind": "cron", "cron": "0 9 * * 0"}, {"kind": "drift"},
+        {"kind": "silence", "hours": 26}, {"kind": "silence", "of": "outcomes", "hours": 90},
+    ]  # fmt: skip
+    assert len(TypeAdapter(Policies).validate_python(told)) == 5

@@ -4,6 +4,7 @@ Who orders writes one row and goes on; the stack's recovery looks for open ones.
 """
 
 import datetime as dt
+from collections.abc import Collection
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -41,6 +42,8 @@ class Orders(Database):
         self, *, project: str, key: str, does: Does, by: str, reason: str, at: dt.datetime, what: str = ""
     ) -> tuple[int, bool]:
         """Puts an order on record, on disk when this returns; gives its number, and whether it is new."""
+        if known := self._known(project, key):
+            return known, False
         durable.step("order")
         values = {
             "project": project, "key": key, "does": does, "by": by, "reason": reason, "what": what, "at": at.isoformat(),
@@ -50,10 +53,14 @@ class Orders(Database):
             with self._write() as connection:
                 done = connection.execute(ORDERS.insert().values(**values))
                 return int((done.inserted_primary_key or (0,))[0]), True
-        except IntegrityError:
-            same = sa.select(ORDERS.c.id).where(ORDERS.c.project == project, ORDERS.c.key == key)
-            with self.engine.connect() as connection:
-                return int(connection.execute(same).scalar_one()), False
+        except IntegrityError:  # somebody else was quicker
+            return self._known(project, key), False
+
+    def _known(self, project: str, key: str) -> int:
+        """The number of the order of that key; 0 before there is one."""
+        same = sa.select(ORDERS.c.id).where(ORDERS.c.project == project, ORDERS.c.key == key)
+        with self.engine.connect() as connection:
+            return int(connection.execute(same).scalar() or 0)
 
     def orders(self, project: str, state: str | None = None) -> list[Order]:
         """The orders of a project in the order in which they came, or those in a state."""
@@ -61,6 +68,13 @@ class Orders(Database):
         query = query if state is None else query.where(ORDERS.c.state == state)
         with self.engine.connect() as connection:
             return [Order.model_validate(dict(row)) for row in connection.execute(query).mappings()]
+
+    def alarmed(self, project: str, kinds: Collection[str]) -> list[str]:
+        """When alarms of these kinds ordered a training, or one was told that the breaker refused; ISO 8601, oldest first."""
+        wanted = sa.or_(sa.and_(ORDERS.c.does == "train", ORDERS.c.by.in_(kinds)), ORDERS.c.by == "breaker")
+        query = sa.select(ORDERS.c.at).where(ORDERS.c.project == project, wanted).order_by(ORDERS.c.id)
+        with self.engine.connect() as connection:
+            return list(connection.scalars(query))
 
     def ordered(self, project: str, number: int) -> Order | None:
         """The order of a project of that number, or None."""

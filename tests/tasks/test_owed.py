@@ -1,0 +1,322 @@
+"""Owed: orders become runs and are answered, silence is noticed, trainings that hang are ended; each by what is."""
+
+import datetime as dt
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+from tasks import owed
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.owed import Owed
+from tasks.recover import Recovery
+from tasks.stores import alarms, processes, runs
+from tasks.stores.journal import Journal
+from tests.released import NAME, NOW, place, template
+from tests.samples import free_port, until
+from tests.tasks.test_recover import lands, train
+
+__all__ = ["place", "template"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+WATCHED = "retrain: [{kind: rows, rows: 20, cooldown: 0}, {kind: drift}, {kind: decay}]\n"
+SOURCE = 'sources: [{kind: listing, name: drop, url: "file:///nowhere/*.csv"}]\n'
+
+
+class Prefect:
+    """In place of the server, which would run in other processes: runs by id with what came of them, and events."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.planned: list[tuple[str, ...]] = []
+        self.states: dict[str, str] = {}
+        self.told: list[tuple[str, str, Any]] = []
+        self.busy = self.down = False
+        for name in ("train", "fetch", "came_of", "tell"):
+            monkeypatch.setattr(runs, name, getattr(self, name))
+        monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
+
+    def train(self, _project: str, reason: str, key: str, delay: float, by: str) -> Any:
+        return None if self.busy else self._plan(key, reason, by, f"{delay:g}")
+
+    def fetch(self, _project: str, source: str, key: str) -> Any:
+        return self._plan(key, source)
+
+    def _plan(self, *what: str) -> Any:
+        if self.down:
+            raise ConnectionError("nobody answers")
+        self.planned.append(what)
+        number = f"run {len(self.planned)}"
+        self.states[number] = "coming"
+        return SimpleNamespace(id=number, name=number, state=SimpleNamespace(is_final=lambda: False))
+
+    def came_of(self, run: str) -> tuple[str, str]:
+        return self.states[run], run
+
+    def tell(self, event: str, project: str, payload: dict[str, Any]) -> None:
+        if self.down:
+            raise ConnectionError("nobody answers")
+        self.told.append((event, project, payload))
+
+
+@pytest.fixture
+def prefect(place: Settings, monkeypatch: pytest.MonkeyPatch) -> Prefect:
+    """A Prefect server is there, as far as settings say."""
+    monkeypatch.setenv("KEEPFIT_PREFECT_URL", f"http://127.0.0.1:{free_port()}")
+    return Prefect(monkeypatch)
+
+
+def says(settings: Settings, more: str) -> Project:
+    """Adds lines to the project's file."""
+    file = settings.projects / NAME / "project.yaml"
+    file.write_text(file.read_text() + more)
+    return Project.named(NAME, settings)
+
+
+def owing(settings: Settings, grace: float = 0.0, now: dt.datetime = NOW) -> Owed:
+    return Owed(settings, Journal(settings.journal()), grace, lambda: now)
+
+
+def ordered(settings: Settings, key: str, does: str = "train", by: str = "hook", what: str = "") -> None:
+    Journal(settings.journal()).order(
+        project=NAME, key=key, does=does, by=by, reason=f"{key}!", what=what, at=NOW  # ty: ignore[invalid-argument-type]
+    )  # fmt: skip
+
+
+def stand(settings: Settings) -> list[tuple[str, str, int]]:
+    return [(order.state, order.run, order.tries) for order in Journal(settings.journal()).orders(NAME)]
+
+
+# -- orders ---------------------------------------------------------------------------------------------------------------
+def test_o_07_many_orders_are_one_run(place: Settings, prefect: Prefect):
+    """Twenty that wait have one run for all; it ends, and all are done. What comes meanwhile has the next one, for all of it (O-07)."""
+    recovery = owing(place)
+    for number in range(20):
+        ordered(place, f"{number}")
+    assert len(recovery.look(NAME)) == 1
+    for number in range(20, 25):
+        ordered(place, f"{number}")
+    assert recovery.look(NAME) == []
+    assert stand(place) == [("open", "run 1", 0)] * 20 + [("open", "", 0)] * 5
+    prefect.states["run 1"] = "obeyed"
+    recovery.look(NAME)
+    assert prefect.planned == [("order 1 0", "0!", "hook", "0"), ("order 21 0", "20!", "hook", "0")]
+    assert stand(place) == [("done", "run 1", 0)] * 20 + [("open", "run 2", 0)] * 5
+
+
+def test_o_03_an_order_outlives_a_server_that_is_down(place: Settings, prefect: Prefect):
+    """Nobody answers: it stays open, the look says so, and a later one makes the run, in another process, too (O-03, O-04)."""
+    ordered(place, "a")
+    prefect.down = True
+    report = Recovery(Settings(), grace=0).look()
+    assert "nobody answers" in report.trouble[0]
+    prefect.down = False
+    assert Recovery(Settings(), grace=0).look().started == ["small: a!: 'run 1'"]
+    assert stand(place) == [("open", "run 1", 0)]
+
+
+def test_while_another_training_is_coming_an_order_waits(place: Settings, prefect: Prefect):
+    """It is that one's to obey, if it has not begun; else the next one's."""
+    ordered(place, "a")
+    prefect.busy = True
+    assert owing(place).look(NAME) == []
+    assert stand(place) == [("open", "", 0)]
+    prefect.busy = False
+    assert len(owing(place).look(NAME)) == 1
+
+
+def test_an_order_whose_run_is_lost_is_tried_again_later(
+    place: Settings, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+):
+    """Half a minute, then two; after the third it has failed, and nothing more is planned."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    recovery = owing(place)
+    ordered(place, "a")
+    for number, wait in ((1, 30), (2, 120), (3, 0)):
+        recovery.look(NAME)
+        assert len(prefect.planned) == number
+        prefect.states[f"run {number}"] = "lost"
+        recovery.look(NAME)
+        now[0] += wait - 1
+        recovery.look(NAME)
+        assert len(prefect.planned) == number
+        now[0] += 1
+    assert [key for key, *_ in prefect.planned] == ["order 1 0", "order 1 1", "order 1 2"]
+    assert [state for state, _, _ in stand(place)] == ["failed"]
+
+
+def test_a_fetch_is_of_the_declared_source(place: Settings, prefect: Prefect):
+    """Orders for one source are one run; another source has its own."""
+    says(place, SOURCE)
+    for key, source in (("a", "drop"), ("b", "drop"), ("c", "other")):
+        ordered(place, key, "fetch", what=source)
+    owing(place).look(NAME)
+    assert prefect.planned == [("order 1 0", "drop"), ("order 3 0", "other")]
+    assert [run for _, run, _ in stand(place)] == ["run 1", "run 1", "run 2"]
+
+
+# -- alarms ---------------------------------------------------------------------------------------------------------------
+def sounded(settings: Settings, what: str, incident: str = "i1", kind: str = "drift") -> list[int]:
+    use, journal = Project.named(NAME, settings), Journal(settings.journal())
+    return alarms.sound(use, journal, kind, what, reason="amount rose", incident=incident, at=NOW)  # ty: ignore[invalid-argument-type]
+
+
+def test_an_alarm_is_told_and_its_event_has_its_time(
+    place: Settings, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+):
+    """The event goes out at once, with class, reason and incident; the recovery plans a training only when it was lost (O-04)."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    says(place, WATCHED)
+    recovery = owing(place, grace=10)
+    assert len(sounded(place, "retrain")) == 2
+    assert sounded(place, "retrain") == []
+    recovery.look(NAME)
+    payload = {"class": "retrain", "reason": "amount rose", "incident": "i1"}
+    assert prefect.told == [("keepfit.drift.detected", NAME, payload)]
+    now[0] = 9
+    recovery.look(NAME)
+    assert prefect.planned == []
+    now[0] = 10
+    recovery.look(NAME)
+    assert prefect.planned == [("order 1 0", "amount rose", "drift", "0")]
+
+
+@pytest.mark.parametrize(("what", "policies"), [("ignore", WATCHED), ("mend", WATCHED), ("retrain", "")])
+def test_an_alarm_that_wants_no_training_orders_none(place: Settings, prefect: Prefect, what, policies):
+    """By its class, or because the project retrains on batches alone; it is told in any case."""
+    says(place, policies)
+    assert len(sounded(place, what)) == 1
+    owing(place).look(NAME)
+    assert prefect.planned == []
+    assert len(prefect.told) == 1
+
+
+def test_o_11_a_storm_of_alarms_is_one_order_an_incident(place: Settings, prefect: Prefect):
+    """However many of one incident: one event, one run (O-11)."""
+    says(place, WATCHED)
+    for _ in range(50):
+        sounded(place, "retrain", kind="decay")
+    recovery = owing(place)
+    for _ in range(3):
+        recovery.look(NAME)
+    assert len(prefect.planned) == len(prefect.told) == 1
+    assert prefect.told[0][0] == "keepfit.performance.decayed"
+
+
+# -- what landed ----------------------------------------------------------------------------------------------------------
+def test_so_many_rows_owe_a_training(place: Settings, prefect: Prefect):
+    """Nine a batch: the third one since the newest snapshot that was trained on makes twenty."""
+    says(place, WATCHED)
+    journal, recovery = Journal(Settings().journal()), owing(Settings())
+    for version in (4, 5):
+        lands(journal, version)
+        assert recovery.look(NAME) == []
+    lands(journal, 6)
+    assert len(recovery.look(NAME)) == 1
+    assert prefect.planned == [("owed small v6.0 0", "v6.0 landed and was not trained on", "rows", "0")]
+    train(journal, "v6-12345678")
+    lands(journal, 7)
+    assert owing(Settings()).look(NAME) == []
+
+
+def test_what_the_budget_refuses_is_owed_until_it_opens(place: Settings, prefect: Prefect):
+    """No run at every look; 30 days after the trainings of the home there is one."""
+    says(place, "budget: {runs: 3}\n")
+    lands(Journal(Settings().journal()), 4)
+    assert owing(Settings(), now=NOW + dt.timedelta(days=29)).look(NAME) == []
+    assert len(owing(Settings(), now=NOW + dt.timedelta(days=30)).look(NAME)) == 1
+
+
+# -- silence --------------------------------------------------------------------------------------------------------------
+SILENT = "retrain: [{{kind: batch}}, {{kind: silence, hours: 26, retrain: {retrain}}}]\n"
+
+
+@pytest.mark.parametrize(("retrain", "planned"), [("false", 0), ("true", 1)])
+def test_silence_is_told_once_and_trained_on_where_it_is_wanted(place: Settings, prefect: Prefect, retrain, planned):
+    """Not before its hours; once for a silence, in another process, too; anew after the next batch."""
+    says(place, SILENT.format(retrain=retrain))
+    journal = Journal(Settings().journal())
+    lands(journal, 1)  # it is among what was trained on
+
+    def look(hours: float) -> None:
+        owing(Settings(), now=NOW + dt.timedelta(hours=hours)).look(NAME)
+
+    look(26)
+    assert prefect.told == []
+    look(27)
+    look(28)
+    ((event, _, payload),) = prefect.told
+    assert (event, payload["class"]) == ("keepfit.data.silent", "retrain" if planned else "mend")
+    assert payload["reason"] == "no rows have landed for 27 hours; expected were some within 26"
+    assert [plan[2] for plan in prefect.planned] == ["silence"] * planned
+
+
+def test_before_anything_has_landed_nothing_is_silent(place: Settings, prefect: Prefect):
+    """A project that has just been made is not late."""
+    says(place, SILENT.format(retrain="true"))
+    owing(place, now=NOW + dt.timedelta(days=999)).look(NAME)
+    assert (prefect.told, prefect.planned) == ([], [])
+
+
+# -- trainings that hang --------------------------------------------------------------------------------------------------
+HANGING = """
+import os, subprocess, sys
+from tasks.config.settings import Settings
+from tasks.stores import processes
+from tasks.stores.journal import Journal
+from tests.released import NAME, NOW
+os.setsid()
+child = subprocess.Popen([sys.executable, "-c", "import os, time; os.setsid(); time.sleep(3600)"], stdout=subprocess.DEVNULL)
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], stdout=subprocess.DEVNULL)
+journal = Journal(Settings().journal())
+with journal.alone(f"train {NAME}"):
+    journal.start_training(project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, process=processes.this(), runner="a test")
+    print(child.pid, other.pid, flush=True)
+    child.wait()
+"""
+
+
+def test_o_13_a_training_that_hangs_is_ended_with_all_that_it_started(place: Settings, monkeypatch: pytest.MonkeyPatch):
+    """At its limit; its group and a child with a session of its own are gone from the list of processes, the reason is on record (O-13)."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    says(place, "budget: {hours: 2}\n")
+    journal, recovery = Journal(place.journal()), Recovery(place, clock=lambda: NOW)
+    with subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE, text=True) as hanging:
+        try:
+            assert hanging.stdout is not None
+            children = [int(word) for word in hanging.stdout.readline().split()]
+            assert len(children) == 2
+            assert recovery.look().dead == []
+            now[0] = 2 * 3600 - 1
+            assert recovery.look().dead == []
+            now[0] += 1
+            row = journal.trainings(NAME)[-1]
+            assert recovery.look().dead == [f"training {row['id']} of {NAME}"]
+            until(lambda: hanging.poll() is not None, 10, "its end")
+            assert not any(
+                psutil.pid_exists(number) and psutil.Process(number).status() != "zombie" for number in children
+            )
+        finally:
+            if hanging.poll() is None:
+                os.killpg(hanging.pid, signal.SIGKILL)
+    ended = journal.trainings(NAME)[-1]
+    assert (ended["state"], ended["reason"]) == (
+        "failed", "ended with all its processes after 2 hours, the limit of budget.hours; the champion stays",
+    )  # fmt: skip
+    with journal.alone(f"train {NAME}", patience=0):
+        pass
+
+
+def test_o_13_a_process_that_has_another_ones_number_is_not_ended():
+    """The number was given away meanwhile: nothing is killed."""
+    host, boot, number, began = processes.this().split()
+    processes.end(f"{host} {boot} {number} {int(began) + 1}")
+    processes.end(f"elsewhere {boot} {number} {began}")

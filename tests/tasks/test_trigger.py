@@ -1,0 +1,163 @@
+"""Trigger: what is admitted, what is refused and why, and which orders that answers; no server is asked."""
+
+import datetime as dt
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from prefect.logging import disable_run_logger
+
+from tasks import trigger
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ingest import Landings
+from tasks.ml.policy import By
+from tasks.stores import runs
+from tasks.stores.journal import Journal
+from tasks.stores.references import Training
+from tests.released import NAME, NOW, place, template
+from tests.samples import write_rows
+from tests.tasks.test_owed import ordered, says, stand
+
+__all__ = ["place", "template"]
+pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
+ALWAYS = "retrain: [{kind: batch, cooldown: 0}, {kind: drift, cooldown: 0}, {kind: decay}]\n"
+
+
+def land(settings: Settings, folder: Path, first: int = 0) -> None:
+    rows = [
+        {"id": number, "at": f"2026-01-{number % 28 + 1:02d}", "y": number % 2 == 0, "amount": number, "kind": "a"}
+        for number in range(first, first + 20)
+    ]
+    Landings(Project.named(NAME, settings), settings).land(write_rows(folder / f"{first}.csv", rows))
+
+
+def admitted(by: By = "hand", *, again: bool = False) -> Training:
+    with disable_run_logger(), trigger.alone(NAME):
+        return trigger.admit.fn(NAME, None, "a test", by=by, again=again)
+
+
+def ends(settings: Settings, training: Training, state: str = "refused") -> None:
+    Journal(settings.journal()).end_training(training.id, state=state, reason="so", at=dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture
+def landed(place: Settings, tmp_path: Path) -> Settings:
+    """The home with rows; nothing cools down."""
+    says(place, ALWAYS)
+    land(place, tmp_path)
+    return place
+
+
+def test_what_starts_a_training_is_on_record(landed: Settings):
+    """By, in the journal; only a person's start counts as none of an event."""
+    for by in ("drift", "hand"):
+        training = admitted(by, again=True)
+        assert training.refused == ""
+        ends(landed, training)
+    rows = Journal(landed.journal()).trainings(NAME)[-2:]
+    assert [(row["by"], row["event"]) for row in rows] == [("drift", True), ("hand", False)]
+
+
+def test_o_07_three_at_once_are_one_training(landed: Settings):
+    """Schedule, drift and a person, one after the other as the lock lets them: the first trains, the others are told that it was (O-07)."""
+    first = admitted("schedule")
+    ends(landed, first)
+    others = [admitted("drift"), admitted("hand")]
+    assert all("was trained on already" in each.refused for each in others)
+    assert not any(each.wait for each in others)
+
+
+def test_o_12_missed_ticks_are_one_catch_up(landed: Settings, tmp_path: Path):
+    """Five schedules that were late by a night of standstill: one training, and the next tick with new rows one more (O-12)."""
+    late = []
+    for _ in range(5):
+        late.append(admitted("schedule"))
+        if late[-1].id:
+            ends(landed, late[-1])
+    assert [bool(each.id) for each in late] == [True, False, False, False, False]
+    land(landed, tmp_path, 100)
+    assert admitted("schedule").id
+
+
+def test_a_budget_refuses_and_tells_once(landed: Settings):
+    """The refusal says when it opens; one event is ordered however many are refused; `--again` passes and counts."""
+    says(landed, "budget: {runs: 1}\n")
+    ends(landed, admitted("hand", again=True), "failed")
+    refused = [admitted("batch") for _ in range(3)]
+    assert all(
+        "the budget of 30 days is used up: 1 of 1 trainings; it opens again at" in each.refused for each in refused
+    )
+    assert not any(each.wait for each in refused)
+    (told,) = (order for order in Journal(landed.journal()).orders(NAME) if order.does == "tell")
+    assert '"keepfit.budget.spent"' in told.what
+    assert admitted("hand", again=True).id
+
+
+def test_o_10_a_circle_of_alarms_ends_in_one_alert(landed: Settings, tmp_path: Path):
+    """Rows land and drift is found at each of ten turns, and no gate lets a model pass: three trainings, one alert, the same champion (O-10)."""
+    says(landed, "breaker: {runs: 3}\n")
+    journal = Journal(landed.journal())
+    before, tried = journal.releases(NAME), len(journal.trainings(NAME))
+    said = []
+    for turn in range(1, 11):
+        land(landed, tmp_path, 100 * turn)
+        training = admitted("drift")
+        said.append(training.refused)
+        if training.id:
+            ends(landed, training)
+    assert [bool(refused) for refused in said] == [False] * 3 + [True] * 7
+    assert "the breaker is open: 3 trainings in a row" in said[-1]
+    assert len(journal.trainings(NAME)) == tried + 3
+    assert journal.releases(NAME) == before
+    assert [order.by for order in journal.orders(NAME) if order.does == "tell"] == ["breaker"]
+    ends(landed, admitted("hand", again=True))
+    land(landed, tmp_path, 2000)
+    assert admitted("drift").id  # a person has closed it
+
+
+def test_a_refusal_answers_the_orders_and_a_cool_down_does_not(place: Settings, tmp_path: Path):
+    """Who ordered learns why nothing is trained; who must wait is obeyed by the follow-up, which is asked for once."""
+    land(place, tmp_path)
+    ends(place, admitted())
+    ordered(place, "a")
+    ordered(place, "f", "fetch", what="drop")
+    assert "was trained on already" in admitted("hook").refused
+    first, fetch = Journal(place.journal()).orders(NAME)
+    assert (first.state, "was trained on already" in first.said, fetch.state) == ("refused", True, "open")
+    land(place, tmp_path, 100)
+    ordered(place, "b")
+    cooling = admitted("hook")
+    assert 0 < cooling.wait <= 60
+    assert stand(place)[-1] == ("open", "", 0)
+
+
+def test_a_training_that_begins_takes_the_orders_with_it(landed: Settings, tmp_path: Path):
+    """Those of before it; one that comes later wants later rows, and is left to the next one."""
+    ordered(landed, "a")
+    training = admitted("hook")
+    ordered(landed, "b")
+    assert [(order.state, order.said) for order in Journal(landed.journal()).orders(NAME)] == [
+        ("done", f"training {training.id} began"), ("open", ""),
+    ]  # fmt: skip
+
+
+def test_o_07_a_cool_down_has_one_follow_up(landed: Settings, monkeypatch: pytest.MonkeyPatch):
+    """Whoever asks gets the run that is coming anyway, and the orders are that one's."""
+    coming = SimpleNamespace(id="11111111-1111-1111-1111-111111111111", name="next")
+    asked = []
+    monkeypatch.setattr(runs, "follow_up", lambda *told, **more: asked.append((*told, more)) or coming)
+    ordered(landed, "a")
+    assert trigger.plan_follow_up.fn(NAME, 12.4, "drift") == "follow-up 'next' comes in 12 s"
+    assert asked == [(NAME, "asked for during the cool-down", "drift", 12.4, {"beside": None})]
+    assert stand(landed) == [("open", coming.id, 0)]
+
+
+def test_a_training_of_an_older_home_counts(landed: Settings):
+    """One that does not say what started it was started by a batch, or by hand; its time stands in for its CPU-time."""
+    journal, use = Journal(landed.journal()), Project.named(NAME, landed)
+    rows = journal.trainings(NAME)
+    tight = use.model_copy(update={"budget": use.budget.model_copy(update={"runs": len(rows)})})
+    assert all(row["by"] in {"", None} for row in rows)
+    assert trigger.caps(use, journal, rows, "batch", NOW).refused == ""
+    assert trigger.caps(tight, journal, rows, "batch", NOW).cap is not None
