@@ -3,10 +3,11 @@
 A record holds no row and no personal data: names of columns, conditions on those that are not private, statistics, versions, times. It is
 all that leaves the machine, and all that a language model sees.
 
-The watch calls `joined` with the alarms of a look, and `ended` with the classes that it could judge; `described` writes the text.
+`after` says what the alarms of a look open, join or end; `described` writes the text. tasks/incident.py puts both on record.
 """
 
 import datetime as dt
+import hashlib
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -14,7 +15,6 @@ from typing import Any, Literal, NamedTuple, Self, get_args
 
 from pydantic import BaseModel, Field
 
-from tasks.ml.identity import digest
 from tasks.ml.watching.alarm import Alarm, Class, Kind
 
 MOST = 20  # alarms, and features, that a record keeps; of the others it keeps the number
@@ -146,6 +146,13 @@ class Seen(NamedTuple):
     source: SOURCE = "watch"
 
 
+class Step(NamedTuple):
+    """An incident after a look, and what is told of it; None: nothing."""
+
+    incident: Incident
+    event: Literal["opened", "ended"] | None
+
+
 class Joined(NamedTuple):
     """An incident after a look, and whether it is new."""
 
@@ -173,19 +180,40 @@ def joined(
     return found
 
 
-def ended(
-    known: Sequence[Incident], judged: Collection[Class], now: dt.datetime, plan: IncidentPlan | None = None
-) -> list[Incident]:
-    """Those of the open incidents that are over: quiet for long enough, of a class that this look could judge and found calm.
+def after(
+    known: Sequence[Incident],
+    alarms: Sequence[Alarm],
+    judged: Collection[Class],
+    seen: Seen,
+    now: dt.datetime,
+    plan: IncidentPlan | None = None,
+) -> list[Step]:
+    """What one look makes of a project's incidents: those that end, then those that begin or go on.
 
-    A look with too few rows judges nothing, and ends nothing (faults: M-01).
+    One ends when a look that could judge its class found it calm for long enough; one that was not seen for too long gives way to a new
+    one; that nobody watches ends with any watch. A look with too few rows judges nothing, and ends nothing (faults: M-01).
+
+    Args:
+        known: the project's open incidents.
+        alarms: of this look.
+        judged: the classes that the look had enough rows to judge.
+        seen: what was looked at.
+        now: UTC.
+        plan: when alarms belong together, and when they are over.
     """
-    quiet = dt.timedelta(hours=(plan or IncidentPlan()).quiet_hours)
-    return [
-        closed(one, now)
-        for one in known
-        if one.state == "open" and one.source == "watch" and one.what in judged and now - one.last_seen >= quiet
-    ]
+    plan = plan or IncidentPlan()
+    found = joined(known, alarms, seen, now, plan)
+    going_on = {one.incident.id for one in found}
+    replaced = {one.incident.what for one in found if one.is_new}
+    quiet = now - dt.timedelta(hours=plan.quiet_hours)
+
+    def is_over(one: Incident) -> bool:
+        if one.source != seen.source:
+            return one.source == "heartbeat"
+        return one.what in replaced or (one.what in judged and one.last_seen <= quiet)
+
+    over = [Step(closed(one, now), "ended") for one in known if one.id not in going_on and is_over(one)]
+    return over + [Step(one.incident, "opened" if one.is_new else None) for one in found]
 
 
 def closed(incident: Incident, now: dt.datetime) -> Incident:
@@ -235,7 +263,7 @@ def _open(known: Sequence[Incident], seen: Seen, what: Class, since: dt.datetime
 
 
 def _begun(seen: Seen, what: Class, now: dt.datetime) -> Incident:
-    name = digest([seen.project, seen.source, what, now.isoformat()])[:12]
+    name = hashlib.sha256(f"{seen.project} {seen.source} {what} {now.isoformat()}".encode()).hexdigest()[:12]
     return Incident(
         id=name, project=seen.project, source=seen.source, what=what, metric=seen.metric, first_seen=now, last_seen=now
     )

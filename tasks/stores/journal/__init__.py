@@ -6,6 +6,7 @@ decides. Open `releases.py` first.
 
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
+from tasks.stores.journal.incidents import Incidents, Notice
 from tasks.stores.journal.intents import AFTER, BEFORE, Intent, Intents
 from tasks.stores.journal.proofs import Proofs
 from tasks.stores.journal.proposals import Proposal, Proposals
@@ -15,10 +16,10 @@ from tasks.stores.journal.sources import Sources
 from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, Trainings, made_nothing
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Proposal", "Release",
+    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Notice", "Proposal", "Release",
     "Rollout", "made_nothing", "predecessor", "reigns", "rolled_back",
 ]  # fmt: skip
 
 
-class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts):
+class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Incidents):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""
