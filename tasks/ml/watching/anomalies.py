@@ -395,12 +395,12 @@ def _whole(look: _Look) -> Looked:
 
 
 def _blamed(vector: np.ndarray, table: _Table, odds: Callable[[np.ndarray], np.ndarray]) -> list[str]:
-    """The columns without whose oddness the batch would be the least odd, the greatest part first."""
+    """The columns without whose oddness the batch would be the least odd, the greatest part first; none with less than half of that."""
     columns = list(dict.fromkeys(column for column, _ in table.names))
     owner = np.array([columns.index(column) for column, _ in table.names])
     mended = np.where(owner[None, :] == np.arange(len(columns))[:, None], 0.0, vector)
     part = odds(vector[None, :])[0] - odds(mended)
-    return [columns[place] for place in np.argsort(-part)[:NAMED] if part[place] > 0] or columns[:1]
+    return [columns[place] for place in np.argsort(-part)[:NAMED] if part[place] >= part.max() / 2]
 
 
 # -- volumes and freshness ------------------------------------------------------------------------------------------------
@@ -457,14 +457,14 @@ def _day_rows(look: _Look) -> Looked:
 
 
 def _day_level(look: _Look) -> Looked:
-    """Whether the rows a day have settled on another level within the last week, though no single day is odd."""
+    """Whether the rows a day have settled on another level within the last two weeks, though no single day is odd."""
     name, (days, rows) = "level of the rows a day", _days(look)
     if not days or look.old([day + DAY for day in days]) == len(days):
         return _nothing(name, "whole day since the last look")
     if len(days) < 7 * WEEKS:
         return _few(name, len(days), 7 * WEEKS, "days")
     series = _apart(rows, [day.weekday() for day in days], len(days))[1]
-    return _level(look, name, "volume", series, days, "the rows a day", 7)
+    return _level(look, name, "volume", series, days, "the rows a day", 14)
 
 
 def _level(
@@ -585,14 +585,14 @@ def _latency(look: _Look) -> Looked:
 
 
 def _latency_level(look: _Look) -> Looked:
-    """Whether the answers have become slower for good within the last day."""
+    """Whether the answers have become slower for good within the last two days."""
     name, (times, slow) = "level of the latency", look.hours
     if look.old([at + HOUR for at in times]) == len(times):
         return _nothing(name, f"hour with {FEWEST_ANSWERS} answers")
     if len(times) < 7 * WEEKS:
         return _few(name, len(times), 7 * WEEKS, "hours")
     kept = slice(-24 * 14, None)  # two weeks
-    return _level(look, name, "latency", np.log(slow[kept] + DAMPED), times[kept], "the times of answers", 24)
+    return _level(look, name, "latency", np.log(slow[kept] + DAMPED), times[kept], "the times of answers", 48)
 
 
 def _errors(look: _Look) -> Looked:

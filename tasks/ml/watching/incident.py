@@ -174,7 +174,7 @@ def joined(
     """
     plan, found = plan or IncidentPlan(), []
     for what in PRESSING:
-        if some := [_cleaned(alarm, seen.private) for alarm in alarms if alarm.what == what]:
+        if some := [alarm for alarm in alarms if alarm.what == what]:
             before = _open(known, seen, what, now - dt.timedelta(hours=plan.join_hours))
             found.append(Joined(_grown(before or _begun(seen, what, now), some, seen, now), before is None))
     return found
@@ -274,13 +274,14 @@ def _grown(incident: Incident, alarms: Sequence[Alarm], seen: Seen, now: dt.date
     strongest: dict[tuple[Kind, str], Alarm] = {}
     for alarm in sorted((*alarms, *incident.alarms), key=_strength, reverse=True):
         strongest.setdefault((alarm.kind, alarm.features[0] if alarm.features else ""), alarm)
-    kept = tuple(strongest.values())
-    features = list(dict.fromkeys([*(name for alarm in kept for name in alarm.features), *incident.features]))
+    kept = tuple(_cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
+    met = [*(name for alarm in strongest.values() for name in alarm.features), *incident.features]
+    features = list(dict.fromkeys(met))
     effects = [effect for effect in (incident.effect, *(alarm.effect for alarm in alarms)) if effect is not None]
     return incident.model_copy(update={
         "version": seen.version, "window": seen.window, "metric": seen.metric or incident.metric, "last_seen": max(now, incident.last_seen),
-        "count": incident.count + len(alarms), "looks": incident.looks + 1, "alarms": kept[:MOST], "effect": min(effects, default=None),
-        "features": tuple(features[:MOST]), "more": max(len(features) - MOST, incident.more),
+        "count": incident.count + len(alarms), "looks": incident.looks + 1, "alarms": kept, "effect": min(effects, default=None),
+        "features": tuple(dict.fromkeys(plain(name) for name in features[:MOST])), "more": max(len(features) - MOST, incident.more),
     })  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What is usual: how far is too far, learned from a thing's own past within a budget of false alarms, and where a series changed."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,7 +9,8 @@ TAIL = 0.25  # share of the past that is its tail, of at least and at most so ma
 TAIL_LEAST, TAIL_VALUES = 3, 30
 OWN_ALARMS = 0.1  # share of the past that may be left out because it would be an alarm itself
 SEGMENT = 3  # values that a level needs on either side of a change
-MOST_DRAWS = 4_999
+DRAWS = 499  # orders of a series that a split is tried against
+EULER = 0.5772156649
 MAD = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 
 
@@ -134,24 +136,28 @@ def changes(values: np.ndarray, alpha: float, rng: np.random.Generator, segment:
 def _changes(values: np.ndarray, alpha: float, rng: np.random.Generator, segment: int, start: int) -> Iterator[int]:
     if len(values) < 4 * segment:
         return
-    where, chance = _split(values, alpha, rng, segment)
+    where, chance = _split(values, rng, segment)
     if chance <= alpha:
         yield start + where
         yield from _changes(values[:where], alpha, rng, segment, start)
         yield from _changes(values[where:], alpha, rng, segment, start + where)
 
 
-def _split(values: np.ndarray, alpha: float, rng: np.random.Generator, segment: int) -> tuple[int, float]:
+def _split(values: np.ndarray, rng: np.random.Generator, segment: int) -> tuple[int, float]:
     """The best place to split at, and the chance of one as good in a series without a change."""
     from scipy.stats import rankdata
 
     ranks = rankdata(values)
     path = _cusum(ranks[None, :], segment)[0]
     where = int(path.argmax()) + segment
-    draws = min(max(round(5 / alpha), 199), MOST_DRAWS)
-    shuffled = rng.permuted(np.broadcast_to(ranks, (draws, len(ranks))), axis=1)
-    as_good = int((_cusum(shuffled, segment).max(axis=1) * _widened(ranks, where) >= path.max() - 1e-9).sum())
-    return where, (1 + as_good) / (1 + draws)
+    shuffled = rng.permuted(np.broadcast_to(ranks, (DRAWS, len(ranks))), axis=1)
+    return where, _chance(path.max(), _cusum(shuffled, segment).max(axis=1) * _widened(ranks, where))
+
+
+def _chance(level: float, drawn: np.ndarray) -> float:
+    """The chance of a greatest value of that size: a Gumbel distribution with the mean and the spread of those drawn goes on where they end."""
+    scale = max(float(np.std(drawn)) * math.sqrt(6) / math.pi, 1e-12)
+    return -math.expm1(-math.exp(-min((level - float(np.mean(drawn))) / scale + EULER, 700.0)))
 
 
 def _widened(ranks: np.ndarray, where: int) -> float:
