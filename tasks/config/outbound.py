@@ -22,6 +22,7 @@ CONNECTS = {
     "socket.sendto": 1,
     "socket.sendmsg": 1,
 }  # audit events of Python, and where the address stands
+CONNECT = 5.0  # seconds that a connection may take
 UNICAST = ipaddress.ip_network("2000::/3")  # all of IPv6 that is assigned to the public (RFC 4291)
 TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # IPv4 behind NAT64 (RFC 6052)
 
@@ -144,7 +145,11 @@ def post(
     try:
         with (
             public_only(allowed),
-            httpx.Client(trust_env=False, timeout=seconds / 2, verify=httpx.create_ssl_context()) as client,
+            httpx.Client(
+                trust_env=False,
+                timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT)),
+                verify=httpx.create_ssl_context(),
+            ) as client,
             client.stream("POST", url, content=body, headers={**headers, "accept-encoding": "identity"}) as answer,
         ):
             for piece in answer.iter_raw():
@@ -155,6 +160,6 @@ def post(
                 raise OutboundError(f"the answer was not complete within {seconds:g} s")
             return Answer(answer.status_code, found)
     except httpx.TimeoutException as error:
-        raise OutboundError(f"no answer within {seconds / 2:g} s") from error
+        raise OutboundError(f"no answer within {seconds:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise OutboundError(f"no answer: {type(error).__name__}") from error

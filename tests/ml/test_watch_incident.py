@@ -140,7 +140,8 @@ def test_of_a_private_column_the_name_alone_is_told():
     ("given_text", "shown"),
     [
         ("see https://evil.example/a?b=c now", "see (link removed) now"),
-        ("[free](javascript:alert(1)) model", "free) model"),
+        ("[free](http://evil.example) model", "free model"),
+        ("[2J https://evil.example/x [a](javascript:alert) b", "[2J (link removed) a b"),
         ("mail mailto:a@b.example or www.evil.example", "mail (link removed) or (link removed)"),
         ("red\x1b[31m\u202e\u0000tail\r\nnext", "red [31m tail next"),
         ("<!channel> @here <script>", "‹!channel› ＠here ‹script›"),

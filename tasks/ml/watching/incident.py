@@ -22,9 +22,9 @@ LONGEST = 1_200  # characters of a summary
 NAME, SAID, CONDITION = 60, 300, 100  # characters of a name, of an alarm's sentence, of a condition on a feature
 SOURCE = Literal["watch", "heartbeat"]
 PRESSING: tuple[Class, ...] = ("retrain", "mend")  # an alarm to ignore opens nothing
+MARKDOWN = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")  # a link with a text, which stays
 LINK = re.compile(
-    r"\[([^\]]*)\]\([^)]*\)"  # a link in Markdown: its text stays
-    r"|\b[a-z][a-z0-9+.-]*://\S+|\b(?:mailto|javascript|data):\S+|\bwww\.\S+"
+    r"\b[a-z][a-z0-9+.-]*://\S+|\b(?:mailto|javascript|data):\S+|\bwww\.\S+"
     r"|\b(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,24}(?::\d+)?/\S*",
     re.IGNORECASE,
 )
@@ -251,7 +251,7 @@ def plain(text: str, longest: int = NAME) -> str:
     """
     text = unicodedata.normalize("NFKC", text[: 20 * longest])
     shown = "".join(sign if unicodedata.category(sign)[0] != "C" else " " for sign in text)
-    shown = LINK.sub(lambda met: met[1] or NO_LINK, " ".join(shown.split())).translate(CALLS)
+    shown = LINK.sub(NO_LINK, MARKDOWN.sub(r"\1", " ".join(shown.split()))).translate(CALLS)
     return shown if len(shown) <= longest else shown[: longest - 1].rstrip() + "…"
 
 
