@@ -97,6 +97,7 @@ def test_m_06_no_report_for_two_intervals_is_an_alarm_and_any_watch_ends_it():
     """At two intervals not yet, beyond them it is; a heartbeat's look ends nothing of the watch's."""
     assert silent(NOON, HOUR, NOON + 2 * HOUR) is None
     found = silent(NOON, HOUR, NOON + 2.5 * HOUR)
+    assert found is not None
     assert (found.kind, found.what, found.level, found.threshold) == ("freshness", "mend", 2.5, 2)
     watched = one([alarm(what="mend")])[0].incident
     beat = after([watched], [found], (), Seen("fraud", source="heartbeat"), NOON + 99 * HOUR)
