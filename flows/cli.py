@@ -109,6 +109,10 @@ def status(*, as_json: Json = False) -> int:
     console.print(_project_table(result["projects"]))
     if waiting := [(row["project"], each) for row in result["projects"] for each in row["proposals"]]:
         console.print(_proposal_table(waiting))
+    if troubled := {row["project"]: row["incidents"] for row in result["projects"] if row["incidents"]}:
+        console.print(f"open incidents: {troubled}; `keepfit incidents` tells of them", markup=False, soft_wrap=True)
+    if result["unsent"]:
+        console.print(_unsent_table(result["unsent"]))
     return DONE
 
 
@@ -528,6 +532,40 @@ def train(
     return show(run("train", parameters, settings, say), as_json=as_json)
 
 
+@app.command(group=LOOP)
+def incidents(project: str | None = None, incident: str | None = None, *, as_json: Json = False) -> int:
+    """List what alarms opened, newest first: what moved, what it is expected to cost, what was done; or show one with its summary.
+
+    Args:
+        project: Only of this project.
+        incident: The id of one of them, or its beginning.
+    """
+    from flows.looking import incidents as kept
+
+    found = kept(project, incident, Settings())
+    if incident is not None:
+        return show(found[0], as_json=as_json, page=_incident(found[0]))
+    table = Table("project", "incident", "state", "class", "last seen", "alarms", "features", box=None)
+    for one in found:
+        features = ", ".join(one["features"][:3])
+        table.add_row(
+            one["project"], one["id"], one["state"], one["class"], one["last_seen"][:16], f"{one['count']:,}", features
+        )
+    return show({"incidents": found}, as_json=as_json, page=table)
+
+
+def _incident(found: dict[str, Any]) -> RenderableType:
+    by = "a language model" if found["written_by"] == "assistant" else "keepfit"
+    table = Table("alarm", "class", "level", "threshold", "says", box=None)
+    for alarm in found["alarms"]:
+        table.add_row(
+            alarm["kind"], alarm["class"], f"{alarm['level']:.3g}", f"{alarm['threshold']:.3g}", alarm["says"]
+        )
+    note = [Text(found["note"])] if found["note"] else []
+    head = Text(f"{found['project']}, incident {found['id']}, {found['state']}\n{found['summary']}\n(written by {by})")
+    return Stacked(head, *note, table)
+
+
 @app.command(group=MODELS)
 def release(project: str, version: int, *, reason: str = "by hand", as_json: Json = False) -> int:
     """Make a registered version champion, if every configured gate passed it; one that waits for a person is released by `approve`."""
@@ -898,6 +936,7 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "erased": 0,
             },
             "last_train": None,
+            "incidents": 0,
             "proposals": [],
             "proof": None,
         }
@@ -906,9 +945,10 @@ def _status(settings: Settings) -> dict[str, Any]:
             "projects": [
                 {"project": name, **empty, "waiting": _waiting(settings, name)} for name in settings.project_names()
             ],
+            "unsent": [],
         }
     journal, live = Journal(settings.journal()), served(settings)
-    champions, asked = journal.champions(), journal.proposals(state="open")
+    champions, asked, incidents = journal.champions(), journal.proposals(state="open"), journal.open_incidents()
     return {
         "services": stack.services(settings),
         "projects": [
@@ -918,12 +958,14 @@ def _status(settings: Settings) -> dict[str, Any]:
                 "serving": {"version": live[name]} if name in live else None,
                 "batches": journal.totals(name),
                 "last_train": _last(journal.trainings(name)),
+                "incidents": incidents.get(name, 0),
                 "proposals": [_proposed(each) for each in asked if each.project == name],
                 "proof": _proven(journal.proof(name), settings.declared(name)),
                 "waiting": _waiting(settings, name),
             }
             for name in sorted({*settings.project_names(), *champions, *(each.project for each in asked)})
         ],
+        "unsent": journal.unsent(),
     }  # fmt: skip
 
 
@@ -966,6 +1008,14 @@ def _proposal_table(waiting: list[tuple[str, dict[str, Any]]]) -> Table:
     for project, each in waiting:
         age = str(dt.timedelta(seconds=each["age"]))
         table.add_row(project, f"version {each['version']}", age, each["why"], each["approve"])
+    return table
+
+
+def _unsent_table(unsent: list[dict[str, Any]]) -> Table:
+    table = Table("project", "message that waits", "to", "tries", "again at", "why", box=None)
+    for one in unsent:
+        what = f"incident {one['incident']} {one['event']}"
+        table.add_row(one["project"], what, one["destination"], str(one["tries"]), one["due"][:19], one["said"])
     return table
 
 

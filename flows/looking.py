@@ -132,6 +132,26 @@ def _of_batch(row: dict[str, Any]) -> dict[str, Any]:
     return told | {"decision": "batch", "verdicts": []}
 
 
+def incidents(project: str | None, incident: str | None, settings: Settings) -> list[dict[str, Any]]:
+    """The incidents of a project, or of all, newest first; or the one whose id begins so.
+
+    Raises:
+        KeepfitError: there is no such project, or not exactly one such incident.
+    """
+    found = [one.told() for one in reversed(Journal(settings.journal()).incidents(project))]
+    if project is not None and not found and project not in settings.project_names():
+        Project.named(project, settings)  # a misspelt name is told from one without a past
+    if incident is None:
+        return found
+    met = [one for one in found if incident and one["id"].startswith(incident)]
+    if len(met) != 1:
+        known = ", ".join(one["id"] for one in found[:5]) or "none yet"
+        raise KeepfitError(
+            f"{len(met)} incidents of {project} begin with '{incident[:20]}'; wanted one. The newest: {known}."
+        )
+    return met
+
+
 def trust(project: str, name: str | None, reason: str, settings: Settings) -> dict[str, Any]:
     """Sets rows of a snapshot apart to judge by, in place of those that were before.
 

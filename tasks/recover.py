@@ -15,6 +15,9 @@ from pydantic import BaseModel
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.incident import note_silence
+from tasks.ml.watching.incident import Incident
+from tasks.notify import Postman
 from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import Watch
@@ -40,6 +43,8 @@ class Report(BaseModel):
         rollouts: what the evidence moved.
         started: trainings that were owed.
         told: events that had not gone out.
+        silent: projects that nobody watches any more.
+        sent: messages about incidents, and how each was taken.
         trouble: what could not be done now, and why.
     """
 
@@ -50,6 +55,8 @@ class Report(BaseModel):
     rollouts: list[str] = []
     started: list[str] = []
     told: list[str] = []
+    silent: list[str] = []
+    sent: list[str] = []
     trouble: list[str] = []
 
 
@@ -70,6 +77,7 @@ class Recovery:
         self.settings, self.journal = settings, Journal(settings.journal())
         self._only, self._clock = None if projects is None else tuple(projects), clock
         self._watch = Watch(settings, clock)
+        self._postman, self._patience = Postman(settings, clock), 0.5 if grace else 60.0
         self._trouble: list[str] = []  # of the last look: what goes on is said once
         self._owed = Owed(settings, self.journal, grace, clock)
 
@@ -94,8 +102,21 @@ class Recovery:
                 with self._troubled(report, project):
                     self._tell(project, report)
                     report.started += self._owed.look(project)
+            with self._troubled(report, project):
+                report.silent += [one.summary for one in self._silence(project)]
+        with self._troubled(report, "messages"):
+            report.sent += self._postman.look(self._patience)
         self._trouble = report.trouble
         return report
+
+    def _silence(self, project: str) -> list[Incident]:
+        """The incident that nobody watches a project, as often as it is put on record."""
+        if project not in self.settings.project_names():
+            return []
+        try:
+            return note_silence(project, self.settings, self._clock())
+        except ConflictError:  # a watch is at it
+            return []
 
     def _concerns(self, project: str) -> bool:
         return self._only is None or project in self._only

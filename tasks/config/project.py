@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from tasks.config import written
+from tasks.config.destinations import Notify
 from tasks.config.errors import ProjectError, suggestion
 from tasks.config.names import PROJECT, is_project
 from tasks.config.settings import Settings
@@ -54,6 +55,7 @@ UNDECIDING: dict[str, Any] = {
     "prove": True,
     "about": True,
     "sources": True,
+    "notify": True,
     "release": {"hand_made", "rollout"},
 }
 """Keys that decide nothing about a model."""
@@ -120,6 +122,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     breaker: Breaker = Breaker()
     hooks: Hooks = ()
     sources: Sources = ()
+    notify: Notify = Notify()
 
     _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models
 

@@ -4,12 +4,14 @@ import getpass
 import hashlib
 import json
 import socket
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+Network = IPv4Network | IPv6Network
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -50,6 +52,10 @@ class Settings(BaseSettings):
         bundle_key: file of the private key that signs models here; by default `keys/bundle.pem` of home, made at the first signature.
         bundle_keys: folder of the public keys, NAME.pub, whose models are loaded; by default `keys/bundles` of home. A server needs no more.
         actor: who is recorded as the person behind a command.
+        notify: apprise URLs, apart by blanks, that are told of every project's incidents; more are in a project's `notify`.
+        allow_private: networks that messages may be sent to beside public addresses, apart by commas: 127.0.0.1,10.1.2.0/24.
+        assistant_url, assistant_model, assistant_key: a language model that writes the summaries of incidents, behind the base URL of an
+            OpenAI-compatible server, like https://…/v1. It sees the record of the incident and nothing else; without a URL nobody is asked.
     """
 
     model_config = SettingsConfigDict(env_prefix="KEEPFIT_", frozen=True)
@@ -78,7 +84,21 @@ class Settings(BaseSettings):
     unlogged: Literal["serve", "refuse"] = "serve"
     bundle_key: Path | None = None
     bundle_keys: Path | None = None
+    notify: SecretStr | None = None
+    allow_private: Annotated[tuple[Network, ...], NoDecode] = ()
+    assistant_url: str | None = None
+    assistant_model: str = "default"
+    assistant_key: SecretStr | None = None
     actor: str = Field(default_factory=lambda: f"{_login()}@{socket.gethostname()}")
+
+    @field_validator("allow_private", mode="before")
+    @classmethod
+    def _networks(cls, given: object) -> object:
+        """Networks as an environment variable says them; an address is a network of one."""
+        words = given.replace(",", " ").split() if isinstance(given, str) else given
+        return (
+            tuple(ip_network(str(word), strict=False) for word in words) if isinstance(words, list | tuple) else words
+        )
 
     def model_post_init(self, _context: object, /) -> None:
         """Makes the folders absolute, so that child processes with another working folder mean the same."""

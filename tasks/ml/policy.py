@@ -5,6 +5,7 @@ same caps hold for it; only a person who says `--again` passes them.
 """
 
 import datetime as dt
+from itertools import islice, pairwise
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -118,6 +119,17 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
     timezone: str = Field(
         default="UTC", description="IANA name; the clock on that wall decides, also on the days it is changed"
     )
+
+    def interval(self, since: dt.datetime) -> dt.timedelta:
+        """The longest time between two of the next ten times.
+
+        >>> OnSchedule(cron="0 6 * * 1-5").interval(dt.datetime(2026, 1, 1, tzinfo=dt.UTC)).days
+        3
+        """
+        from cronsim import CronSim
+
+        times = [since, *islice(CronSim(self.cron, since.astimezone(ZoneInfo(self.timezone))), 10)]
+        return max(later - earlier for earlier, later in pairwise(times[1:]))
 
     @field_validator("cron")
     @classmethod

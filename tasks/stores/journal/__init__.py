@@ -6,6 +6,7 @@ decides. Open `releases.py` first.
 
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
+from tasks.stores.journal.incidents import Incidents, Notice
 from tasks.stores.journal.intents import AFTER, BEFORE, Intent, Intents
 from tasks.stores.journal.orders import Order, Orders
 from tasks.stores.journal.proofs import Proofs
@@ -17,10 +18,12 @@ from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, 
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Order", "Proposal", "Release",
+    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Notice", "Order", "Proposal", "Release",
     "Rollout", "made_nothing", "predecessor", "reigns", "rolled_back",
 ]  # fmt: skip
 
 
-class Journal(Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches, Orders):
+class Journal(
+    Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches, Orders, Incidents
+):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""

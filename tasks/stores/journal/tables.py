@@ -242,5 +242,45 @@ WATCHES = sa.Table(
     sa.Column("version", sa.Integer, nullable=False, comment="the champion that it looked at; 0: there was none"),
     sa.Column("verdict", sa.Text, nullable=False, comment="ok | alarm | too few rows | no data | no champion"),
     sa.Column("until", sa.Text, nullable=False, comment="end of the newest window; the same one alarms once"),
+    sa.Column("interval", sa.Float, comment="seconds until the next look is due; empty where none is"),
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: window, rows, drift, performance, alarms"),
+)
+
+INCIDENTS = sa.Table(
+    "incidents",
+    METADATA,
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("class", sa.Text, nullable=False, comment="retrain | mend"),
+    sa.Column("source", sa.Text, nullable=False, comment="watch | heartbeat"),
+    sa.Column("state", sa.Text, nullable=False, comment="open | closed"),
+    sa.Column("first_seen", sa.Text, nullable=False),
+    sa.Column("last_seen", sa.Text, nullable=False),
+    sa.Column(
+        "record", sa.Text, nullable=False, comment="JSON: no row, no personal data; see tasks/ml/watching/incident.py"
+    ),
+)
+_IS_OPEN = INCIDENTS.c.state == "open"
+sa.Index(
+    "one_incident", INCIDENTS.c.project, INCIDENTS.c["class"], INCIDENTS.c.source,
+    unique=True, sqlite_where=_IS_OPEN, postgresql_where=_IS_OPEN,
+)  # of a class at a time  # fmt: skip
+
+NOTICES = sa.Table(
+    "notices",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("project", sa.Text, nullable=False, index=True),
+    sa.Column("incident", sa.Text, nullable=False),
+    sa.Column("event", sa.Text, nullable=False, comment="opened | ended"),
+    sa.Column(
+        "destination", sa.Text, nullable=False, comment="its name in the configuration; its URL stands there alone"
+    ),
+    sa.Column("at", sa.Text, nullable=False, comment="when it was put here"),
+    sa.Column("record", sa.Text, nullable=False, comment="JSON: the incident as it was then"),
+    sa.Column("state", sa.Text, nullable=False, comment="waiting | sent | dropped"),
+    sa.Column("tries", sa.Integer, nullable=False),
+    sa.Column("due", sa.Text, nullable=False, comment="when it is tried next"),
+    sa.Column("said", sa.Text, nullable=False, comment="how the last try ended"),
+    sa.UniqueConstraint("incident", "event", "destination"),
 )

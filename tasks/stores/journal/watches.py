@@ -14,10 +14,16 @@ from tasks.stores.journal.tables import WATCHES
 class Watches(Database):
     """What is on record of watches."""
 
-    def record_watch(self, *, project: str, at: dt.datetime, version: int, verdict: str, until: str, detail: dict[str, Any]) -> int:  # fmt: skip
-        """Records one look; gives its number."""
+    def record_watch(
+        self, *, project: str, at: dt.datetime, version: int, verdict: str, until: str = "", detail: dict[str, Any],
+        interval: dt.timedelta | None = None,
+    ) -> int:  # fmt: skip
+        """Records one look, and when the next one is due (None: nobody waits for one); gives its number."""
         durable.step("record watch")
-        values = {"project": project, "at": at.isoformat(), "version": version, "verdict": verdict, "until": until}
+        values = {
+            "project": project, "at": at.isoformat(), "version": version, "verdict": verdict, "until": until,
+            "interval": interval.total_seconds() if interval else None,
+        }  # fmt: skip
         with self._write() as connection:
             done = connection.execute(WATCHES.insert().values(**values, detail=json.dumps(detail)))
             return int((done.inserted_primary_key or (0,))[0])
@@ -28,3 +34,12 @@ class Watches(Database):
         with self.engine.connect() as connection:
             found = [{**row, "detail": json.loads(row["detail"])} for row in connection.execute(newest).mappings()]
         return found[::-1]
+
+    def last_watch(self, project: str) -> tuple[dt.datetime, dt.timedelta | None] | None:
+        """When a project was last looked at, and the time until the next look is due; None before the first one."""
+        newest = sa.select(WATCHES.c.at, WATCHES.c.interval).where(WATCHES.c.project == project).order_by(WATCHES.c.id.desc()).limit(1)  # fmt: skip
+        with self.engine.connect() as connection:
+            row = connection.execute(newest).first()
+        if row is None:
+            return None
+        return dt.datetime.fromisoformat(row.at), None if row.interval is None else dt.timedelta(seconds=row.interval)

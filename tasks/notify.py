@@ -1,0 +1,199 @@
+"""Notify: sends the messages about incidents that wait in the journal, until they have arrived; a kill, or a receiver that is down, loses none.
+
+A webhook is sent a CloudEvent 1.0 in structured mode, signed as Standard Webhooks say (https://www.standardwebhooks.com); every other
+destination is apprise's. A message may come twice, where a kill fell between its arrival and its record: its id is then the same.
+"""
+
+import base64
+import binascii
+import datetime as dt
+import hashlib
+import hmac
+import json
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from tasks.config import destinations, outbound
+from tasks.config.destinations import Destination
+from tasks.config.errors import ConflictError, KeepfitError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ml.watching.incident import LONGEST, plain
+from tasks.stores.journal import Journal, Notice
+
+LOG = logging.getLogger("keepfit.notify")
+ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
+AGAIN, LATEST = 10.0, 3600.0  # seconds until the second try; each time four times as many, up to the latest
+GIVEN_UP = dt.timedelta(days=7)  # after which a message is old news
+SECONDS = 10.0  # that a receiver may take
+
+
+def event(notice: Notice) -> dict[str, Any]:
+    """A message as a CloudEvent 1.0; its id is the same at every try."""
+    return {
+        "specversion": "1.0", "id": f"{notice.incident}.{notice.event}", "source": f"/keepfit/projects/{notice.project}",
+        "type": f"keepfit.incident.{notice.event}", "subject": notice.incident, "time": notice.at, "datacontenttype": "application/json",
+        "data": notice.record,
+    }  # fmt: skip
+
+
+def signature(secret: bytes, name: str, timestamp: str, body: bytes) -> str:
+    """What the header `webhook-signature` says: `v1,` and the base64 of HMAC-SHA256 over id, time and body, dots between.
+
+    >>> signature(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+    'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
+    """
+    key = secret
+    if secret.startswith(b"whsec_"):
+        try:
+            key = base64.b64decode(secret.removeprefix(b"whsec_"), validate=True)
+        except binascii.Error:
+            key = secret
+    signed = b".".join((name.encode(), timestamp.encode(), body))
+    return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
+
+
+def pause(tries: int) -> dt.timedelta:
+    """How long a message waits after so many tries.
+
+    >>> [pause(tries).total_seconds() for tries in (1, 2, 3, 9)]
+    [10.0, 40.0, 160.0, 3600.0]
+    """
+    return dt.timedelta(seconds=min(AGAIN * 4 ** min(tries - 1, 10), LATEST))
+
+
+class Postman:
+    """Sends what is due."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)) -> None:
+        self.settings, self.journal, self._clock = settings, Journal(settings.journal()), clock
+        self._round: threading.Thread | None = None
+        self._said: list[str] = []
+
+    def look(self, patience: float = 0.5) -> list[str]:
+        """Sends what is due beside whoever asks, one round at a time; gives what was said of the messages since it was asked last.
+
+        Args:
+            patience: seconds that are waited for the end of the round; a slow receiver holds nobody up for longer.
+        """
+        if self._round is None or not self._round.is_alive():
+            if not self.journal.notices("waiting", due=self._clock()):
+                return self._news()
+            self._round = threading.Thread(target=self._go, name="notify")
+            self._round.start()
+        self._round.join(patience)
+        return self._news()
+
+    def send(self) -> list[str]:
+        """Sends what is due, oldest first, and gives a sentence for each; nothing where another process is at it."""
+        try:
+            with self.journal.alone("notify", patience=0):
+                return self._send(self.journal.notices("waiting", due=self._clock()))
+        except ConflictError:
+            return []
+
+    def _send(self, due: list[Notice]) -> list[str]:
+        """Tries each; where one does not arrive the others to the same destination wait with it."""
+        said, away = [], set[tuple[str, str]]()
+        for notice in due:
+            where = (notice.project, notice.destination)
+            if where in away:
+                self.journal.move_notice(notice, "waiting", "an older one did not arrive", self._clock() + pause(1))
+                continue
+            state, sentence = self._try(notice)
+            said.append(sentence)
+            away |= {where} if state == "waiting" else set()
+        return said
+
+    def _go(self) -> None:
+        try:
+            self._said += self.send()
+        except Exception:
+            LOG.exception("messages could not be sent; the next look tries again")
+
+    def _news(self) -> list[str]:
+        said, self._said = self._said, []
+        return said
+
+    def _try(self, notice: Notice) -> tuple[str, str]:
+        """One try of one message: its state after it, on record, and a sentence."""
+        now = self._clock()
+        try:
+            target = self._destination(notice)
+            state, said = (
+                ("sent", self._deliver(target, notice, now)) if target else ("dropped", "it is not configured any more")
+            )
+        except KeepfitError as error:
+            state, said = "waiting", str(error)
+        if state == "waiting" and now - dt.datetime.fromisoformat(notice.at) > GIVEN_UP:
+            state, said = "dropped", f"given up after {notice.tries + 1} tries: {said}"
+        self.journal.move_notice(notice, state, said, now + pause(notice.tries + 1))
+        sentence = f"{notice.project}: incident {notice.incident} {notice.event}, {notice.destination}: {state}; {said}"
+        LOG.log(logging.INFO if state == "sent" else logging.WARNING, "%s", sentence)
+        return state, sentence
+
+    def _destination(self, notice: Notice) -> Destination | None:
+        if notice.project not in self.settings.project_names():
+            return None
+        return destinations.named(
+            notice.destination, Project.named(notice.project, self.settings).notify, self.settings
+        )
+
+    def _deliver(self, target: Destination, notice: Notice, now: dt.datetime) -> str:
+        """Sends a message, and says how it was taken.
+
+        Raises:
+            KeepfitError: it was not.
+        """
+        if target.is_webhook:
+            return _posted(target, notice, now, self.settings)
+        return _announced(target, notice, self.settings)
+
+
+def _posted(target: Destination, notice: Notice, now: dt.datetime, settings: Settings) -> str:
+    told = event(notice)
+    body, stamp = json.dumps(told).encode(), str(int(now.timestamp()))
+    headers = {"content-type": "application/cloudevents+json", ID: told["id"], TIMESTAMP: stamp}
+    if target.secret:
+        headers[SIGNATURE] = signature(target.secret.encode(), told["id"], stamp, body)
+    answer = outbound.post(target.url, body, headers, settings.allow_private, seconds=SECONDS)
+    if not 200 <= answer.status < 300:
+        raise KeepfitError(f"it answered {answer.status}")
+    return f"it answered {answer.status}"
+
+
+def _announced(target: Destination, notice: Notice, settings: Settings) -> str:
+    """By apprise, which says only whether it went well; its own log may name addresses and is silent."""
+    import apprise
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+    server = apprise.Apprise.instantiate(target.url, suppress_exceptions=True)
+    if not isinstance(server, apprise.NotifyBase):
+        raise KeepfitError("it holds no URL that apprise knows")
+    server.redirects = False
+    post = apprise.Apprise()
+    post.add(server)
+    title, body = headline(notice), plain(str(notice.record.get("summary", "")), LONGEST)
+    with outbound.public_only(settings.allow_private):
+        sent = post.notify(
+            body=body, title=title, notify_type=_kind(notice, apprise), body_format=apprise.NotifyFormat.TEXT
+        )
+    if not sent:
+        raise KeepfitError(outbound.refused() or "apprise could not send it")
+    return "apprise has sent it"
+
+
+def _kind(notice: Notice, apprise: Any) -> Any:
+    return apprise.NotifyType.SUCCESS if notice.event == "ended" else apprise.NotifyType.WARNING
+
+
+def headline(notice: Notice) -> str:
+    """One line: the project, what happened, and what it is about."""
+    what = {"retrain": "the model is losing touch", "mend": "data or service need mending"}.get(
+        str(notice.record.get("class")), "incident"
+    )
+    return (
+        f"keepfit: {notice.project}: {what}" if notice.event == "opened" else f"keepfit: {notice.project}: over: {what}"
+    )
