@@ -105,6 +105,7 @@ def _draw_expected(axes: "Axes", expected: Sequence[Moment]) -> None:
     )
     axes.plot(at, [one.value or 0.0 for one in said], color=_tint(VERMILION, 0.75), lw=1.6, ls=(0, (4, 2)), zorder=3)
     if len(at) == 1:
+        axes.vlines(at, *_ends(expected, "estimated"), color=ORANGE, alpha=0.5, lw=3)
         axes.plot(at, [said[0].value or 0.0], "D", ms=5, mfc=WHITE, mec=_tint(VERMILION, 0.75), zorder=3)
 
 
