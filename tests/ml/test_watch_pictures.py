@@ -29,8 +29,9 @@ def period(week: int, version: str = "4", value: float | None = 0.8, *, rows: in
 
 def guess(week: int, version: str = "4", value: float | None = 0.79) -> Expected:
     """What is expected of it."""
-    band = {} if value is None else {"value": value, "low": value - 0.05, "high": value + 0.05}
-    said = Estimated(measure=AP.name, method="none" if value is None else "cbpe", rows=900, **band)
+    said = Estimated(measure=AP.name, method="none", rows=900, reason="too few")
+    if value is not None:
+        said = Estimated(measure=AP.name, method="cbpe", rows=900, value=value, low=value - 0.05, high=value + 0.05)
     return Expected(begin=START + week * WEEK, end=START + (week + 1) * WEEK, version=version, estimate=said)
 
 
@@ -129,8 +130,9 @@ def test_a_curve_joins_what_was_measured_and_expected():
     assert len(curve.main) == 20
     assert {one.version for one in curve.main if one.begin == START + 14 * WEEK} == {"5"}
     beside = next(one for one in curve.moments if one.begin == START + 14 * WEEK and one.version == "4")
-    assert (beside.measured.value, beside.estimated) == (0.7, None)
-    assert curve.main[0].estimated.value == 0.79
+    assert beside.estimated is None
+    assert beside.measured == period(14, "4", 0.7, rows=100).metrics[AP.name]
+    assert curve.main[0].estimated == guess(0).estimate
     assert Curve.model_validate_json(curve.model_dump_json()) == curve
     table = curve.table()
     assert {len(column) for column in table.values()} == {21}

@@ -147,6 +147,7 @@ def test_m_07_numbers_without_decisions_are_grouped_by_quarter():
     (period,) = realised(Regression("y"), {}, served, now=START + WEEK, matures=0, plan=PLAN, seed=0)
     assert period.metrics["mae"].is_flagged
     assert period.metrics["mae"].value == pytest.approx(np.abs(truth - answers)[answers < 0].mean())
+    assert period.censoring is not None
     assert period.censoring.by_group["lowest quarter"] == 0
     assert period.censoring.by_group["highest quarter"] == 1
     assert period.censoring.is_uneven
@@ -228,7 +229,7 @@ def test_looking_every_week_does_not_bring_false_alarms():
     exact = plan.model_copy(update={"material": 0.0})
     alarmed = [any(shifted((0.84 - row) / 0.02) >= plan.bar) for row in values]
     assert np.mean(alarmed) < 104 / plan.bar
-    fell = [fallen(AUC, row, np.full(104, 0.02), known, floor=None, plan=exact) for row in values[:40]]
+    fell = [fallen(AUC, row.tolist(), [0.02] * 104, known, floor=None, plan=exact) for row in values[:40]]
     assert [one.level for one in fell] == pytest.approx([shifted((0.84 - row) / 0.02)[-1] for row in values[:40]])
     naive = [((0.84 - row) / 0.02 > 1.645).any() for row in values]
     assert np.mean(naive) > 0.95  # a test of 5 % that is asked again every week
