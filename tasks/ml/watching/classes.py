@@ -19,9 +19,8 @@ NAMED = 5  # features named in an alarm
 LOOKED = 50_000  # values of a column that are looked at closely
 FITS = 3.0  # by how much nearer a column must come to its reference before it counts as explained
 FAR = 0.3  # distance below which nobody asks whether a column is in another unit, or swapped with another
-CONSTANT = (
-    0.9  # a column whose most frequent value had less than this in the reference does not become constant by chance
-)
+CROSSED = 12  # features that are asked whether they are swapped; where more moved that far, nobody swapped two
+CONSTANT = 0.9  # a column whose most frequent value had less than this in the reference is not constant by chance
 
 
 class Performance(BaseModel, frozen=True, extra="forbid"):
@@ -163,7 +162,7 @@ def _distance(column: Column, values: np.ndarray) -> float:
 
 def _swapped(moved: Moved) -> dict[str, str]:
     """Pairs of features each of which looks like the other in the reference, and not like itself."""
-    far = [name for name, drift in moved.features.items() if drift.fixed.distance >= FAR and name in moved.rows]
+    far = [name for name in _by_excess(moved.features) if moved.features[name].fixed.distance >= FAR][:CROSSED]
     found: dict[str, str] = {}
     for at, one in enumerate(far):
         for other in far[at + 1 :]:
