@@ -14,7 +14,7 @@ from tasks.ml.watching.reference import Sketch
 COUNTS = st.lists(st.integers(0, 50), min_size=4, max_size=4)
 
 
-def move(before: np.ndarray | list, now: np.ndarray | list) -> Move:
+def move(before: np.ndarray | list | pd.Series, now: np.ndarray | list | pd.Series) -> Move:
     """Between two columns of rows."""
     first = Sketch.of(pd.DataFrame({"a": before}))
     return compared(first.features["a"], first.like(pd.DataFrame({"a": now})).features["a"])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from tasks.ml.profile import CLEAR, FACTORS, SCALES
+from tasks.ml.profile import CLEAR, FACTORS, POWERS, SCALES
 from tasks.ml.watching.alarm import Alarm, Class
 from tasks.ml.watching.calibration import DriftPlan
 from tasks.ml.watching.domain import Domain
@@ -133,16 +133,24 @@ def _broken(name: str, drift: Drift, moved: Moved) -> str | None:
 
 
 def _unit(column: Column, values: pd.Series) -> str | None:
-    """In which other unit the values fit the reference again, or None."""
+    """In which other unit the values fit the reference again, or None; of units that fit alike, a power of ten."""
     numbers = values.dropna().to_numpy(dtype="float64") if isinstance(column.bins, Ruler) else np.zeros(0)
     if not len(numbers):
         return None
-    far = _distance(column, numbers)
-    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in FACTORS]
+    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in sorted(FACTORS, key=_roundness)]
     ways += [(name, (numbers - shift) / scale) for name, (scale, shift) in SCALES.items()]
     ways.append(("with the sign turned", -numbers))
-    near, way = min(((_distance(column, changed), way) for way, changed in _plausible(column, ways)), default=(1.0, ""))
-    return f"looks {way}" if near <= far / FITS and (far >= CLEAR or near <= 0.1) else None
+    fits = [(_distance(column, changed), way) for way, changed in _plausible(column, ways)]
+    near, far = min((distance for distance, _ in fits), default=1.0), _distance(column, numbers)
+    if near > far / FITS or (far < CLEAR and near > 0.1):
+        return None
+    alike = {way for distance, way in fits if distance <= near + 0.05}
+    return f"looks {next(way for way, _ in ways if way in alike)}"
+
+
+def _roundness(factor: float) -> bool:
+    """False, and so first, for powers of ten."""
+    return min(abs(factor / power - 1) for power in (*POWERS, *(1 / power for power in POWERS))) > 1e-9
 
 
 def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
