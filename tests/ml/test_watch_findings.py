@@ -15,7 +15,7 @@ from tasks.ml.watching.findings import Findings, Known, examine, examine_each
 from tasks.ml.watching.reference import Sketch, merged
 
 PLAN = DriftPlan()
-DAILY = 60
+DAILY = 40
 
 
 def day(random: np.random.Generator, level: float = 0.0, rows: int = DAILY, columns: int = 10) -> pd.DataFrame:

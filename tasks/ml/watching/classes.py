@@ -165,7 +165,7 @@ def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[t
 def _distance(column: Column, values: np.ndarray) -> float:
     """Of other values from a column of numbers."""
     other = column.bins.column(values) if isinstance(column.bins, Ruler) else column
-    return float(distances(np.array(column.counts), np.array(other.counts), numeric=True))
+    return float(distances(column.held, other.held, numeric=True))
 
 
 def _swapped(moved: Moved) -> dict[str, str]:
@@ -188,9 +188,7 @@ def _crossed(moved: Moved, one: str, other: str) -> bool:
     cross = []
     for column, name in ((a, other), (b, one)):
         now = column.like(moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)])
-        cross.append(
-            float(distances(np.array(column.counts), np.array(now.counts), numeric=isinstance(column.bins, Ruler)))
-        )
+        cross.append(float(distances(column.held, now.held, numeric=isinstance(column.bins, Ruler))))
     straight = min(moved.features[name].fixed.distance for name in (one, other))
     return max(cross) <= straight / FITS
 

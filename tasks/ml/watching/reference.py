@@ -183,7 +183,12 @@ class Column(BaseModel, frozen=True, extra="forbid"):
     missing: int
     beyond: tuple[float, float] = (0.0, 0.0)
 
-    @property
+    @cached_property
+    def held(self) -> np.ndarray:
+        """The counts as an array."""
+        return np.array(self.counts, dtype=float)
+
+    @cached_property
     def there(self) -> int:
         """Values that are not missing."""
         return sum(self.counts)
@@ -207,7 +212,7 @@ class Column(BaseModel, frozen=True, extra="forbid"):
     @property
     def shares(self) -> np.ndarray:
         """Share of each bin among the values that are there."""
-        return np.array(self.counts) / max(self.there, 1)
+        return self.held / max(self.there, 1)
 
     def like(self, values: pd.Series) -> "Column":
         """Other values, in the same bins."""
