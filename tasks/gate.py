@@ -15,10 +15,10 @@ from tasks.config import plans, provenance
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.drift import moved
 from tasks.ml.gates import Change, ChangePlan, Envelope, Evidence, Made, Served, Verdict, judge
 from tasks.ml.metrics import Estimate, unpacked
 from tasks.ml.recipe import Recipe
+from tasks.ml.watching.drift import moved
 from tasks.stores import bundles
 from tasks.stores.journal import BY_ITSELF, Journal, Release
 from tasks.stores.lake import Lake, parts

@@ -1,4 +1,12 @@
 """Watching, pure: what was served against what was learned and what came true; alarms inside a budget of false ones.
 
 Three things are kept apart: drift (inputs and predictions moved), performance (what came true, and what is expected to), anomalies (of data and service).
+
+Drift, in the order in which it is called (`findings.py` first):
+    fixed = Sketch.of(rows, said, types)                       # at training; JSON, kept with the model
+    history = daily(fixed, rows, at, said)                     # a sketch a day: of those rows, and of what was answered since
+    thresholds = calibrated(fixed, history, plan, samples)     # JSON; samples: a frame of some rows for each past window
+    known = Known(fixed, thresholds, rolling=merged(windows), rows=some_rows, performance=Performance(...))
+    findings = examine(known, rows, said, plan)                # of one version; `examine_each` of a window of several
+    findings.verdict, findings.drift, findings.alarms, findings.sketch
 """

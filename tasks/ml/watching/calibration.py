@@ -1,0 +1,355 @@
+"""Calibration: how far a column must move before it is called moved, so that false alarms stay within a budget.
+
+Rows of one day resemble each other, weeks have their seasons, columns move together: p-values of independent rows know nothing of that.
+So the project's own history says what is usual. Windows are taken from it, each with a reference made of other blocks of days in a random
+order, and with the windows just before it; a block is at least as long as a window, so that what days have in common stays together
+(block permutation: Künsch 1989, The jackknife and the bootstrap for general stationary observations; Politis and Romano 1994). Of each
+draw the greatest of all columns' standardised distances counts, so that the family of all columns, of both references and of missing
+values is corrected at once, and what moves together is not corrected twice (Westfall and Young 1993, Resampling-based multiple testing).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, Field
+from scipy import special, stats
+
+from tasks.ml.threads import limited
+from tasks.ml.watching.domain import sampled, told_apart
+from tasks.ml.watching.drift import distances
+from tasks.ml.watching.reference import Column, Ruler, Sketch
+
+MONTH = 365.25 / 12  # days
+TOGETHER = 0.2  # share of the budget for what only several columns show together
+DRAWS = 400
+KOLMOGOROV = np.pi**2 / 12  # mean of the squared Kolmogorov distribution
+FLOOR = 0.1  # of a distance's standard deviation, in √(1/n + 1/m): where a history never moved, rows still are draws
+ENOUGH = 5  # windows of which the AUC is known, below which theory says what is usual
+DOUBT = 2.0  # by which theory's standard error of an AUC is taken too small where no history says so
+
+
+class DriftPlan(BaseModel, frozen=True, extra="forbid"):
+    """When drift is an alarm."""
+
+    false_alarms: float = Field(
+        default=0.5, gt=0, le=30, description="how many false alarms a month are borne, over all columns together"
+    )
+    days: int = Field(
+        default=7,
+        ge=1,
+        le=90,
+        description="days in a window; whole weeks keep the days of a week from looking like drift",
+    )
+    rolling: int = Field(
+        default=4, ge=1, le=52, description="windows in the rolling reference, just before the one looked at"
+    )
+    fewest: int = Field(
+        default=200, ge=20, description="rows in a window, below which nothing is said but that they are too few"
+    )
+    smallest: float = Field(
+        default=0.05,
+        ge=0,
+        lt=1,
+        description="smallest distance that counts, from 0 (alike) to 1 (nothing in common), however sure it is",
+    )
+    gaps: float = Field(
+        default=0.02, ge=0, lt=1, description="smallest change of the share of missing values that counts"
+    )
+    material: float = Field(
+        default=0.03,
+        ge=0,
+        lt=1,
+        description="smallest change of the metric that counts, as a share of what it was at training",
+    )
+    sample: int = Field(
+        default=2000, ge=200, le=20_000, description="rows of the reference and of the window that the domain classifier looks at"
+    )  # fmt: skip
+
+    @property
+    def level(self) -> float:
+        """Chance of a false alarm in one window. Windows follow one another; whoever looks more often sees the same alarm again."""
+        return min(self.false_alarms * self.days / MONTH, 0.5)
+
+
+class Bar(BaseModel, frozen=True, extra="forbid"):
+    """What a statistic of one column has to pass.
+
+    Attributes:
+        level: the distance, or the change of a share, in windows of usual size.
+        noise: what a smaller window adds to its square, times (1/rows − 1/usual rows).
+    """
+
+    level: float
+    noise: float
+
+    def of(self, rows: int, usual: int) -> float:
+        """The bar in a window with so many rows; larger windows than usual do not lower it: days differ, however many rows they have.
+
+        >>> Bar(level=0.3, noise=160).of(rows=1000, usual=100_000), Bar(level=0.3, noise=160).of(rows=10**6, usual=100_000)
+        (0.4983974317750845, 0.3)
+        """
+        return float(np.sqrt(self.level**2 + self.noise * max(1 / max(rows, 1) - 1 / usual, 0)))
+
+
+class Bars(BaseModel, frozen=True, extra="forbid"):
+    """What a column has to pass, against the fixed and the rolling reference: its distance, and the change of its missing share."""
+
+    fixed: Bar
+    fixed_missing: Bar
+    rolling: Bar
+    rolling_missing: Bar
+
+
+class Thresholds(BaseModel, frozen=True, extra="forbid"):
+    """From where on something has moved.
+
+    Attributes:
+        method: what the bars of single columns rest on.
+        budget: false alarms a month; level: chance of one in a window.
+        blocks: windows of the history that do not overlap; needed: how many permutation needs for this budget.
+        rows: of a usual window.
+        features, predictions: the bars of each column.
+        auc: of the domain classifier: `Bar.level` above ½.
+        auc_windows: windows of the history whose AUC is known; below 5 theory stands in.
+        says: how much the bars can be trusted.
+    """
+
+    method: Literal["block permutation", "theory"]
+    budget: float
+    level: float
+    blocks: int
+    needed: int
+    rows: int
+    features: dict[str, Bars]
+    predictions: dict[str, Bars] = {}
+    auc: Bar
+    auc_windows: int = 0
+    says: str
+
+
+def calibrated(
+    fixed: Sketch,
+    history: Sequence[Sketch],
+    plan: DriftPlan,
+    samples: Sequence[pd.DataFrame] = (),
+    *,
+    seed: int = 0,
+    threads: int = 1,
+) -> Thresholds:
+    """Thresholds for windows that are compared with a reference.
+
+    Args:
+        fixed: the reference.
+        history: a sketch for each day, in order, also for those without a row; in the reference's bins (`daily`). Best those that the
+            reference was made from and all since that nobody found odd. Without any, theory says what is usual.
+        plan: how many false alarms a month are borne, and how long a window is.
+        samples: some rows of each of several windows of the history, in order, for the domain classifier; features only.
+        seed: of the draws.
+        threads: that learning may use.
+    """
+    draws = _drawn(fixed, history, plan, np.random.default_rng(seed))
+    tests = [_Test(side, name, column) for side in SIDES for name, column in getattr(fixed, side).items()]
+    level = plan.level * (1 - TOGETHER)
+    blocks, needed = len(history) // plan.days, int(np.ceil(1 / level))
+    share = level / max(4 * len(tests), 1)
+    permuted = len(draws.window) > 0 and np.ceil((blocks + 1) * (1 - level)) <= blocks
+    usual = draws.usual or fixed.rows or 1
+    with limited(threads):
+        found = [test.drawn(draws, history, share) for test in tests]
+    bars = (
+        _permuted(found, 1 - np.ceil((blocks + 1) * (1 - level)) / blocks)
+        if permuted
+        else _theory(found, usual, fixed.rows)
+    )
+    known = dict(zip([(test.side, test.name) for test in tests], bars, strict=True))
+    aucs = _aucs(samples, plan, seed, threads)
+    return Thresholds(
+        method="block permutation" if permuted else "theory", budget=plan.false_alarms, level=plan.level, blocks=blocks, needed=needed, rows=usual,
+        features={name: bar for (side, name), bar in known.items() if side == "features"},
+        predictions={name: bar for (side, name), bar in known.items() if side == "predictions"},
+        auc=_auc_bar(aucs, plan), auc_windows=len(aucs), says=_says(blocks, needed, len(aucs), permuted=bool(permuted)),
+    )  # fmt: skip
+
+
+SIDES: tuple[Literal["features", "predictions"], ...] = ("features", "predictions")
+
+
+def _says(blocks: int, needed: int, aucs: int, *, permuted: bool) -> str:
+    """How much the bars can be trusted."""
+    if permuted:
+        own = f"by block permutation over {blocks} windows of this project's own history"
+    else:
+        own = (
+            f"by theory, Bonferroni-corrected and widened by what {blocks} windows of history show: this budget needs {needed} of them, "
+            "until then it is not assured"
+        )
+    few = "" if aucs >= ENOUGH else f"; what columns do together by theory, of {aucs} windows (wanted {ENOUGH})"
+    return own + few
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Which days of the history make up a window, its fixed and its rolling reference: (draws, days) of 0 and 1 each."""
+
+    window: np.ndarray
+    fixed: np.ndarray
+    rolling: np.ndarray
+    usual: int
+
+
+def _drawn(fixed: Sketch, history: Sequence[Sketch], plan: DriftPlan, random: np.random.Generator) -> _Draws:
+    """Every window of the history that has enough rows and days enough around it, each with several references."""
+    rows, days, w = np.array([sketch.rows for sketch in history]), len(history), plan.days
+    starts = np.array([at for at in range(w, days - w + 1) if rows[at : at + w].sum() >= plan.fewest], dtype=int)
+    wanted = max(round(fixed.rows / max(rows.mean(), 1)), w) if days else w
+    if days < 3 * w or not len(starts):
+        none = np.zeros((0, days))
+        return _Draws(none, none, none, int(rows.sum() * w / days) if days else 0)
+    chosen = np.repeat(
+        starts, max(DRAWS // len(starts), 1) if wanted < days - 3 * w else 1
+    )  # all other days have one order
+    place = np.arange(days)
+    window = (place >= chosen[:, None]) & (place < chosen[:, None] + w)
+    rolling = (place < chosen[:, None]) & (place >= chosen[:, None] - plan.rolling * w)
+    others = np.stack([_others(days, start, w, wanted, random) for start in chosen])
+    usual = int(np.median([rows[at : at + w].sum() for at in starts]))
+    return _Draws(window.astype(float), others.astype(float), rolling.astype(float), usual)
+
+
+def _others(days: int, start: int, w: int, wanted: int, random: np.random.Generator) -> np.ndarray:
+    """Blocks of days for a reference, in a random order, until it has as many as the true one; none is next to the window: (days,)."""
+    shift = int(random.integers(w))
+    block = (np.arange(days) + shift) // w
+    free = (np.arange(days) < start - w) | (np.arange(days) >= start + 2 * w)
+    order = random.permutation(block.max() + 1)
+    sizes = np.bincount(block[free], minlength=block.max() + 1)[order]
+    taken = order[np.cumsum(sizes) - sizes < wanted]
+    return free & np.isin(block, taken)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One column's four statistics in each draw, (draws, 4), and what theory says of their squares.
+
+    Attributes:
+        noise: of so rare a square, times (1/n + 1/m); usual: of its mean.
+        found: the statistics; scale: 1/n + 1/m of each.
+    """
+
+    noise: np.ndarray
+    usual: np.ndarray
+    found: np.ndarray
+    scale: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One column, and where it stands."""
+
+    side: Literal["features", "predictions"]
+    name: str
+    column: Column
+
+    def drawn(self, draws: _Draws, history: Sequence[Sketch], share: float) -> _Drawn:
+        """Its statistics in every draw; `share` is the chance of a false alarm that theory gives each."""
+        noise, usual = self._theory(share)
+        if not len(draws.window):
+            return _Drawn(noise, usual, np.zeros((0, 4)), np.ones((0, 4)))
+        past = [getattr(sketch, self.side).get(self.name) for sketch in history]
+        empty = np.zeros(len(self.column.counts) + 1)
+        counts = np.array(
+            [empty if column is None else [*column.counts, column.missing] for column in past], dtype=float
+        )
+        window, *references = (chosen @ counts for chosen in (draws.window, draws.fixed, draws.rolling))
+        pairs = [self._statistics(reference, window) for reference in references]
+        return _Drawn(
+            noise,
+            usual,
+            np.concatenate([pair[0] for pair in pairs], axis=1),
+            np.concatenate([pair[1] for pair in pairs], axis=1),
+        )
+
+    def _statistics(self, reference: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distance and change of the missing share, and 1/n + 1/m of each: (draws, 2) both."""
+        found = distances(reference[:, :-1], window[:, :-1], numeric=isinstance(self.column.bins, Ruler))
+        there = [np.maximum(side[:, :-1].sum(axis=1), 1) for side in (reference, window)]
+        rows = [np.maximum(side.sum(axis=1), 1) for side in (reference, window)]
+        gaps = np.abs(reference[:, -1] / rows[0] - window[:, -1] / rows[1])
+        return np.stack([found, gaps], axis=1), np.stack(
+            [sum(1 / side for side in sizes) for sizes in (there, rows)], axis=1
+        )
+
+    def _theory(self, share: float) -> tuple[np.ndarray, np.ndarray]:
+        """Rare squares of the four statistics between independent rows, and their means, both times (1/n + 1/m).
+
+        Kolmogorov's limit; the Jensen–Shannon divergence is chi-squared/(8 ln 2) times (1/n + 1/m) near 0; a share is normal.
+        """
+        if isinstance(self.column.bins, Ruler):
+            rare, mean = float(special.kolmogi(min(share, 1.0))) ** 2, KOLMOGOROV
+        else:
+            free = max(int(np.count_nonzero(self.column.counts)) - 1, 1)
+            rare, mean = float(stats.chi2.isf(share, free)) / 8 / np.log(2), free / 8 / np.log(2)
+        gap = (self.column.missing + 1) / (self.column.rows + 2)
+        spread = gap * (1 - gap)
+        return np.array([rare, spread * float(stats.norm.isf(share / 2)) ** 2] * 2), np.array([mean, spread] * 2)
+
+
+def _permuted(found: Sequence[_Drawn], level: float) -> list[Bars]:
+    """The bars at which the greatest standardised statistic of all passes in a share `level` of the draws."""
+    if not found:
+        return []
+    values = np.stack([each.found for each in found], axis=1)  # (draws, columns, 4)
+    floors = FLOOR * np.sqrt(np.stack([each.scale for each in found], axis=1).mean(axis=0))
+    mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), floors)
+    greatest = ((values - mean) / deviation).max(axis=(1, 2))
+    bar = mean + float(np.quantile(greatest, 1 - level, method="higher")) * deviation
+    return [_bars(levels, each.noise) for levels, each in zip(bar, found, strict=True)]
+
+
+def _theory(found: Sequence[_Drawn], usual: int, reference: int) -> list[Bars]:
+    """Bonferroni's bars between independent rows, widened by how much more the few windows of the history move, and above all that they did."""
+    if not found:
+        return []
+    scale = np.array([1 / max(usual, 1) + 1 / max(rows, 1) for rows in (reference, reference, usual, usual)])
+    seen = [each.found**2 / each.scale / each.usual for each in found if len(each.found)]
+    wider = max(1.0, float(np.mean(seen))) if seen else 1.0
+    most = [each.found.max(axis=0, initial=0.0) for each in found]
+    levels = [np.maximum(np.sqrt(each.noise * wider * scale), top) for each, top in zip(found, most, strict=True)]
+    return [_bars(level, each.noise * wider) for level, each in zip(levels, found, strict=True)]
+
+
+def _bars(levels: np.ndarray, noise: np.ndarray) -> Bars:
+    fixed, fixed_missing, rolling, rolling_missing = (
+        Bar(level=float(level), noise=float(extra)) for level, extra in zip(levels, noise, strict=True)
+    )
+    return Bars(fixed=fixed, fixed_missing=fixed_missing, rolling=rolling, rolling_missing=rolling_missing)
+
+
+def _aucs(samples: Sequence[pd.DataFrame], plan: DriftPlan, seed: int, threads: int) -> np.ndarray:
+    """How well each window can be told from all that are not next to it, above ½."""
+    if len(samples) < ENOUGH:
+        return np.zeros(0)
+    found = []
+    for at, window in enumerate(samples):
+        others = pd.concat([rows for place, rows in enumerate(samples) if abs(place - at) > 1], ignore_index=True)
+        told = told_apart(
+            sampled(others, plan.sample, seed + at), sampled(window, plan.sample, seed), seed=seed, threads=threads
+        )
+        if told is not None:
+            found.append(told.auc - 0.5)
+    return np.array(found)
+
+
+def _auc_bar(aucs: np.ndarray, plan: DriftPlan) -> Bar:
+    """An upper bound for the next window's AUC, above ½: one-sided prediction from those known (Student's t), else theory's error, doubled."""
+    level, n = plan.level * TOGETHER, len(aucs)
+    theory = np.sqrt(1 / (6 * plan.sample))
+    noise = float(stats.norm.isf(level)) ** 2 / 12
+    if n < ENOUGH:
+        return Bar(level=float(stats.norm.isf(level) * theory * DOUBT), noise=noise * DOUBT**2)
+    deviation = max(float(aucs.std(ddof=1)), theory)
+    reach = float(stats.t.isf(level, n - 1)) * deviation * np.sqrt(1 + 1 / n)
+    return Bar(level=max(float(aucs.mean()), 0.0) + reach, noise=noise)
