@@ -31,9 +31,7 @@ contract = App(name="contract", help="What a row may be, and how that has change
 data = App(name="data", help="The rows that have landed, version by version.", group=LOOP)
 quarantine = App(name="quarantine", help="Rows that broke the contract, and another try for them.", group=LOOP)
 plan = App(name="plan", help="What a project may change by itself, and who signed that.", group=PROJECTS)
-simulate = App(
-    name="simulate", help="What the gates would do over many retrains of which the truth is known.", group=MODELS
-)
+simulate = App(name="simulate", help="What the gates and the watch would do where the truth is known.", group=MODELS)
 for part in (contract, data, plan, quarantine, simulate):
     app.command(part)
 Json = Annotated[
@@ -824,6 +822,37 @@ def simulate_gate(
         raise MisuseError(" ".join(str(error).split())) from error
     found = simulation.over(drawn, n, seed, say)
     return show(found.told, as_json=as_json)
+
+
+@simulate.command(name="alarms")
+def simulate_alarms(
+    project: str | None = None, *, null: Annotated[bool, Parameter(negative="")] = False, months: int = 240, seed: int = 0, as_json: Json = False,
+) -> int:  # fmt: skip
+    """Watch over many months of which the truth is known: how often is there a false alarm, and which planted drifts are found when?
+
+    Args:
+        project: Days are drawn from its newest rows; from made ones when left out.
+        null: Nothing is amiss: how many alarms are there a month? Exit code 1 when surely more than the budget.
+        months: Of watching, in versions that are watched for twelve months each.
+        seed: Of everything that is drawn.
+    """
+    from flows.simulate import alarms
+
+    if months < 1:
+        raise MisuseError(f"--months is {months}; it must be at least 1.")
+    found = alarms(project, null=null, months=months, seed=seed, settings=Settings(), say=say)
+    return show(found, as_json=as_json, page=_planted(found) if "drifts" in found else None)
+
+
+def _planted(found: dict[str, Any]) -> Table:
+    """Which planted drifts were found."""
+    table = Table("drift", "found", "95 %", "windows until then", "at most", "what", box=None)
+    for name, drift in found["drifts"].items():
+        delay, latest = ("" if drift[key] is None else f"{drift[key]:g}" for key in ("delay", "latest"))
+        table.add_row(
+            name, f"{drift['found']:.0%}", f"{drift['low']:.0%} to {drift['high']:.0%}", delay, latest, drift["about"]
+        )
+    return table
 
 
 @app.command(group=MODELS)

@@ -17,13 +17,14 @@ import pandas as pd
 from pydantic import BaseModel, Field
 from scipy import special, stats
 
+from tasks.ml.threads import limited
 from tasks.ml.watching.domain import sampled, told_apart
 from tasks.ml.watching.drift import distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch
 
 MONTH = 365.25 / 12  # days
 TOGETHER = 0.2  # share of the budget for what only several columns show together
-DRAWS = 1000
+DRAWS = 400
 KOLMOGOROV = np.pi**2 / 12  # mean of the squared Kolmogorov distribution
 FLOOR = 0.1  # of a distance's standard deviation, in √(1/n + 1/m): where a history never moved, rows still are draws
 ENOUGH = 5  # windows of which the AUC is known, below which theory says what is usual
@@ -156,7 +157,8 @@ def calibrated(
     share = level / max(4 * len(tests), 1)
     permuted = len(draws.window) > 0 and np.ceil((blocks + 1) * (1 - level)) <= blocks
     usual = draws.usual or fixed.rows or 1
-    found = [test.drawn(draws, history, share) for test in tests]
+    with limited(threads):
+        found = [test.drawn(draws, history, share) for test in tests]
     bars = (
         _permuted(found, 1 - np.ceil((blocks + 1) * (1 - level)) / blocks)
         if permuted
@@ -206,7 +208,9 @@ def _drawn(fixed: Sketch, history: Sequence[Sketch], plan: DriftPlan, random: np
     if days < 3 * w or not len(starts):
         none = np.zeros((0, days))
         return _Draws(none, none, none, int(rows.sum() * w / days) if days else 0)
-    chosen = np.repeat(starts, max(DRAWS // len(starts), 1))
+    chosen = np.repeat(
+        starts, max(DRAWS // len(starts), 1) if wanted < days - 3 * w else 1
+    )  # all other days have one order
     place = np.arange(days)
     window = (place >= chosen[:, None]) & (place < chosen[:, None] + w)
     rolling = (place < chosen[:, None]) & (place >= chosen[:, None] - plan.rolling * w)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from tasks.ml.profile import CLEAR, FACTORS, SCALES
+from tasks.ml.profile import CLEAR, FACTORS, POWERS, SCALES
 from tasks.ml.watching.alarm import Alarm, Class
 from tasks.ml.watching.calibration import DriftPlan
 from tasks.ml.watching.domain import Domain
@@ -19,9 +19,8 @@ NAMED = 5  # features named in an alarm
 LOOKED = 50_000  # values of a column that are looked at closely
 FITS = 3.0  # by how much nearer a column must come to its reference before it counts as explained
 FAR = 0.3  # distance below which nobody asks whether a column is in another unit, or swapped with another
-CONSTANT = (
-    0.9  # a column whose most frequent value had less than this in the reference does not become constant by chance
-)
+CROSSED = 12  # features that are asked whether they are swapped; where more moved that far, nobody swapped two
+CONSTANT = 0.9  # a column whose most frequent value had less than this in the reference is not constant by chance
 
 
 class Performance(BaseModel, frozen=True, extra="forbid"):
@@ -134,16 +133,24 @@ def _broken(name: str, drift: Drift, moved: Moved) -> str | None:
 
 
 def _unit(column: Column, values: pd.Series) -> str | None:
-    """In which other unit the values fit the reference again, or None."""
+    """In which other unit the values fit the reference again, or None; of units that fit alike, a power of ten."""
     numbers = values.dropna().to_numpy(dtype="float64") if isinstance(column.bins, Ruler) else np.zeros(0)
     if not len(numbers):
         return None
-    far = _distance(column, numbers)
-    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in FACTORS]
+    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in sorted(FACTORS, key=_roundness)]
     ways += [(name, (numbers - shift) / scale) for name, (scale, shift) in SCALES.items()]
     ways.append(("with the sign turned", -numbers))
-    near, way = min(((_distance(column, changed), way) for way, changed in _plausible(column, ways)), default=(1.0, ""))
-    return f"looks {way}" if near <= far / FITS and (far >= CLEAR or near <= 0.1) else None
+    fits = [(_distance(column, changed), way) for way, changed in _plausible(column, ways)]
+    near, far = min((distance for distance, _ in fits), default=1.0), _distance(column, numbers)
+    if near > far / FITS or (far < CLEAR and near > 0.1):
+        return None
+    alike = {way for distance, way in fits if distance <= near + 0.05}
+    return f"looks {next(way for way, _ in ways if way in alike)}"
+
+
+def _roundness(factor: float) -> bool:
+    """False, and so first, for powers of ten."""
+    return min(abs(factor / power - 1) for power in (*POWERS, *(1 / power for power in POWERS))) > 1e-9
 
 
 def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
@@ -158,12 +165,12 @@ def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[t
 def _distance(column: Column, values: np.ndarray) -> float:
     """Of other values from a column of numbers."""
     other = column.bins.column(values) if isinstance(column.bins, Ruler) else column
-    return float(distances(np.array(column.counts), np.array(other.counts), numeric=True))
+    return float(distances(column.held, other.held, numeric=True))
 
 
 def _swapped(moved: Moved) -> dict[str, str]:
     """Pairs of features each of which looks like the other in the reference, and not like itself."""
-    far = [name for name, drift in moved.features.items() if drift.fixed.distance >= FAR and name in moved.rows]
+    far = [name for name in _by_excess(moved.features) if moved.features[name].fixed.distance >= FAR][:CROSSED]
     found: dict[str, str] = {}
     for at, one in enumerate(far):
         for other in far[at + 1 :]:
@@ -181,9 +188,7 @@ def _crossed(moved: Moved, one: str, other: str) -> bool:
     cross = []
     for column, name in ((a, other), (b, one)):
         now = column.like(moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)])
-        cross.append(
-            float(distances(np.array(column.counts), np.array(now.counts), numeric=isinstance(column.bins, Ruler)))
-        )
+        cross.append(float(distances(column.held, now.held, numeric=isinstance(column.bins, Ruler))))
     straight = min(moved.features[name].fixed.distance for name in (one, other))
     return max(cross) <= straight / FITS
 

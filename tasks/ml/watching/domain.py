@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
+from scipy.stats import rankdata
 
 from tasks.ml.threads import limited
 
@@ -59,7 +60,10 @@ def told_apart(
     """
     if min(len(reference), len(window)) < FEWEST:
         return None
-    X, y = _numbers(reference, window), np.repeat([0, 1], [len(reference), len(window)])
+    X, y = (
+        as_numbers(pd.concat([reference, window], ignore_index=True)),
+        np.repeat([0, 1], [len(reference), len(window)]),
+    )
     n, m = len(reference), len(window)
     with limited(threads):
         models, folds = _learned(X.to_numpy(), y, seed)
@@ -74,11 +78,10 @@ def told_apart(
     )
 
 
-def _numbers(reference: pd.DataFrame, window: pd.DataFrame) -> pd.DataFrame:
-    """Both, as numbers: a category is its rank by frequency in both, so that the rows' side does not show."""
-    names = [name for name in reference.columns if not pd.api.types.is_datetime64_any_dtype(reference[name])]
-    both = pd.concat([reference[names], window[names]], ignore_index=True)
-    return both.apply(_coded)
+def as_numbers(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows as numbers, times left out: a category is its rank by frequency."""
+    names = [name for name in rows.columns if not pd.api.types.is_datetime64_any_dtype(rows[name])]
+    return rows[names].apply(_coded)
 
 
 def _coded(column: pd.Series) -> pd.Series:
@@ -97,7 +100,7 @@ def _learned(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[list, list[np.nda
     models, folds = [], []
     for learn, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y):
         model = HistGradientBoostingClassifier(
-            max_iter=30, max_leaf_nodes=8, max_bins=32, learning_rate=0.15, early_stopping=False, random_state=seed
+            max_iter=20, max_leaf_nodes=6, max_bins=32, learning_rate=0.2, early_stopping=False, random_state=seed
         )
         models.append(model.fit(X[learn], y[learn]))
         folds.append(test)
@@ -113,9 +116,9 @@ def _said(models: Sequence, folds: Sequence[np.ndarray], X: np.ndarray) -> np.nd
 
 
 def _auc(y: np.ndarray, said: np.ndarray) -> float:
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(y, said))
+    """ROC AUC by the ranks (Mann and Whitney 1947); scikit-learn's takes ten times as long, most of it to look its arguments over."""
+    n, m = int((y == 0).sum()), int((y == 1).sum())
+    return float((rankdata(said)[y == 1].sum() - m * (m + 1) / 2) / (n * m))
 
 
 def _giving(

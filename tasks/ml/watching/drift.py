@@ -76,7 +76,7 @@ class Drift(BaseModel, frozen=True, extra="forbid"):
 def compared(before: Column, now: Column) -> Move:
     """How far a column has moved between two counts over the same bins."""
     numeric = isinstance(before.bins, Ruler)
-    p, q = np.array(before.counts, dtype=float), np.array(now.counts, dtype=float)
+    p, q = before.held, now.held
     distance = float(distances(p, q, numeric=numeric))
     return Move(
         distance=distance, p=_kolmogorov(distance, before.there, now.there) if numeric else _chi_squared(p, q),
@@ -108,7 +108,7 @@ def distances(p: np.ndarray, q: np.ndarray, *, numeric: bool) -> np.ndarray:
 
 def index(before: Column, now: Column) -> float:
     """Population stability index: over deciles of the numbers before, or over categories; what is missing is a bin, too."""
-    p, q = np.array(before.counts), np.array(now.counts)
+    p, q = before.held, now.held
     if isinstance(before.bins, Ruler) and before.there:
         starts = _tenths(p)
         p, q = np.add.reduceat(p, starts), np.add.reduceat(q, starts)

@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 WIDTH = 92  # characters of a title
+MANY = 80  # periods beyond which their dots are small
 PERIODS = 26  # columns of the heat map: half a year of weeks
+ROOM = 0.12  # of the axis, which the words in the pending part take
 FULL = 3.0  # times what is usual at which a cell has its full colour
 
 
@@ -87,12 +89,13 @@ def _draw_measured(axes: "Axes", shown: Curve, measured: Sequence[Moment]) -> No
     at, said = [_day(moment.at) for moment in measured], [moment.measured for moment in measured]
     low, high = ([_else(getattr(one, end), one.value) for one in said if one] for end in ("low", "high"))
     axes.fill_between(at, low, high, color=BLUE, alpha=0.16, lw=0)
-    axes.vlines(at, low, high, color=BLUE, alpha=0.3, lw=1.2)
+    if len(at) <= MANY:
+        axes.vlines(at, low, high, color=BLUE, alpha=0.3, lw=1.2)
     axes.plot(at, [one.value for one in said if one], color=BLUE, lw=2, zorder=4)
     for moment in shown.moments:
         if moment.measured and isfinite(moment.measured.value):
             face = WHITE if moment.measured.is_flagged else BLUE
-            size = 5 if moment in measured else 3.5
+            size = (5 if moment in measured else 3.5) if len(at) <= MANY else 2
             axes.plot([_day(moment.at)], [moment.measured.value], "o", ms=size, mfc=face, mec=BLUE, mew=1.3, zorder=5)
 
 
@@ -105,6 +108,8 @@ def _draw_expected(axes: "Axes", expected: Sequence[Moment]) -> None:
     )
     axes.plot(at, [one.value or 0.0 for one in said], color=_tint(VERMILION, 0.75), lw=1.6, ls=(0, (4, 2)), zorder=3)
     if len(at) == 1:
+        low, high = _ends(expected, "estimated")
+        axes.vlines(at, low, high, color=ORANGE, alpha=0.5, lw=3)
         axes.plot(at, [said[0].value or 0.0], "D", ms=5, mfc=WHITE, mec=_tint(VERMILION, 0.75), zorder=3)
 
 
@@ -116,10 +121,11 @@ def _draw_pending(axes: "Axes", moments: Sequence[Moment]) -> None:
         return
     begin, (left, right) = _day(young[0].begin), axes.get_xlim()
     axes.axvspan(max(begin, left), right, color=FAINT, alpha=0.35, lw=0, zorder=0)
-    axes.annotate(
-        "outcomes pending", (max(begin, left), 0.02), (5, 2), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
-        fontsize=8.5, color=GREY,
-    )  # fmt: skip
+    if right - begin > ROOM * (right - left):
+        axes.annotate(
+            "outcomes pending", (max(begin, left), 0.02), (5, 2), xycoords=axes.get_xaxis_transform(), textcoords="offset points",
+            fontsize=8.5, color=GREY,
+        )  # fmt: skip
 
 
 def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
@@ -131,10 +137,9 @@ def _draw_marks(axes: "Axes", marks: Sequence[Mark]) -> None:
         axes.axvline(
             _day(mark.at), color=INK if mark.event == "released" else GREY, lw=0.9, ls=look, alpha=0.7, zorder=1
         )
-    at = [_day(mark.at) for mark in lines]
-    for mark, day, named in zip(
-        lines, at, _spaced(at, [bool(mark.name) for mark in lines], 0.04) if at else [], strict=True
-    ):
+    at, (left, right) = [_day(mark.at) for mark in lines], axes.get_xlim()
+    names = _spaced([left, *at, right], [False, *(bool(mark.name) for mark in lines), False], 0.05)[1:-1]
+    for mark, day, named in zip(lines, at, names, strict=True):
         if named:
             axes.annotate(
                 mark.name, (day, 1), (3, -10), xycoords=across, textcoords="offset points", fontsize=9, parse_math=False,

@@ -16,6 +16,8 @@ from zlib import crc32
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import BaseModel, Field
 
 CELLS = 1 << 16
@@ -138,29 +140,32 @@ class Listing(BaseModel, frozen=True, extra="forbid"):
     values: tuple[str, ...]
     whole: bool
 
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The bin of each value that has its own."""
+        return {value: place for place, value in enumerate(self.values)}
+
     def column(self, values: pd.Series) -> "Column":
         """Categories, in these bins."""
-        found = _frequencies(values, self.kind)
-        counts = np.zeros(len(self.values) + (1 if self.whole else BUCKETS), dtype=np.int64)
-        places = pd.Index(self.values).get_indexer(found.index) if len(found) else np.array([], dtype=int)
-        others = places < 0
-        if others.any():
-            places = np.where(others, len(self.values) + (0 if self.whole else _hashed(found.index)), places)
-        np.add.at(counts, places, found.to_numpy())
-        return Column(bins=self, counts=tuple(counts.tolist()), missing=len(values) - int(found.sum()))
+        counts = [0] * (len(self.values) + (1 if self.whole else BUCKETS))
+        for name, count in _frequencies(values, self.kind).items():
+            counts[self.places[name] if name in self.places else self._other(name)] += count
+        return Column(bins=self, counts=tuple(counts), missing=len(values) - sum(counts))
+
+    def _other(self, name: str) -> int:
+        """The bin of a value that has none of its own; the same at any time and place."""
+        return len(self.values) + (0 if self.whole else crc32(name.encode()) % BUCKETS)
 
 
-def _hashed(names: pd.Index) -> np.ndarray:
-    """Which of the bins of the others each name is in; the same at any time and place."""
-    return np.array([crc32(str(name).encode()) % BUCKETS for name in names], dtype=int)
-
-
-def _frequencies(values: pd.Series, kind: str) -> pd.Series:
+def _frequencies(values: pd.Series, kind: str) -> dict[str, int]:
     """How often each text stands there, the most frequent first."""
-    found = values.value_counts()
-    names = found.index.astype("str")
-    found.index = names.str.lower() if kind == "bool" else names
-    return found[found > 0]
+    plain = values.astype("str") if values.dtype == object else values
+    found: dict[str, int] = {}
+    for each in pc.value_counts(pa.array(plain, from_pandas=True)).to_pylist():  # ty: ignore[missing-attribute]  # made at import
+        if each["values"] is not None:
+            name = str(each["values"]).lower() if kind == "bool" else str(each["values"])
+            found[name] = found.get(name, 0) + each["counts"]
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 class Column(BaseModel, frozen=True, extra="forbid"):
@@ -178,7 +183,12 @@ class Column(BaseModel, frozen=True, extra="forbid"):
     missing: int
     beyond: tuple[float, float] = (0.0, 0.0)
 
-    @property
+    @cached_property
+    def held(self) -> np.ndarray:
+        """The counts as an array."""
+        return np.array(self.counts, dtype=float)
+
+    @cached_property
     def there(self) -> int:
         """Values that are not missing."""
         return sum(self.counts)
@@ -202,7 +212,7 @@ class Column(BaseModel, frozen=True, extra="forbid"):
     @property
     def shares(self) -> np.ndarray:
         """Share of each bin among the values that are there."""
-        return np.array(self.counts) / max(self.there, 1)
+        return self.held / max(self.there, 1)
 
     def like(self, values: pd.Series) -> "Column":
         """Other values, in the same bins."""
@@ -378,8 +388,8 @@ def _spread(cells: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _listing(column: pd.Series, kind: Literal["category", "bool"]) -> Listing:
-    names = _frequencies(column, kind).index
-    return Listing(kind=kind, values=tuple(str(name) for name in names[:LISTED]), whole=len(names) <= LISTED)
+    names = tuple(_frequencies(column, kind))
+    return Listing(kind=kind, values=names[:LISTED], whole=len(names) <= LISTED)
 
 
 def texts(names: Iterable[str], most: int = 5) -> str:

@@ -1,0 +1,340 @@
+"""Simulation: what the watch does over many months of which the truth is known, with nothing amiss or with one drift planted.
+
+Days are drawn from one set of rows, each with its own weights: what a day favours follows the days before (autoregression) and the day of
+the week, over three random mixtures of all columns, so that columns move together. Over a long time every day is like every other: each
+alarm is a false one. The reference, its calibration and the looks at windows are those that `watch` calls.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, Field
+from scipy import stats
+
+from tasks.ml.uncertain import wilson
+from tasks.ml.watching.calibration import MONTH, DriftPlan, calibrated
+from tasks.ml.watching.domain import as_numbers, sampled
+from tasks.ml.watching.findings import Findings, Known, examine
+from tasks.ml.watching.reference import Sketch, merged
+
+LIFE = 12  # months that a version is watched, with one reference and one calibration
+MIXTURES = 3
+LOOKS = 12  # windows in which a planted drift is to be found
+TIED = 0.3  # rank correlation of two columns, below which breaking it changes next to nothing
+
+Say = Callable[[str], None]
+Draw = Callable[[pd.DataFrame, int], pd.DataFrame]
+
+
+class Stream(BaseModel, frozen=True, extra="forbid"):
+    """How days differ while nothing is amiss.
+
+    Attributes:
+        rows: of a day, on average; history: days that a version is trained on and calibrated with.
+        carried: how much of a day's level the next one keeps; restless: standard deviation of the levels, in logarithms of the weights.
+        weekly: how far the days of a week are apart, the same.
+    """
+
+    rows: int = Field(default=100, ge=1)
+    history: int = Field(default=182, ge=1)
+    carried: float = Field(default=0.6, ge=0, lt=1)
+    restless: float = Field(default=0.1, ge=0)
+    weekly: float = Field(default=0.2, ge=0)
+
+    def levels(self, days: int, random: np.random.Generator) -> np.ndarray:
+        """What each day favours: (days, 3)."""
+        shocks = random.normal(size=(days, MIXTURES)) * self.restless * np.sqrt(1 - self.carried**2)
+        shocks[0] /= np.sqrt(1 - self.carried**2)
+        levels = np.zeros_like(shocks)
+        for day in range(days):
+            levels[day] = self.carried * levels[day - 1] + shocks[day] if day else shocks[0]
+        return levels + self.weekly * random.normal(size=(7, MIXTURES))[np.arange(days) % 7]
+
+
+@dataclass(frozen=True)
+class World:
+    """The rows that days are drawn from.
+
+    Attributes:
+        rows: features, raw; said: (n,) what a fixed model says of them.
+        mixtures: (n, 3) what a day may favour, of mean 0 and variance 1.
+    """
+
+    rows: pd.DataFrame
+    said: np.ndarray
+    mixtures: np.ndarray
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, seed: int) -> "World":
+        """Of a project's own rows, times left out; the model is a random mixture of the columns."""
+        rows = sampled(rows.select_dtypes(exclude="datetime"), 20_000, seed).reset_index(drop=True)
+        random, ranks = np.random.default_rng(seed), as_numbers(rows).rank(pct=True).fillna(0.5).to_numpy()
+        spread = ranks.std(axis=0)
+        standard = (ranks - ranks.mean(axis=0)) / np.where(spread > 0, spread, 1)
+        mixed = standard @ random.normal(size=(standard.shape[1], MIXTURES + 1))
+        mixed = (mixed - mixed.mean(axis=0)) / np.maximum(mixed.std(axis=0), 1e-9)
+        return cls(rows, 1 / (1 + np.exp(-mixed[:, 0])), mixed[:, 1:])
+
+    @classmethod
+    def made(cls, seed: int) -> "World":
+        """Of 20,000 made rows: numbers, two of them tied, skewed and with gaps, categories, a flag."""
+        random, n = np.random.default_rng(seed), 20_000
+        rows = pd.DataFrame(random.normal(size=(n, 6)), columns=["a", "b", "c", "d", "e", "f"])
+        rows["b"] = 0.8 * rows["a"] + 0.6 * rows["b"]
+        rows["amount"] = random.lognormal(3, 1, n)
+        rows["gapped"] = np.where(random.random(n) < 0.05, np.nan, random.normal(size=n))
+        rows["count"] = random.poisson(3, n).astype("float64")
+        rows["night"] = random.random(n) < 0.3
+        rows["town"] = pd.Series(random.choice(list("abcdefgh"), n, p=np.arange(8, 0, -1) / 36)).astype("str")
+        rows["source"] = pd.Series(random.choice(["web", "shop", "phone"], n, p=[0.6, 0.3, 0.1])).astype("str")
+        return cls.of(rows, seed)
+
+    def day(self, level: np.ndarray, rows: int, random: np.random.Generator) -> np.ndarray:
+        """Which rows come on a day that favours so much: (rows,)."""
+        reached = np.cumsum(np.exp(self.mixtures @ level))
+        return np.searchsorted(reached, random.random(rows) * reached[-1])
+
+
+@dataclass(frozen=True)
+class Life:
+    """One version's: what it was trained on, and the windows that came after.
+
+    Attributes:
+        world, stream, plan: as they are.
+        seed: of all that is drawn.
+        windows: how many come.
+    """
+
+    world: World
+    stream: Stream
+    plan: DriftPlan
+    seed: int
+    windows: int
+
+    @cached_property
+    def days(self) -> list[np.ndarray]:
+        """Which rows came, day by day."""
+        random = np.random.default_rng(self.seed)
+        levels = self.stream.levels(self.stream.history + self.windows * self.plan.days, random)
+        return [self.world.day(level, int(random.poisson(self.stream.rows)), random) for level in levels]
+
+    def window(self, number: int) -> np.ndarray:
+        """Which rows came in a window; those before the first one are the history's."""
+        start = self.stream.history + number * self.plan.days
+        return np.concatenate(self.days[start : start + self.plan.days])
+
+    @cached_property
+    def known(self) -> Known:
+        """Of the version, before its first window."""
+        world, past = self.world, self.days[: self.stream.history]
+        every = np.concatenate(past)
+        fixed = Sketch.of(world.rows.iloc[every], world.said[every])
+        history = [fixed.like(world.rows.iloc[day], world.said[day]) for day in past]
+        samples = [
+            sampled(world.rows.iloc[self.window(-number)], self.plan.sample, self.seed)
+            for number in range(self.stream.history // self.plan.days, 0, -1)
+        ]
+        thresholds = calibrated(fixed, history, self.plan, samples, seed=self.seed)
+        newest = merged(history[-self.plan.rolling * self.plan.days :])
+        return Known(fixed, thresholds, newest, sampled(world.rows.iloc[every], self.plan.sample, self.seed))
+
+    def looks(self, planted: "Planted | None" = None) -> Iterator[Findings]:
+        """What was found in each window, with a drift planted from the first one on."""
+        known = self.known
+        newest = [known.fixed.like(self.world.rows.iloc[rows], self.world.said[rows]) for rows in map(self.window, range(-self.plan.rolling, 0))]  # fmt: skip
+        for number in range(self.windows):
+            chosen = self.window(number)
+            rows, said = self.world.rows.iloc[chosen].reset_index(drop=True), self.world.said[chosen]
+            if planted is not None:
+                rows, said = planted.into(rows, said, number, self.seed + number)
+            rolling = merged(newest[-self.plan.rolling :])
+            found = examine(Known(known.fixed, known.thresholds, rolling, known.rows), rows, said, self.plan, seed=self.seed)  # fmt: skip
+            if found.sketch is not None:
+                newest.append(found.sketch)
+            yield found
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A drift.
+
+    Attributes:
+        name: of its kind; about: how great it is, and where.
+        change: what it makes of a window's rows, the number of the window after its start, and a seed.
+        said: what it makes of what the model says.
+    """
+
+    name: str
+    about: str
+    change: Callable[[pd.DataFrame, int, int], pd.DataFrame] = lambda rows, _number, _seed: rows
+    said: Callable[[np.ndarray], np.ndarray] = lambda said: said
+
+    def into(self, rows: pd.DataFrame, said: np.ndarray, number: int, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
+        """A window with the drift in it."""
+        return self.change(rows.copy(), number, seed), self.said(said)
+
+
+def plantable(rows: pd.DataFrame) -> list[Planted]:
+    """Six drifts of columns that the rows have, and one of what the model says; those whose kind of column is lacking are left out."""
+    numbers = [
+        name
+        for name in rows.columns
+        if pd.api.types.is_float_dtype(rows[name]) or pd.api.types.is_integer_dtype(rows[name])
+    ]
+    by_values = sorted(numbers, key=lambda name: -rows[name].nunique())
+    words = [name for name in rows.columns if isinstance(rows[name].dtype, pd.StringDtype)]
+    found = []
+    if by_values:
+        first, last = by_values[0], by_values[-1 if len(by_values) < 3 else 2]
+        spread = float(rows[first].std()) or 1.0
+        found += [
+            Planted("mean", f"{first} rises by 0.5 standard deviations", _shift(first, 0.5 * spread)),
+            Planted("scale", f"{first} spreads 1.6 times as wide", _scale(first, float(rows[first].mean()), 1.6)),
+            Planted("missing", f"a tenth of {last} goes missing", _gaps(last, 0.1)),
+            Planted("slow", f"{first} rises by 0.1 standard deviations a window", _slope(first, 0.1 * spread)),
+        ]
+    if words:
+        found.append(
+            Planted("category", f"5 % of {words[0]} is a category never seen before", _newcomer(words[0], 0.05))
+        )
+    if pair := _tied(rows[numbers]):
+        found.append(
+            Planted("correlation", f"{pair[0]} and {pair[1]} lose their tie, each as before", _untied(pair[1]))
+        )
+    return [*found, Planted("predictions", "log-odds of what the model says rise by 0.5", said=_lifted)]
+
+
+def _shift(name: str, size: float) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, _number, _seed: rows.assign(**{name: rows[name] + size})
+
+
+def _scale(name: str, middle: float, factor: float) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, _number, _seed: rows.assign(**{name: middle + (rows[name] - middle) * factor})
+
+
+def _slope(name: str, size: float) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, number, _seed: rows.assign(**{name: rows[name] + size * (number + 1)})
+
+
+def _gaps(name: str, share: float) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, _number, seed: rows.assign(**{name: rows[name].mask(_some(rows, share, seed))})
+
+
+def _newcomer(name: str, share: float) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, _number, seed: rows.assign(
+        **{name: rows[name].mask(_some(rows, share, seed), "never seen before")}
+    )
+
+
+def _untied(name: str) -> Callable[[pd.DataFrame, int, int], pd.DataFrame]:
+    return lambda rows, _number, seed: rows.assign(**{name: np.random.default_rng(seed).permutation(rows[name])})
+
+
+def _some(rows: pd.DataFrame, share: float, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).random(len(rows)) < share
+
+
+def _lifted(said: np.ndarray) -> np.ndarray:
+    odds = said / (1 - said) * np.exp(0.5)
+    return odds / (1 + odds)
+
+
+def _tied(numbers: pd.DataFrame) -> tuple[str, str] | None:
+    """The two columns with the closest tie, where any is close."""
+    ties = numbers.corr(method="spearman").abs().fillna(0).to_numpy(copy=True)
+    np.fill_diagonal(ties, 0)
+    if not ties.size or ties.max() < TIED:
+        return None
+    one, other = np.unravel_index(ties.argmax(), ties.shape)
+    return str(numbers.columns[one]), str(numbers.columns[other])
+
+
+def lives(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int) -> list[Life]:
+    """So many months of watching, in versions that are watched for twelve months each."""
+    parts = [min(LIFE, months - at) for at in range(0, months, LIFE)]
+    return [
+        Life(world, stream, plan, seed + number, max(round(part * MONTH / plan.days), 1))
+        for number, part in enumerate(parts)
+    ]
+
+
+def unprovoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
+    """How many alarms a month there are when nothing is amiss, with a 95 % interval; `ok` unless that is surely above the budget.
+
+    Args:
+        world: what days are drawn from.
+        months: of watching, all together.
+        plan: the budget, and how windows are looked at.
+        stream: how days differ.
+        seed: of all that is drawn.
+        say: is told how far it is.
+    """
+    counts, spans = [], []
+    for life in (every := lives(world, months, plan, stream, seed)):
+        counts.append(sum(bool(found.alarms) for found in life.looks()))
+        spans.append(life.windows * plan.days / MONTH)
+        say(f"version {len(counts)} of {len(every)}: {sum(counts)} false alarms in {sum(spans):.0f} months; {plan.false_alarms:g} a month are borne")  # fmt: skip
+    low, high = interval(counts, spans)
+    return {
+        "rate": sum(counts) / sum(spans), "budget": plan.false_alarms, "low": low, "high": high, "ok": low <= plan.false_alarms,
+        "alarms": sum(counts), "months": round(sum(spans), 1), "windows": sum(life.windows for life in every), "versions": len(every),
+        "days": plan.days, "columns": world.rows.shape[1], "stream": stream.model_dump(),
+    }  # fmt: skip
+
+
+def interval(counts: Sequence[int], spans: Sequence[float]) -> tuple[float, float]:
+    """The exact 95 % interval of a rate (Garwood 1936), widened where the parts differ by more than chance (quasi-Poisson).
+
+    >>> [round(end, 2) for end in interval([10], [1.0])]
+    [4.8, 18.39]
+    """
+    total, span = sum(counts), sum(spans)
+    expected = [total * part / span for part in spans]
+    wider = 1.0
+    if len(counts) > 1 and total:
+        wider = max(
+            1.0,
+            sum((count - mean) ** 2 / mean for count, mean in zip(counts, expected, strict=True)) / (len(counts) - 1),
+        )
+    shrunk = total / wider
+    low = stats.chi2.ppf(0.025, 2 * shrunk) / 2 if total else 0.0
+    return float(low * wider / span), float(stats.chi2.ppf(0.975, 2 * shrunk + 2) / 2 * wider / span)
+
+
+def provoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
+    """Of each planted drift: in how many versions it was found within twelve windows, and after how many.
+
+    A false alarm in these windows counts as found, as nobody could tell.
+
+    Args:
+        world: what days are drawn from.
+        months: divided by twelve: versions that each drift is planted into.
+        plan: how windows are looked at.
+        stream: how days differ.
+        seed: of all that is drawn.
+        say: is told how far it is.
+    """
+    some, told = [Life(world, stream, plan, life.seed, LOOKS) for life in lives(world, months, plan, stream, seed)], {}
+    for planted in plantable(world.rows):
+        delays = [_delay(life, planted) for life in some]
+        told[planted.name] = _found(planted, delays)
+        say(f"{planted.name}: {told[planted.name]['found']:.0%} found, of {len(some)}; {planted.about}")
+    return {"drifts": told, "versions": len(some), "windows": LOOKS, "days": plan.days, "budget": plan.false_alarms, "stream": stream.model_dump()}  # fmt: skip
+
+
+def _delay(life: Life, planted: Planted) -> int | None:
+    """After how many windows a planted drift is found; None if in none."""
+    return next((number for number, found in enumerate(life.looks(planted), start=1) if found.alarms), None)
+
+
+def _found(planted: Planted, delays: Sequence[int | None]) -> dict[str, Any]:
+    known = [delay for delay in delays if delay is not None]
+    low, high = wilson(len(known) / len(delays), len(delays), 0.025)
+    return {
+        "about": planted.about, "found": len(known) / len(delays), "low": low, "high": high,
+        "delay": float(np.median(known)) if known else None, "latest": max(known, default=None),
+    }  # fmt: skip
