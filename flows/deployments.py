@@ -20,6 +20,7 @@ from flows.release import release
 from flows.score import score
 from flows.train import train
 from flows.watch import watch
+from tasks.config.errors import ProjectError
 from tasks.config.names import CLASS, KIND, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import code
@@ -70,14 +71,26 @@ def deploy(settings: Settings | None = None) -> list[str]:
     """Deploys every project; gives the deployments' names.
 
     Raises:
-        ProjectError: a folder does not load; then nothing is deployed.
+        ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed.
     """
     settings = settings or Settings()
     found = [Project.named(name, settings) for name in settings.project_names()]
+    _hooks_apart(found)
     deployments = [deployment for use in found for deployment in declared(use)]
     for deployment in deployments:
         deployment.apply(work_pool_name=POOL)
     return [deployment.full_name for deployment in deployments]
+
+
+def _hooks_apart(found: list[Project]) -> None:
+    """A hook's name is its address, so that two projects cannot share it."""
+    whose: dict[str, str] = {}
+    for use in found:
+        for hook in use.hooks:
+            if (other := whose.setdefault(hook.name, use.project)) != use.project:
+                raise ProjectError(
+                    f"{use.project}/project.yaml: hooks has '{hook.name}', which {other} has, too. Each is an address: give one another name."
+                )
 
 
 def _deployment(flow: Flow[..., Any], use: Project, description: str, **when: Any) -> RunnerDeployment:

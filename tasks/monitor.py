@@ -3,41 +3,54 @@
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import TypeAdapter
 
-from tasks.config.errors import ArtifactError
+from tasks.asked import Asked
+from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.evaluate import Bundle
-from tasks.ml import threads
+from tasks.incident import Noting
+from tasks.ml import pages, threads
 from tasks.ml.features import matrix
-from tasks.ml.identity import digest
-from tasks.ml.metrics import Estimate
-from tasks.ml.questions import Questions
-from tasks.ml.split import Split
-from tasks.ml.uncertain import estimate
-from tasks.ml.watching.calibration import calibrated
+from tasks.ml.profile import Profile
+from tasks.ml.watching import anomalies, pictures
+from tasks.ml.watching.alarm import Alarm, Class
+from tasks.ml.watching.anomalies import Batch, History
 from tasks.ml.watching.classes import Performance
-from tasks.ml.watching.domain import sampled
+from tasks.ml.watching.curve import Curve, Expected, Mark, Shifts
+from tasks.ml.watching.estimate import Estimated
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
-from tasks.ml.watching.reference import Sketch, daily, merged
+from tasks.ml.watching.incident import Seen, Window
+from tasks.ml.watching.measures import standard_error
+from tasks.ml.watching.realised import Decay, Realised, decay, fallen, realised
+from tasks.ml.watching.reference import merged
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
 from tasks.stores.journal import Journal, Release
-from tasks.stores.lake import Lake, parts, snapshot_named
-from tasks.stores.observed import Observed, observed
-from tasks.stores.remembered import Learned, Remembered
+from tasks.stores.observed import Observed, instant, observed
+from tasks.stores.registry import Registry, as_json
 
-FEWEST = 30  # rows with an outcome, below which nothing is measured
 SOUNDED: dict[Literal["drift", "decay"], tuple[str, ...]] = {"drift": ("inputs", "predictions"), "decay": ("performance", "estimate")}  # fmt: skip
-NONE = {"realised": None, "estimated": None, "low": None, "high": None}
+UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
+JUDGED: tuple[Class, ...] = ("retrain", "mend")
+SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
+
+
+@task(name="look", cache_policy=NO_CACHE)
+def look(project: str, reason: str) -> dict[str, Any]:
+    """Looks at the newest window, puts what it saw on record, and shows it in Prefect and beside the version in MLflow."""
+    settings = Settings()
+    monitor = Monitor(Project.named(project, settings), settings)
+    seen = monitor.look()
+    get_run_logger().info("%s (%s): %s", seen["verdict"], reason, seen["reason"])
+    if monitor.drawn:
+        _show(monitor, seen, settings)
+    return seen
 
 
 @dataclass(frozen=True)
@@ -61,209 +74,274 @@ class Span:
         return {"since": str(since), "until": str(until)}
 
 
-class Asked:
-    """One version, asked about rows that it answered."""
-
-    def __init__(self, use: Project, settings: Settings, release: Release) -> None:
-        self.use, self.release = use, release
-        self.bundle = Bundle.read(settings.bundles(use.project) / str(release.version), release.digest)
-
-    @cached_property
-    def split(self) -> Split:
-        """How its rows were split."""
-        said = self.bundle.manifest
-        return TypeAdapter(Split).validate_python(said["split"]) if "split" in said else self.use.split
-
-    def unseen(self, seen: Observed) -> Observed:
-        """Those rows that it surely has not learned from; of rows that were served it cannot have."""
-        if seen.source == "served" or not self.split.by_time:
-            return seen
-        return seen.where(seen.at > _instant(dt.datetime.fromisoformat(self.bundle.manifest["seen_until"])))
-
-    def says(self, rows: pd.DataFrame) -> np.ndarray:
-        """Its answers to rows."""
-        return self.bundle.answers(self.use, matrix(rows, self.use.sent))
-
-    def measured(self, seen: Observed) -> Estimate | None:
-        """The project's metric on rows whose outcome is known, with its interval; None where they are too few or of one class."""
-        if len(seen) < FEWEST:
-            return None
-        questions = Questions.of(self.use.task, self.use.sent, seen.rows, self.use.search.seed)
-        if self.use.task.unlearnable(questions.truth, "window"):
-            return None
-        said = self.bundle.answers(self.use, questions.asked)
-        return estimate(self.use.goal, questions.truth, said, resamples=500, seed=self.use.search.seed)
-
-
-@task(name="look", cache_policy=NO_CACHE)
-def look(project: str, reason: str) -> dict[str, Any]:
-    """Looks at the newest window, puts what it saw on record, and shows it in Prefect."""
-    settings = Settings()
-    seen = Monitor(Project.named(project, settings), settings).look()
-    get_run_logger().info("%s (%s): %s", seen["verdict"], reason, seen["reason"])
-    return seen
-
-
 class Monitor:
-    """Looks at one project."""
+    """Looks at one project.
+
+    Attributes:
+        drawn: pictures of the last look, PNG by name.
+    """
 
     def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
-        self.use, self._settings, self._clock = use, settings, clock
-        self.journal = Journal(settings.journal())
-        self.plan = use.watch
+        self.use, self.settings, self._clock = use, settings, clock
+        self.journal, self.plan = Journal(settings.journal()), use.watch
+        self.drawn: dict[str, bytes] = {}
 
     def look(self) -> dict[str, Any]:
-        """One look at the newest window; on record when this returns.
+        """One look at the newest window; on record, its alarms joined to incidents and out, when this returns.
 
         Returns:
-            {"project", "at", "version", "window", "rows", "drift", "predictions", "performance", "alarms", "verdict", "reason", "curve"}.
+            {"project", "at", "version", "window", "rows", "drift", "predictions", "domain", "performance", "anomalies", "alarms", "incidents",
+            "verdict", "reason"}.
         """
         now, champion = self._clock(), self.journal.champion(self.use.project)
         seen = self._nobody() if champion is None else self._looked(champion, now)
         told: dict[str, Any] = {"project": self.use.project, "at": now.isoformat(), **seen}
+        told["incidents"] = self._noted(told, now)
+        interval = self.plan.schedule.interval(now) if self.plan.schedule else None
         until = told["window"]["until"] if told["window"] else ""
         self.journal.record_watch(
-            project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told
-        )
+            project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told, interval=interval
+        )  # fmt: skip
         self._sound(told, now)
         return told
 
-    def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
-        """Alarms go out, one event for drift and one for decay; a look at the same window again says nothing new."""
-        for kind, moved in SOUNDED.items():
-            loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
-            what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
-            if what:
-                said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
-                incident = f"{told['version']} {told['window']['until']}"
-                sound(self.use, self.journal, kind, what, reason=said, incident=incident, at=now)
-
     def _nobody(self) -> dict[str, Any]:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
-        return {"version": 0, "window": None, "rows": 0, "drift": {}, "predictions": {}, "performance": NONE, "alarms": [], "verdict": "no champion", "reason": reason, "curve": []}  # fmt: skip
+        return {
+            "version": 0, "window": None, "rows": 0, "drift": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
+            "alarms": [], "verdict": "no champion", "reason": reason,
+        }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
-        days = self.plan.drift.days
-        seen = observed(self.use, self._settings, now - dt.timedelta(days=days * (self.plan.history + 1)), now)
-        version = Asked(self.use, self._settings, champion)
+        days = max(self.plan.drift.days, self.plan.performance.days)
+        seen = observed(self.use, self.settings, now - dt.timedelta(days=days * (self.plan.history + 1)), now)
+        version, spans = Asked(self.use, self.settings, champion), self._spans(seen)
         mine = version.unseen(seen.where(seen.version == champion.version))
-        spans = self._spans(seen)
-        performance, told = self._performance(version, mine, spans[-1])
-        found = self._examined(version, mine, spans, performance)
-        return {
-            "version": champion.version, "window": {"source": seen.source, "days": days, **spans[-1].told()}, "rows": found.rows,
+        performance = Measuring(self, version, seen, spans[-1].of(mine))
+        found = self._examined(version, mine, spans, performance.known)
+        odd = self._anomalies(seen, now)
+        alarms = (*found.alarms, *odd.alarms)
+        verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), found.verdict)
+        told = {
+            "version": champion.version, "window": {"source": seen.source, "days": self.plan.drift.days, **spans[-1].told()}, "rows": found.rows,
             "drift": {name: drift.model_dump(mode="json") for name, drift in found.drift.items()},
             "predictions": {name: drift.model_dump(mode="json") for name, drift in found.predictions.items()},
-            "performance": told, "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in found.alarms],
-            "verdict": found.verdict, "reason": found.says, "curve": self._curve(seen, spans),
+            "domain": found.domain.model_dump(mode="json") if found.domain else None, "performance": performance.told,
+            "anomalies": {check.name: check._asdict() for check in odd.checks},
+            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
+            "reason": " ".join([found.says, *(alarm.says for alarm in odd.alarms)]),
         }  # fmt: skip
+        self.drawn = {"curve": pictures.curve(performance.curve(told)), "drift": pictures.drift(self._shifts(told))}
+        return told
 
     def _spans(self, seen: Observed) -> list[Span]:
         """The windows that end with the newest row, oldest first."""
-        days = np.timedelta64(self.plan.drift.days, "D")
-        end = _instant(seen.until)
+        days, end = np.timedelta64(self.plan.drift.days, "D"), instant(seen.until)
         return [Span(end - (place + 1) * days, end - place * days) for place in reversed(range(self.plan.history))]
 
-    # -- performance --------------------------------------------------------------------------------------------------
-    def _matured(self, seen: Observed) -> Observed:
-        """Rows whose outcome is known and will not change any more."""
-        if len(seen) == 0 or self.use.contract.target is None:
-            return seen if self.use.contract.target is None else seen.where(np.zeros(0, dtype=bool))
-        end = _instant(seen.until)
-        old = end - seen.at >= np.timedelta64(round(self.use.split.matures * 86_400), "s")
-        return seen.where(old & self.use.labelled(seen.rows).to_numpy())
-
-    def _performance(self, version: Asked, mine: Observed, newest: Span) -> tuple[Performance, dict[str, Any]]:
-        """What is known of the metric in the newest window whose outcomes have matured, and the same as JSON."""
-        late = np.timedelta64(round(self.use.split.matures * 86_400), "s")
-        ready = self._matured(Span(newest.since - late, newest.until - late).of(mine))
-        came = version.measured(ready) if self.use.task.needs_labels else None
-        pending = len(newest.of(mine)) - len(self._matured(newest.of(mine)))
-        told = {
-            "metric": self.use.metric, "at_training": version.release.value, "rows": len(ready), "pending": pending,
-            "realised": came.value if came else None, "realised_low": came.low if came else None, "realised_high": came.high if came else None,
-            **dict.fromkeys(("estimated", "low", "high")),
-        }  # fmt: skip
-        known = Performance(
-            metric=self.use.goal.label, higher_is_better=self.use.goal.greater_is_better, expected=version.release.value,
-            realised=told["realised"], realised_low=told["realised_low"], realised_high=told["realised_high"],
-        )  # fmt: skip
-        return known, told
-
-    def _curve(self, seen: Observed, spans: list[Span]) -> list[dict[str, Any]]:
-        """What each version's answers were worth, window by window, where enough came true."""
-        releases = {release.version: release for release in self.journal.releases(self.use.project)}
-        asked = {number: Asked(self.use, self._settings, releases[number]) for number in set(seen.version.tolist()) & set(releases)}  # fmt: skip
-        points = []
-        for span in spans:
-            here = self._matured(span.of(seen))
-            for number in sorted(set(here.version.tolist()) & set(asked)):
-                value = asked[number].measured(asked[number].unseen(here.where(here.version == number)))
-                if value:
-                    points.append({**span.told(), "version": number, **value.model_dump()})
-        return points
-
-    # -- drift --------------------------------------------------------------------------------------------------------
     def _examined(self, version: Asked, mine: Observed, spans: list[Span], performance: Performance) -> Findings:
         """The newest window against the rows that the version was made of, and against the windows just before it."""
-        learned, rows = self._remembered(version)
-        window, plan = spans[-1].of(mine), self.plan.drift
+        (learned, rows), plan = version.remembered, self.plan.drift
         before = [each for span in spans[-1 - plan.rolling : -1] if len(each := span.of(mine))]
         rolling = merged([learned.fixed.like(matrix(each.rows, self.use.sent), version.says(each.rows)) for each in before])  # fmt: skip
-        features = matrix(window.rows, self.use.sent)
+        window = spans[-1].of(mine)
         said = version.says(window.rows) if len(window) else None
         known = Known(learned.fixed, learned.thresholds, rolling, rows, performance)
-        return examine(known, features, said, plan, seed=self.use.search.seed, threads=threads.share(1))
+        return examine(known, matrix(window.rows, self.use.sent), said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
 
-    def _remembered(self, version: Asked) -> tuple[Learned, pd.DataFrame]:
-        """What the version's rows look like; made of its snapshot when it is asked for the first time."""
-        key = digest([version.release.digest, self.plan.drift.model_dump(mode="json")])
-        kept = Remembered.of(self._settings, self.use.project, version.release.version, key)
-        found = kept.read()
-        if found is None:
-            found = self._learned(version)
-            kept.write(*found)
-        return found
-
-    def _learned(self, version: Asked) -> tuple[Learned, pd.DataFrame]:
-        """Sketch, thresholds and some rows; answers only of rows that taught nothing, as those of the others are surer than they will be."""
-        train, validation = self._taught(version)
-        whole, seed = pd.concat([train, validation], ignore_index=True), self.use.search.seed
-        features, held = matrix(whole, self.use.sent), matrix(validation, self.use.sent)
-        said, plan, time = version.says(validation), self.plan.drift, self.use.contract.time
-        fixed = Sketch.of(features, None, self.use.sent)
-        answered = Sketch.of(held[[]], said)
-        at, then = (rows[time].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy() for rows in (whole, validation))
-        weeks = [features[mask] for mask in _windows(at, plan.days)]
-        some = [sampled(week, plan.sample, seed) for week in weeks if len(week) >= plan.fewest]
-        ours = calibrated(fixed, daily(fixed, features, at), plan, some, seed=seed, threads=threads.share(1))
-        theirs = calibrated(answered, daily(answered, held[[]], then, said), plan, seed=seed)
-        learned = Learned(
-            fixed=fixed.model_copy(update={"predictions": answered.predictions}),
-            thresholds=ours.model_copy(update={"predictions": theirs.predictions}), first=str(at.min()), last=str(at.max()),
+    def _anomalies(self, seen: Observed, now: dt.datetime) -> anomalies.Found:
+        """What is odd about what landed, and about how it was answered."""
+        before, asked = (
+            self.journal.last_watch(self.use.project),
+            seen.where(np.full(len(seen), seen.source == "served")),
+        )
+        rows = self.journal.profiled(self.use.project, self.plan.anomalies.history)
+        batches = [Batch(dt.datetime.fromisoformat(row["at"]), row["landed"], Profile.model_validate_json(row["profile"])) for row in rows]  # fmt: skip
+        came = [dt.datetime.fromisoformat(row["at"]) for row in self.journal.batches(self.use.project) if row["kind"] == "outcomes"]  # fmt: skip
+        history = History(
+            batches=batches, outcomes=came, since=before[0] if before else None, target=self.use.contract.target,
+            answered=asked.at, ms=asked.milliseconds,
         )  # fmt: skip
-        return learned, sampled(features, plan.sample, seed).reset_index(drop=True)
+        return anomalies.find(history, now, self.plan.anomalies, self.use.search.seed)
 
-    def _taught(self, version: Asked) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them."""
-        root, use = self._settings.lake(self.use.project), self.use.model_copy(update={"split": version.split})
-        lake = Lake(use.project, root, use.contract)
-        try:
-            snapshot = snapshot_named(lake, version.bundle.manifest["snapshot"])
-        except ArtifactError:
-            snapshot = lake.snapshot()
-        if snapshot is None:
-            raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
-        split = parts(use, snapshot, root)
-        return split.train, split.validation
+    def _noted(self, told: dict[str, Any], now: dt.datetime) -> list[dict[str, Any]]:
+        """What the alarms open, join or end."""
+        alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
+        window = told["window"] or {}
+        looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
+        judged = () if told["verdict"] in SILENT else JUDGED
+        seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
+        noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, judged, seen, now)
+        return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
+
+    def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
+        """Alarms go out, one event for drift and one for decay; the same window asks once."""
+        open_ = {one["class"]: one["id"] for one in told["incidents"] if one["state"] == "open"}
+        for kind, moved in SOUNDED.items():
+            loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
+            what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
+            if what and what in open_:
+                said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
+                sound(self.use, self.journal, kind, what, reason=said, incident=open_[what], window=told["window"]["until"], at=now)  # fmt: skip
+
+    def _shifts(self, told: dict[str, Any]) -> Shifts:
+        """How far each feature was from its bar, at the newest look at each window."""
+        past = self.journal.watches(self.use.project, 4 * self.plan.history)
+        looks = {row["until"]: row["detail"]["drift"] for row in past if row["version"] == told["version"] and row["detail"]["drift"]}  # fmt: skip
+        looks |= {told["window"]["until"]: told["drift"]}
+        bars = {until: {name: each["fixed"]["distance"] / each["bar"] for name, each in drift.items() if each["bar"]} for until, drift in looks.items()}  # fmt: skip
+        return Shifts.of({until[:10]: levels for until, levels in sorted(bars.items())[-self.plan.history :]})
 
 
-def _instant(at: dt.datetime) -> np.datetime64:
-    """A moment as datetime64[us], UTC."""
-    return np.datetime64(at.astimezone(dt.UTC).replace(tzinfo=None), "us")
+class Measuring:
+    """What is known of the metric: what came true, window by window, and what is expected of the newest."""
+
+    def __init__(self, monitor: Monitor, version: Asked, seen: Observed, newest: Observed) -> None:
+        self.use, self._monitor, self.version, self._seen = monitor.use, monitor, version, seen
+        self._plan = monitor.plan.performance
+        self.name = str(version.release.version)
+        self.estimated = self._estimated(newest)
+        self.periods = self._periods()
+        own = [period for period in self.periods if period.version == self.name]
+        self.newest: Realised | None = next((one for one in reversed(own) if self.use.metric in one.metrics), None)
+        self.decay: Decay = decay(self.use.goal, own, version.reference, floor=self.use.floor, plan=self._plan)
+        self.pending = sum(one.rows - one.matured for one in own)
+
+    def _estimated(self, newest: Observed) -> Estimated | None:
+        """What the newest window is expected to be worth, without outcomes."""
+        features = matrix(newest.rows, self.use.sent)
+        if not len(newest):
+            return None
+        said = self.version.bundle.answers(self.use, features)
+        estimator = self.version.remembered[0].estimator
+        found = estimator.estimates(self.version.measures, said, features, fewest=self._plan.fewest, seed=self.use.search.seed)  # fmt: skip
+        return found.get(self.use.metric)
+
+    def _periods(self) -> tuple[Realised, ...]:
+        """Every version in every period in which it answered."""
+        releases = {release.version: release for release in self._monitor.journal.releases(self.use.project)}
+        found: list[Realised] = []
+        for number in sorted(set(self._seen.version.tolist()) & set(releases)):
+            asked = (
+                self.version if str(number) == self.name else Asked(self.use, self._monitor.settings, releases[number])
+            )
+            rows = asked.unseen(self._seen.where(self._seen.version == number))
+            if len(rows):
+                operates = {str(number): asked.bundle.operates}
+                found += realised(self.use.task, operates, asked.served(rows), now=self._seen.until, matures=self.use.split.matures, plan=self._plan, seed=self.use.search.seed)  # fmt: skip
+        return tuple(sorted(found, key=lambda one: (one.begin, one.version)))
+
+    @property
+    def known(self) -> Performance:
+        """For the alarms. A number that has not surely fallen, within the budget, is given a band that reaches what it was at training."""
+        came, guess, expected = self._came, self.estimated, self.version.release.value
+        told = {
+            "metric": self.use.goal.label,
+            "higher_is_better": self.use.goal.greater_is_better,
+            "expected": expected,
+        }
+        if came:
+            told |= {"realised": came.value} | (
+                {} if self.decay.fell else {"realised_low": expected, "realised_high": expected}
+            )
+        if guess and guess.value is not None:
+            told |= {"estimated": guess.value} | (
+                {} if self._expected_to_fall else {"estimated_low": expected, "estimated_high": expected}
+            )
+        return Performance.model_validate(told)
+
+    @property
+    def _came(self) -> Any:
+        return self.newest.metrics[self.use.metric] if self.newest else None
+
+    @property
+    def _expected_to_fall(self) -> bool:
+        """Whether the estimate alone says so, within the budget; not where outcomes speak against its assumption."""
+        guess = self.estimated
+        if guess is None or guess.value is None or guess.doubts:
+            return False
+        error = float(np.hypot(guess.sampling or 0.0, guess.estimation or 0.0)) or standard_error(
+            self.version.reference
+        )
+        return fallen(self.use.goal, [guess.value], [error], self.version.reference, floor=self.use.floor, plan=self._plan).fell  # fmt: skip
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        came, guess = self._came, self.estimated
+        return {
+            "metric": self.use.metric, "at_training": self.version.release.value, "rows": came.rows if came else 0, "pending": self.pending,
+            "realised": came.value if came else None, "realised_low": came.low if came else None, "realised_high": came.high if came else None,
+            "until": self.newest.end.isoformat() if self.newest else None, "flagged": came.is_flagged if came else False,
+            "estimated": guess.value if guess else None, "low": guess.low if guess else None, "high": guess.high if guess else None,
+            "method": guess.method if guess else "none", "assumes": guess.assumes if guess else "", "doubts": list(guess.doubts) if guess else [],
+            "why_no_estimate": guess.reason if guess else "no row came in this window", "decay": self.decay.model_dump(mode="json"),
+            "periods": [
+                {"begin": one.begin.isoformat(), "end": one.end.isoformat(), "version": int(one.version), "rows": one.rows, "state": one.state, "says": one.says,
+                 **{name: getattr(one.metrics[self.use.metric], name) if self.use.metric in one.metrics else None for name in ("value", "low", "high")}}
+                for one in self.periods
+            ],
+        }  # fmt: skip
+
+    def curve(self, told: dict[str, Any]) -> Curve:
+        """Measured and expected, with alarms and releases, by the clock of the rows."""
+        guesses = {row["until"]: (row["version"], row["detail"]["performance"]) for row in self._monitor.journal.watches(self.use.project, 4 * self._monitor.plan.history) if row["until"]}  # fmt: skip
+        guesses |= {told["window"]["until"]: (told["version"], told["performance"])}
+        week = dt.timedelta(days=told["window"]["days"])
+        expected = [self._expectation(dt.datetime.fromisoformat(until) - week, week, version, said) for until, (version, said) in sorted(guesses.items())]  # fmt: skip
+        return Curve.of(self.use.goal, self.periods, [each for each in expected if each], self._marks(told), self.use.floor)  # fmt: skip
+
+    def _expectation(
+        self, begin: dt.datetime, week: dt.timedelta, version: int, said: dict[str, Any]
+    ) -> Expected | None:
+        """What a look expected of its window, on the period in which its middle lies."""
+        if said.get("estimated") is None:
+            return None
+        middle = begin + week / 2
+        period = next((one for one in self.periods if one.begin <= middle < one.end), None)
+        begin, end = (period.begin, period.end) if period else (begin, begin + week)
+        estimate = Estimated(measure=self.use.metric, method=said["method"], rows=1, value=said["estimated"], low=said["low"], high=said["high"])  # fmt: skip
+        return Expected(begin=begin, end=end, version=str(version), estimate=estimate)
+
+    def _marks(self, told: dict[str, Any]) -> list[Mark]:
+        """Releases where a version's first rows are, alarms at the end of their windows."""
+        firsts = {
+            number: self._seen.at[self._seen.version == number].min()
+            for number in set(self._seen.version.tolist()) - {0}
+        }
+        marks = [Mark(at=_moment(at), event="released", name=f"v{number}") for number, at in firsts.items()]
+        past = [
+            row["detail"] for row in self._monitor.journal.watches(self.use.project, 4 * self._monitor.plan.history)
+        ]
+        loud = {
+            seen["window"]["until"]
+            for seen in [*past, told]
+            if any(alarm["class"] == "retrain" for alarm in seen["alarms"])
+        }
+        return marks + [Mark(at=dt.datetime.fromisoformat(until), event="alarm") for until in sorted(loud)]
 
 
-def _windows(at: np.ndarray, days: int) -> list[np.ndarray]:
-    """Which rows are in each window that ends with the newest one, oldest first: (n,) bool each."""
-    place = (at.max() - at) // np.timedelta64(days, "D")
-    return [place == number for number in range(int(place.max()), -1, -1)]
+def _moment(at: np.datetime64) -> dt.datetime:
+    return dt.datetime.fromtimestamp(at.astype("datetime64[us]").astype(int) / 1e6, dt.UTC)
+
+
+def _show(monitor: Monitor, seen: dict[str, Any], settings: Settings) -> None:
+    """The pictures and the verdict in Prefect, and beside the version's run in MLflow."""
+    project, drawn = monitor.use.project, monitor.drawn
+    shown = "\n\n".join(pages.embedded(drawn[name], name) for name in drawn)
+    create_markdown_artifact(
+        f"# {project} version {seen['version']}: {seen['verdict']}\n\n{pages.sentence(seen['reason'])}\n\n{shown}\n",
+        key=artifact_key(project, "watch"), description=f"**{project}** {seen['verdict']}: {seen['reason'][:300]}",
+    )  # fmt: skip
+    run = next((row["detail"].get("run") for row in reversed(monitor.journal.trainings(project)) if row["version"] == seen["version"]), None)  # fmt: skip
+    if run:
+        files = {f"watch/{name}.png": png for name, png in drawn.items()} | {"watch/watch.json": as_json(seen)}
+        _beside(Registry(project, settings.mlflow(), settings.artifacts), run, files)
+
+
+def _beside(registry: Registry, run: str, files: dict[str, bytes | str]) -> None:
+    """Puts files beside a run; a server that is away only misses the pictures of this look."""
+    try:
+        registry.log_files(run, files)
+    except Exception as error:  # noqa: BLE001 -- MLflow's client raises what its transport likes; the look is on record already
+        get_run_logger().warning("MLflow does not take the pictures of this look: %s", str(error)[:300])

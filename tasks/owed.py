@@ -15,7 +15,7 @@ from tasks.ml.policy import ALARMED, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
 from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
-from tasks.trigger import CRASHES, DONE, caps
+from tasks.trigger import CRASHES, DONE, alert, caps
 
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 
@@ -95,8 +95,7 @@ class Owed:
         self._settle(orders)
         numbers = {order.id for order in orders}
         left = [order for order in self._journal.orders(project, "open") if order.id in numbers]
-        due = [self._lasted(f"order {order.id}", order.tries) >= self._patience(order) for order in left]
-        if any(order.run for order in left) or not any(due):
+        if any(order.run for order in left) or not any(self._is_due(order) for order in left):
             return []
         return self._fetch(project, source, left) if source else self._order(project, left)
 
@@ -112,19 +111,36 @@ class Owed:
             elif state == "lost":
                 self._journal.lost(mine, run, f"the run '{name}' did not end well, {CRASHES} times", most=CRASHES)
 
-    def _patience(self, order: Order) -> float:
-        """An alarm's event is quicker; what failed is tried again after a while."""
-        return max(self._grace if order.by in ALARMED else 0.0, _delay(order.tries))
+    def _is_due(self, order: Order) -> bool:
+        """At once, but an alarm's event is quicker, and what failed is tried again after a while."""
+        patience = max(self._grace if order.by in ALARMED else 0.0, _delay(order.tries))
+        return not patience or self._lasted(f"order {order.id}", order.tries) >= patience
 
     def _order(self, project: str, orders: list[Order]) -> list[str]:
+        """A training for them, but for those that a cap refuses."""
         from tasks.stores import runs
 
-        first = orders[0]
-        run = runs.train(project, first.reason, f"order {first.id} {first.tries}", 0.0, first.by)
+        refused = self._refused(project, {order.by for order in orders})
+        left = [order for order in orders if order.by not in refused]
+        if not left:
+            return []
+        run = runs.train(project, left[0].reason, f"order {left[0].id} {left[0].tries}", 0.0, left[0].by)
         if run is None:
             return []  # another one is coming, and obeys these, too, if it has not begun
-        self._journal.run_for(orders, str(run.id))
-        return [f"{project}: {first.reason}: '{run.name}'"]
+        self._journal.run_for(left, str(run.id))
+        return [f"{project}: {left[0].reason}: '{run.name}'"]
+
+    def _refused(self, project: str, kinds: set[str]) -> set[str]:
+        """Which kinds of start a cap refuses; their open orders are answered as a run would, that is refused at once."""
+        past, now, refused = self._journal.trainings(project), self._clock(), set[str]()
+        for by in kinds:
+            answer = caps(self._use(project), self._journal, past, by, now)
+            if answer.cap:
+                alert(self._journal, project, answer.cap, past, now)
+                mine = [each for each in self._journal.orders(project, "open") if (each.does, each.by) == ("train", by)]
+                self._journal.answer(mine, "refused", answer.refused)
+                refused.add(by)
+        return refused
 
     def _fetch(self, project: str, source: str, orders: list[Order]) -> list[str]:
         from tasks.stores import runs

@@ -41,7 +41,7 @@ class Report(BaseModel):
         dead: trainings and flow runs whose process was gone.
         hand_made: changes in MLflow that were put back or accepted.
         rollouts: what the evidence moved.
-        started: trainings that were owed.
+        started: runs that were owed or ordered, and events that were ordered and went out.
         told: events that had not gone out.
         silent: projects that nobody watches any more.
         sent: messages about incidents, and how each was taken.

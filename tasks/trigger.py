@@ -21,7 +21,7 @@ from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.admission import Admission, admission
-from tasks.ml.caps import Past
+from tasks.ml.caps import Cap, Past
 from tasks.ml.identity import digest
 from tasks.ml.policy import ALARMED, By
 from tasks.stores import alarms, bundles, processes, runs
@@ -68,7 +68,9 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
             return _refusal(journal, orders, asked.model_copy(update={"refused": refused}))
         answer = caps(use, journal, past, by, now)
         if answer.refused:
-            _alert(journal, use, answer, past, now)
+            if answer.cap:
+                alert(journal, project, answer.cap, past, now)
+                orders = [order for order in orders if answer.cap.kind != "breaker" or order.by in ALARMED]
             said = {"refused": answer.refused, "wait": answer.wait}
             return _refusal(journal, orders, asked.model_copy(update=said))
     number = journal.start_training(
@@ -114,15 +116,10 @@ def _past(row: dict[str, Any], released: dict[int, dt.datetime]) -> Past:
     return Past(by=by, started=started, ended=max(ended, live or ended), released=live is not None, cpu=cpu)
 
 
-def _alert(
-    journal: Journal, use: Project, answer: Admission, past: list[dict[str, Any]], now: dt.datetime
-) -> None:  # fmt: skip
-    """Has it told once that a cap holds, however many are refused by it."""
-    if answer.cap is None:
-        return
-    payload = {"class": "mend", "reason": answer.cap.reason, "opens": answer.cap.opens.isoformat()}
-    key = f"{answer.cap.kind} after training {past[-1]['id']}"
-    alarms.told(journal, use.project, answer.cap.kind, key=key, payload=payload, at=now)
+def alert(journal: Journal, project: str, cap: Cap, past: list[dict[str, Any]], now: dt.datetime) -> None:
+    """Has it told once that a cap holds, however many are refused by it; `past` as for `caps`."""
+    payload = {"class": "mend", "reason": cap.reason, "opens": cap.opens.isoformat()}
+    alarms.told(journal, project, cap.kind, key=f"{cap.kind} after training {past[-1]['id']}", payload=payload, at=now)
 
 
 # -- orders ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """A receiver on this machine: an HTTP server that keeps what it is sent and answers as it is told; and a project whose incidents are told."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

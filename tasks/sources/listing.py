@@ -37,6 +37,7 @@ from tasks.sources.delivery import (
 VERSION_DIGITS = 24  # 96 bits: a clash would leave an object out, and among a million objects its chance is 1e-17
 BLOCK = 8 << 20  # bytes asked of an object store at a time
 SECRET = re.compile(r"secret|token|passw|credential|signature|(^|_)key|^sas", re.IGNORECASE)
+WEB = frozenset({"http", "https"})
 VERSION = (
     "ETag",
     "etag",
@@ -81,6 +82,11 @@ class Listing(Scheduled, frozen=True, extra="forbid"):
         scheme, found, rest = url.partition("://")
         if not found or not scheme:
             raise ValueError("a URL starts with its scheme: s3://…, gs://…, file:///…")
+        if scheme.lower() in WEB:
+            raise ValueError(
+                f"{scheme}:// lists no sizes, so that a file which came cut could not be told from a whole one, and may lead anywhere. Have it "
+                "put into an object store or a folder, or sent to POST /projects/NAME/batches"
+            )
         if "@" in rest.split("/")[0]:
             raise ValueError(
                 "the URL holds a user or a password, which everybody who reads this file would know; give them by environment"

@@ -19,7 +19,7 @@ EVENTS = {
 
 
 def sound(
-    use: Project, journal: Journal, kind: Literal["drift", "decay"], what: Class, *, reason: str, incident: str, at: dt.datetime
+    use: Project, journal: Journal, kind: Literal["drift", "decay"], what: Class, *, reason: str, incident: str, at: dt.datetime, window: str = ""
 ) -> list[int]:  # fmt: skip
     """Puts an alarm of a watch on record; gives the numbers of the orders that are new, none when the incident is known.
 
@@ -32,18 +32,24 @@ def sound(
         kind: drift of inputs or predictions, or decay of the performance, measured or estimated.
         what: only `retrain` orders a training.
         reason: a sentence without a row or a value of a person.
-        incident: its id; all that is said of the same incident is one order.
+        incident: its id.
+        window: which window was looked at; whatever is said of the same incident on the same window is one order.
         at: when.
     """
     orders = []
     if what == "retrain" and heeded(use.retrain, kind):
         orders.append(
             journal.order(
-                project=use.project, key=f"train {kind} {incident}", does="train", by=kind, reason=reason, at=at
+                project=use.project,
+                key=f"train {kind} {incident} {window}",
+                does="train",
+                by=kind,
+                reason=reason,
+                at=at,
             )
         )
     payload = {"class": what, "reason": reason, "incident": incident}
-    orders.append(told(journal, use.project, kind, key=f"tell {kind} {incident}", payload=payload, at=at))
+    orders.append(told(journal, use.project, kind, key=f"tell {kind} {incident} {window}", payload=payload, at=at))
     return [number for number, is_new in orders if is_new]
 
 

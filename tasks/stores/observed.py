@@ -133,3 +133,9 @@ def _nothing(use: Project, source: Source, until: dt.datetime) -> Observed:
     target = [use.contract.target] if use.contract.target else []
     none = np.empty(0)
     return Observed(source, pd.DataFrame(columns=[*use.sent, *target]), none.astype("datetime64[us]"), none.astype("int64"), none, until)  # fmt: skip
+
+
+def instant(at: dt.datetime | str) -> np.datetime64:
+    """A moment, or its ISO 8601 text, as datetime64[us], UTC."""
+    moment = dt.datetime.fromisoformat(at) if isinstance(at, str) else at
+    return np.datetime64(moment.astimezone(dt.UTC).replace(tzinfo=None), "us")

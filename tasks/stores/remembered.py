@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from tasks.config.settings import Settings
 from tasks.ml.watching.calibration import Thresholds
+from tasks.ml.watching.estimate import Estimator
 from tasks.ml.watching.reference import Sketch
 from tasks.stores import durable
 
@@ -24,22 +25,17 @@ class Learned(BaseModel, frozen=True):
     Attributes:
         fixed: the sketch of them, and of what the version says of those that it did not learn from.
         thresholds: from where on something has moved.
-        first, last: of their times, ISO 8601; empty where no column tells them.
+        estimator: of its performance without outcomes.
     """
 
     fixed: Sketch
     thresholds: Thresholds
-    first: str = ""
-    last: str = ""
+    estimator: Estimator
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """The folder of one version under one plan.
-
-    Attributes:
-        folder: of the version.
-    """
+    """The folder of one version under one plan."""
 
     folder: Path
 
@@ -49,7 +45,7 @@ class Remembered:
         return cls(settings.home / "watch" / project / f"{version}-{key[:12]}")
 
     def read(self) -> tuple[Learned, pd.DataFrame] | None:
-        """What is there; None where it is not."""
+        """What is there, and the rows; None where it is not."""
         try:
             learned = Learned.model_validate_json((self.folder / "learned.json").read_bytes())
             return learned, pd.read_parquet(self.folder / "rows.parquet")

@@ -136,6 +136,18 @@ CASES = {
         ("project: demo", "project: other"),
         ["'other'", "'demo'", "Give both the same name"],
     ),
+    "an alarm without a floor": (
+        ("search: {", "retrain: [{kind: drift}]\nsearch: {"),
+        [":12", "retrain has kind 'drift' alone", "Add a floor"],
+    ),
+    "a hook that lands from nowhere": (
+        ("search: {", "hooks: [{name: files, kind: s3, does: land, source: drop, secret: DROP}]\nsearch: {"),
+        ["'files' lands from source 'drop'", "Sources: []"],
+    ),
+    "a secret in the file": (
+        ("search: {", "hooks: [{name: files, kind: rest, does: train, secret: hunter2}]\nsearch: {"),
+        [":12", "hooks.0.secret", "pattern"],
+    ),
     "a name that no URL takes": (("project: demo", "project: De mo"), [":1", "project", "pattern"]),
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import shutil
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -203,6 +204,19 @@ def test_a_broken_folder_stops_everything_before_it_begins(tmp_path: Path, appli
     (folder / "zebra").mkdir()
     (folder / "zebra" / "project.yaml").write_text("project: zebra\n")
     with pytest.raises(ProjectError, match=r"zebra/project\.yaml.*contract is missing"):
+        deploy(Settings(home=tmp_path, projects=folder))
+    assert applied == []
+
+
+def test_a_hook_of_two_projects_stops_everything_before_it_begins(tmp_path: Path, applied):
+    """Its name is an address; which of the two would be meant is not guessed."""
+    folder = light_projects(tmp_path / "projects")
+    text = (folder / "thyroid" / "project.yaml").read_text()
+    text += "hooks: [{name: closed, kind: rest, does: train, secret: CLOSED}]\n"
+    shutil.copytree(folder / "thyroid", folder / "other")
+    for name in ("thyroid", "other"):
+        (folder / name / "project.yaml").write_text(text.replace("project: thyroid", f"project: {name}"))
+    with pytest.raises(ProjectError, match=r"'closed', which other has, too"):
         deploy(Settings(home=tmp_path, projects=folder))
     assert applied == []
 

@@ -155,3 +155,23 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
     until(lambda: idle(learned), 180, "its end")
     (row,) = journal(learned).trainings(NAME)[trained:]
     assert (row["by"], row["state"] in ENDED) == ("batch", True)
+
+
+@pytest.mark.slow
+def test_silence_is_noticed_by_level_and_by_prefect(learned: Stack):
+    """Nothing has landed for 36 seconds: it is told once, and Prefect's automation on what does not come has the recovery look."""
+    from flows.deployments import deploy
+
+    file = learned.settings.projects / NAME / "project.yaml"
+    text = file.read_text()
+    looked = len(runs(learned, f"recover/{NAME}"))
+    file.write_text(text.replace("retrain:\n", "retrain:\n  - {kind: silence, hours: 0.01}\n"))
+    try:
+        deploy(learned.settings)
+        until(lambda: len(runs(learned, f"recover/{NAME}")) > looked, 180, "a look")
+        told = [order for order in journal(learned).orders(NAME) if order.by == "silence"]
+    finally:
+        file.write_text(text)
+        deploy(learned.settings)
+    assert [(order.does, order.state) for order in told] == [("tell", "done")]
+    assert "no rows have landed for" in told[0].reason

@@ -341,6 +341,13 @@ def test_o_20_a_secret_in_the_project_file_is_refused(config, said):
     assert "CANARY" not in problem["msg"]
 
 
+@pytest.mark.parametrize("url", ["http://169.254.169.254/latest/*.csv", "HTTPS://shop.example/exports/*.csv"])
+def test_t9_a_web_server_is_no_source(url):
+    """Its listing has no sizes, and it may lead anywhere, to addresses inside, too; the message says what to do instead (T9)."""
+    with pytest.raises(ValidationError, match="sent to POST /projects/NAME/batches"):
+        Listing(name="drop", url=url)
+
+
 def test_an_unknown_scheme_is_said(tmp_path):
     """Nothing was met that could be listed."""
     with pytest.raises(SourceError, match="does not suit nope://"):

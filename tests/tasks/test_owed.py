@@ -209,6 +209,18 @@ def test_o_11_a_storm_of_alarms_is_one_order_an_incident(place: Settings, prefec
     assert prefect.told[0][0] == "keepfit.performance.decayed"
 
 
+def test_an_order_that_a_cap_refuses_is_answered_without_a_run(place: Settings, prefect: Prefect):
+    """The budget is used up: each of ten incidents is refused with the reason, none has a run, and one event tells of it."""
+    says(place, WATCHED + "budget: {runs: 3}\n")
+    for number in range(10):
+        sounded(place, "retrain", incident=f"{number}")
+        owing(place).look(NAME)
+    wanted = [order for order in Journal(place.journal()).orders(NAME) if order.does == "train"]
+    assert all(order.state == "refused" and "3 of 3 trainings" in order.said for order in wanted)
+    assert prefect.planned == []
+    assert [event for event, *_ in prefect.told].count("keepfit.budget.spent") == 1
+
+
 # -- what landed ----------------------------------------------------------------------------------------------------------
 def test_so_many_rows_owe_a_training(place: Settings, prefect: Prefect):
     """Nine a batch: the third one since the newest snapshot that was trained on makes twenty."""

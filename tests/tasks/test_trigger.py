@@ -108,6 +108,12 @@ def test_o_10_a_circle_of_alarms_ends_in_one_alert(landed: Settings, tmp_path: P
             ends(landed, training)
     assert [bool(refused) for refused in said] == [False] * 3 + [True] * 7
     assert "the breaker is open: 3 trainings in a row" in said[-1]
+    for by in ("decay", "hook"):
+        ordered(landed, by, by=by)
+    assert admitted("decay").refused == said[-1]
+    assert {order.by: order.state for order in journal.orders(NAME)} == {
+        "breaker": "open", "decay": "refused", "hook": "open",
+    }  # fmt: skip
     assert len(journal.trainings(NAME)) == tried + 3
     assert journal.releases(NAME) == before
     assert [order.by for order in journal.orders(NAME) if order.does == "tell"] == ["breaker"]

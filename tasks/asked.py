@@ -1,0 +1,136 @@
+"""Asked: a released version with what watches compare it with; asked about rows that it answered."""
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from tasks.config.errors import ArtifactError
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.evaluate import Bundle
+from tasks.ml import threads
+from tasks.ml.features import matrix
+from tasks.ml.identity import digest
+from tasks.ml.metrics import Metric
+from tasks.ml.split import Split
+from tasks.ml.watching import estimate
+from tasks.ml.watching.calibration import calibrated
+from tasks.ml.watching.domain import sampled
+from tasks.ml.watching.measures import Reference, measures
+from tasks.ml.watching.realised import Served
+from tasks.ml.watching.reference import Sketch, daily
+from tasks.stores.journal import Release
+from tasks.stores.lake import Lake, parts, snapshot_named
+from tasks.stores.observed import Observed, instant
+from tasks.stores.remembered import Learned, Remembered
+
+
+class Asked:
+    """One version that was or is champion."""
+
+    def __init__(self, use: Project, settings: Settings, release: Release) -> None:
+        self.use, self.release, self._settings = use, release, settings
+        self.bundle = Bundle.read(settings.bundles(use.project) / str(release.version), release.digest)
+
+    @cached_property
+    def split(self) -> Split:
+        """How its rows were split."""
+        said = self.bundle.manifest
+        return TypeAdapter(Split).validate_python(said["split"]) if "split" in said else self.use.split
+
+    @cached_property
+    def measures(self) -> dict[str, Metric]:
+        """What can be measured of its answers."""
+        return measures(self.use.task, self.bundle.operates)
+
+    def unseen(self, seen: Observed) -> Observed:
+        """Those rows that it surely has not learned from; of rows that were served it cannot have."""
+        if seen.source == "served" or not self.split.by_time or not len(seen):
+            return seen
+        return seen.where(seen.at > instant(self.bundle.manifest["seen_until"]))
+
+    def says(self, rows: pd.DataFrame) -> np.ndarray:
+        """Its answers to rows."""
+        return self.bundle.answers(self.use, matrix(rows, self.use.sent))
+
+    def served(self, seen: Observed) -> Served:
+        """Its answers to rows and what came true of them, as the project's kind puts questions; what is not known is -1, of numbers NaN."""
+        kind, known = self.use.task, self.use.labelled(seen.rows).to_numpy()
+        features = matrix(seen.rows, self.use.sent)
+        truth = np.full(len(seen), np.nan if self.use.kind == "regression" else -1, dtype=object if self.use.kind == "recommendation" else "float64")  # fmt: skip
+        truth[known] = kind.truth(seen.rows[known])
+        if self.use.kind == "recommendation":
+            asked, truth = kind.asked(features, truth, self.use.search.seed)
+            at = kind.told(features, seen.at.astype("int64")).astype("datetime64[us]")
+        else:
+            asked, at = features, seen.at
+        versions = np.full(len(at), str(self.release.version), dtype=object)
+        return Served(at, versions, self.bundle.answers(self.use, asked), truth)
+
+    # -- what it is compared with -------------------------------------------------------------------------------------
+    @cached_property
+    def remembered(self) -> tuple[Learned, pd.DataFrame]:
+        """What the rows that it was made of look like, and some of them; made of its snapshot when it is asked for the first time."""
+        key = digest([self.release.digest, self.use.watch.drift.model_dump(mode="json")])
+        kept = Remembered.of(self._settings, self.use.project, self.release.version, key)
+        found = kept.read()
+        if found is None:
+            found = self._learned()
+            kept.write(*found)
+        return found
+
+    @property
+    def reference(self) -> Reference:
+        """The project's metric on the holdout, which it was released by; how far it spreads by itself is known from the validation rows."""
+        release, known = self.release, getattr(self.remembered[0].estimator, "known", {}).get(self.use.metric)
+        rare, spread = (known.rare, known.spread) if known else (0, 0.0)
+        return Reference(value=release.value, low=release.low, high=release.high, rare=rare, spread=spread)
+
+    def _learned(self) -> tuple[Learned, pd.DataFrame]:
+        """Answers only of rows that taught nothing: those to the others are surer than they will be."""
+        train, validation = self._taught()
+        whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
+        features, held = matrix(whole, self.use.sent), matrix(validation, self.use.sent)
+        at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
+        said, truth = self.says(validation), self.use.task.truth(validation)
+        fixed, answered = Sketch.of(features, None, self.use.sent), Sketch.of(held[[]], said)
+        weeks = [features[mask] for mask in _windows(at, plan.days)]
+        some = [sampled(week, plan.sample, seed) for week in weeks if len(week) >= plan.fewest]
+        ours = calibrated(fixed, daily(fixed, features, at), plan, some, seed=seed, threads=threads.share(1))
+        theirs = calibrated(answered, daily(answered, held[[]], then, said), plan, seed=seed)
+        learned = Learned(
+            fixed=fixed.model_copy(update={"predictions": answered.predictions}),
+            thresholds=ours.model_copy(update={"predictions": theirs.predictions}),
+            estimator=estimate.learned(self.use.task, self.measures, truth, said, held, seed=seed),
+        )
+        return learned, sampled(features, plan.sample, seed).reset_index(drop=True)
+
+    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them.
+
+        Raises:
+            ArtifactError: none is left.
+        """
+        root, use = self._settings.lake(self.use.project), self.use.model_copy(update={"split": self.split})
+        lake = Lake(use.project, root, use.contract)
+        try:
+            snapshot = snapshot_named(lake, self.bundle.manifest["snapshot"])
+        except ArtifactError:
+            snapshot = lake.snapshot()
+        if snapshot is None:
+            raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
+        split = parts(use, snapshot, root)
+        return split.train, split.validation
+
+
+def instants(times: pd.Series) -> np.ndarray:
+    """Times with a zone as datetime64[us], UTC."""
+    return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+
+
+def _windows(at: np.ndarray, days: int) -> list[np.ndarray]:
+    """Which rows are in each window that ends with the newest one, oldest first: (n,) bool each."""
+    place = (at.max() - at) // np.timedelta64(days, "D")
+    return [place == number for number in range(int(place.max()), -1, -1)]
