@@ -61,7 +61,7 @@ def kept(found: Findings) -> Sketch:
 
 
 # -- M-01: few rows -----------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize(("rows", "verdict"), [(0, "no data"), (5, "too few rows"), (199, "too few rows"), (420, "ok")])
+@pytest.mark.parametrize(("rows", "verdict"), [(0, "no data"), (5, "too few rows"), (199, "too few rows"), (280, "ok")])
 def test_m_01_few_rows_are_neither_ok_nor_drift(rows, verdict):
     """Even where all of them are far away; the sketch is there all the same, for the next windows."""
     known, _, random = lived()
@@ -73,7 +73,7 @@ def test_m_01_few_rows_are_neither_ok_nor_drift(rows, verdict):
 
 
 def test_m_01_a_column_with_few_values_is_judged_by_its_gaps_alone():
-    """Of 420 rows 400 lack it: that is an alarm, how the other 20 lie is none."""
+    """Of 280 rows 260 lack it: that is an alarm, how the other 20 lie is none."""
     known, _, random = lived()
     rows = window(random)
     drift = examine(known, rows.assign(x0=np.where(np.arange(len(rows)) < 20, 9.0, np.nan)), None, PLAN).drift["x0"]

@@ -1,0 +1,142 @@
+"""How long a full watch takes: a million rows of 50 features against a reference of a million, drift of each, predictions, domain classifier, alarms.
+
+`python -m pytest -q -s -m slow tests/benchmarks/test_watch.py` prints it, beside Evidently and NannyML on the same rows, each in an environment of its own
+where it installs; they need an older pandas. Their own reading of the rows does not count, nor do their imports. Here one thread does all of it.
+"""
+
+import json
+import subprocess
+import sys
+import time
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.ml.watching.calibration import DriftPlan, calibrated
+from tasks.ml.watching.findings import Findings, Known, examine
+from tasks.ml.watching.reference import Sketch
+
+ROWS, PLAN = 1_000_000, DriftPlan()
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+EVIDENTLY = """
+import json, sys, time
+import pandas as pd
+from evidently import Report
+from evidently.presets import DataDriftPreset
+before, now = (pd.read_parquet(name) for name in sys.argv[1:])
+begun, used = time.perf_counter(), time.process_time()
+Report([DataDriftPreset()]).run(now, before)
+print(json.dumps({"seconds": time.perf_counter() - begun, "cpu": time.process_time() - used}))
+"""
+NANNYML = """
+import json, sys, time
+import nannyml, pandas as pd
+before, now = (pd.read_parquet(name) for name in sys.argv[1:])
+calculator = nannyml.UnivariateDriftCalculator(
+    column_names=list(before.columns), continuous_methods=["kolmogorov_smirnov", "wasserstein"],
+    categorical_methods=["chi2", "jensen_shannon"], chunk_number=1,
+)
+calculator.fit(before)
+begun, used = time.perf_counter(), time.process_time()
+calculator.calculate(now)
+print(json.dumps({"seconds": time.perf_counter() - begun, "cpu": time.process_time() - used}))
+"""
+OTHERS = {
+    "Evidently": (EVIDENTLY, ("evidently==0.7.23", "pandas<3", "numpy<2.3", "pyarrow")),
+    "NannyML": (NANNYML, ("nannyml==0.13.1", "statsmodels", "pyarrow")),
+}
+
+
+def drawn(rows: int, seed: int) -> pd.DataFrame:
+    """40 numbers, half of them skewed, two flags, eight categories."""
+    random = np.random.default_rng(seed)
+    normal = {f"normal {number}": random.normal(size=rows) for number in range(20)}
+    skewed = {f"skewed {number}": random.lognormal(size=rows) for number in range(20)}
+    words = {f"word {number}": pd.Series(random.choice(list("abcdefgh"), rows)).astype("str") for number in range(8)}
+    return pd.DataFrame(normal | skewed | {f"flag {number}": random.random(rows) < 0.3 for number in range(2)} | words)
+
+
+def known(rows: pd.DataFrame) -> Known:
+    """What a training keeps of these rows; every first number is what the model says."""
+    fixed = Sketch.of(rows, rows["normal 0"].to_numpy())
+    return Known(fixed, calibrated(fixed, [], PLAN), rolling=fixed, rows=rows[:5000])
+
+
+def watched(about: Known, rows: pd.DataFrame) -> tuple[Findings, float, float]:
+    """A full watch, its seconds on the wall and of a processor."""
+    begun, used = time.perf_counter(), time.process_time()
+    found = examine(about, rows, rows["normal 0"].to_numpy(), PLAN)
+    return found, time.perf_counter() - begun, time.process_time() - used
+
+
+def test_a_full_watch_of_a_million_rows(tmp_path):
+    """Every column is looked at; whoever else installs takes at least ten times as long."""
+    before, now = drawn(ROWS, 0), drawn(ROWS, 1).assign(**{"normal 3": lambda rows: rows["normal 3"] + 0.3})
+    about = known(before)
+    watched(about, now[:1000])  # imports
+    found, seconds, cpu = watched(about, now)
+    assert [name for name, drift in found.drift.items() if drift.moved] == ["normal 3"]
+    assert len(found.drift) == 50
+    print(f"\nkeepfit: {seconds:.2f} s, {cpu:.2f} CPU-seconds for {ROWS:,} rows × 50 features")  # noqa: T201 -- a benchmark prints
+    for name, (script, packages) in OTHERS.items():
+        other = measured(tmp_path / name, script, packages, before, now)
+        if other is None:
+            print(f"{name} does not install here")  # noqa: T201
+            continue
+        times = other["cpu"] / cpu
+        print(f"{name}: {other['seconds']:.1f} s, {other['cpu']:.1f} CPU-seconds, {times:.0f} times as many")  # noqa: T201
+        assert times > 10
+
+
+def measured(place: Path, script: str, packages: tuple[str, ...], before: pd.DataFrame, now: pd.DataFrame) -> dict[str, float] | None:  # fmt: skip
+    """Seconds that another library takes for the same rows in its own environment; None where it does not install."""
+    uv, python = Path(sys.executable).with_name("uv"), place / "venv" / "bin" / "python"
+    made = subprocess.run(
+        [uv, "venv", "--quiet", "--python", sys.executable, place / "venv"], check=False, capture_output=True
+    )
+    asked = subprocess.run(
+        [uv, "pip", "install", "--quiet", "--python", python, *packages], check=False, capture_output=True
+    )
+    if made.returncode or asked.returncode:
+        return None
+    files = [place / "before.parquet", place / "now.parquet"]
+    for file, rows in zip(files, (before, now), strict=True):
+        rows.to_parquet(file)
+    (place / "script.py").write_text(script)
+    quiet = {"DO_NOT_TRACK": "1", "NML_DISABLE_USAGE_LOGGING": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HOME": str(place)}  # fmt: skip
+    done = subprocess.run(
+        [python, "-W", "ignore", place / "script.py", *files], check=True, capture_output=True, text=True, env=quiet
+    )
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_a_watch_grows_with_its_rows_and_no_faster():
+    """The exponent of its processor seconds over rows, from a quarter of a million on."""
+    about, sizes, costs = known(drawn(100_000, 0)), [ROWS // 4, ROWS // 2, ROWS, 2 * ROWS], []
+    watched(about, drawn(1000, 1))
+    for size in sizes:
+        rows = drawn(size, 2)
+        costs.append(min(watched(about, rows)[2] for _ in range(3)))
+    exponent = float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
+    print(f"\ngrows with rows to the power of {exponent:.2f}: {', '.join(f'{cost:.2f} s' for cost in costs)}")  # noqa: T201
+    assert exponent < 1.15
+
+
+def test_a_watch_holds_little_beside_its_rows():
+    """At most a tenth of them, however many; what Arrow counts in does not show here."""
+    about = known(drawn(100_000, 0))
+    watched(about, drawn(1000, 1))
+    shares = []
+    for size in (ROWS // 4, ROWS):
+        rows = drawn(size, 2)
+        tracemalloc.start()
+        watched(about, rows)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        shares.append(peak / rows.memory_usage(deep=True).sum())
+    print(f"\nheld beside the rows: {', '.join(f'{share:.1%}' for share in shares)} of them")  # noqa: T201
+    assert max(shares) < 0.1
