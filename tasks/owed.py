@@ -53,9 +53,11 @@ class Owed:
         what, tries, by = owed
         if self._lasted(project, what) < self._grace:
             return []
-        if caps(self._use(project), self._journal, self._journal.trainings(project), by, self._clock()).cap:
+        answer = caps(self._use(project), self._journal, self._journal.trainings(project), by, self._clock())
+        if answer.cap:
             return []  # the run that the event started has said so; it is owed until the cap opens
-        return self._plan(project, f"{what} landed and was not trained on", f"owed {project} {what}", tries, by)
+        delay = max(_delay(tries), answer.wait)
+        return self._plan(project, f"{what} landed and was not trained on", f"owed {project} {what} {tries}", delay, by)
 
     def _owes(self, project: str) -> tuple[str, int, str] | None:
         """What landed and was not trained on, how many trainings on it came to nothing, and the policy; None when nothing is owed."""
@@ -68,10 +70,10 @@ class Owed:
         policy = owing(self._use(project).retrain, fresh)
         return (f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
 
-    def _plan(self, project: str, reason: str, key: str, tries: int, by: str) -> list[str]:
+    def _plan(self, project: str, reason: str, key: str, delay: float, by: str) -> list[str]:
         from tasks.stores import runs
 
-        run = runs.train(project, reason, f"{key} {tries}", _delay(tries), by)
+        run = runs.train(project, reason, key, delay, by)
         if run is None or run.state is None or run.state.is_final():
             return []
         return [f"{project}: {reason}: '{run.name}'"]
@@ -91,13 +93,16 @@ class Owed:
         return done
 
     def _run(self, project: str, source: str, orders: list[Order]) -> list[str]:
-        """One flow run for all orders of the same; none while one of them is under way, so that what comes meanwhile waits together."""
+        """One flow run for all orders of the same; while one of them is under way, what comes meanwhile waits together."""
         self._settle(orders)
         numbers = {order.id for order in orders}
         left = [order for order in self._journal.orders(project, "open") if order.id in numbers]
-        if any(order.run for order in left) or not any(self._is_due(order) for order in left):
+        waiting = [order for order in left if not order.run]
+        if not any(self._is_due(order) for order in waiting):
             return []
-        return self._fetch(project, source, left) if source else self._order(project, left)
+        if not source:
+            return self._order(project, waiting)
+        return self._fetch(project, source, waiting) if len(waiting) == len(left) else []
 
     def _settle(self, orders: list[Order]) -> None:
         """Puts on record what came of the runs that were to obey them."""
@@ -117,30 +122,31 @@ class Owed:
         return not patience or self._lasted(f"order {order.id}", order.tries) >= patience
 
     def _order(self, project: str, orders: list[Order]) -> list[str]:
-        """A training for them, but for those that a cap refuses."""
+        """A training for them, as soon as it may begin, but for those that a cap refuses."""
         from tasks.stores import runs
 
-        refused = self._refused(project, {order.by for order in orders})
-        left = [order for order in orders if order.by not in refused]
+        waits = self._waits(project, orders)
+        left = sorted((order for order in orders if order.by in waits), key=lambda order: (waits[order.by], order.id))
         if not left:
             return []
-        run = runs.train(project, left[0].reason, f"order {left[0].id} {left[0].tries}", 0.0, left[0].by)
+        first = left[0]
+        run = runs.train(project, first.reason, f"order {first.id} {first.tries}", waits[first.by], first.by)
         if run is None:
             return []  # another one is coming, and obeys these, too, if it has not begun
         self._journal.run_for(left, str(run.id))
-        return [f"{project}: {left[0].reason}: '{run.name}'"]
+        return [f"{project}: {first.reason}: '{run.name}'"]
 
-    def _refused(self, project: str, kinds: set[str]) -> set[str]:
-        """Which kinds of start a cap refuses; their open orders are answered as a run would, that is refused at once."""
-        past, now, refused = self._journal.trainings(project), self._clock(), set[str]()
-        for by in kinds:
+    def _waits(self, project: str, orders: list[Order]) -> dict[str, float]:
+        """Seconds of cool-down by kind of start, without the kinds that a cap refuses: their orders are answered as a run would."""
+        past, now, waits = self._journal.trainings(project), self._clock(), dict[str, float]()
+        for by in sorted({order.by for order in orders}):
             answer = caps(self._use(project), self._journal, past, by, now)
             if answer.cap:
                 alert(self._journal, project, answer.cap, past, now)
-                mine = [each for each in self._journal.orders(project, "open") if (each.does, each.by) == ("train", by)]
-                self._journal.answer(mine, "refused", answer.refused)
-                refused.add(by)
-        return refused
+                self._journal.answer([order for order in orders if order.by == by], "refused", answer.refused)
+            else:
+                waits[by] = answer.wait
+        return waits
 
     def _fetch(self, project: str, source: str, orders: list[Order]) -> list[str]:
         from tasks.stores import runs

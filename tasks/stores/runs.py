@@ -24,6 +24,7 @@ from tasks.config.names import resource
 
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]  # states that a killed process leaves for ever
 COMING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
+SAME = dt.timedelta(seconds=10)  # runs that begin so near to each other are one
 PROGRAM = re.compile(rb"flows\.warm|prefect")  # what the processes of runs are called
 
 
@@ -72,15 +73,16 @@ def _crash(client: SyncPrefectClient, run: UUID) -> str:
     return found.name
 
 
-def coming(client: SyncPrefectClient, deployment: UUID, beside: str | None = None) -> FlowRun | None:
-    """A run of a deployment that is planned or under way and that no schedule has planned, apart from one."""
+def coming(client: SyncPrefectClient, deployment: UUID, by: dt.datetime, beside: str | None = None) -> FlowRun | None:
+    """A run of a deployment that no schedule has planned and that is under way, or begins by then, apart from one."""
     mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
     found = client.read_flow_runs(flow_run_filter=_in(COMING), deployment_filter=mine)
-    return next((run for run in found if not run.auto_scheduled and str(run.id) != beside), None)
+    planned = (run for run in found if not run.auto_scheduled and str(run.id) != beside)
+    return next((run for run in planned if run.expected_start_time is None or run.expected_start_time <= by), None)
 
 
 def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun | None:
-    """Plans a training in so many seconds; None when another one is coming anyway.
+    """Plans a training in so many seconds; None when another one is coming no later.
 
     The same key within an hour is the same run, as long as the deployed code is the same: a run that was refused before it began is not
     asked for again at every look.
@@ -90,27 +92,27 @@ def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun
     """
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"train/{project}")
-        if coming(client, deployment.id):
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
+        if coming(client, deployment.id, at + SAME):
             return None
-        now = dt.datetime.now(dt.UTC)
         return client.create_flow_run_from_deployment(
-            deployment.id, parameters={"project": project, "reason": reason, "by": by}, state=Scheduled(scheduled_time=now + dt.timedelta(seconds=delay)),
-            idempotency_key=f"{key} {deployment.version} {now:%Y-%m-%dT%H}",
+            deployment.id, parameters={"project": project, "reason": reason, "by": by}, state=Scheduled(scheduled_time=at),
+            idempotency_key=f"{key} {deployment.version} {at:%Y-%m-%dT%H}",
         )  # fmt: skip
 
 
 def follow_up(project: str, reason: str, by: str, delay: float, beside: str | None) -> FlowRun:
-    """The training that comes next, apart from the flow run that asks: one that is coming anyway, or a new one in so many seconds.
+    """The training that comes next, apart from the flow run that asks: one that is coming no later anyway, or a new one in so many seconds.
 
     Raises:
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(f"train/{project}")
-        at = Scheduled(scheduled_time=dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay))
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
         parameters = {"project": project, "reason": reason, "by": by}
-        return coming(client, deployment.id, beside) or client.create_flow_run_from_deployment(
-            deployment.id, parameters=parameters, state=at
+        return coming(client, deployment.id, at + SAME, beside) or client.create_flow_run_from_deployment(
+            deployment.id, parameters=parameters, state=Scheduled(scheduled_time=at)
         )
 
 

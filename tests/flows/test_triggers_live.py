@@ -12,6 +12,7 @@ from tasks.ingest import Landings
 from tasks.ml.watching.alarm import Class
 from tasks.stores import alarms
 from tasks.stores.journal import Journal
+from tasks.trigger import DONE
 from tests.conftest import Stack
 from tests.flows.test_loop import ENDED, drop, runs
 from tests.samples import until, write_rows
@@ -155,6 +156,19 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
     until(lambda: idle(learned), 180, "its end")
     (row,) = journal(learned).trainings(NAME)[trained:]
     assert (row["by"], row["state"] in ENDED) == ("batch", True)
+
+
+@pytest.mark.slow
+def test_o_03_a_server_that_goes_away_under_a_training_costs_no_training(learned: Stack, thyroid_rows, tmp_path):
+    """It is stopped while the model is made and comes back: the run goes on, or is told as ended and made again (O-03)."""
+    record, trained = local._record(learned.settings), len(journal(learned).trainings(NAME))
+    drop(learned, tmp_path, "under.csv", thyroid_rows[4800:5200])
+    until(lambda: len(journal(learned).trainings(NAME)) > trained, 120, "its beginning")
+    local._ask(record, "stopProcess", "servers:prefect")
+    local._ask(record, "startProcess", "servers:prefect")
+    until(lambda: any(row["state"] in DONE for row in journal(learned).trainings(NAME)[trained:]), 300, "its end")
+    until(lambda: idle(learned), 180, "rest")
+    assert journal(learned).under_way() == []
 
 
 @pytest.mark.slow

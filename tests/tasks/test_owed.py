@@ -41,7 +41,14 @@ class Prefect:
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
 
     def train(self, _project: str, reason: str, key: str, delay: float, by: str) -> Any:
-        return None if self.busy else self._plan(key, reason, by, f"{delay:g}")
+        coming = [
+            plan
+            for number, plan in enumerate(self.planned, 1)
+            if len(plan) == 4 and self.states[f"run {number}"] == "coming"
+        ]
+        if self.busy or any(float(plan[3]) <= delay for plan in coming):
+            return None
+        return self._plan(key, reason, by, f"{delay:g}")
 
     def fetch(self, _project: str, source: str, key: str) -> Any:
         return self._plan(key, source)
@@ -77,7 +84,7 @@ def says(settings: Settings, more: str) -> Project:
     return Project.named(NAME, settings)
 
 
-def owing(settings: Settings, grace: float = 0.0, now: dt.datetime = NOW) -> Owed:
+def owing(settings: Settings, grace: float = 0.0, now: dt.datetime = NOW + dt.timedelta(days=1)) -> Owed:
     return Owed(settings, Journal(settings.journal()), grace, lambda: now)
 
 
@@ -158,6 +165,20 @@ def test_a_fetch_is_of_the_declared_source(place: Settings, prefect: Prefect):
     owing(place).look(NAME)
     assert prefect.planned == [("order 1 0", "drop"), ("order 3 0", "other")]
     assert [run for _, run, _ in stand(place)] == ["run 1", "run 1", "run 2"]
+
+
+def test_a_long_cool_down_of_one_policy_holds_up_no_other(place: Settings, prefect: Prefect):
+    """Drift waits for an hour; a program's order that comes meanwhile has a run at once, which the later one does not keep away."""
+    says(place, WATCHED)
+    train(Journal(place.journal()), "v4-12345678")
+    ordered(place, "a", by="drift")
+    recovery = owing(place, now=NOW + dt.timedelta(minutes=10))
+    recovery.look(NAME)
+    ordered(place, "b", by="hook")
+    recovery.look(NAME)
+    recovery.look(NAME)
+    assert prefect.planned == [("order 1 0", "a!", "drift", "3000"), ("order 2 0", "b!", "hook", "0")]
+    assert [run for _, run, _ in stand(place)] == ["run 1", "run 2"]
 
 
 # -- alarms ---------------------------------------------------------------------------------------------------------------
