@@ -25,7 +25,7 @@ class Receiver:
 
     url: str = ""
     got: list[Got] = field(default_factory=list)
-    answer: Callable[[Got], tuple[int, bytes, dict[str, str]]] = lambda _got: (200, b"", {})
+    answer: Callable[[Got], tuple[int, bytes, dict[str, str]]] = lambda _: (200, b"", {})
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def receiving() -> Iterator[Receiver]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_):
+        def log_message(self, format, *args):  # noqa: A002 – its name in the library
             pass
 
         def handle(self):

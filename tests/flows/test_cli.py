@@ -117,11 +117,13 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
             "erased": 0,
         },
         "last_train": None,
+        "incidents": 0,
         "proposals": [],
         "proof": None,
         "waiting": 0,
     }
     assert said["projects"] == [{"project": name, **nothing} for name in SHIPPED]
+    assert said["unsent"] == []
 
 
 def test_status_counts_the_files_that_wait(alone, tmp_path):

@@ -23,15 +23,8 @@ gates: [{kind: fairness, columns: [kind]}]
 
 
 def alarm(feature="amount", **more):
-    told = {
-        "kind": "inputs",
-        "what": "retrain",
-        "features": (feature,),
-        "level": 0.4,
-        "threshold": 0.1,
-        "says": "amount moved",
-    }
-    return Alarm(**(told | more))
+    usual = Alarm(kind="inputs", what="retrain", features=(feature,), level=0.4, threshold=0.1, says="amount moved")
+    return usual.model_copy(update=more)
 
 
 @pytest.fixture
