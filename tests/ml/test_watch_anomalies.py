@@ -126,7 +126,8 @@ def test_m_01_without_data_or_with_too_few_the_answer_is_neither_ok_nor_an_alarm
     assert (short.state, short.alarms) == ("too few", ())
     assert {one.state for one in short.checks} == {"too few", "no data"}
     assert check(short, "values").says == "too few batches: 3 before, 10 are wanted"
-    small = [one._replace(rows=5) for one in calm]
+    rng = np.random.default_rng(1)
+    small = [batch(rng, day, rows=5) for day in range(60)]
     assert check(looked(small, day=59), "values").state == "no data"
 
 
