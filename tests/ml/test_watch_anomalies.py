@@ -171,6 +171,18 @@ def test_a_day_without_any_rows_is_an_anomaly_of_volume():
     assert check(found, "rows a day").state == "alarm"
 
 
+@pytest.mark.parametrize("every", [3, 7, 10, 30])
+def test_rows_that_come_every_few_days_are_never_an_anomaly_while_they_come(every):
+    """Every arrival of 120 days, looked at on its own day and on the day after: no alarm from the first one on."""
+    rng = np.random.default_rng(every)
+    batches = [plain(START + day * DAY, int(1000 * rng.lognormal(0, 0.1))) for day in range(0, 121, every)]
+    for day in range(0, 121, every):
+        for later in (HOUR, DAY + HOUR):
+            now = START + day * DAY + later
+            found = find(History(batches=[one for one in batches if one.at <= now], since=now - DAY), now)
+            assert found.alarms == ()
+
+
 def test_rows_that_settle_on_a_lower_level_are_found_though_no_day_is_odd():
     """A third fewer rows for ten days, in noise that hides each day."""
     rng = np.random.default_rng(4)

@@ -479,7 +479,8 @@ def _day_rows(look: _Look) -> Looked:
     if look.is_few(old):
         return _few(name, old, look.plan.at_least, "days")
     usual, away = _apart(rows, [day.weekday() for day in days], old)
-    odd = _oddest(np.abs(away), old, look.alpha(days), math.log(look.plan.factor))
+    away = np.where(usual > 0, np.abs(away), 0)  # rows on a day that usually brings none are nothing broken
+    odd = _oddest(away, old, look.alpha(days), math.log(look.plan.factor))
     says = f"{days[odd.place]:%A, %Y-%m-%d}, brought {np.expm1(rows[odd.place]):,.0f} rows; usually it brings about {np.expm1(usual[odd.place]):,.0f}"
     return _said(name, "volume", odd, f"{len(days) - old} days of a usual size", says)
 
