@@ -1,7 +1,7 @@
 """A receiver on this machine: an HTTP server that keeps what it is sent and answers as it is told; and a project whose incidents are told."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,11 +25,11 @@ class Receiver:
 
     url: str = ""
     got: list[Got] = field(default_factory=list)
-    answer: Callable[[Got], tuple[int, bytes, dict[str, str]]] = lambda _: (200, b"", {})
+    answer: Callable[[Got], tuple[int, bytes, dict[str, str]]] = lambda _got: (200, b"", {})
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
+def receiving() -> Generator[Receiver]:
     """A receiver for the time of a test."""
     receiver = Receiver()
 
@@ -46,7 +46,7 @@ def receiving() -> Iterator[Receiver]:
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, format, *args):  # noqa: A002 – its name in the library
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 -- the name that it has there
             pass
 
         def handle(self):

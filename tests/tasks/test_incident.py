@@ -23,8 +23,15 @@ gates: [{kind: fairness, columns: [kind]}]
 
 
 def alarm(feature="amount", **more):
-    usual = Alarm(kind="inputs", what="retrain", features=(feature,), level=0.4, threshold=0.1, says="amount moved")
-    return usual.model_copy(update=more)
+    told = {
+        "kind": "inputs",
+        "what": "retrain",
+        "features": (feature,),
+        "level": 0.4,
+        "threshold": 0.1,
+        "says": "amount moved",
+    }
+    return Alarm.model_validate(told | more)
 
 
 @pytest.fixture
