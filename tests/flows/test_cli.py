@@ -14,6 +14,8 @@ import pytest
 
 from flows import cli
 from tasks.config.settings import Settings
+from tasks.ml.watching.alarm import Alarm
+from tasks.ml.watching.incident import Seen, described, joined
 from tasks.stores.journal import Journal
 from tests.samples import SHIPPED, light_projects
 
@@ -117,11 +119,37 @@ def test_status_has_the_same_keys_before_and_after_the_first_batch(alone, tmp_pa
             "erased": 0,
         },
         "last_train": None,
+        "incidents": 0,
         "proposals": [],
         "proof": None,
         "waiting": 0,
     }
     assert said["projects"] == [{"project": name, **nothing} for name in SHIPPED]
+    assert said["unsent"] == []
+
+
+def test_incidents_are_listed_newest_first_and_one_is_shown_with_its_text(alone, tmp_path):
+    """All, those of a project, one by the beginning of its id; a misspelt one is told with those that there are; status counts and shows."""
+    journal, at = Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}"), dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    moved = Alarm(kind="inputs", what="retrain", features=("amount",), level=0.4, threshold=0.1, says="amount moved")
+    ids = []
+    for day, project in enumerate(("fraud", "thyroid")):
+        one = described(joined((), [moved], Seen(project, 7), at + day * dt.timedelta(days=1))[0].incident)
+        journal.record_incident(one, at, "opened", ["webhook ops"])
+        ids.append(one.id)
+    assert [one["id"] for one in json.loads(command(alone, "incidents", "--json").stdout)["incidents"]] == ids[::-1]
+    shown = command(alone, "incidents", "fraud", ids[0][:6])
+    assert shown.returncode == 0, shown.stderr
+    assert "fraud (version 7): what comes in moved" in shown.stdout
+    as_json = json.loads(command(alone, "incidents", "fraud", ids[0], "--json").stdout)
+    assert (as_json["id"], as_json["class"], as_json["written_by"]) == (ids[0], "retrain", "keepfit")
+    assert ids[0] in failure(command(alone, "incidents", "fraud", "zz", "--json"))
+    said = json.loads(command(alone, "status", "--json").stdout)
+    assert [row["incidents"] for row in said["projects"] if row["project"] in {"fraud", "thyroid"}] == [1, 1]
+    assert [(one["project"], one["destination"], one["tries"]) for one in said["unsent"]] == [
+        ("fraud", "webhook ops", 0), ("thyroid", "webhook ops", 0),
+    ]  # fmt: skip
+    assert "webhook ops" in command(alone, "status").stdout
 
 
 def test_status_counts_the_files_that_wait(alone, tmp_path):

@@ -126,7 +126,8 @@ def test_m_01_without_data_or_with_too_few_the_answer_is_neither_ok_nor_an_alarm
     assert (short.state, short.alarms) == ("too few", ())
     assert {one.state for one in short.checks} == {"too few", "no data"}
     assert check(short, "values").says == "too few batches: 3 before, 10 are wanted"
-    small = [one._replace(rows=5) for one in calm]
+    rng = np.random.default_rng(1)
+    small = [batch(rng, day, rows=5) for day in range(60)]
     assert check(looked(small, day=59), "values").state == "no data"
 
 
@@ -168,6 +169,18 @@ def test_a_day_without_any_rows_is_an_anomaly_of_volume():
     found = find(History(batches=before[:-1], since=START + 55 * DAY), START + 56 * DAY + HOUR)
     assert "brought 0 rows" in check(found, "rows a day").says
     assert check(found, "rows a day").state == "alarm"
+
+
+@pytest.mark.parametrize("every", [3, 7, 10, 30])
+def test_rows_that_come_every_few_days_are_never_an_anomaly_while_they_come(every):
+    """Every arrival of 120 days, looked at on its own day and on the day after: no alarm from the first one on."""
+    rng = np.random.default_rng(every)
+    batches = [plain(START + day * DAY, int(1000 * rng.lognormal(0, 0.1))) for day in range(0, 121, every)]
+    for day in range(0, 121, every):
+        for later in (HOUR, DAY + HOUR):
+            now = START + day * DAY + later
+            found = find(History(batches=[one for one in batches if one.at <= now], since=now - DAY), now)
+            assert found.alarms == ()
 
 
 def test_rows_that_settle_on_a_lower_level_are_found_though_no_day_is_odd():

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from tasks.ml.profile import Numbers, Profile, Words
+from tasks.ml.profile import PROBABILITIES, Numbers, Profile, Words
 from tasks.ml.watching.alarm import Alarm, Kind
 from tasks.ml.watching.usual import bar, changes, usual_of, without_each
 
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     Attributes:
         at: when, UTC, by this machine's clock.
         rows: how many landed.
-        profile: what they look like; None where it was not kept.
+        profile: what they look like, with those of the batches that landed together with it; None where another one of these has it.
     """
 
     at: dt.datetime
@@ -85,6 +85,17 @@ class Requests(NamedTuple):
     at: dt.datetime
     count: int
     failed: int
+
+    @classmethod
+    def between(cls, at: dt.datetime, before: tuple[int, int], now: tuple[int, int]) -> Self:
+        """What was counted since a look at that time, of what `counted` gave then and now; a server that began anew counts from 0.
+
+        >>> START = dt.datetime(2026, 1, 1)
+        >>> Requests.between(START, (10, 1), (15, 3))[1:], Requests.between(START, (10, 1), (4, 0))[1:]
+        ((5, 2), (4, 0))
+        """
+        anew = now[0] < before[0] or now[1] < before[1]
+        return cls(at, *(now if anew else (now[0] - before[0], now[1] - before[1])))
 
 
 @dataclass(frozen=True)
@@ -140,6 +151,24 @@ class Found(NamedTuple):
 
 
 Looked = tuple[Check, Alarm | None]
+
+
+def counted(metrics: str, project: str) -> tuple[int, int]:
+    r"""The requests of a project that its server has answered so far, and those that it answered with 5xx, of the text of `/metrics`.
+
+    >>> counted('keepfit_requests_total{project="p",route="predict",status="200"} 7.0\n'
+    ...         'keepfit_requests_total{project="p",route="predict",status="503"} 2.0', "p")
+    (9, 2)
+    """
+    from prometheus_client.parser import text_string_to_metric_families
+
+    found = [
+        (sample.labels.get("status", ""), round(sample.value))
+        for family in text_string_to_metric_families(metrics)
+        for sample in family.samples
+        if sample.name == "keepfit_requests_total" and sample.labels.get("project") == project
+    ]
+    return sum(count for _, count in found), sum(count for status, count in found if status.startswith("5"))
 
 
 def find(history: History, now: dt.datetime, plan: AnomalyPlan | None = None, seed: int = 0) -> Found:
@@ -259,7 +288,7 @@ def _table(look: _Look) -> _Table | None:
     big = [
         one
         for one in look.history.batches
-        if one.profile is not None and one.rows >= FEWEST_ROWS and one.at <= look.now
+        if one.profile is not None and one.profile.rows >= FEWEST_ROWS and one.at <= look.now
     ]
     old = look.old([one.at for one in big])
     kept = big[max(old - look.plan.history, 0) :]
@@ -300,18 +329,17 @@ def _shares(what: tuple[str, str], shares: Sequence[float | None], profiles: Seq
 
 
 def _places(name: str, numbers: Sequence[Numbers | None], old: int) -> Iterator[Line]:
-    """Quantiles, in units of the column's usual width."""
-
-    def at(probability: float) -> np.ndarray:
-        found = [one.quantile(probability) if one else None for one in numbers]
-        return np.array([np.nan if value is None else value for value in found], dtype=float)
-
-    width = _width(at(0.75) - at(0.25), at(0.95) - at(0.05), np.abs(at(0.5)), old=old)
-    seen = np.array([one.seen if one else 1 for one in numbers], dtype=float)
-    for probability, called in ((0.05, "low end"), (0.5, "median"), (0.95, "high end")):
-        slope = np.nan_to_num((at(min(probability + 0.05, 0.99)) - at(max(probability - 0.05, 0.01))) / 0.1)
-        drawn = np.sqrt(probability * (1 - probability) / np.maximum(seen, 1)) * slope / width
-        yield (name, called), list(at(probability) / width), list(np.hypot(drawn, LEAST_MOVE))
+    """Quantiles of the values that are not 0, in units of the column's usual width; 0 is a share of its own."""
+    none = (math.nan,) * len(PROBABILITIES)
+    grid = np.array([one.grid if one and one.grid else none for one in numbers])
+    low, quarter, half, three, high = (grid[:, place] for place in (1, 5, 10, 15, 19))
+    width = _width(three - quarter, high - low, np.abs(half), old=old)
+    filled = np.array([one.filled if one else 1 for one in numbers], dtype=float)
+    for place, called in ((1, "low end"), (10, "median"), (19, "high end")):
+        share, ends = PROBABILITIES[place], (place - 1, place + 1)
+        slope = np.ptp(grid[:, ends], axis=1) / np.ptp(PROBABILITIES[list(ends)])
+        drawn = np.sqrt(share * (1 - share) / np.maximum(filled, 1)) * np.nan_to_num(slope) / width
+        yield (name, called), list(grid[:, place] / width), list(np.hypot(drawn, LEAST_MOVE))
 
 
 def _width(*widths: np.ndarray, old: int) -> float:
@@ -451,7 +479,8 @@ def _day_rows(look: _Look) -> Looked:
     if look.is_few(old):
         return _few(name, old, look.plan.at_least, "days")
     usual, away = _apart(rows, [day.weekday() for day in days], old)
-    odd = _oddest(np.abs(away), old, look.alpha(days), math.log(look.plan.factor))
+    away = np.where(usual > 0, np.abs(away), 0)  # rows on a day that usually brings none are nothing broken
+    odd = _oddest(away, old, look.alpha(days), math.log(look.plan.factor))
     says = f"{days[odd.place]:%A, %Y-%m-%d}, brought {np.expm1(rows[odd.place]):,.0f} rows; usually it brings about {np.expm1(usual[odd.place]):,.0f}"
     return _said(name, "volume", odd, f"{len(days) - old} days of a usual size", says)
 
@@ -554,12 +583,18 @@ def _hours(look: _Look) -> tuple[list[dt.datetime], np.ndarray]:
     until = np.datetime64(look.now.astimezone(dt.UTC).replace(tzinfo=None), "us")
     known = ~np.isnan(look.history.ms) & (look.history.answered <= until)
     hour, ms = look.history.answered[known].astype("datetime64[h]"), look.history.ms[known]
-    ms = ms[np.lexsort((ms, hour))]
-    begins, counts = np.unique(hour, return_counts=True)
-    slow = ms[np.cumsum(counts) - counts + np.ceil(0.95 * counts).astype(int) - 1]
+    order = np.argsort(hour, kind="stable")
+    begins, starts, counts = np.unique(hour[order], return_index=True, return_counts=True)
     kept = counts >= FEWEST_ANSWERS
+    slow = [_high(some) for some, enough in zip(np.split(ms[order], starts[1:]), kept, strict=False) if enough]
     moments = begins[kept].astype("datetime64[us]").tolist()
-    return [moment.replace(tzinfo=dt.UTC) for moment in moments], slow[kept]
+    return [moment.replace(tzinfo=dt.UTC) for moment in moments], np.array(slow)
+
+
+def _high(values: np.ndarray) -> float:
+    """The value that one in twenty is above."""
+    place = math.ceil(0.95 * len(values)) - 1
+    return float(np.partition(values, place)[place])
 
 
 def _latency(look: _Look) -> Looked:

@@ -7,7 +7,7 @@ import numpy as np
 
 TAIL = 0.25  # share of the past that is its tail, of at least and at most so many values:
 TAIL_LEAST, TAIL_VALUES = 3, 30
-OWN_ALARMS = 0.1  # share of the past that may be left out because it would be an alarm itself
+OWN_ALARMS = 0.05  # share of the past that may be left out because it would be an alarm itself
 SEGMENT = 3  # values that a level needs on either side of a change
 DRAWS = 499  # orders of a series that a split is tried against
 EULER = 0.5772156649

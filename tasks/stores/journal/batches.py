@@ -130,6 +130,20 @@ class Batches(Database):
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query.order_by(BATCHES.c.at)).mappings()]
 
+    def arrivals(self, project: str, count: int) -> list[dict[str, Any]]:
+        """Every batch that landed, in order of landing: at, kind ("rows" or "outcomes"), landed, profile (JSON; of the newest `count` alone)."""
+        landed = (BATCHES.c.project == project, BATCHES.c.state == "landed")
+        newest = (
+            sa.select(BATCHES.c.batch)
+            .where(*landed, ~IS_OUTCOMES, BATCHES.c.profile.is_not(None))
+            .order_by(BATCHES.c.at.desc())
+        )
+        profile = sa.case((BATCHES.c.batch.in_(newest.limit(count)), BATCHES.c.profile)).label("profile")
+        kind = sa.func.coalesce(BATCHES.c.kind, "rows").label("kind")
+        query = sa.select(BATCHES.c.at, kind, BATCHES.c.landed, profile).where(*landed).order_by(BATCHES.c.at)
+        with self.engine.connect() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
     def totals(self, project: str) -> dict[str, int]:
         """Batches landed and held, rows of a project: arrived, in the table, quarantined, known already, erased; outcomes landed."""
         is_landed, is_held = (sa.case((BATCHES.c.state == state, 1), else_=0) for state in ("landed", "held"))

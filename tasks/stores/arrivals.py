@@ -1,0 +1,31 @@
+"""Arrivals: when rows and outcomes of a project came, how many, and what they looked like; what anomalies are found in."""
+
+import datetime as dt
+from functools import lru_cache
+
+from tasks.ml.profile import Profile
+from tasks.ml.watching.anomalies import Batch
+from tasks.stores.journal import Journal
+
+
+def arrivals(journal: Journal, project: str, profiles: int) -> tuple[list[Batch], list[dt.datetime]]:
+    """The batches of rows that landed, in order, the newest of them with what they look like; and when outcomes landed.
+
+    Args:
+        journal: where they are on record.
+        project: whose.
+        profiles: how many of the newest are looked at closely; the others count as arrivals.
+    """
+    landed = [(dt.datetime.fromisoformat(row["at"]), row) for row in journal.arrivals(project, profiles)]
+    batches = [
+        Batch(at, row["landed"], _profile(row["profile"]) if row["profile"] else None)
+        for at, row in landed
+        if row["kind"] == "rows"
+    ]
+    return batches, [at for at, row in landed if row["kind"] == "outcomes"]
+
+
+@lru_cache(maxsize=256)
+def _profile(text: str) -> Profile:
+    """A profile; every look asks for nearly the same ones."""
+    return Profile.model_validate_json(text)

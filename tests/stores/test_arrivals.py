@@ -1,0 +1,30 @@
+"""What came to a project, as anomalies are found in it: of real landings."""
+
+import datetime as dt
+
+from tasks.config.settings import Settings
+from tasks.ingest import Landings
+from tasks.ml.watching.anomalies import History, find
+from tasks.stores.arrivals import arrivals
+from tests.samples import write_rows
+from tests.tasks.test_ingest import land, rows, small
+
+__all__ = ["small"]
+NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
+DAY = dt.timedelta(days=1)
+
+
+def test_landed_batches_are_read_in_order_with_the_profiles_of_the_newest_and_outcomes_apart(small, tmp_path):
+    """Three batches of rows, one of outcomes; the oldest batch counts as an arrival alone."""
+    for day, size in enumerate((5, 40, 60)):
+        at = NOON + day * DAY
+        landing = Landings(small.use, Settings(), clock=lambda at=at: at)
+        land(landing, tmp_path, f"{day}.csv", rows(*range(100 * day, 100 * day + size)))
+    late = Landings(small.use, Settings(), kind="outcomes", clock=lambda: NOON + 9 * DAY)
+    late.land(write_rows(tmp_path / "came.csv", [{"id": "1", "y": "t", "outcome_at": "2026-03-05T00:00:00Z"}]))
+    batches, outcomes = arrivals(small.journal, "small", 2)
+    assert [(one.at, one.rows) for one in batches] == [(NOON, 5), (NOON + DAY, 40), (NOON + 2 * DAY, 60)]
+    assert [one.profile and one.profile.rows for one in batches] == [None, 40, 60]
+    assert outcomes == [NOON + 9 * DAY]
+    found = find(History(batches=batches, outcomes=outcomes, target="y"), NOON + 10 * DAY)
+    assert (found.state, found.alarms) == ("too few", ())
