@@ -17,7 +17,7 @@ from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest, key_hashes
-from tasks.stores import files
+from tasks.stores import files, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
 from tasks.stores.journal import made_nothing
@@ -140,7 +140,15 @@ class Erasing(Workplace):
                 **counts, snapshots=self._unreadable(goes), models=tuple(self._models(goes)), waiting=waiting, unread=unread,
             )  # fmt: skip
             if found and not dry_run:
-                self._carry_out(request, erased, goes, kept, blanks, actor, reason)
+                self._carry_out(
+                    request,
+                    erased,
+                    goes,
+                    [*kept, *remembered.kept(self._settings, self.project)],
+                    blanks,
+                    actor,
+                    reason,
+                )
             return erased
 
     # -- finding ------------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
+import httpx
 import numpy as np
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -17,10 +19,9 @@ from tasks.config.settings import Settings
 from tasks.incident import Noting
 from tasks.ml import pages, threads
 from tasks.ml.features import matrix
-from tasks.ml.profile import Profile
 from tasks.ml.watching import anomalies, pictures
 from tasks.ml.watching.alarm import Alarm, Class
-from tasks.ml.watching.anomalies import Batch, History
+from tasks.ml.watching.anomalies import History, Requests
 from tasks.ml.watching.classes import Performance
 from tasks.ml.watching.curve import Curve, Expected, Mark, Shifts
 from tasks.ml.watching.estimate import Estimated
@@ -31,6 +32,7 @@ from tasks.ml.watching.realised import Decay, Realised, decay, fallen, realised
 from tasks.ml.watching.reference import merged
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
+from tasks.stores.arrivals import arrivals
 from tasks.stores.journal import Journal, Release
 from tasks.stores.observed import Observed, instant, observed
 from tasks.stores.registry import Registry, as_json
@@ -119,7 +121,8 @@ class Monitor:
         mine = version.unseen(seen.where(seen.version == champion.version))
         performance = Measuring(self, version, seen, spans[-1].of(mine))
         found = self._examined(version, mine, spans, performance.known)
-        odd = self._anomalies(seen, now)
+        requests = self._counted()
+        odd = self._anomalies(seen, requests, now)
         alarms = (*found.alarms, *odd.alarms)
         verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), found.verdict)
         told = {
@@ -127,7 +130,7 @@ class Monitor:
             "drift": {name: drift.model_dump(mode="json") for name, drift in found.drift.items()},
             "predictions": {name: drift.model_dump(mode="json") for name, drift in found.predictions.items()},
             "domain": found.domain.model_dump(mode="json") if found.domain else None, "performance": performance.told,
-            "anomalies": {check.name: check._asdict() for check in odd.checks},
+            "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
             "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
             "reason": " ".join([found.says, *(alarm.says for alarm in odd.alarms)]),
         }  # fmt: skip
@@ -149,20 +152,30 @@ class Monitor:
         known = Known(learned.fixed, learned.thresholds, rolling, rows, performance)
         return examine(known, matrix(window.rows, self.use.sent), said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
 
-    def _anomalies(self, seen: Observed, now: dt.datetime) -> anomalies.Found:
+    def _anomalies(self, seen: Observed, requests: tuple[int, int] | None, now: dt.datetime) -> anomalies.Found:
         """What is odd about what landed, and about how it was answered."""
-        before, asked = (
-            self.journal.last_watch(self.use.project),
-            seen.where(np.full(len(seen), seen.source == "served")),
-        )
-        rows = self.journal.profiled(self.use.project, self.plan.anomalies.history)
-        batches = [Batch(dt.datetime.fromisoformat(row["at"]), row["landed"], Profile.model_validate_json(row["profile"])) for row in rows]  # fmt: skip
-        came = [dt.datetime.fromisoformat(row["at"]) for row in self.journal.batches(self.use.project) if row["kind"] == "outcomes"]  # fmt: skip
+        asked = seen.where(np.full(len(seen), seen.source == "served"))
+        batches, outcomes = arrivals(self.journal, self.use.project, self.plan.anomalies.history)
+        before = self.journal.last_watch(self.use.project)
         history = History(
-            batches=batches, outcomes=came, since=before[0] if before else None, target=self.use.contract.target,
-            answered=asked.at, ms=asked.milliseconds,
+            batches=batches, outcomes=outcomes, answered=asked.at, ms=asked.milliseconds, requests=self._requests(requests, now),
+            since=before[0] if before else None, target=self.use.contract.target,
         )  # fmt: skip
         return anomalies.find(history, now, self.plan.anomalies, self.use.search.seed)
+
+    def _requests(self, newest: tuple[int, int] | None, now: dt.datetime) -> list[Requests]:
+        """The requests between looks, as the server had counted them at each."""
+        past = [(row["at"], row["detail"].get("requests")) for row in self.journal.watches(self.use.project, 24 * self.plan.history)]  # fmt: skip
+        known = [(dt.datetime.fromisoformat(at), (int(count[0]), int(count[1]))) for at, count in [*past, (now.isoformat(), newest)] if count]  # fmt: skip
+        return [Requests.between(at, before, after) for (at, before), (_, after) in pairwise(known)]
+
+    def _counted(self) -> tuple[int, int] | None:
+        """Requests so far and those that failed, as the serving process counts them; None where none answers."""
+        try:
+            page = httpx.get(f"{self.settings.serving()}/metrics", headers=self.settings.bearer(), timeout=5)
+            return anomalies.counted(page.raise_for_status().text, self.use.project)
+        except (httpx.HTTPError, httpx.InvalidURL):
+            return None
 
     def _noted(self, told: dict[str, Any], now: dt.datetime) -> list[dict[str, Any]]:
         """What the alarms open, join or end."""

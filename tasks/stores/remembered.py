@@ -4,7 +4,6 @@ The rows are personal where the project's are: an erasure forgets all of it.
 """
 
 import io
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -60,6 +59,6 @@ class Remembered:
         durable.write(self.folder / "learned.json", learned.model_dump_json().encode())
 
 
-def forget(settings: Settings, project: str) -> None:
-    """Removes what watches remember of a project's rows; the next one makes it of those that are left."""
-    shutil.rmtree(settings.home / "watch" / project, ignore_errors=True)
+def kept(settings: Settings, project: str) -> list[Path]:
+    """Every file that watches keep of a project's rows; when they are deleted the next watch looks at the rows that are left."""
+    return sorted(path for path in (settings.home / "watch" / project).rglob("*") if path.is_file())

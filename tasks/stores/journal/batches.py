@@ -113,10 +113,6 @@ class Batches(Database):
 
     def profiles(self, project: str, count: int) -> list[str]:
         """The profiles (JSON) of the newest landed batches of rows, oldest first."""
-        return [row["profile"] for row in self.profiled(project, count)]
-
-    def profiled(self, project: str, count: int) -> list[dict[str, Any]]:
-        """The newest landed batches of rows that have a profile, oldest first: at, landed, profile (JSON)."""
         newest = (
             sa.select(BATCHES.c.batch)
             .where(
@@ -125,10 +121,9 @@ class Batches(Database):
             .order_by(BATCHES.c.at.desc())
             .limit(count)
         )  # found first: a profile is long, and all of them would be sorted
-        columns = (BATCHES.c.at, BATCHES.c.landed, BATCHES.c.profile)
-        query = sa.select(*columns).where(BATCHES.c.project == project, BATCHES.c.batch.in_(newest))
+        query = sa.select(BATCHES.c.profile).where(BATCHES.c.project == project, BATCHES.c.batch.in_(newest))
         with self.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query.order_by(BATCHES.c.at)).mappings()]
+            return list(connection.scalars(query.order_by(BATCHES.c.at)))
 
     def arrivals(self, project: str, count: int) -> list[dict[str, Any]]:
         """Every batch that landed, in order of landing: at, kind ("rows" or "outcomes"), landed, profile (JSON; of the newest `count` alone)."""
