@@ -1,0 +1,270 @@
+"""Looks at a project: what came true, what moved, what goes on record and out; on real tables, bundles and journals."""
+
+import datetime as dt
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from tasks.config.project import Project
+from tasks.config.settings import Settings
+from tasks.ingest import Landings
+from tasks.ml.fitted import Fitted
+from tasks.ml.recipe import Recipe
+from tasks.ml.watching.measures import gauged
+from tasks.monitor import Monitor
+from tasks.stores import bundles, remembered
+from tasks.stores.journal import Journal, Release
+from tasks.stores.lake import Lake, parts
+from tasks.train import manifest
+
+WEEK = 400  # rows
+MONDAY = pd.Timestamp("2026-01-05", tz="UTC")
+NOW = dt.datetime(2026, 6, 1, 12, tzinfo=dt.UTC)
+HOUR = dt.timedelta(hours=1)
+FAMILY = {
+    "binary": "logistic", "multiclass": "logistic", "regression": "ridge", "anomaly": "gaussian_mixture", "recommendation": "favourites",
+}  # fmt: skip
+TARGET = {"binary": "bool", "multiclass": "category", "regression": "float", "recommendation": "text"}
+HEAD = """
+project: small
+kind: {kind}
+contract:
+  key: [id]
+  time: at
+{target}
+  columns:
+    id: {{type: int}}
+    at: {{type: datetime}}
+    a: {{type: float, nullable: true}}
+    b: {{type: float}}
+    c: {{type: {group}}}
+{column}
+split: {{kind: time, column: at{split}}}
+search: {{families: [{family}], seed: 3}}
+{more}
+"""
+MORE = {"multiclass": "labels: [high, low, middle]", "recommendation": "user: c\nk: 5\ntrusted: {share: 0}"}
+
+
+def project(settings: Settings, kind: str = "binary", split: str = "", more: str = "") -> Project:
+    """A project of that kind on disk."""
+    folder = settings.projects / "small"
+    folder.mkdir(parents=True)
+    target = TARGET.get(kind)
+    (folder / "project.yaml").write_text(HEAD.format(
+        kind=kind, target="  target: y" if target else "", column=f"    y: {{type: {target}, nullable: true}}" if target else "",
+        group="text" if kind == "recommendation" else "category", split=split, family=FAMILY[kind], more=f"{MORE.get(kind, '')}\n{more}",
+    ))  # fmt: skip
+    return Project.named("small", settings)
+
+
+def week(
+    number: int, kind: str = "binary", *, inverted: bool = False, shift: float = 0.0, first: int = 0
+) -> pd.DataFrame:
+    """Rows of one week, evenly over it, that a model of the kind learns well from."""
+    rng = np.random.default_rng(number)
+    a, b, c = rng.normal(size=WEEK), rng.normal(size=WEEK), rng.choice(["u", "v"], WEEK)
+    signal = (2.5 * a + b + (c == "u")) * (-1 if inverted else 1) + rng.normal(scale=0.7, size=WEEK)
+    at = MONDAY + pd.Timedelta(weeks=number) + pd.to_timedelta(np.arange(WEEK) * (7 * 24 * 60 / WEEK), unit="min")
+    frame = pd.DataFrame({"id": number * WEEK + np.arange(WEEK) + first, "at": at, "a": a + shift, "b": b, "c": c})
+    if kind == "recommendation":
+        who = rng.integers(0, 40, WEEK)
+        taste = np.random.default_rng(0).integers(0, 20, (40, 3))
+        return frame.assign(c=np.char.add("user", who.astype(str)), y=np.char.add("item", taste[who, rng.integers(0, 3, WEEK)].astype(str)))  # fmt: skip
+    answers = {"binary": signal > 0.5, "regression": signal, "multiclass": np.select([signal < -0.8, signal < 1.8], ["low", "middle"], "high")}  # fmt: skip
+    return frame.assign(y=answers[kind]) if kind in answers else frame
+
+
+class Place:
+    """A project with a champion of its first weeks."""
+
+    def __init__(self, settings: Settings, kind: str, weeks: int = 10, **more: Any) -> None:
+        self.settings, self.kind, self.use = settings, kind, project(settings, kind, **more)
+        self.journal = Journal(settings.journal())
+        self.clock = NOW
+        for number in range(weeks):
+            self.land(week(number, kind))
+
+    def land(self, rows: pd.DataFrame) -> None:
+        """Lands rows as one file, an hour after what came before."""
+        self.clock += HOUR
+        path = self.settings.home / f"{self.clock:%m%dT%H}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(path)
+        landing = Landings(self.use, self.settings, lambda: self.clock).land(path, accept="a test")
+        assert landing.landed == len(rows), landing.reason
+
+    def crown(self, version: int = 1) -> None:
+        """Makes a model of all that has landed champion."""
+        root, seed = self.settings.lake("small"), self.use.search.seed
+        snapshot = Lake("small", root, self.use.contract).snapshot()
+        assert snapshot is not None
+        split = parts(self.use, snapshot, root)
+        recipe = Recipe.usual(FAMILY[self.kind])
+        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split.train, split.validation, seed=seed)
+        said = manifest(
+            self.use, snapshot, recipe, fitted.operates, fitted.calibration, self.use.split.seen_until(split)
+        )
+        digest = bundles.write(self.settings.bundles("small") / str(version), fitted.model, said | {"version": version})
+        truth = self.use.task.truth(split.validation)
+        asked, truth = self.use.task.asked(fitted.asked, truth, seed)
+        value = gauged(self.use.goal, truth, self.use.task.answers(fitted.model, asked))
+        self.clock += HOUR
+        generation = len(self.journal.releases("small")) + 1
+        self.journal.release(Release("small", generation, version, digest, "t", "t", self.clock.isoformat(), self.use.metric, value.value, value.low, value.high))  # fmt: skip
+
+    def look(self) -> dict[str, Any]:
+        """One look, an hour later."""
+        self.clock += HOUR
+        return Monitor(Project.named("small", self.settings), self.settings, lambda: self.clock).look()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A place of a kind."""
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    return partial(Place, Settings())
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_a_project_of_every_kind_is_watched(place, kind):
+    """A quiet week: no alarm but of those to ignore; what can be measured is, and what cannot is said to be unknown."""
+    there = place(kind)
+    there.crown()
+    for number in (10, 11):
+        there.land(week(number, kind))
+    seen = there.look()
+    assert {"window", "rows", "drift", "performance", "alarms", "verdict"} <= set(seen)
+    assert (seen["verdict"], seen["rows"], seen["window"]["source"]) in {("ok", WEEK, "landed"), ("ignore", WEEK, "landed")}, seen["reason"]  # fmt: skip
+    told = seen["performance"]
+    assert {"realised", "estimated", "low", "high"} <= set(told)
+    assert (told["realised"] is not None) == (kind != "anomaly")
+    assert (told["estimated"] is not None) == (kind in {"binary", "multiclass", "regression"})
+    assert there.journal.watches("small")[-1]["detail"]["verdict"] == seen["verdict"]
+
+
+def test_what_came_true_is_what_scikit_learn_says(place):
+    """Of the rows of the newest whole week that the champion answered."""
+    there = place("binary")
+    there.crown()
+    there.land(week(10))
+    there.land(week(11))
+    told = there.look()["performance"]
+    release = there.journal.champion("small")
+    _, model = bundles.read(there.settings.bundles("small") / "1", release.digest)
+    rows = week(10).astype({"c": "str"})
+    said = model.predict_proba(rows[["a", "b", "c"]])[:, 1]
+    (period,) = [each for each in told["periods"] if each["begin"].startswith("2026-03-16")]
+    assert period["value"] == pytest.approx(roc_auc_score(rows["y"], said))
+    assert period["low"] < period["value"] < period["high"]
+
+
+def test_a_concept_that_changes_asks_for_a_training_once(place):
+    """Inputs stay as they were, outcomes turn round: performance falls, an incident opens, one training is ordered however often it is looked."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: decay}]")
+    there.crown()
+    there.land(week(10))
+    assert there.look()["alarms"] == []
+    for number in (11, 12):
+        there.land(week(number, inverted=True))
+    seen, again = there.look(), there.look()
+    (alarm,) = [each for each in seen["alarms"] if each["kind"] == "performance"]
+    assert (alarm["class"], seen["verdict"]) == ("retrain", "retrain")
+    assert alarm["effect"] == pytest.approx(seen["performance"]["realised"] - seen["performance"]["at_training"])
+    assert alarm["effect"] < -0.3
+    (incident,) = there.journal.incidents("small", state="open")
+    assert (incident.what, incident.looks, again["incidents"][0]["id"]) == ("retrain", 2, incident.id)
+    orders = [order for order in there.journal.orders("small") if order.does == "train"]
+    assert [(order.by, order.reason) for order in orders] == [("decay", alarm["says"])]
+    there.land(week(13, inverted=True))
+    there.look()
+    assert len([order for order in there.journal.orders("small") if order.does == "train"]) == 2, (
+        "another window asks again"
+    )
+
+
+def test_inputs_that_move_without_harm_are_ignored_and_broken_ones_mended(place):
+    """A column that is suddenly missing is a matter of the data, and starts no training."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]")
+    there.crown()
+    there.land(week(10))
+    there.land(week(11).assign(a=lambda rows: rows["a"].where(np.arange(WEEK) % 2 == 0)))
+    seen = there.look()
+    assert {(alarm["kind"], alarm["class"]) for alarm in seen["alarms"]} >= {("inputs", "mend")}
+    assert next(alarm for alarm in seen["alarms"] if alarm["kind"] == "inputs")["features"][0] == "a"
+    assert seen["drift"]["a"]["fixed"]["missing"] == [0.0, 0.5]
+    assert not [order for order in there.journal.orders("small") if order.does == "train"]
+
+
+def test_m_01_without_rows_nothing_is_said(place):
+    """No champion, no row since it is champion, five rows: each is said as such, and is no alarm."""
+    there = place("binary")
+    assert there.look()["verdict"] == "no champion"
+    there.crown()
+    assert there.look()["verdict"] == "no data"
+    there.land(week(10).head(5))
+    seen = there.look()
+    assert (seen["verdict"], seen["rows"], seen["alarms"]) == ("too few rows", 5, [])
+    assert not there.journal.incidents("small")
+
+
+def test_i_19_young_rows_are_pending(place):
+    """Outcomes that mature for a fortnight: what came early does not count, however bad it looks."""
+    there = place("binary", split=", matures: 14")
+    there.crown()
+    there.land(week(10))
+    early = week(11)
+    there.land(early.assign(y=early["y"].where(early["y"]).astype("boolean")))  # only the positives are known yet
+    told = there.look()["performance"]
+    assert (told["realised"], told["pending"]) == (None, 2 * WEEK)
+
+
+def test_m_05_each_version_has_its_own_performance(place):
+    """A window in which two versions answered is two measures; the old one's fall is not the new one's."""
+    there = place("binary")
+    there.crown()
+    there.land(week(10, inverted=True).head(WEEK // 2))
+    there.crown(2)
+    there.land(week(10, inverted=True).tail(WEEK // 2).assign(y=lambda rows: ~rows["y"]))
+    there.land(week(11))
+    seen = there.look()
+    values = {
+        (each["version"], each["begin"][:10]): each["value"]
+        for each in seen["performance"]["periods"]
+        if each["value"] is not None
+    }
+    assert values[1, "2026-03-16"] < 0.3 < 0.7 < values[2, "2026-03-16"]
+    assert not [alarm for alarm in seen["alarms"] if alarm["kind"] == "performance"]
+
+
+def test_the_pictures_are_drawn(place):
+    """The curve and the features, as PNG that fit into an artifact."""
+    there = place("binary")
+    there.crown()
+    there.land(week(10))
+    there.land(week(11))
+    monitor = Monitor(there.use, there.settings, lambda: there.clock)
+    monitor.look()
+    assert set(monitor.drawn) == {"curve", "drift"}
+    assert all(png.startswith(b"\x89PNG") and len(png) < 200_000 for png in monitor.drawn.values())
+
+
+def test_what_is_remembered_is_made_anew(place):
+    """It lies in files of their own, which an erasure deletes; without them the next look makes them of the rows that are there."""
+    there = place("binary")
+    there.crown()
+    there.land(week(10))
+    there.land(week(11))
+    first = there.look()
+    files = remembered.kept(there.settings, "small")
+    assert {path.name for path in files} == {"learned.json", "rows.parquet"}
+    for path in files:
+        path.unlink()
+    second = there.look()
+    assert second["drift"] == first["drift"]
+    assert remembered.kept(there.settings, "small") == files
