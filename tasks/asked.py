@@ -55,6 +55,10 @@ class Asked:
         """Its answers to rows."""
         return self.bundle.answers(self.use, matrix(rows, self.use.sent))
 
+    def foretold(self, rows: pd.DataFrame) -> np.ndarray | None:
+        """Its answers as far as their drift means something: lists of items have no distribution."""
+        return None if self.use.kind == "recommendation" or not len(rows) else self.says(rows)
+
     def served(self, seen: Observed) -> Served:
         """Its answers to rows and what came true of them, as the project's kind puts questions; what is not known is -1, of numbers NaN."""
         kind, known = self.use.task, self.use.labelled(seen.rows).to_numpy()
@@ -94,7 +98,7 @@ class Asked:
         whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
         features, held = matrix(whole, self.use.sent), matrix(validation, self.use.sent)
         at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
-        said, truth = self.says(validation), self.use.task.truth(validation)
+        said, truth = self.foretold(validation), self.use.task.truth(validation)
         fixed, answered = Sketch.of(features, None, self.use.sent), Sketch.of(held[[]], said)
         weeks = [features[mask] for mask in _windows(at, plan.days)]
         some = [sampled(week, plan.sample, seed) for week in weeks if len(week) >= plan.fewest]
@@ -103,7 +107,9 @@ class Asked:
         learned = Learned(
             fixed=fixed.model_copy(update={"predictions": answered.predictions}),
             thresholds=ours.model_copy(update={"predictions": theirs.predictions}),
-            estimator=estimate.learned(self.use.task, self.measures, truth, said, held, seed=seed),
+            estimator=estimate.learned(
+                self.use.task, self.measures, truth, np.empty(0) if said is None else said, held, seed=seed
+            ),
         )
         return learned, sampled(features, plan.sample, seed).reset_index(drop=True)
 

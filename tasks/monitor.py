@@ -146,9 +146,9 @@ class Monitor:
         """The newest window against the rows that the version was made of, and against the windows just before it."""
         (learned, rows), plan = version.remembered, self.plan.drift
         before = [each for span in spans[-1 - plan.rolling : -1] if len(each := span.of(mine))]
-        rolling = merged([learned.fixed.like(matrix(each.rows, self.use.sent), version.says(each.rows)) for each in before])  # fmt: skip
+        rolling = merged([learned.fixed.like(matrix(each.rows, self.use.sent), version.foretold(each.rows)) for each in before])  # fmt: skip
         window = spans[-1].of(mine)
-        said = version.says(window.rows) if len(window) else None
+        said = version.foretold(window.rows)
         known = Known(learned.fixed, learned.thresholds, rolling, rows, performance)
         return examine(known, matrix(window.rows, self.use.sent), said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
 

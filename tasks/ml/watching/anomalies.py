@@ -30,6 +30,7 @@ LEAST_MOVE = 0.05  # of a column's usual width: less is of no interest
 DAMPED = 5.0  # milliseconds: below that a ratio says nothing
 AHEAD = 2.0  # hours that a sender's clock may be ahead
 WEEKS = 6  # of days, before a change of level among them is looked for
+LONGEST_PAUSE = 20.0  # logarithm of hours: longer than any project lives
 DAY, HOUR = dt.timedelta(days=1), dt.timedelta(hours=1)
 
 State = Literal["ok", "alarm", "too few", "no data"]
@@ -558,7 +559,7 @@ def _pause(look: _Look, name: str, kind: Kind, times: Sequence[dt.datetime], dec
     usual, away = _apart(np.log([*pauses, max(waited, 1e-9)]), days, len(pauses))
     odd = _oddest(np.maximum(away, 0), len(pauses), look.alpha([*starts, came[-1]]), math.log(look.plan.factor))
     due = came[-1] + dt.timedelta(hours=float(np.exp(usual[-1])))
-    odd = _Odd(odd.place, waited, float(np.exp(usual[-1] + odd.bar)))
+    odd = _Odd(odd.place, waited, float(np.exp(min(usual[-1] + odd.bar, LONGEST_PAUSE))))
     says = f"no {what} came for {waited:,.1f} hours; they were expected around {_time(due)}, and pauses of up to {odd.bar:,.1f} hours happen"
     return _said(name, kind, odd, f"{what} came {waited:,.1f} hours ago", says)
 
