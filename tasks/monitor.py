@@ -195,7 +195,7 @@ class Monitor:
             what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
             if what and what in open_:
                 said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
-                sound(self.use, self.journal, kind, what, reason=said, incident=open_[what], window=told["window"]["until"], at=now)  # fmt: skip
+                sound(self.use, self.journal, kind, what, reason=said, incident=open_[what], at=now)  # fmt: skip
 
     def _shifts(self, told: dict[str, Any]) -> Shifts:
         """How far each feature was from its bar, at the newest look at each window."""

@@ -168,6 +168,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         self.slices.fits(self.whole)
         self._gates_fit()
         self._hooks_fit()
+        if self.search.seconds >= self.budget.hours * 3600:
+            raise ValueError(
+                f"search.seconds is {self.search.seconds:g}, but a training is ended after budget.hours, which are {self.budget.hours * 3600:g} s. "
+                "Raise budget.hours, or search for a shorter time"
+            )
         if strange := [name for name in self.release.rollout.canary.key if name not in self.contract.columns]:
             known = list(self.contract.columns)
             raise ValueError(

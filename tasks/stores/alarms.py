@@ -19,9 +19,11 @@ EVENTS = {
 
 
 def sound(
-    use: Project, journal: Journal, kind: Literal["drift", "decay"], what: Class, *, reason: str, incident: str, at: dt.datetime, window: str = ""
+    use: Project, journal: Journal, kind: Literal["drift", "decay"], what: Class, *, reason: str, incident: str, at: dt.datetime
 ) -> list[int]:  # fmt: skip
-    """Puts an alarm of a watch on record; gives the numbers of the orders that are new, none when the incident is known.
+    """Puts an alarm of a watch on record; gives the numbers of the orders that are new, none when this was said already.
+
+    An incident that lasts is one order, however often it is sounded, until a training has ended or the day is over: then it asks again.
 
     The stack's recovery sends the event within seconds; `send` does so at once. A training is ordered when the alarm wants one and the
     project has the policy; what the event starts obeys that order, and when the event is lost the recovery does.
@@ -33,23 +35,15 @@ def sound(
         what: only `retrain` orders a training.
         reason: a sentence without a row or a value of a person.
         incident: its id.
-        window: which window was looked at; whatever is said of the same incident on the same window is one order.
         at: when.
     """
-    orders = []
+    orders, said = [], f"{kind} {incident} after training {journal.last_ended(use.project)} on {at:%Y-%m-%d}"
     if what == "retrain" and heeded(use.retrain, kind):
         orders.append(
-            journal.order(
-                project=use.project,
-                key=f"train {kind} {incident} {window}",
-                does="train",
-                by=kind,
-                reason=reason,
-                at=at,
-            )
+            journal.order(project=use.project, key=f"train {said}", does="train", by=kind, reason=reason, at=at)
         )
     payload = {"class": what, "reason": reason, "incident": incident}
-    orders.append(told(journal, use.project, kind, key=f"tell {kind} {incident} {window}", payload=payload, at=at))
+    orders.append(told(journal, use.project, kind, key=f"tell {said}", payload=payload, at=at))
     return [number for number, is_new in orders if is_new]
 
 

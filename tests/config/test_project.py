@@ -140,6 +140,10 @@ CASES = {
         ("search: {", "retrain: [{kind: drift}]\nsearch: {"),
         [":12", "retrain has kind 'drift' alone", "Add a floor"],
     ),
+    "a search that is longer than a training": (
+        ("search: {", "budget: {hours: 0.001}\nsearch: {"),
+        ["search.seconds is 5", "3.6 s", "Raise budget.hours"],
+    ),
     "a hook that lands from nowhere": (
         ("search: {", "hooks: [{name: files, kind: s3, does: land, source: drop, secret: DROP}]\nsearch: {"),
         ["'files' lands from source 'drop'", "Sources: []"],

@@ -182,9 +182,24 @@ def test_a_long_cool_down_of_one_policy_holds_up_no_other(place: Settings, prefe
 
 
 # -- alarms ---------------------------------------------------------------------------------------------------------------
-def sounded(settings: Settings, what: str, incident: str = "i1", kind: str = "drift") -> list[int]:
+def sounded(
+    settings: Settings, what: str, incident: str = "i1", kind: str = "drift", at: dt.datetime = NOW
+) -> list[int]:
     use, journal = Project.named(NAME, settings), Journal(settings.journal())
-    return alarms.sound(use, journal, kind, what, reason="amount rose", incident=incident, at=NOW)  # ty: ignore[invalid-argument-type]
+    return alarms.sound(use, journal, kind, what, reason="amount rose", incident=incident, at=at)  # ty: ignore[invalid-argument-type]
+
+
+def test_an_incident_that_lasts_asks_again_after_a_training_and_on_another_day(place: Settings):
+    """Not while the training is under way that it asked for; one that ended without curing it is a reason to ask again."""
+    says(place, WATCHED)
+    journal, asked = Journal(place.journal()), list[int]()
+    asked.append(len(sounded(place, "retrain")))
+    number = journal.start_training(project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, by="drift")
+    asked.append(len(sounded(place, "retrain")))
+    journal.end_training(number, state="refused", reason="worse", at=NOW)
+    asked += [len(sounded(place, "retrain")) for _ in range(2)]
+    asked += [len(sounded(place, "retrain", at=NOW + dt.timedelta(hours=24))) for _ in range(2)]
+    assert asked == [2, 0, 2, 0, 2, 0]
 
 
 def test_an_alarm_is_told_and_its_event_has_its_time(

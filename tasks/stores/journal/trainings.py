@@ -80,6 +80,12 @@ class Trainings(Releases):
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
+    def last_ended(self, project: str) -> int:
+        """The number of the newest training of a project that has ended; 0 before the first."""
+        ended = sa.and_(TRAININGS.c.project == project, TRAININGS.c.state.not_in(UNDER_WAY))
+        with self.engine.connect() as connection:
+            return int(connection.execute(sa.select(sa.func.max(TRAININGS.c.id)).where(ended)).scalar() or 0)
+
     def tried(self, project: str) -> list[tuple[str, str]]:
         """The name of the snapshot and the state of every training of a project, oldest first."""
         query = sa.select(TRAININGS.c.rows, TRAININGS.c.state).where(TRAININGS.c.project == project)
