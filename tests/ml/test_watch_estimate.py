@@ -320,3 +320,14 @@ def test_perfect_answers_break_nothing():
     found = learned(KIND, ASKED, y, y.astype(float), seed=0)
     assert found.known["roc_auc"].excess == 0
     assert found.estimates(ASKED, y.astype(float), seed=0)["roc_auc"].value == 1
+
+
+def test_values_of_few_rows_are_not_kept():
+    """A name that stands in a handful of rows is in no estimator, and is no news in a window that has as many of them."""
+    y, answers, rows = numbers(1000, 3)
+    named = rows.assign(kind=rows["kind"].where(rows.index % 10 > 0, "name " + (rows.index // 100).astype("str")))
+    found = learned(NUMBER, LOSSES, y, answers, named, seed=0)
+    assert isinstance(found, Losses)
+    assert "name 3" not in found.model_dump_json()
+    assert found.forest.outside(named, answers)["kind"] == 0
+    assert found.forest.outside(named.assign(kind="name 3"), answers)["kind"] == pytest.approx(0.9)
