@@ -28,7 +28,7 @@ from tasks.ml.watching.estimate import Estimated
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window
 from tasks.ml.watching.measures import standard_error
-from tasks.ml.watching.realised import Decay, Realised, decay, fallen, realised
+from tasks.ml.watching.realised import MONDAY, Decay, Realised, decay, fallen, realised
 from tasks.ml.watching.reference import merged
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
@@ -238,11 +238,20 @@ class Measuring:
             asked = (
                 self.version if str(number) == self.name else Asked(self.use, self._monitor.settings, releases[number])
             )
-            rows = asked.unseen(self._seen.where(self._seen.version == number))
-            if len(rows):
-                operates = {str(number): asked.bundle.operates}
-                found += realised(self.use.task, operates, asked.served(rows), now=self._seen.until, matures=self.use.split.matures, plan=self._plan, seed=self.use.search.seed)  # fmt: skip
+            operates = {str(number): asked.bundle.operates}
+            for rows in self._stretches(asked.unseen(self._seen.where(self._seen.version == number))):
+                found += realised(
+                    self.use.task, operates, asked.served(rows), now=self._seen.until, matures=self.use.split.matures, plan=self._plan,
+                    seed=self.use.search.seed,
+                )  # fmt: skip
         return tuple(sorted(found, key=lambda one: (one.begin, one.version)))
+
+    def _stretches(self, rows: Observed) -> list[Observed]:
+        """What is measured together: all of it; where a user's rows make one question, those of each period."""
+        if self.use.kind != "recommendation" or not len(rows):
+            return [rows] if len(rows) else []
+        place = (rows.at - MONDAY) // np.timedelta64(self._plan.days, "D")
+        return [rows.where(place == number) for number in np.unique(place)]
 
     @property
     def known(self) -> Performance:

@@ -48,7 +48,10 @@ split: {{kind: time, column: at{split}}}
 search: {{families: [{family}], seed: 3}}
 {more}
 """
-MORE = {"multiclass": "labels: [high, low, middle]", "recommendation": "user: c\nk: 5\ntrusted: {share: 0}"}
+MORE = {
+    "multiclass": "labels: [high, low, middle]",
+    "recommendation": "user: c\nk: 5\ntrusted: {share: 0}\nwatch: {performance: {fewest: 30}}",
+}
 
 
 def project(settings: Settings, kind: str = "binary", split: str = "", more: str = "") -> Project:
