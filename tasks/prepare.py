@@ -26,9 +26,10 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     use = Project.named(project, settings)
     use.behaviour(settings)  # hooks.py is mended before a model is made, not after
     split = parts(use, snapshot, settings.lake(project))
-    prepared = examined(use, split, describe(use, split))
-    learned = pd.concat([split.train, split.validation])
-    everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW])
+    with split.kept():
+        prepared = examined(use, split, describe(use, split))
+        learned = pd.concat([split.train, split.validation])
+        everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW])
     create_table_artifact(
         contract_table(use.whole, everything), key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."

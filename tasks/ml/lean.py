@@ -6,10 +6,12 @@ which it is made for; and what the preparation makes of the rows is written bloc
 differ in their last digits from those of a single pass. Where texts or times are among the columns, scikit-learn goes its own way.
 """
 
+import ctypes
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from sklearn.compose import ColumnTransformer
@@ -19,7 +21,7 @@ BLOCK = 8_192  # rows that are prepared at a time
 
 
 def fit(pipeline: "Pipeline", features: pd.DataFrame, truth: np.ndarray | None, weights: np.ndarray | None) -> None:
-    """Fits a pipeline of a preparation and a model, in place.
+    """Fits a pipeline of a preparation and a model, in place; memory that is free by then is given back before.
 
     Args:
         pipeline: as `models.pipeline` makes it.
@@ -27,6 +29,7 @@ def fit(pipeline: "Pipeline", features: pd.DataFrame, truth: np.ndarray | None, 
         truth: (n,) what came true; None where the model learns without.
         weights: (n,) how much each row counts; None where all count alike.
     """
+    give_back()
     weighed = {} if weights is None else {"sample_weight": weights}
     if not _of_numbers(pipeline[0]) or not len(features):
         pipeline.fit(features, truth, **{f"model__{name}": value for name, value in weighed.items()})
@@ -68,3 +71,10 @@ def _scaled(step: "Pipeline", numbers: pd.DataFrame) -> None:
     scale.fit(fill.transform(numbers.iloc[:BLOCK]))
     for first in range(BLOCK, len(numbers), BLOCK):
         scale.partial_fit(fill.transform(numbers.iloc[first : first + BLOCK]))
+
+
+def give_back() -> None:
+    """Gives memory that is free in this process back to the system; else it is there beside what is needed next."""
+    pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # the C library of Linux
+        trim(0)
