@@ -16,6 +16,7 @@ from tasks.ml.metrics import Estimate
 
 NUMBERED = r"(?P<number>[0-9]{1,15})[^0-9]*$"  # the last number in a text
 SAMPLE = 100_000  # rows that are looked at for what tells the target; with more, the numbers hardly move
+BLOCK = 65_536  # rows that are compared at a time
 FEWEST = 20  # rows of either class; with fewer, a perfect order is no surprise
 FOLDS = 5
 SMOOTHING = 10.0  # rows of the overall rate that every value starts with, so that a rare value says little
@@ -148,7 +149,8 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         size = min(len(holdout), len(learned) // 2)
         if size < FEWEST:
             return None
-        before = fingerprints(learned.sort_values(at, kind="stable"), names, contract.columns)
+        by_time = learned[at].reset_index(drop=True).sort_values(kind="stable").index
+        before = fingerprints(learned, names, contract.columns)[by_time]
         judged = fingerprints(holdout, names, contract.columns)
         some, times = rng.choice(before, len(before) - size, replace=False), len(before) / (len(before) - size)
         starts = {round(part * (len(before) - size) / (PARTS - 1)) for part in range(PARTS)}
@@ -425,8 +427,12 @@ def fingerprints(rows: pd.DataFrame, features: Sequence[str], columns: Mapping[s
     >>> bool(names[0] == names[1]), bool(names[0] == names[2])
     (True, False)
     """
-    seen = pd.DataFrame({name: _rounded(rows[name], columns[name]) for name in features})
-    return hash_pandas_object(seen, index=False).to_numpy()  # ty: ignore[not-callable]
+    made = np.empty(len(rows), dtype=np.uint64)
+    for first in range(0, len(rows), BLOCK):  # all rows at once would be here three times
+        some = rows[first : first + BLOCK]
+        seen = pd.DataFrame({name: _rounded(some[name], columns[name]) for name in features})
+        made[first : first + BLOCK] = hash_pandas_object(seen, index=False)  # ty: ignore[not-callable]
+    return made
 
 
 def _rounded(values: pd.Series, column: Column) -> np.ndarray | pd.Series:
