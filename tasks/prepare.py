@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -11,6 +12,7 @@ from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
+from tasks.ml.leaks import Stacked
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.stores.lake import ROW, parts
@@ -92,13 +94,12 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
     """
     if prepared.refused:
         return prepared
-    learned = pd.concat([split.train, split.validation], ignore_index=True)
-    holdout = split.holdout.without_target()
-    questions = use.task.questions(use.task.truth(learned))
+    learned, holdout = Stacked((split.train, split.validation)), split.holdout.without_target()
+    questions = use.task.questions(np.concatenate([use.task.truth(part) for part in learned.parts]))
     found = {
         (leak.kind, leak.column): leak
         for answer in reversed(questions.values())
-        for leak in use.leaks.find(learned, pd.Series(answer, index=learned.index), holdout, use.whole, use.search.seed)
+        for leak in use.leaks.find(learned, pd.Series(answer), holdout, use.whole, use.search.seed)
     }.values()
     blocking = [leak.reason for leak in found if leak.blocks]
     more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""
