@@ -1,5 +1,8 @@
 """Prepare: a snapshot becomes parts, or the reason why nothing can be learned from it."""
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_table_artifact
@@ -9,6 +12,7 @@ from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
+from tasks.ml.leaks import Stacked
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.stores.lake import ROW, parts
@@ -17,6 +21,7 @@ from tasks.stores.registry import Registry
 
 FEWEST = 50  # rows of a part; with fewer, no number about it means anything
 SHOWN = 3  # leaks whose reasons stand in the refusal
+SHOWN_ROWS = 100  # rows that MLflow shows of a snapshot
 
 
 @task(name="prepare", cache_policy=NO_CACHE)
@@ -26,24 +31,29 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     use = Project.named(project, settings)
     use.behaviour(settings)  # hooks.py is mended before a model is made, not after
     split = parts(use, snapshot, settings.lake(project))
-    prepared = examined(use, split, describe(use, split))
-    learned = pd.concat([split.train, split.validation])
-    everything = pd.concat([learned, split.holdout.without_target()]).drop(columns=[ROW])
+    with split.kept():
+        prepared = examined(use, split, describe(use, split))
+        some = pd.concat([split.train.head(SHOWN_ROWS), split.validation.head(SHOWN_ROWS)]).head(SHOWN_ROWS)
+        table = contract_table(use.whole, partial(_column, split))
     create_table_artifact(
-        contract_table(use.whole, everything), key=artifact_key(project, "contract"),
+        table, key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
         + "".join(f"\n\n{sentence(noted)}" for noted in prepared.leaks),
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
-    registry.log_rows(
-        run, snapshot.name, snapshot.digest, learned.drop(columns=[ROW]).head(100), "training", snapshot.rows
-    )
+    registry.log_rows(run, snapshot.name, snapshot.digest, some.drop(columns=[ROW]), "training", snapshot.rows)
     counted = prepared.rows | {
         name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
     }
     registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
     return prepared
+
+
+def _column(split: SealedParts, name: str) -> pd.Series | None:
+    """One column of all rows, the holdout's target excepted; one at a time, because all of them need not be in memory once more."""
+    known = [part[name] for part in (split.train, split.validation, split.holdout.without_target()) if name in part]
+    return pd.concat(known) if known else None
 
 
 def said(prepared: Prepared) -> str:
@@ -84,13 +94,12 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
     """
     if prepared.refused:
         return prepared
-    learned = pd.concat([split.train, split.validation], ignore_index=True)
-    holdout = split.holdout.without_target()
-    questions = use.task.questions(use.task.truth(learned))
+    learned, holdout = Stacked((split.train, split.validation)), split.holdout.without_target()
+    questions = use.task.questions(np.concatenate([use.task.truth(part) for part in learned.parts]))
     found = {
         (leak.kind, leak.column): leak
         for answer in reversed(questions.values())
-        for leak in use.leaks.find(learned, pd.Series(answer, index=learned.index), holdout, use.whole, use.search.seed)
+        for leak in use.leaks.find(learned, pd.Series(answer), holdout, use.whole, use.search.seed)
     }.values()
     blocking = [leak.reason for leak in found if leak.blocks]
     more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""

@@ -375,7 +375,7 @@ def _good(use: Project, split: SealedParts, recipe: Recipe | None) -> tuple[Reci
     types = {name: column.type for name, column in use.features.items()}
     asked, truth = use.task.asked(matrix(split.validation, types), use.task.truth(split.validation), use.search.seed)
     made = [
-        (each, Fitted.of(each, use.task, use.features, use.contract.time, split.train, split.validation, seed=use.search.seed))
+        (each, Fitted.of(each, use.task, use.features, use.contract.time, split, seed=use.search.seed))
         for each in recipes
     ]  # fmt: skip
 

@@ -176,20 +176,20 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
         apart = footprints.rows_apart(recorded, lake)
         if apart is None:
             split = parts(use, snapshot, root)
+            read = footprints.parts_facts(use, split)  # reads the holdout, too
     except (ArtifactError, *UNREADABLE) as error:
         apart = _unreadable(recorded, error)
     if apart is not None:
         yield apart
         return
     yield Step(name="snapshot", facts=snapshot.model_dump(mode="json"))
-    read = footprints.parts_facts(use, split)
     if forged := _forged(recorded, read, lake):
         yield forged
         return
     yield from (Step(name=name, facts=facts) for name, facts in read.items())
     recipe, seed = recorded.recipe, use.search.seed
     yield Step(name="recipe", facts=recipe.model_dump(mode="json"))
-    fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split.train, split.validation, seed=seed)
+    fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=seed)
     yield Step(name="parameters", facts={"sha256": bundles.parameters(fitted.model)})
     yield Step(name="operates", facts=footprints.operates_facts(fitted))
     with judging():

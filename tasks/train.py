@@ -20,18 +20,17 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     settings = Settings()
     use = Project.named(project, settings)
     split, lake = parts(use, snapshot, settings.lake(project)), Lake(project, settings.lake(project), use.contract)
-    fitted = Fitted.of(
-        recipe, use.task, use.features, use.contract.time, split.train, split.validation, seed=use.search.seed
-    )
+    fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=use.search.seed)
     made = compiled(use.task, fitted.model, fitted.asked, fitted.operates)
     folder = settings.home / "candidates" / project / run
+    with split.kept():
+        about = manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
+        footprint = footprints.taken(use, snapshot, split, recipe, fitted, lake)
     digest = bundles.write(
         folder,
         fitted.model,
-        manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
-        | {"usual": usual(fitted.model, fitted.read)}
-        | made.described(),
-        footprints.taken(use, snapshot, split, recipe, fitted, lake).files() | bundles.compiled(made.form, made.graph),
+        about | {"usual": usual(fitted.model, fitted.read)} | made.described(),
+        footprint.files() | bundles.compiled(made.form, made.graph),
     )
     get_run_logger().info(
         "%s fitted on %s rows; calibration %s%s; %s", recipe.name, len(fitted.read), fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,

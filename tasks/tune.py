@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import UUID, uuid4
 
@@ -105,13 +104,13 @@ class Search:
     def of(cls, use: Project, snapshot: Snapshot, settings: Settings, ranked: tuple[str, ...] | None = None) -> Self:
         """The search over the train part of a snapshot; `ranked`: the columns in an order that somebody has found already."""
         split = parts(use, snapshot, settings.lake(use.project))
-        return cls.over(use, split.train, ranked, split.validation)
+        return cls.over(use, split.train, ranked, lambda: split.validation)
 
     @classmethod
     def over(
-        cls, use: Project, train: pd.DataFrame, ranked: tuple[str, ...] | None = None, validation: pd.DataFrame | None = None
+        cls, use: Project, train: pd.DataFrame, ranked: tuple[str, ...] | None = None, validation: Callable[[], pd.DataFrame] | None = None
     ) -> Self:  # fmt: skip
-        """The search over these rows."""
+        """The search over these rows; `validation`: reads those that no trial sees."""
         asked, time = use.search, use.contract.time
         rows = use.split.at_most(train, asked.rows)
 
@@ -119,7 +118,7 @@ class Search:
             return Examination.of(folds, use.task, use.goal, use.features, time, seed=asked.seed, workers=workers)
 
         examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
-        final = None if validation is None else partial(examined, [(rows, validation)], workers=1)
+        final = None if validation is None else lambda: examined([(rows, validation())], workers=1)
         span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
         windows = choices(span) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:

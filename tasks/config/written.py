@@ -1,5 +1,6 @@
 """Written: a YAML file that a person wrote, as the frozen object that it describes, or what is wrong with it: file, line, key."""
 
+import functools
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ def read(path: Path, model: type[Described], empty: str, context: dict[str, Any]
         ProjectError: names file, line and key, what was met and what was wanted.
     """
     try:
-        text = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+        text = _loaded(path.read_text(encoding="utf-8"))
     except (YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise ProjectError(f"{path}: is no readable YAML: {problem}. Mend that line.") from error
@@ -35,6 +36,12 @@ def read(path: Path, model: type[Described], empty: str, context: dict[str, Any]
         return model.model_validate(_plain(text), context=context)
     except ValidationError as error:
         raise ProjectError(_explained(path, text, error, model)) from error
+
+
+@functools.lru_cache(maxsize=16)
+def _loaded(text: str) -> Any:
+    """What a text says, with the line of each key; every step of a run reads the same file, which takes longest. Nobody changes it."""
+    return YAML(typ="rt").load(text)
 
 
 def _plain(node: Any) -> Any:

@@ -23,7 +23,7 @@ from tasks.ml.metrics import Metric
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.slices import Slices
-from tasks.ml.split import ROW, Split
+from tasks.ml.split import ROW, Parts, Split
 from tasks.ml.uncertain import estimate
 from tasks.ml.window import Window
 
@@ -75,9 +75,8 @@ class Scene:
 
     def fit(self, train: pd.DataFrame, validation: pd.DataFrame, recipe: Recipe | None = None) -> Fitted:
         """A model of other rows, made as the good one was, or by another recipe."""
-        return Fitted.of(
-            recipe or self.recipe, self.kind, self.columns, self.contract.time, train, validation, seed=self.seed
-        )
+        parts = Parts(train, validation, validation.head(0))
+        return Fitted.of(recipe or self.recipe, self.kind, self.columns, self.contract.time, parts, seed=self.seed)
 
     def asked(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Rows as the good model reads them, and what came true."""

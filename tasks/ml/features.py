@@ -18,6 +18,9 @@ def matrix(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
     >>> matrix(rows, {"c": "category", "a": "int"}).dtypes.astype(str).to_dict()
     {'c': 'str', 'a': 'float64'}
     """
+    numbers = rows[list(types)]
+    if len(numbers.columns) and (numbers.dtypes == "float64").all():
+        return numbers  # a view where they stand in one block
     return pd.DataFrame({name: _column(rows[name], kind) for name, kind in types.items()}, index=rows.index, copy=False)
 
 

@@ -10,6 +10,7 @@ from tasks.ml.calibrate import Method, calibrated
 from tasks.ml.features import matrix
 from tasks.ml.kinds import Kind
 from tasks.ml.recipe import Learned, Recipe
+from tasks.ml.split import Learnable
 
 if TYPE_CHECKING:
     from tasks.ml.contract import Column
@@ -35,22 +36,21 @@ class Fitted:
 
     @classmethod
     def of(
-        cls, recipe: Recipe, kind: Kind, columns: "Mapping[str, Column]", time: str, train: pd.DataFrame, validation: pd.DataFrame, *, seed: int
+        cls, recipe: Recipe, kind: Kind, columns: "Mapping[str, Column]", time: str, parts: Learnable, *, seed: int
     ) -> Self:  # fmt: skip
-        """Fits on `train`, calibrates and sets how answers become decisions on `validation`.
+        """Fits on train, calibrates and sets how answers become decisions on validation, which is not asked for before.
 
         Args:
             recipe: what to make.
             kind: the problem.
             columns: the feature columns by name, in order.
             time: the column that says when a row happened.
-            train: rows to learn from, as they landed.
-            validation: rows that it does not learn from, as they landed.
+            parts: rows to learn from, and rows that it does not learn from, as they landed.
             seed: of everything that is drawn.
         """
-        learned = Learned.of(train, kind, columns, time)
+        learned = Learned.of(parts.train, kind, columns, time)
         model = recipe.fit(kind, columns, learned, seed=seed)
-        types = {name: column.type for name, column in recipe.columns(columns).items()}
+        types, validation = {name: column.type for name, column in recipe.columns(columns).items()}, parts.validation
         asked, truth = kind.asked(matrix(validation, types), kind.truth(validation), seed)
         model, method = calibrated(kind, model, asked, truth, seed)
         return cls(model, method, kind.operate(truth, kind.answers(model, asked)), recipe.read(columns, learned), asked)

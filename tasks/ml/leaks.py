@@ -16,6 +16,7 @@ from tasks.ml.metrics import Estimate
 
 NUMBERED = r"(?P<number>[0-9]{1,15})[^0-9]*$"  # the last number in a text
 SAMPLE = 100_000  # rows that are looked at for what tells the target; with more, the numbers hardly move
+BLOCK = 65_536  # rows that are compared at a time
 FEWEST = 20  # rows of either class; with fewer, a perfect order is no surprise
 FOLDS = 5
 SMOOTHING = 10.0  # rows of the overall rate that every value starts with, so that a rare value says little
@@ -80,7 +81,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
                     )
 
     def find(
-        self, learned: pd.DataFrame, truth: pd.Series, holdout: pd.DataFrame, contract: Contract, seed: int = 0
+        self, learned: "Stacked", truth: pd.Series, holdout: pd.DataFrame, contract: Contract, seed: int = 0
     ) -> list[Leak]:
         """Every leak, those that block first.
 
@@ -95,13 +96,14 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         keys = [name for name in contract.key if name not in {*self.allow, contract.time, contract.target}]
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(len(learned))[:SAMPLE])
-        rows, labels = learned.iloc[chosen], truth.to_numpy()[chosen].astype(np.int64)
-        folds = rng.integers(0, FOLDS, len(rows))
-        ordered = rows.sort_values(contract.time, kind="stable")
+        labels, folds = truth.to_numpy()[chosen].astype(np.int64), rng.integers(0, FOLDS, len(chosen))
+        rows = learned.at(chosen)
+        times = rows[contract.time]
+        ordered = rows.at(_by_time(times))
         found = [
             *(self._separable(name, rows, labels, folds, contract, key=False) for name in looked),
             *(self._separable(name, rows, labels, folds, contract, key=True) for name in keys),
-            *(_stamped(name, rows[name], rows[contract.time], contract.columns) for name in looked),
+            *(_stamped(name, rows[name], times, contract.columns) for name in looked),
             *(_filled_later(name, ordered[name]) for name in looked),
             self._doubled(learned, holdout, contract, rng),
             *(self._bleed(name, learned, holdout, contract) for name in self._groups(contract)),
@@ -109,7 +111,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         return sorted((leak for leak in found if leak), key=lambda leak: not leak.blocks)
 
     def _separable(
-        self, name: str, rows: pd.DataFrame, truth: np.ndarray, folds: np.ndarray, contract: Contract, *, key: bool
+        self, name: str, rows: "Stacked", truth: np.ndarray, folds: np.ndarray, contract: Contract, *, key: bool
     ) -> Leak | None:
         """Whether one column alone tells the target, in the form in which it does so most surely."""
         told = [
@@ -136,7 +138,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         )  # fmt: skip
 
     def _doubled(
-        self, learned: pd.DataFrame, holdout: pd.DataFrame, contract: Contract, rng: np.random.Generator
+        self, learned: "Stacked", holdout: pd.DataFrame, contract: Contract, rng: np.random.Generator
     ) -> Leak | None:
         """Whether more of the holdout stands in train, under other keys, than parts of train stand in the rest of it.
 
@@ -148,7 +150,8 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         size = min(len(holdout), len(learned) // 2)
         if size < FEWEST:
             return None
-        before = fingerprints(learned.sort_values(at, kind="stable"), names, contract.columns)
+        before = np.concatenate([fingerprints(part, names, contract.columns) for part in learned.parts])
+        before = before[_by_time(learned[at])]
         judged = fingerprints(holdout, names, contract.columns)
         some, times = rng.choice(before, len(before) - size, replace=False), len(before) / (len(before) - size)
         starts = {round(part * (len(before) - size) / (PARTS - 1)) for part in range(PARTS)}
@@ -168,7 +171,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         """The group that was named; else the parts of a key that has several, which are told and never block."""
         return [self.group] if self.group else [name for name in contract.key if len(contract.key) > 1]
 
-    def _bleed(self, name: str, learned: pd.DataFrame, holdout: pd.DataFrame, contract: Contract) -> Leak | None:
+    def _bleed(self, name: str, learned: "Stacked", holdout: pd.DataFrame, contract: Contract) -> Leak | None:
         """Whether values of a column stand on both sides of the split."""
         if name in {contract.time, contract.target} or holdout.empty:
             return None
@@ -182,6 +185,39 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
             kind="group", column=name, number=share, limit=0, blocks=bool(self.group),
             reason=f"{said}. {advice}" if self.group else f"{said}; leaks.group: {name} would refuse that.",
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Rows of several frames one under the other; a column is joined when it is asked for, because all of them need not be in memory again.
+
+    Attributes:
+        parts: the frames.
+        places: (m,) which of all rows, in this order; None: all of them.
+
+    >>> rows = Stacked((pd.DataFrame({"a": [1, 2]}), pd.DataFrame({"a": [3]})))
+    >>> len(rows), rows["a"].tolist(), rows.at(np.array([2, 0]))["a"].tolist()
+    (3, [1, 2, 3], [3, 1])
+    """
+
+    parts: tuple[pd.DataFrame, ...]
+    places: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts)) if self.places is None else len(self.places)
+
+    def __getitem__(self, name: str) -> pd.Series:
+        column = pd.concat([part[name] for part in self.parts], ignore_index=True)
+        return column if self.places is None else column.iloc[self.places]
+
+    def at(self, places: np.ndarray) -> "Stacked":
+        """The rows at these places, (m,), in this order."""
+        return Stacked(self.parts, places if self.places is None else self.places[places])
+
+
+def _by_time(times: pd.Series) -> np.ndarray:
+    """Places of rows in the order of time, those without one last: (n,)."""
+    return times.reset_index(drop=True).sort_values(kind="stable").index.to_numpy()
 
 
 @dataclass(frozen=True)
@@ -425,8 +461,12 @@ def fingerprints(rows: pd.DataFrame, features: Sequence[str], columns: Mapping[s
     >>> bool(names[0] == names[1]), bool(names[0] == names[2])
     (True, False)
     """
-    seen = pd.DataFrame({name: _rounded(rows[name], columns[name]) for name in features})
-    return hash_pandas_object(seen, index=False).to_numpy()  # ty: ignore[not-callable]
+    made = np.empty(len(rows), dtype=np.uint64)
+    for first in range(0, len(rows), BLOCK):  # all rows at once would be here three times
+        some = rows[first : first + BLOCK]
+        seen = pd.DataFrame({name: _rounded(some[name], columns[name]) for name in features})
+        made[first : first + BLOCK] = hash_pandas_object(seen, index=False)  # ty: ignore[not-callable]
+    return made
 
 
 def _rounded(values: pd.Series, column: Column) -> np.ndarray | pd.Series:

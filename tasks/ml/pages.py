@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -161,17 +161,19 @@ def proof(found: "Proof") -> str:
     )
 
 
-def contract_table(contract: Contract, observed: "pd.DataFrame | None" = None) -> list[dict[str, Any]]:
+def contract_table(
+    contract: Contract, observed: Callable[[str], "pd.Series | None"] = lambda _name: None
+) -> list[dict[str, Any]]:
     """One row a column for Prefect's table artifact: the rules, and what the last snapshot held.
 
     Args:
         contract: what a row may be.
-        observed: rows of the last snapshot with the contract's columns; without them the last cells stay empty.
+        observed: gives a column of the last snapshot by its name; the last cells of one that it does not know stay empty.
     """
     rows = []
     for description in contract.describe():
         name = description["column"]
-        column = None if observed is None or name not in observed.columns else observed[name]
+        column = observed(name)
         rows.append(
             {
                 "column": escaped(name),

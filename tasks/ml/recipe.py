@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel
 
-from tasks.ml import models, threads
+from tasks.ml import lean, models, threads
 from tasks.ml.features import matrix
 from tasks.ml.kinds import Kind
 from tasks.ml.models import Family
@@ -101,13 +101,9 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
                 threads.share(workers),
                 getattr(kind, "user", ""),
             )
-            made.fit(features, kind.taught(learned.truth[inside]), **self._weighed(weights))
+            lean.fit(made, features, kind.taught(learned.truth[inside]), weights if self.family.weighs else None)
         if hasattr(
             made[-1], "n_jobs"
         ):  # threads add up a forest's answers in the order in which they end: other last digits
             made[-1].n_jobs = None
         return made
-
-    def _weighed(self, weights: np.ndarray | None) -> dict[str, np.ndarray]:
-        """The weights as the pipeline's last step takes them; a family that cannot weigh gets none."""
-        return {} if weights is None or not self.family.weighs else {"model__sample_weight": weights}

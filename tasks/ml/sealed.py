@@ -1,7 +1,11 @@
 """Sealed rows: what a model is judged by. Whoever prepares, tunes or fits may know of them what the seal says, no more."""
 
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
@@ -15,24 +19,84 @@ class SealedError(RuntimeError):
     """Rows that judge were reached for where something is still learned."""
 
 
+class Lazy:
+    """Rows that are read when somebody asks for them, and let go when nobody holds them any more.
+
+    Args:
+        read: gives the same rows whenever it is called.
+    """
+
+    def __init__(self, read: Callable[[], pd.DataFrame]) -> None:
+        self._read, self._keepers, self._kept = read, 0, None
+        self._seen: Callable[[], pd.DataFrame | None] = lambda: None
+
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The rows."""
+        rows = self._seen()
+        if rows is None:
+            rows = self._read()
+            self._seen = weakref.ref(rows)
+        self._kept = rows if self._keepers else None
+        return rows
+
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """Inside they are read once at most, and stay."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+            self._kept = self._kept if self._keepers else None
+
+
 class Sealed:
     """Rows behind a seal.
 
     Attributes:
         name: which rows.
         target: the column that stays behind the seal in any case, if there is one.
-        rate: the mean of the truth, as the kind says it; 0 where the truth is no number.
-        unlearnable: why nothing can be judged by them, or nothing.
+
+    Args:
+        rows: the rows, or what reads them.
+        kind: knows what came true of them.
     """
 
-    def __init__(self, name: str, rows: pd.DataFrame, kind: Kind, target: str | None) -> None:
-        self._rows, self.name, self.target = rows, name, target
-        truth = kind.truth(rows)
-        self.rate = float(truth.mean()) if len(truth) and truth.dtype != object else 0.0
-        self.unlearnable = kind.unlearnable(truth, name) if len(truth) else f"too few rows: the {name} part has none"
+    def __init__(self, name: str, rows: pd.DataFrame | Lazy, kind: Kind, target: str | None) -> None:
+        self.name, self.target, self._kind = name, target, kind
+        self._lazy = rows if isinstance(rows, Lazy) else Lazy(lambda: rows)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._known[0]
+
+    @property
+    def _rows(self) -> pd.DataFrame:
+        return self._lazy.rows
+
+    def kept(self) -> AbstractContextManager[None]:
+        """Inside they are read once at most, and stay."""
+        return self._lazy.kept()
+
+    @cached_property
+    def _known(self) -> tuple[int, float, str]:
+        """Number, rate and what is in the way of judging by them."""
+        rows = self._rows
+        truth = self._kind.truth(rows)
+        if rows.empty:
+            return 0, 0.0, f"too few rows: the {self.name} part has none"
+        rate = float(truth.mean()) if truth.dtype != object else 0.0
+        return len(rows), rate, self._kind.unlearnable(truth, self.name)
+
+    @property
+    def rate(self) -> float:
+        """The mean of the truth, as the kind says it; 0 where the truth is no number."""
+        return self._known[1]
+
+    @property
+    def unlearnable(self) -> str:
+        """Why nothing can be judged by them, or nothing."""
+        return self._known[2]
 
     @property
     def rows(self) -> pd.DataFrame:
@@ -59,7 +123,8 @@ class Sealed:
 
     def window(self, time: str) -> tuple[str, str]:
         """Time of the oldest and of the newest row."""
-        return str(self._rows[time].min()), str(self._rows[time].max())
+        times = self._rows[time]
+        return str(times.min()), str(times.max())
 
 
 @dataclass(frozen=True)
@@ -67,12 +132,13 @@ class SealedParts:
     """The rows of one snapshot for one training: as `split.Parts`, with everything that judges behind a seal.
 
     Attributes:
+        earlier, later: the train rows, and the validation rows, which are not needed before a model is fitted.
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
     """
 
-    train: pd.DataFrame
-    validation: pd.DataFrame
+    earlier: Lazy
+    later: Lazy
     holdout: Sealed
     trusted: Sealed
     immature: int = 0
@@ -80,7 +146,26 @@ class SealedParts:
     @classmethod
     def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
         """The same parts, sealed; `waiting`: further rows that have no label yet."""
-        sealed = Sealed("holdout", parts.holdout, kind, target)
         return cls(
-            parts.train, parts.validation, sealed, Sealed("trusted", trusted, kind, target), parts.immature + waiting
+            Lazy(lambda: parts.train),
+            Lazy(lambda: parts.validation),
+            Sealed("holdout", parts.holdout, kind, target),
+            Sealed("trusted", trusted, kind, target),
+            parts.immature + waiting,
         )
+
+    @property
+    def train(self) -> pd.DataFrame:
+        """What a model is fitted on."""
+        return self.earlier.rows
+
+    @property
+    def validation(self) -> pd.DataFrame:
+        """What a model is calibrated and thresholded with."""
+        return self.later.rows
+
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """Inside each of them is read once at most, and stays."""
+        with self.earlier.kept(), self.later.kept(), self.holdout.kept():
+            yield

@@ -127,12 +127,13 @@ def begun(use: Project) -> Footprint:
 
 def parts_facts(use: Project, split: SealedParts) -> dict[str, Facts]:
     """Names and content of what is learned from; of the holdout only the names."""
-    known = {"train": split.train, "validation": split.validation}
-    facts = {
-        name: {"rows": len(part), "names": ml.listed(part[ROW]), "content": ml.content(_read(use, part))}
-        for name, part in known.items()
-    }
-    return facts | {"holdout": {"rows": len(split.holdout), "names": ml.listed(split.holdout.names)}}
+    with split.kept():
+        known = {"train": split.train, "validation": split.validation}
+        facts = {
+            name: {"rows": len(part), "names": ml.listed(part[ROW]), "content": ml.content(_read(use, part))}
+            for name, part in known.items()
+        }
+        return facts | {"holdout": {"rows": len(split.holdout), "names": ml.listed(split.holdout.names)}}
 
 
 def _read(use: Project, part: pd.DataFrame) -> pd.DataFrame:

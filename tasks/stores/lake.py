@@ -1,9 +1,8 @@
 """The lake: a project's rows as Delta tables, appended exactly once a batch, read back verified."""
 
-import ctypes
 import functools
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -16,10 +15,12 @@ from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.contract import Contract
 from tasks.ml.identity import as_column, as_text, from_binary, key_hashes, row_ids, set_digest
+from tasks.ml.lean import give_back
 from tasks.ml.outcomes import AT, Labels
 from tasks.ml.profile import Profile, Profiler
-from tasks.ml.sealed import SealedParts
+from tasks.ml.sealed import Lazy, Sealed, SealedParts
 from tasks.ml.trusted import apart
+from tasks.stores.gathered import NULLABLE, Gathered
 from tasks.stores.keys import Keys
 from tasks.stores.references import Snapshot
 from tasks.stores.tables import DataFile, Table, span
@@ -27,10 +28,7 @@ from tasks.stores.tables import DataFile, Table, span
 ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
 TRUSTED = "trusted"  # the table of what was set apart to judge by
 ROW, BATCH = "_row", "_batch"  # the 128-bit name of a row, and the batch that it came in
-NULLABLE = {  # integers with gaps stay integers, so that a row reads back as the row that landed
-    pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype(),
-    pa.string(): pd.StringDtype(), pa.large_string(): pd.StringDtype(), pa.string_view(): pd.StringDtype(),
-}  # fmt: skip
+PLACE = "_place"  # where a row stands in the data files, while it is told which part it belongs to
 REASONS = ("_rule", "_column", "_value")
 QUARANTINE = pa.schema([(name, pa.string()) for name in (BATCH, *REASONS, "_raw")])  # `_raw`: the row as it came, JSON
 
@@ -47,6 +45,42 @@ class Version:
     number: int
     at: str
     why: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outline:
+    """Which rows a snapshot has and where they stand, before they are read; arrays are in the order of the data files.
+
+    Attributes:
+        files: the data files, with the number of rows that the snapshot has of each.
+        ids: (n, 16) the names of the rows.
+        order: (n,) where the rows stand by time, and by name where that is the same.
+    """
+
+    snapshot: Snapshot
+    files: tuple[tuple[DataFile, int], ...]
+    ids: np.ndarray
+    order: np.ndarray
+
+    def only(self, places: np.ndarray) -> "Selection":
+        """The rows at these places, (m,), in this order."""
+        return Selection(self.snapshot, self.files, places, self.ids[places])
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some rows of a snapshot, in the order that is wanted, before they are read.
+
+    Attributes:
+        files: the data files, with the number of rows that the snapshot has of each.
+        places: (m,) where they stand in these files.
+        ids: (m, 16) their names.
+    """
+
+    snapshot: Snapshot
+    files: tuple[tuple[DataFile, int], ...]
+    places: np.ndarray
+    ids: np.ndarray
 
 
 class Lake:
@@ -134,20 +168,32 @@ class Lake:
             paths: only these data files.
             also: more columns, where not every one is read.
         """
-        since, until = (pd.Timestamp(text) if text else None for text in snapshot.window)
         labels, time = self._labels(snapshot.outcomes), self.landed.time
         needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else []), *also]
-        for file in self.landed.files(self.landed.open(snapshot.version)):
+        for file in self._files(snapshot):
             if paths is not None and file.path not in paths:
                 continue
-            if (since and pd.Timestamp(file.until) < since) or (until and pd.Timestamp(file.since) >= until):
-                continue
             rows = self.landed.read(file) if verify else self.landed.peek(file, list(dict.fromkeys(needs)))
-            if since is not None:
-                rows = rows.filter(pc.greater_equal(rows[time], pa.scalar(since.to_pydatetime(), rows[time].type)))  # ty: ignore[missing-attribute]
-            if until is not None:
-                rows = rows.filter(pc.less(rows[time], pa.scalar(until.to_pydatetime(), rows[time].type)))  # ty: ignore[missing-attribute]
+            rows = rows.filter(self._inside(snapshot, rows))
             yield labels.onto(rows, ROW) if labels else rows
+
+    def _files(self, snapshot: Snapshot) -> list[DataFile]:
+        """The data files that may hold rows of a snapshot."""
+        since, until = (pd.Timestamp(text) if text else None for text in snapshot.window)
+        return [
+            file
+            for file in self.landed.files(self.landed.open(snapshot.version))
+            if not ((since and pd.Timestamp(file.until) < since) or (until and pd.Timestamp(file.since) >= until))
+        ]
+
+    def _inside(self, snapshot: Snapshot, rows: pa.Table) -> pa.ChunkedArray | pa.Array:
+        """Which rows of a data file are in the snapshot's window of time: (n,) bool."""
+        inside, time = pa.array(np.ones(len(rows), dtype=bool)), self.landed.time
+        for text, within in zip(snapshot.window, (pc.greater_equal, pc.less), strict=True):  # ty: ignore[missing-attribute]
+            if text:
+                end = pa.scalar(pd.Timestamp(text).to_pydatetime(), rows[time].type)
+                inside = pc.and_(inside, within(rows[time], end))  # ty: ignore[missing-attribute]
+        return inside
 
     def _labels(self, outcomes: int | None) -> Labels | None:
         """What came true, of one version of the table `outcomes`."""
@@ -163,37 +209,76 @@ class Lake:
         """The newest outcomes."""
         return self._labels(self.outcomes.newest)
 
-    def read(self, snapshot: Snapshot, chosen: Callable[[pd.DataFrame], np.ndarray] | None = None, by: tuple[str, ...] = ()) -> pd.DataFrame:  # fmt: skip
+    def read(self, snapshot: Snapshot) -> pd.DataFrame:
         """The rows of a snapshot by time and name, which is no file's order; without the batches that they came in.
-
-        Args:
-            snapshot: which rows.
-            chosen: of these columns of all rows, in any order, which rows are wanted: (n,) bool. None: all.
-            by: the columns that it looks at.
 
         Raises:
             ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
         """
-        tables = []
-        for table in self.content(snapshot):
-            tables.append(table.drop_columns([BATCH]))
-            pa.default_memory_pool().release_unused()
+        outline, _ = self.outline(snapshot)
+        return self.named(outline.only(outline.order))
+
+    def outline(self, snapshot: Snapshot, by: tuple[str, ...] = ()) -> tuple[Outline, pd.DataFrame]:
+        """Which rows a snapshot has, and these columns of theirs in the same order, not verified: `selected` does that.
+
+        Raises:
+            ArtifactError: the table does not hold the rows of the snapshot.
+        """
+        tables = list(self.content(snapshot, verify=False, also=by))
         ids = _names(tables)
         if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
                 f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
                 "damaged. Restore the table from a back-up; nothing is trained on it."
             )
+        files = tuple(zip(self._files(snapshot), map(len, tables), strict=True))
         rows = pa.concat_tables([table.drop_columns([ROW]) for table in tables], promote_options="permissive")
-        del tables  # a column at a time is put in order and freed: rows need their own memory once, not three times
-        order, columns = self._order(rows, ids), dict[str, pd.Series]()
-        if chosen is not None:
-            order = order[chosen(rows.select(by).to_pandas(types_mapper=NULLABLE.get))[order]]
-        for name in rows.column_names:
-            columns[name] = rows[name].take(pa.array(order)).to_pandas(types_mapper=NULLABLE.get)
-            rows = rows.drop_columns([name])
-            pa.default_memory_pool().release_unused()
-        return pd.DataFrame(columns | {ROW: as_column(ids[order]).to_pandas()}, copy=False)
+        known = rows.select(list(dict.fromkeys(by))).to_pandas(types_mapper=NULLABLE.get)
+        return Outline(snapshot, files, ids, self._order(rows, ids)), known
+
+    def named(self, wanted: Selection) -> pd.DataFrame:
+        """The verified rows of a selection with their names.
+
+        Raises:
+            ArtifactError: the bytes on disk are not the rows that landed, or were erased since.
+        """
+        return _with_names(self.selected(wanted), wanted.ids)
+
+    def selected(self, wanted: Selection) -> pd.DataFrame:
+        """The same without their names; beside them only one data file is in memory at a time."""
+        give_back()
+        table, labels = self.landed.open(wanted.snapshot.version), self._labels(wanted.snapshot.outcomes)
+        fields = [field for field in pa.schema(table.schema()) if field.name not in {ROW, BATCH}] if table else []
+        contract = self.contract
+        apart = (contract.time, *contract.key, contract.target or "") if contract else ()
+        count, begun = sum(rows for _, rows in wanted.files), 0
+        gathered = Gathered(pa.schema(fields), apart, count, wanted.places)
+        for file, rows in wanted.files:
+            goes = gathered.goes(begun, rows)
+            if (goes >= 0).any():
+                self._gather(gathered, file, wanted, goes, labels)
+                pa.default_memory_pool().release_unused()
+            begun += rows
+        return gathered.frame()
+
+    def _gather(
+        self, gathered: Gathered, file: DataFile, wanted: Selection, goes: np.ndarray, labels: Labels | None
+    ) -> None:  # fmt: skip
+        """The rows of one data file, and where they go."""
+        reader = self.landed.opened(file)
+        there = reader.schema_arrow.names
+        rows = reader.read([name for name in there if name not in {*gathered.floats, BATCH}], use_threads=False)
+        inside = self._inside(wanted.snapshot, rows)
+        rows = labels.onto(rows.filter(inside), ROW) if labels else rows.filter(inside)
+        if not np.array_equal(from_binary(rows[ROW])[goes >= 0], wanted.ids[goes[goes >= 0]]):
+            raise ArtifactError(
+                f"{self.root}/rows/{file.path}: has other rows now than a moment ago. Nothing is learned from them; train again."
+            )
+        gathered.add(rows.drop_columns([ROW]), goes)
+        for name in gathered.floats:
+            if name in there:
+                gathered.put(name, reader.read([name], use_threads=False)[name].filter(inside).to_numpy(), goes)
+                pa.default_memory_pool().release_unused()  # else Arrow keeps what each column took
 
     def _order(self, rows: pa.Table, ids: np.ndarray) -> np.ndarray:
         """Positions of rows by time, and by name where that is the same."""
@@ -309,6 +394,11 @@ def _names(tables: list[pa.Table]) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty((0, 16), dtype=np.uint8)
 
 
+def _with_names(rows: pd.DataFrame, ids: np.ndarray) -> pd.DataFrame:
+    """The rows with their names, (n, 16) bytes, as 32 hex digits in the last column."""
+    return rows.assign(**{ROW: as_column(ids).to_pandas()})
+
+
 def _said(rows: pa.Table, at: int, key: tuple[str, ...]) -> str:
     """The key of one row, as a person writes it."""
     return ", ".join(f"{name}={rows[name][at].as_py()}" for name in key)
@@ -394,37 +484,63 @@ def _moment(text: str | None, lake: Lake) -> str:
 
 @functools.lru_cache(maxsize=2)
 def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
-    """The verified rows of a snapshot, split as the project says; what judges is sealed. Read once a process.
+    """The verified rows of a snapshot, split as the project says; what judges is sealed. Train is read once a process.
 
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
-    behind the landed ones, as the project's folder makes them now.
+    behind the landed ones, as the project's folder makes them now. Validation and holdout are read when they are asked for, and let
+    go when nobody holds them.
     """
-    rows, trusted, waiting = teachable(use, snapshot, root)
-    made = SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target, waiting=waiting)
-    del rows
-    _give_back()
-    return made
+    lake = Lake(use.project, root, use.contract)
+    chosen = _chosen(use, snapshot, lake, tuple(use.split.columns_needed()))
+    outline = chosen.outline
+    known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
+    made = use.split.apply(known)
+    train, validation, holdout = (
+        outline.only(part[PLACE].to_numpy()) for part in (made.train, made.validation, made.holdout)
+    )
+    immature, trusted = made.immature + chosen.waiting, chosen.trusted
+    del chosen, known, made, outline  # while rows are read they need not be in memory
+    learned = lake.selected(train)
+    kind, target = use.task, use.contract.target
+    return SealedParts(
+        Lazy(lambda: use.completed(_with_names(learned, train.ids))),
+        Lazy(lambda: use.completed(lake.named(validation))),
+        Sealed("holdout", Lazy(lambda: use.completed(lake.named(holdout))), kind, target),
+        Sealed("trusted", use.completed(trusted), kind, target),
+        immature,
+    )
 
 
 def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
     """The verified rows of a snapshot with a label, without what was set apart; what was; and how many wait for their label."""
     lake = Lake(use.project, root, use.contract)
+    chosen = _chosen(use, snapshot, lake)
+    return use.completed(lake.named(chosen.outline.only(chosen.places))), use.completed(chosen.trusted), chosen.waiting
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The rows of a snapshot that may teach or judge: those with a label, without what was set apart.
+
+    Attributes:
+        outline: of the whole snapshot.
+        places: (m,) where they stand, by time and name.
+        known: the columns by which they are split, of these rows in this order.
+        trusted: what was set apart.
+        waiting: how many more wait for their label.
+    """
+
+    outline: Outline
+    places: np.ndarray
+    known: pd.DataFrame
+    trusted: pd.DataFrame
+    waiting: int
+
+
+def _chosen(use: Project, snapshot: Snapshot, lake: Lake, by: tuple[str, ...] = ()) -> Chosen:
     trusted, unit, target = lake.apart(snapshot.trusted), use.split.unit(use.contract.key), use.contract.target
-    waiting = 0
-
-    def teaches(rows: pd.DataFrame) -> np.ndarray:
-        nonlocal waiting
-        common, labelled = ~apart(rows, trusted, unit), use.labelled(rows).to_numpy()
-        waiting = int((common & ~labelled).sum())
-        return common & labelled
-
-    by = dict.fromkeys([*unit, *([target] if target else [])])
-    rows = lake.read(snapshot, teaches, tuple(by))
-    return use.completed(rows), use.completed(trusted), waiting
-
-
-def _give_back() -> None:
-    """Gives memory that is free in this process back to the system: what was read was here more than once for a moment."""
-    pa.default_memory_pool().release_unused()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # the C library of Linux
-        trim(0)
+    outline, known = lake.outline(snapshot, (*unit, *([target] if target else []), *by))
+    common, labelled = ~apart(known, trusted, unit), use.labelled(known).to_numpy()
+    places = outline.order[(common & labelled)[outline.order]]
+    known = known[list(by)].iloc[places].reset_index(drop=True)
+    return Chosen(outline, places, known, trusted, int((common & ~labelled).sum()))

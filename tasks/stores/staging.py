@@ -10,7 +10,7 @@ from tasks.stores.tables import ROWS_OF_A_FILE, DataFile, encode
 
 
 class Stage:
-    """Collects rows and writes them as data files of about a quarter of a million rows, one file at a time in the background.
+    """Collects rows and writes them as data files of `ROWS_OF_A_FILE` rows, one file at a time in the background.
 
     Args:
         folder: where the files are put.

@@ -29,7 +29,7 @@ from pydantic import BaseModel
 from tasks.config.errors import ArtifactError
 from tasks.stores import durable
 
-ROWS_OF_A_FILE = 262_144  # one is collected while one is written: with twice as many a large CSV took more than 1 GiB
+ROWS_OF_A_FILE = 131_072  # one is in memory as bytes beside what was read, and as bytes and table where it is written
 CONFIGURATION: dict[str, str | None] = {
     "delta.logRetentionDuration": "interval 36500 days",  # a version that a model was trained on stays readable
     "delta.enableExpiredLogCleanup": "false",
@@ -157,13 +157,17 @@ class Table:
 
     def parse(self, file: DataFile, data: pa.Buffer, columns: Sequence[str] | None = None) -> pa.Table:
         """Verified bytes as rows; columns that the file is too old for are left out."""
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise self._damaged(file, "its bytes are not those that were written")
-        reader = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        if reader.metadata.num_rows != file.rows:
-            raise self._damaged(file, f"it has {reader.metadata.num_rows} rows instead of {file.rows}")
+        reader = self._verified(file, data)
         names = None if columns is None else [name for name in columns if name in reader.schema_arrow.names]
         return reader.read(columns=names)
+
+    def opened(self, file: DataFile) -> pa.parquet.ParquetFile:
+        """A data file to read a column at a time, after its bytes were compared with its name.
+
+        Raises:
+            ArtifactError: the file is not there, or not the one that was written.
+        """
+        return self._verified(file, self._bytes(file))
 
     def peek(self, file: DataFile, columns: Sequence[str]) -> pa.Table:
         """Some columns of a data file without verifying it: for indexes and counts that are checked elsewhere."""
@@ -174,7 +178,9 @@ class Table:
             raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
         try:
             with source, pa.parquet.ParquetFile(source, page_checksum_verification=True) as reader:
-                return reader.read(columns=[name for name in columns if name in reader.schema_arrow.names])
+                return reader.read(
+                    columns=[name for name in columns if name in reader.schema_arrow.names], use_threads=False
+                )
         except (pa.ArrowException, OSError) as error:
             raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
 
@@ -287,6 +293,14 @@ class Table:
         except OSError as error:
             self._say_when_removed(file, error)
             raise self._damaged(file, f"it cannot be read ({type(error).__name__})") from error
+
+    def _verified(self, file: DataFile, data: pa.Buffer) -> pa.parquet.ParquetFile:
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise self._damaged(file, "its bytes are not those that were written")
+        reader = pa.parquet.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+        if reader.metadata.num_rows != file.rows:
+            raise self._damaged(file, f"it has {reader.metadata.num_rows} rows instead of {file.rows}")
+        return reader
 
     def _say_when_removed(self, file: DataFile, error: OSError) -> None:
         try:

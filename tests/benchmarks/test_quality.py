@@ -229,7 +229,7 @@ def ours(defaults: bool) -> None:
         url = f"sqlite:///{asked['folder']}/studies.db"
         studies.prepare(url)
         begun = time.monotonic()
-        search, study = tune.Search.over(use, learning, validation=validation), studies.study(url, "quality", 7)
+        search, study = tune.Search.over(use, learning, validation=lambda: validation), studies.study(url, "quality", 7)
         for params in search.space.starts([]):
             study.enqueue_trial(params, skip_if_exists=True)
         search.go_on(study, begun + asked["seconds"], lambda: None)

@@ -112,7 +112,9 @@ import gc, json, os, sys, time
 from tasks import tune
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.recipe import Learned, Recipe
+from tasks.ml.fitted import Fitted
+from tasks.ml.recipe import Recipe
+from tasks.ml import lean
 from tasks.stores import lake, studies
 def trained(home, family):
     os.environ["KEEPFIT_HOME"] = home
@@ -121,15 +123,15 @@ def trained(home, family):
     snapshot = lake.Lake("wide", settings.lake("wide"), use.contract).snapshot()
     search = tune.Search.of(use, snapshot, settings)
     search.go_on(studies.study(settings.studies(), "peak", 7), time.monotonic() + 3600, lambda: None)
-    train = lake.parts(use, snapshot, settings.lake("wide")).train
-    learned = Learned.of(train, use.task, use.features, use.contract.time)
-    Recipe.usual(family).fit(use.task, use.features, learned, seed=7)
-    return int(learned.features.memory_usage().sum())
+    del search  # as the step `tune` ends before `fit` begins
+    split = lake.parts(use, snapshot, settings.lake("wide"))
+    fitted = Fitted.of(Recipe.usual(family), use.task, use.features, use.contract.time, split, seed=7)
+    return int(fitted.read.memory_usage().sum())
 small, large, family = sys.argv[1:]
 trained(small, family)  # loads what is loaded when it is first needed
 lake.parts.cache_clear()
 gc.collect()
-lake._give_back()
+lean.give_back()
 before = memory("VmRSS:")
 Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
 matrix = trained(large, family)
@@ -142,7 +144,7 @@ print(json.dumps({"peak": memory("VmHWM:") - before, "before": before, "matrix":
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", ["hist_gradient_boosting", "logistic"])
 def test_memory_of_a_training_against_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str):
-    """Reading, two trials and the fit in a process that did the same with few rows before: what the rows need, in training matrices."""
+    """Reading, two trials, the fit and its calibration in a process that did the same with few rows before: what the rows need, in training matrices."""
     homes = []
     for count in (3_000, 400_000):
         landed(tmp_path / str(count), monkeypatch, family, count=count, trials=2)

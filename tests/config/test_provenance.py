@@ -1,7 +1,7 @@
 """Provenance: the code that a process began with, and where it runs."""
 
 import hashlib
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,12 @@ def test_the_environment_of_these_tests_is_the_locked_one():
     assert provenance.pinned("numpy", "pandas", "no-such-package") == [
         f"{name}=={version(name)}" for name in ("numpy", "pandas")
     ]
+
+
+def test_names_and_versions_of_what_is_installed_are_importlibs():
+    """They are read from the heads of the packages' descriptions, which say what a parser of the whole finds."""
+    wanted = {(provenance._canonical(found.name), found.version) for found in distributions()}
+    assert {provenance._told(found) for found in distributions()} == wanted
 
 
 def test_a_package_at_another_version_or_missing_is_astray():

@@ -243,7 +243,7 @@ def test_decision_escapes_reasons():
 
 def test_contract_table_shows_rules_beside_what_was_observed():
     """Each column has one row with its rules, missing share and range or most frequent value."""
-    rows = {row["column"]: row for row in contract_table(CONTRACT, OBSERVED)}
+    rows = {row["column"]: row for row in contract_table(CONTRACT, OBSERVED.get)}
     assert list(rows) == list(CONTRACT.columns)
     assert rows["age"]["may be"] == "empty; 0 to 120"
     assert rows["age"]["missing"] == "25.0 %"
@@ -255,10 +255,10 @@ def test_contract_table_shows_rules_beside_what_was_observed():
     assert len({tuple(row) for row in rows.values()}) == 1
 
 
-@pytest.mark.parametrize("observed", [None, OBSERVED.iloc[:0], OBSERVED.assign(age=None), OBSERVED[["id"]]])
+@pytest.mark.parametrize("observed", [pd.DataFrame(), OBSERVED.iloc[:0], OBSERVED.assign(age=None), OBSERVED[["id"]]])
 def test_contract_table_needs_no_rows(observed):
     """Without rows, or without values, the table still has one row a column."""
-    assert len(contract_table(CONTRACT, observed)) == 5
+    assert len(contract_table(CONTRACT, observed.get)) == 5
 
 
 def test_progress_shows_the_five_best_trials():

@@ -16,7 +16,7 @@ from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml import leaks
 from tasks.ml.contract import Column, Contract
-from tasks.ml.leaks import Leak, Leaks, auc_interval, forms, jump, significant
+from tasks.ml.leaks import Leak, Leaks, Stacked, auc_interval, forms, jump, significant
 from tasks.ml.metrics import Estimate
 from tests.samples import data_of
 
@@ -52,7 +52,9 @@ def frame(truth: np.ndarray = TRUTH, **columns) -> pd.DataFrame:
 def found(rows: pd.DataFrame, rules: Contract, limits: Leaks | None = None, holdout: pd.DataFrame | None = None) -> list[Leak]:  # fmt: skip
     """What is found in rows, with no holdout unless one is given."""
     truth = rows["y"].astype("int8")
-    return (limits or Leaks()).find(rows, truth, rows.iloc[:0] if holdout is None else holdout, rules, seed=3)
+    return (limits or Leaks()).find(
+        Stacked((rows,)), truth, rows.iloc[:0] if holdout is None else holdout, rules, seed=3
+    )
 
 
 def one(kind: str, values: object, name: str = "x", **more) -> Leak:
@@ -433,7 +435,7 @@ class Real:
     def leaks(self, limits: Leaks) -> list[Leak]:
         """What is found under these limits."""
         return limits.find(
-            self.learned,
+            Stacked((self.learned,)),
             pd.Series(self.use.task.truth(self.learned), index=self.learned.index),
             self.holdout,
             self.use.contract,

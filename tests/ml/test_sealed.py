@@ -10,7 +10,7 @@ from tasks.config.settings import REPOSITORY
 from tasks.ml.judging import judging
 from tasks.ml.kinds import Anomaly, Binary, Multiclass, Regression
 from tasks.ml.metrics import Cost
-from tasks.ml.sealed import Sealed, SealedError, SealedParts
+from tasks.ml.sealed import Lazy, Sealed, SealedError, SealedParts
 from tasks.ml.split import TimeSplit
 
 KIND = Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
@@ -82,6 +82,32 @@ def test_sealed_parts_count_rows_without_a_label_among_the_immature():
     """Rows that wait for their outcome are told with those whose label may still change."""
     made = sealed()
     assert (len(made.train) + len(made.validation), made.immature, len(made.trusted)) == (80, 3, 0)
+
+
+def test_lazy_rows_are_read_again_only_when_nobody_holds_them():
+    """Held by somebody they are the same rows; let go they are read anew; inside of `kept` once, whoever asks how often."""
+    read = list[int]()
+    lazy = Lazy(lambda: read.append(1) or ROWS.copy())
+    held = lazy.rows
+    assert lazy.rows is held
+    assert len(read) == 1
+    del held
+    assert len(lazy.rows) == 100
+    assert len(read) == 2
+    with lazy.kept(), lazy.kept():
+        assert len(lazy.rows) == len(lazy.rows) == 100
+        assert len(read) == 3
+    assert len(lazy.rows) == 100
+    assert len(read) == 4
+
+
+def test_a_seal_over_lazy_rows_remembers_what_it_says_of_them():
+    """Number, rate and whether they can judge are asked of the rows once; they are not held for it."""
+    read = list[int]()
+    holdout = Sealed("holdout", Lazy(lambda: read.append(1) or ROWS.copy()), KIND, "y")
+    assert (len(holdout), holdout.rate, holdout.unlearnable, len(read)) == (100, 0.25, "", 1)
+    assert holdout.window("at")[0] == "2026-01-01 00:00:00+00:00"
+    assert len(read) == 2
 
 
 def test_nobody_else_opens_the_seal():

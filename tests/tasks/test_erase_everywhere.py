@@ -247,7 +247,7 @@ def test_i_26_no_profile_and_no_page_holds_a_key_or_a_text_that_one_row_has(tmp_
     people = [{**row, "id": f"person{n}", "note": f"about{n % 59}"} for n, row in enumerate(rows(*range(60)))]
     land(landings, tmp_path, "a.csv", people)
     told = json.dumps(
-        [landings.journal.profiles("small", 9), contract_table(landings.use.contract, landings.lake.rows())]
+        [landings.journal.profiles("small", 9), contract_table(landings.use.contract, landings.lake.rows().get)]
     )
     assert "60 different" in told
     assert "person" not in told

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from threadpoolctl import threadpool_limits
 
 from tasks import ingest, prepare, register
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import models
@@ -23,7 +24,7 @@ from tasks.ml.judging import judging
 from tasks.ml.sealed import SealedParts
 from tasks.ml.split import Parts
 from tasks.stores.journal import Journal, Release
-from tasks.stores.lake import ROW, parts
+from tasks.stores.lake import ROW, Lake, parts
 from tasks.stores.references import Prepared, Snapshot, Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -440,3 +441,40 @@ def test_i_07_late_rows_never_enter_a_closed_evaluation_window(tmp_path, monkeyp
     for name in ("train", "validation"):
         assert set(getattr(again, name)["id"]) == set(getattr(closed, name)["id"])
     assert late["at"].min() >= closed.holdout["at"].min()  # they do lie inside the window
+
+
+@pytest.mark.parametrize("kind", ["time", "group_time", "group", "chance"])
+def test_parts_are_those_of_a_split_of_all_rows(kind, tmp_path, monkeypatch):
+    """Each is read when it is asked for, and has the same rows in the same order as when the whole snapshot is read and split."""
+    rows = part(0, 400, 120).assign(who=np.arange(400) % 40, amount=np.arange(400) / 7)
+    split = {"kind": kind, "column": "at"} | ({"group": "who"} if kind.startswith("group") else {})
+    columns = {"amount": {"type": "float"}, "who": {"type": "int"}}
+    more = {"split": split, "trusted": {"share": 0}}
+    use, settings, (_, snapshot) = landed(tmp_path, monkeypatch, columns, rows[:250], rows[250:], **more)
+    root = settings.lake("small")
+    whole = use.split.apply(Lake("small", root, use.contract).read(snapshot))
+    made = parts(use, snapshot, root)
+    pd.testing.assert_frame_equal(made.train, whole.train)
+    pd.testing.assert_frame_equal(made.validation, whole.validation)
+    with judging():
+        pd.testing.assert_frame_equal(made.holdout.rows, whole.holdout)
+    assert min(len(made.train), len(made.validation), len(made.holdout)) > 0
+
+
+def test_a_damaged_file_is_met_when_its_rows_are_read(tmp_path, monkeypatch):
+    """A file whose rows all judge does not keep anybody from learning of the others; whoever asks for its rows is told its name."""
+    rows = part(0, 400, 120)
+    use, settings, (old, snapshot) = landed(
+        tmp_path, monkeypatch, {"amount": {"type": "float"}}, rows[:300], rows[300:]
+    )
+    root = settings.lake("small")
+    lake = Lake("small", root, use.contract)
+    (newest,) = {file.path for file in lake.landed.files(lake.landed.open())} - {
+        file.path for file in lake.landed.files(lake.landed.open(old.version))
+    }
+    made = parts(use, snapshot, root)
+    path = Path(lake.landed.root) / newest
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(made.train) > 0
+    with pytest.raises(ArtifactError, match=newest):
+        len(made.holdout)

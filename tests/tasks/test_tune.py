@@ -271,7 +271,7 @@ def test_a_recipe_must_do_better_than_the_defaults_on_validation_too(lasts: bool
     turned = (history.index >= 400) & ((history.index < 500) | lasts)
     truth = history["y"].to_numpy(dtype=bool) ^ turned
     history = history.assign(y=pd.array(truth, dtype="boolean"))
-    search = tune.Search.over(use, history[:500], validation=history[500:])
+    search = tune.Search.over(use, history[:500], validation=lambda: history[500:])
     newest = Recipe(family=models.Logistic(), window=Window(kind="last", days=4))
     tried = [(Recipe.usual("logistic"), Marks(-0.7, (-0.7, -0.7))), (newest, Marks(-0.9, (-0.9, -0.9)))]
     assert tune._confirmed(search, tried, 1) == taken
