@@ -129,13 +129,12 @@ def _watching(use: Project) -> list[Schedule]:
 
 
 def _looking(use: Project) -> list[DeploymentEventTrigger]:
-    """A look at every batch that landed."""
+    """A look when a batch has landed; of a storm one, whatever comes in it is seen by the next."""
     if not use.watch.on_batch:
         return []
     return [
         DeploymentEventTrigger(
-            name=f"{use.project}: a batch landed → watch", expect={"keepfit.batch.landed"},
-            match={"prefect.resource.id": resource(use.project)["prefect.resource.id"]},
+            name=f"{use.project}: a batch landed → watch", expect={LANDED}, match=_match(use, {}), within=dt.timedelta(seconds=STORM),
             parameters={"project": use.project, "reason": "{{ event.payload.name }} landed"},
         )
     ]  # fmt: skip

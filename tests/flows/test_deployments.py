@@ -22,10 +22,11 @@ from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.policy import OnSchedule, Policies
 from tasks.ml.proof import Proving
+from tasks.ml.watching.plan import WatchPlan
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
-FLOWS = ["land", "train", "release", "approve", "prove", "recover", "score"]
+FLOWS = ["land", "train", "release", "approve", "prove", "recover", "score", "watch"]
 
 
 def named(project: str, **changes: Any) -> Project:
@@ -45,8 +46,8 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
 
 
 @pytest.mark.parametrize("project", PROJECTS)
-def test_a_project_is_seven_deployments(project):
-    """Landing, training, releasing, approving, proving, recovering and scoring, each called like its project and tagged with it, one run at a time."""
+def test_a_project_is_eight_deployments(project):
+    """Landing, training, releasing, approving, proving, recovering, scoring and watching, each called like its project and tagged with it, one run at a time."""
     found = declared(named(project))
     assert [deployment.full_name for deployment in found] == [f"{flow}/{project}" for flow in FLOWS]
     for deployment, flow in zip(found, FLOWS, strict=True):
@@ -72,6 +73,18 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
     assert train.schedules[0].slug == "schedule-0"
 
 
+def test_the_watch_looks_by_the_clock_and_at_what_landed():
+    """Both are as `watch:` says; either can be left out."""
+    watch = {each.flow_name: each for each in declared(named("thyroid"))}["watch"]
+    assert [entry.schedule for entry in watch.schedules] == [CronSchedule(cron="17 5 * * *", timezone="UTC")]
+    (trigger,) = events(watch)
+    assert (trigger.name, trigger.expect) == ("thyroid: a batch landed → watch", {"keepfit.batch.landed"})
+    assert trigger.parameters == {"project": "thyroid", "reason": "{{ event.payload.name }} landed"}
+    quiet = declared(named("thyroid", watch=WatchPlan(schedule=None, on_batch=False)))
+    (watch,) = (each for each in quiet if each.flow_name == "watch")
+    assert (watch.schedules, watch.triggers) == ([], [])
+
+
 def events(deployment: RunnerDeployment) -> list[DeploymentEventTrigger]:
     """The triggers of a deployment, which are all on events."""
     return [trigger for trigger in deployment.triggers if isinstance(trigger, DeploymentEventTrigger)]
@@ -81,7 +94,7 @@ def events(deployment: RunnerDeployment) -> list[DeploymentEventTrigger]:
 def test_a_landed_batch_starts_a_training(project):
     """One trigger on the event of this project's batches, which tells the run what landed; nothing else trains, but what alarms want."""
     land, train, *others = declared(named(project))
-    assert not any(each.triggers for each in (land, *others) if each.flow_name != "recover")
+    assert {each.flow_name for each in (land, *others) if each.triggers} <= {"recover", "watch"}
     (trigger,) = (each for each in events(train) if each.name == f"{project}: a batch landed → train")
     assert trigger.expect == {"keepfit.batch.landed"}
     assert trigger.match == ResourceSpecification({"prefect.resource.id": f"keepfit.project.{project}"})
@@ -192,7 +205,7 @@ def test_a_decision_is_a_form_that_demands_everything():
 
 
 def test_deploying_applies_every_project(tmp_path: Path, applied):
-    """Each project's four deployments are sent to the work pool, and their names are given back."""
+    """Each project's deployments are sent to the work pool, and their names are given back."""
     names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments"))
     assert names == [f"{flow}/{project}" for project in SHIPPED for flow in FLOWS]
     assert applied == [(name, POOL) for name in names]

@@ -109,7 +109,7 @@ class Place:
         assert snapshot is not None
         split = parts(self.use, snapshot, root)
         recipe = Recipe.usual(FAMILY[self.kind])
-        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split.train, split.validation, seed=seed)
+        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split, seed=seed)
         said = manifest(
             self.use, snapshot, recipe, fitted.operates, fitted.calibration, self.use.split.seen_until(split)
         )
