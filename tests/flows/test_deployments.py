@@ -76,7 +76,7 @@ def test_a_declared_schedule_keeps_its_time_zone(project):
 def test_the_watch_looks_by_the_clock_and_at_what_landed():
     """Both are as `watch:` says; either can be left out."""
     watch = {each.flow_name: each for each in declared(named("thyroid"))}["watch"]
-    assert [entry.schedule for entry in watch.schedules] == [CronSchedule(cron="17 5 * * *", timezone="UTC")]
+    assert [entry.schedule for entry in watch.schedules or ()] == [CronSchedule(cron="17 5 * * *", timezone="UTC")]
     (trigger,) = events(watch)
     assert (trigger.name, trigger.expect) == ("thyroid: a batch landed → watch", {"keepfit.batch.landed"})
     assert trigger.parameters == {"project": "thyroid", "reason": "{{ event.payload.name }} landed"}
