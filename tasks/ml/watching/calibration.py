@@ -109,7 +109,8 @@ class Thresholds(BaseModel, frozen=True, extra="forbid"):
     Attributes:
         method: what the bars of single columns rest on.
         budget: false alarms a month; level: chance of one in a window.
-        blocks: windows of the history that do not overlap; needed: how many permutation needs for this budget.
+        blocks: windows of the history that do not overlap, as many as independent ones would be: fewer where a window resembles the one
+            before; needed: how many permutation needs for this budget.
         rows: of a usual window.
         features, predictions: the bars of each column.
         auc: of the domain classifier: `Bar.level` above ½.
@@ -152,25 +153,21 @@ def calibrated(
     """
     draws = _drawn(fixed, history, plan, np.random.default_rng(seed))
     tests = [_Test(side, name, column) for side in SIDES for name, column in getattr(fixed, side).items()]
-    level = plan.level * (1 - TOGETHER)
-    blocks, needed = len(history) // plan.days, int(np.ceil(1 / level))
-    share = level / max(4 * len(tests), 1)
-    permuted = len(draws.window) > 0 and np.ceil((blocks + 1) * (1 - level)) <= blocks
-    usual = draws.usual or fixed.rows or 1
+    level, windows = plan.level * (1 - TOGETHER), len(history) // plan.days
     with limited(threads):
-        found = [test.drawn(draws, history, share) for test in tests]
-    bars = (
-        _permuted(found, 1 - np.ceil((blocks + 1) * (1 - level)) / blocks)
-        if permuted
-        else _theory(found, usual, fixed.rows)
-    )
+        found = [test.drawn(draws, history, level / max(4 * len(tests), 1), plan.days) for test in tests]
+    apart = _apart(found)
+    blocks, needed = int(windows * apart), int(np.ceil(1 / level))
+    usual, rank = draws.usual or fixed.rows or 1, int(np.ceil((blocks + 1) * (1 - level)))
+    permuted = len(draws.window) > 0 and bool(tests) and rank <= blocks
+    bars = _permuted(found, rank / blocks, blocks, windows) if permuted else _theory(found, usual, fixed.rows)
     known = dict(zip([(test.side, test.name) for test in tests], bars, strict=True))
     aucs = _aucs(samples, plan, seed, threads)
     return Thresholds(
         method="block permutation" if permuted else "theory", budget=plan.false_alarms, level=plan.level, blocks=blocks, needed=needed, rows=usual,
         features={name: bar for (side, name), bar in known.items() if side == "features"},
         predictions={name: bar for (side, name), bar in known.items() if side == "predictions"},
-        auc=_auc_bar(aucs, plan), auc_windows=len(aucs), says=_says(blocks, needed, len(aucs), permuted=bool(permuted)),
+        auc=_auc_bar(aucs, plan, len(aucs) * apart), auc_windows=len(aucs), says=_says(blocks, needed, len(aucs), permuted=permuted),
     )  # fmt: skip
 
 
@@ -180,10 +177,10 @@ SIDES: tuple[Literal["features", "predictions"], ...] = ("features", "prediction
 def _says(blocks: int, needed: int, aucs: int, *, permuted: bool) -> str:
     """How much the bars can be trusted."""
     if permuted:
-        own = f"by block permutation over {blocks} windows of this project's own history"
+        own = f"by block permutation over a history worth {blocks} independent windows"
     else:
         own = (
-            f"by theory, Bonferroni-corrected and widened by what {blocks} windows of history show: this budget needs {needed} of them, "
+            f"by theory, Bonferroni-corrected and widened by what a history worth {blocks} independent windows shows: this budget needs {needed}, "
             "until then it is not assured"
         )
     few = "" if aucs >= ENOUGH else f"; what columns do together by theory, of {aucs} windows (wanted {ENOUGH})"
@@ -237,12 +234,14 @@ class _Drawn:
     Attributes:
         noise: of so rare a square, times (1/n + 1/m); usual: of its mean.
         found: the statistics; scale: 1/n + 1/m of each.
+        carried: correlation of windows of the history with those before them.
     """
 
     noise: np.ndarray
     usual: np.ndarray
     found: np.ndarray
     scale: np.ndarray
+    carried: float
 
 
 @dataclass(frozen=True)
@@ -253,24 +252,22 @@ class _Test:
     name: str
     column: Column
 
-    def drawn(self, draws: _Draws, history: Sequence[Sketch], share: float) -> _Drawn:
-        """Its statistics in every draw; `share` is the chance of a false alarm that theory gives each."""
+    def drawn(self, draws: _Draws, history: Sequence[Sketch], share: float, days: int) -> _Drawn:
+        """Its statistics in every draw; `share` is the chance of a false alarm that theory gives each, `days` are those of a window."""
         noise, usual = self._theory(share)
         if not len(draws.window):
-            return _Drawn(noise, usual, np.zeros((0, 4)), np.ones((0, 4)))
-        past = [getattr(sketch, self.side).get(self.name) for sketch in history]
-        empty = np.zeros(len(self.column.counts) + 1)
-        counts = np.array(
-            [empty if column is None else [*column.counts, column.missing] for column in past], dtype=float
-        )
+            return _Drawn(noise, usual, np.zeros((0, 4)), np.ones((0, 4)), 0.0)
+        counts = self._daily(history)
         window, *references = (chosen @ counts for chosen in (draws.window, draws.fixed, draws.rolling))
         pairs = [self._statistics(reference, window) for reference in references]
-        return _Drawn(
-            noise,
-            usual,
-            np.concatenate([pair[0] for pair in pairs], axis=1),
-            np.concatenate([pair[1] for pair in pairs], axis=1),
-        )
+        found, scale = (np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
+        return _Drawn(noise, usual, found, scale, _carried(counts[:, :-1], days))
+
+    def _daily(self, history: Sequence[Sketch]) -> np.ndarray:
+        """Its counts day by day, what is missing last: (days, bins + 1). A day whose sketch lacks it has none."""
+        past = [getattr(sketch, self.side).get(self.name) for sketch in history]
+        none = np.zeros(len(self.column.counts) + 1)
+        return np.stack([none if column is None else np.r_[column.held, column.missing] for column in past])
 
     def _statistics(self, reference: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Distance and change of the missing share, and 1/n + 1/m of each: (draws, 2) both."""
@@ -297,22 +294,45 @@ class _Test:
         return np.array([rare, spread * float(stats.norm.isf(share / 2)) ** 2] * 2), np.array([mean, spread] * 2)
 
 
-def _permuted(found: Sequence[_Drawn], level: float) -> list[Bars]:
-    """The bars at which the greatest standardised statistic of all passes in a share `level` of the draws."""
-    if not found:
-        return []
+def _carried(counts: np.ndarray, days: int) -> float:
+    """Correlation of windows with those before them in where their values lie, by mean rank; (days, bins) counts.
+
+    Between n independent windows it is −1/n on average, which is made good.
+    """
+    n = len(counts) // days
+    windows = counts[: n * days].reshape(n, days, -1).sum(axis=1)
+    total, rows = windows.sum(axis=0), windows.sum(axis=1)
+    ranks = np.cumsum(total) - total / 2
+    mean = float(ranks @ total) / max(total.sum(), 1)
+    away = np.where(rows > 0, windows @ ranks / np.maximum(rows, 1) - mean, 0)
+    squares = float(away @ away)
+    return float(away[1:] @ away[:-1]) / squares + 1 / n if squares > 0 else 0.0
+
+
+def _apart(found: Sequence[_Drawn]) -> float:
+    """How many independent windows one of the history is worth: (1 − r)/(1 + r), r their correlation (Bartlett 1946)."""
+    carried = float(np.clip(np.mean([each.carried for each in found]), 0, 0.9)) if found else 0.0
+    return (1 - carried) / (1 + carried)
+
+
+def _permuted(found: Sequence[_Drawn], share: float, blocks: int, windows: int) -> list[Bars]:
+    """The bars below which the greatest standardised statistic of all stays in such a share of the draws.
+
+    A window of the history resembles its neighbours, that are in its reference; a later one does not, and is farther from the fixed
+    reference by as much as so many fewer independent windows say less about their mean.
+    """
     values = np.stack([each.found for each in found], axis=1)  # (draws, columns, 4)
     floors = FLOOR * np.sqrt(np.stack([each.scale for each in found], axis=1).mean(axis=0))
     mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), floors)
     greatest = ((values - mean) / deviation).max(axis=(1, 2))
-    bar = mean + float(np.quantile(greatest, 1 - level, method="higher")) * deviation
+    later = 1 + 1 / blocks
+    farther = np.sqrt(later / (later - 2 * (1 / blocks - 1 / windows)))
+    bar = (mean + float(np.quantile(greatest, share, method="higher")) * deviation) * np.array([farther, farther, 1, 1])
     return [_bars(levels, each.noise) for levels, each in zip(bar, found, strict=True)]
 
 
 def _theory(found: Sequence[_Drawn], usual: int, reference: int) -> list[Bars]:
     """Bonferroni's bars between independent rows, widened by how much more the few windows of the history move, and above all that they did."""
-    if not found:
-        return []
     scale = np.array([1 / max(usual, 1) + 1 / max(rows, 1) for rows in (reference, reference, usual, usual)])
     seen = [each.found**2 / each.scale / each.usual for each in found if len(each.found)]
     wider = max(1.0, float(np.mean(seen))) if seen else 1.0
@@ -343,13 +363,12 @@ def _aucs(samples: Sequence[pd.DataFrame], plan: DriftPlan, seed: int, threads: 
     return np.array(found)
 
 
-def _auc_bar(aucs: np.ndarray, plan: DriftPlan) -> Bar:
+def _auc_bar(aucs: np.ndarray, plan: DriftPlan, independent: float) -> Bar:
     """An upper bound for the next window's AUC, above ½: one-sided prediction from those known (Student's t), else theory's error, doubled."""
-    level, n = plan.level * TOGETHER, len(aucs)
-    theory = np.sqrt(1 / (6 * plan.sample))
+    level, theory = plan.level * TOGETHER, np.sqrt(1 / (6 * plan.sample))
     noise = float(stats.norm.isf(level)) ** 2 / 12
-    if n < ENOUGH:
+    if len(aucs) < ENOUGH:
         return Bar(level=float(stats.norm.isf(level) * theory * DOUBT), noise=noise * DOUBT**2)
-    deviation = max(float(aucs.std(ddof=1)), theory)
+    n, deviation = max(independent, 3.0), max(float(aucs.std(ddof=1)), theory)
     reach = float(stats.t.isf(level, n - 1)) * deviation * np.sqrt(1 + 1 / n)
     return Bar(level=max(float(aucs.mean()), 0.0) + reach, noise=noise)
