@@ -28,7 +28,7 @@ from tasks.stores.journal import Journal
 PROJECT = "fraud"
 CUSTOMERS = 1_000
 FIRST, BEGINS, WEEKS = 8, 9, 16  # weeks: of the first file, before the new pattern, in all
-BUDGET = 0.02  # share of the payments that the analysts look at
+BUDGET = 0.03  # share of the payments that the analysts look at; as many are frauds while the new pattern lasts
 FRESH = 0.8  # recall has come back when it is this share of what it was before the pattern, on average of the last two weeks
 SAID: dict[str, Any] = {  # what the story's project file says otherwise than the shipped one: a lighter search, and no training by batch
     "alerts": BUDGET,
@@ -162,7 +162,7 @@ def _weeks(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
         told.append({
             "week": number + 1, "payments": int(here.sum()), "frauds": int(truth[here].sum()), "version": version,
             "frozen": _caught(truth[here], said[releases[0].version][here]), "champion": _caught(truth[here], said[version][here]),
-            **events.get(number + 1, {"alarm": None, "decision": None, "reason": None}),
+            **events.get(number + 1, {"alarm": None, "decision": None, "made": None, "reason": None}),
         })  # fmt: skip
     return told
 
@@ -183,7 +183,7 @@ def _events(journal: Journal) -> dict[int, dict[str, Any]]:
         alarms = [alarm["kind"] for alarm in seen["detail"]["alarms"] if alarm["class"] == "retrain"]
         led = _answered(journal, seen) if alarms else None
         found[int(batch["name"][5:7])] = {
-            "alarm": ", ".join(alarms) or None, "decision": led["state"] if led else None, "reason": led["reason"] if led else None,
+            "alarm": ", ".join(alarms) or None, "decision": led["state"] if led else None, "made": led["version"] if led else None, "reason": led["reason"] if led else None,
         }  # fmt: skip
     return found
 
@@ -205,7 +205,7 @@ def _picture(settings: Settings, weeks: list[dict[str, Any]]) -> str:
     from tasks.ml import pictures
 
     shown = [
-        {"period": f"week {week['week']}", "event": week["decision"]} | {name: week[name] for name in ("frozen", "champion", "version")}
+        {"period": f"week {week['week']}", "event": week["decision"], "version": week["made"] or week["version"], "frozen": week["frozen"], "champion": week["champion"]}
         for week in weeks
     ]  # fmt: skip
     path = settings.home / "story.png"
@@ -215,13 +215,19 @@ def _picture(settings: Settings, weeks: list[dict[str, Any]]) -> str:
 
 def page(result: dict[str, Any]) -> Group:
     """The story for a terminal."""
-    table = Table(
-        "week", "payments", "frauds", "first model alone", "champion", "", "alarm", "decided", box=None,
-        title=f"Share of the frauds among the {BUDGET:.0%} of the payments that look worst, each week before it was learned from; the new pattern begins in week {BEGINS + 1}",
-    )  # fmt: skip
+    table = Table("week", "payments", "frauds", "first model alone", "champion", "", "alarm", "then", box=None, title=f"Caught of the frauds, when {BUDGET:.0%} of the payments are looked at")  # fmt: skip
     for week in result["weeks"]:
-        decided = f"{week['decision']}: {week['reason']}" if week["decision"] else ""
+        made = f"v{week['made']} " if week["made"] else ""
         numbers = (f"{week['payments']:,}", str(week["frauds"]), f"{week['frozen']:.2f}", f"{week['champion']:.2f}")
-        table.add_row(str(week["week"]), *numbers, f"v{week['version']}", week["alarm"] or "", decided)
-    lines = [f"\n{result['reason']}\n", f"{'picture':>12}  {result['picture']}", f"{result['seconds']} s in all"]
+        then = f"{made}{week['decision']}" if week["decision"] else ""
+        table.add_row(str(week["week"]), *numbers, f"v{week['version']}", week["alarm"] or "", then)
+    lines = [
+        f"\nEach week before anything was learned from it; the new pattern begins in week {BEGINS + 1}, and a fraud is known a week later."
+    ]
+    lines += [
+        f"After week {week['week']}, {week['decision']}: {week['reason']}"
+        for week in result["weeks"]
+        if week["decision"]
+    ]
+    lines += [f"\n{result['reason']}\n", f"{'picture':>12}  {result['picture']}", f"{result['seconds']} s in all"]
     return Group(table, Text("\n".join(lines)))
