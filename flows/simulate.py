@@ -31,14 +31,15 @@ def alarms(project: str | None, *, null: bool, months: int, seed: int, settings:
     Raises:
         ProjectError: there is no such project.
     """
-    world = World.made(seed) if project is None else _own(Project.named(project, settings), settings, seed)
+    use = None if project is None else Project.named(project, settings)
+    world = World.made(seed) if use is None else _own(use, settings, seed)
     if world is None:
         return {
             "state": "refused",
             "reason": f"no row of {project} has landed yet; `keepfit land {project} FILE` lands some",
         }
     tells: _Tells = unprovoked if null else provoked
-    return {"project": project, **tells(world, months, DriftPlan(), Stream(), seed, say)}
+    return {"project": project, **tells(world, months, use.watch.drift if use else DriftPlan(), Stream(), seed, say)}
 
 
 def _own(use: Project, settings: Settings, seed: int) -> World | None:

@@ -4,11 +4,7 @@ A webhook is sent a CloudEvent 1.0 in structured mode, signed as Standard Webhoo
 destination is apprise's. A message may come twice, where a kill fell between its arrival and its record: its id is then the same.
 """
 
-import base64
-import binascii
 import datetime as dt
-import hashlib
-import hmac
 import json
 import logging
 import threading
@@ -21,10 +17,10 @@ from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.watching.incident import LONGEST, plain
+from tasks.sources.hook import ID, SIGNATURE, TIMESTAMP, signature
 from tasks.stores.journal import Journal, Notice
 
 LOG = logging.getLogger("keepfit.notify")
-ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 AGAIN, LATEST = 10.0, 3600.0  # seconds until the second try; each time four times as many, up to the latest
 GIVEN_UP = dt.timedelta(days=7)  # after which a message is old news
 SECONDS = 10.0  # that a receiver may take
@@ -37,22 +33,6 @@ def event(notice: Notice) -> dict[str, Any]:
         "type": f"keepfit.incident.{notice.event}", "subject": notice.incident, "time": notice.at, "datacontenttype": "application/json",
         "data": notice.record,
     }  # fmt: skip
-
-
-def signature(secret: bytes, name: str, timestamp: str, body: bytes) -> str:
-    """What the header `webhook-signature` says: `v1,` and the base64 of HMAC-SHA256 over id, time and body, dots between.
-
-    >>> signature(b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
-    'v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE='
-    """
-    key = secret
-    if secret.startswith(b"whsec_"):
-        try:
-            key = base64.b64decode(secret.removeprefix(b"whsec_"), validate=True)
-        except binascii.Error:
-            key = secret
-    signed = b".".join((name.encode(), timestamp.encode(), body))
-    return f"v1,{base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()}"
 
 
 def pause(tries: int) -> dt.timedelta:
