@@ -1,0 +1,109 @@
+"""How soon new rows are answered from: a file dropped into the inbox of basket until the champion that learned from it answers over HTTP.
+
+`pytest -m slow tests/benchmarks/test_refresh.py -s` prints each refresh and the percentiles; no time is asserted. The real stack, warm worker, a search
+of one trial, few gates: a recommender is refreshed day by day, and released when it is not surely worse. Measured on 2 cores: see README, "Near real time".
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+from ruamel.yaml import YAML
+
+from tasks.config.demos import write
+from tasks.config.settings import REPOSITORY, Settings
+from tasks.stores.journal import Journal
+from tests.samples import data_of, until
+
+BASE, REFRESHES = 26, 12  # weeks that the first champion learns from; days that follow, a file each
+LIGHT: dict[str, Any] = {
+    "search": {"families": ["favourites"], "seconds": 5, "trials": 1, "folds": 2, "rows": 60_000, "seed": 7, "columns": False},
+    "gates": [{"kind": "sound"}, {"kind": "baselines", "margin": 0.02}, {"kind": "floors"}, {"kind": "champion", "refresh_margin": 0.02}],
+    "retrain": [{"kind": "batch", "cooldown": 0}],
+    "watch": {"on_batch": False},
+    "budget": {"runs": 1000},
+}  # fmt: skip
+ENDED = {"released", "registered", "held", "refused", "failed", "crashed"}
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Settings]:
+    """A stack of its own with the light project."""
+    folder = tmp_path / "projects" / "basket"
+    shutil.copytree(REPOSITORY / "deployments" / "basket", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    yaml = YAML(typ="safe")
+    yaml.dump(yaml.load(folder / "project.yaml") | LIGHT, folder / "project.yaml")
+    told = os.environ | {"KEEPFIT_HOME": str(tmp_path / "state"), "KEEPFIT_PROJECTS": str(folder.parent)}
+    keepfit = Path(sys.executable).with_name("keepfit")
+    subprocess.run([keepfit, "up"], env=told, check=True, capture_output=True)
+    try:
+        yield Settings(home=tmp_path / "state", projects=folder.parent)
+    finally:
+        subprocess.run([keepfit, "down"], env=told, check=True, capture_output=True)
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The first weeks in one file, then a day each."""
+    rows = data_of("basket").taken()
+    times = pd.to_datetime(rows["time"])
+    days = (times - times.min().normalize()).dt.days
+    yield write(rows[days < 7 * BASE], folder / "base.csv")
+    for day in range(7 * BASE, 7 * BASE + REFRESHES):
+        yield write(rows[days == day], folder / f"day-{day}.csv")
+
+
+def drop(settings: Settings, path: Path) -> float:
+    """Puts a file into the inbox; gives when."""
+    inbox = settings.inbox("basket")
+    inbox.mkdir(parents=True, exist_ok=True)
+    partial = inbox / f".{path.name}.part"
+    shutil.copyfile(path, partial)
+    partial.rename(inbox / path.name)
+    return time.monotonic()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_new_rows_are_answered_from_soon(stack: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every day's rows lead to one training, and most to a new champion that answers."""
+    journal, took = Journal(stack.journal()), []
+    for path in files(tmp_path):
+        began = drop(stack, path)
+        ended = until(lambda name=path.name: _ended(journal, name), seconds=300, what=f"the training of {path.name}")
+        if ended["state"] == "released":
+            until(
+                lambda version=ended["version"]: _answers(stack) == version,
+                seconds=60,
+                what="the new champion's answer",
+            )
+        seconds = time.monotonic() - began
+        with capsys.disabled():
+            print(f"{path.name:>12}  {ended['state']:>10}  {seconds:6.1f} s  {ended['reason'][:90]}", flush=True)  # noqa: T201 -- what a benchmark is for
+        took += [seconds] if path.name != "base.csv" and ended["state"] == "released" else []
+    assert len(took) > REFRESHES / 2, "most refreshes are released"
+    with capsys.disabled():
+        print(
+            f"{len(took)} refreshes: median {np.median(took):.1f} s, p95 {np.quantile(took, 0.95):.1f} s, most {max(took):.1f} s"
+        )
+
+
+def _ended(journal: Journal, name: str) -> dict[str, Any] | None:
+    """The training that a file led to, once it is over."""
+    return next((row for row in journal.trainings("basket") if name in row["trigger"] and row["state"] in ENDED), None)
+
+
+def _answers(settings: Settings) -> int | None:
+    """The version that answers."""
+    try:
+        return httpx.get(f"{settings.serving()}/readyz", timeout=5).json()["projects"].get("basket")
+    except (httpx.HTTPError, KeyError):
+        return None
