@@ -4,6 +4,7 @@
 where it installs; they need an older pandas. Their own reading of the rows does not count, nor do their imports. Here one thread does all of it.
 """
 
+import datetime as dt
 import json
 import subprocess
 import sys
@@ -15,8 +16,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.ml.kinds import Binary
+from tasks.ml.metrics import Cost
+from tasks.ml.watching import estimate
 from tasks.ml.watching.calibration import DriftPlan, calibrated
 from tasks.ml.watching.findings import Findings, Known, examine
+from tasks.ml.watching.measures import measures
+from tasks.ml.watching.realised import PerformancePlan, Served, realised
 from tasks.ml.watching.reference import Sketch
 
 ROWS, PLAN = 1_000_000, DriftPlan()
@@ -92,6 +98,27 @@ def test_a_full_watch_of_a_million_rows(tmp_path):
         times = other["cpu"] / cpu
         print(f"{name}: {other['seconds']:.1f} s, {other['cpu']:.1f} CPU-seconds, {times:.0f} times as many")  # noqa: T201
         assert times > 10
+
+
+def test_performance_of_a_million_rows():
+    """The rest of a full watch: what is expected without outcomes, and nine measures of what came true, with their intervals."""
+    random, kind = np.random.default_rng(0), Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
+    said = random.beta(1, 9, ROWS)
+    truth, operates = (random.random(ROWS) < said).astype(int), {"threshold": 0.5}
+    wanted = measures(kind, operates)
+    estimator = estimate.learned(kind, wanted, truth[:100_000], said[:100_000], seed=0)
+    at = np.datetime64("2026-01-05", "us") + np.arange(ROWS) * np.timedelta64(7 * 86_400_000_000 // ROWS, "us")
+    served = Served(at, np.full(ROWS, "1", dtype=object), said, truth)
+    begun = time.process_time()
+    guesses = estimator.estimates(wanted, said, None, seed=0)
+    between = time.process_time()
+    now = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
+    (period,) = realised(kind, {"1": operates}, served, now=now, matures=0, plan=PerformancePlan(), seed=0)
+    ended = time.process_time()
+    assert set(period.metrics) == set(guesses) == set(wanted)
+    for name, guess in guesses.items():
+        assert guess.value == pytest.approx(period.metrics[name].value, abs=0.02)
+    print(f"\nexpected: {between - begun:.2f} CPU-seconds; what came true: {ended - between:.2f}")  # noqa: T201 -- a benchmark prints
 
 
 def measured(place: Path, script: str, packages: tuple[str, ...], before: pd.DataFrame, now: pd.DataFrame) -> dict[str, float] | None:  # fmt: skip
