@@ -194,8 +194,11 @@ def owing(policies: tuple[Policy, ...], fresh: Fresh) -> "OnBatch | OnRows | Non
 def wait(policies: tuple[Policy, ...], by: str, last_start: dt.datetime | None, now: dt.datetime) -> float:
     """Seconds of cool-down that a start of this kind has still to wait.
 
-    One that follows no policy with a cool-down keeps to the shortest of the project, or to a minute where there is none.
+    One that follows no policy with a cool-down keeps to the shortest of the project, or to a minute where there is none; a person, who has
+    looked, waits for none.
     """
+    if by == "hand":
+        return 0.0
     declared = [policy for policy in policies if isinstance(policy, Prompted)]
     shortest = min(declared, key=lambda policy: policy.cooldown, default=OnBatch())
     return (heeded(policies, by) or shortest).wait(last_start, now)

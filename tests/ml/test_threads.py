@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.pipeline import Pipeline
+from sklearn.ensemble import HistGradientBoostingClassifier
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from tasks.ml import threads
@@ -31,14 +31,14 @@ def openmp() -> set[int]:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[set[int]]]:
-    """How many threads every fit of a pipeline found; the process itself is set to three."""
-    found, fit = list[set[int]](), Pipeline.fit
+    """How many threads every fit of a model found; the process itself is set to three."""
+    found, fit = list[set[int]](), HistGradientBoostingClassifier.fit
 
     def watched(self, *args, **more):
         found.append(openmp())
         return fit(self, *args, **more)
 
-    monkeypatch.setattr(Pipeline, "fit", watched)
+    monkeypatch.setattr(HistGradientBoostingClassifier, "fit", watched)
     with threadpool_limits(3):
         yield found
         assert openmp() == {3}  # as it was before
