@@ -371,6 +371,7 @@ def test_deployments_say_what_project_yaml_says(stack: Stack):
         "thyroid: a batch landed → train",
         "thyroid: drift → train",
         "thyroid: decay → train",
+        "thyroid: a batch landed → watch",
     }
 
 

@@ -120,17 +120,24 @@ def test_prefect_lists_what_project_yaml_says(learned: Stack):
 
     use = Project.named(NAME, learned.settings)
     with get_client(sync_client=True) as client:
-        listed = {f"{name}/{NAME}" for name in ("land", "train", "release", "approve", "prove", "recover", "score")}
+        listed = {
+            f"{name}/{NAME}" for name in ("land", "train", "release", "approve", "prove", "recover", "score", "watch")
+        }
         assert all(client.read_deployment_by_name(name).tags[0] == f"project:{NAME}" for name in listed)
         train = client.read_deployment_by_name(f"train/{NAME}")
         automations = client._client.post("/automations/filter", json={}).json()
     crons = [policy.cron for policy in use.retrain if policy.kind == "cron"]
     assert [one.schedule.model_dump()["cron"] for one in train.schedules] == crons
     assert {one["name"] for one in automations} == {
-        f"{NAME}: a batch landed → train", f"{NAME}: drift → train", f"{NAME}: decay → train",
+        f"{NAME}: a batch landed → train", f"{NAME}: drift → train", f"{NAME}: decay → train", f"{NAME}: a batch landed → watch",
     }  # fmt: skip
     matches = {one["name"].partition(": ")[2]: one["trigger"]["match"].get("keepfit.class") for one in automations}
-    assert matches == {"a batch landed → train": None, "drift → train": "retrain", "decay → train": "retrain"}
+    assert matches == {
+        "a batch landed → train": None,
+        "drift → train": "retrain",
+        "decay → train": "retrain",
+        "a batch landed → watch": None,
+    }
 
 
 @pytest.mark.slow
