@@ -1,5 +1,6 @@
 """Asked: a released version with what watches compare it with; asked about rows that it answered."""
 
+import datetime as dt
 from functools import cached_property
 
 import numpy as np
@@ -25,6 +26,10 @@ from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, instant
 from tasks.stores.remembered import Learned, Remembered
+
+LOOKED_BACK = (
+    260  # windows of its rows that say what is usual: a row that claims to be of another century makes no more
+)
 
 
 class Asked:
@@ -53,7 +58,11 @@ class Asked:
 
     def says(self, rows: pd.DataFrame) -> np.ndarray:
         """Its answers to rows."""
-        return self.bundle.answers(self.use, matrix(rows, self.use.sent))
+        return self.bundle.answers(self.use, self._features(rows))
+
+    def _features(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """The columns that a server is asked with now; those that the rows are older than are missing."""
+        return matrix(rows.reindex(columns=list(self.use.sent)), self.use.sent)
 
     def foretold(self, rows: pd.DataFrame) -> np.ndarray | None:
         """Its answers as far as their drift means something: lists of items have no distribution."""
@@ -77,7 +86,7 @@ class Asked:
     @cached_property
     def remembered(self) -> tuple[Learned, pd.DataFrame]:
         """What the rows that it was made of look like, and some of them; made of its snapshot when it is asked for the first time."""
-        key = digest([self.release.digest, self.use.watch.drift.model_dump(mode="json")])
+        key = digest([self.release.digest, self.use.watch.drift.model_dump(mode="json"), self.use.sent])
         kept = Remembered.of(self._settings, self.use.project, self.release.version, key)
         found = kept.read()
         if found is None:
@@ -96,13 +105,18 @@ class Asked:
         """Answers only of rows that taught nothing: those to the others are surer than they will be."""
         train, validation = self._taught()
         whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
-        features, held = matrix(whole, self.use.sent), matrix(validation, self.use.sent)
+        features, held = self._features(whole), self._features(validation)
         at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
         said, truth = self.foretold(validation), self.use.task.truth(validation)
         fixed, answered = Sketch.of(features, None, self.use.sent), Sketch.of(held[[]], said)
-        weeks = [features[mask] for mask in _windows(at, plan.days)]
-        some = [sampled(week, plan.sample, seed) for week in weeks if len(week) >= plan.fewest]
-        ours = calibrated(fixed, daily(fixed, features, at), plan, some, seed=seed, threads=threads.share(1))
+        recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
+        some = [
+            sampled(week, plan.sample, seed)
+            for week in _windows(features[recent], at[recent], plan.days)
+            if len(week) >= plan.fewest
+        ]
+        history = daily(fixed, features[recent], at[recent])
+        ours = calibrated(fixed, history, plan, some, seed=seed, threads=threads.share(1))
         theirs = calibrated(answered, daily(answered, held[[]], then, said), plan, seed=seed)
         learned = Learned(
             fixed=fixed.model_copy(update={"predictions": answered.predictions}),
@@ -112,6 +126,15 @@ class Asked:
             ),
         )
         return learned, sampled(features, plan.sample, seed).reset_index(drop=True)
+
+    def _after_its_last(self) -> str:
+        """The moment after the newest row that it was made of; nothing where the split does not tell."""
+        last = self.bundle.manifest["seen_until"]
+        return (
+            (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
+            if last and self.split.by_time
+            else ""
+        )
 
     def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them.
@@ -124,7 +147,7 @@ class Asked:
         try:
             snapshot = snapshot_named(lake, self.bundle.manifest["snapshot"])
         except ArtifactError:
-            snapshot = lake.snapshot()
+            snapshot = lake.snapshot(window=("", self._after_its_last()))
         if snapshot is None:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
         split = parts(use, snapshot, root)
@@ -136,7 +159,9 @@ def instants(times: pd.Series) -> np.ndarray:
     return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
 
 
-def _windows(at: np.ndarray, days: int) -> list[np.ndarray]:
-    """Which rows are in each window that ends with the newest one, oldest first: (n,) bool each."""
+def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:
+    """The rows of each window that ends with the newest one, oldest first; of windows without a row none."""
     place = (at.max() - at) // np.timedelta64(days, "D")
-    return [place == number for number in range(int(place.max()), -1, -1)]
+    order = np.argsort(-place, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(place[order])) + 1)
+    return [rows.iloc[part] for part in parts]

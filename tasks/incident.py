@@ -62,7 +62,7 @@ class Noting:
         Raises:
             ConflictError: that took longer; nothing was changed.
         """
-        seen = seen._replace(private={*seen.private, *self._private()})
+        seen = seen._replace(private={*seen.private, *self.private})
         with self.journal.alone(f"incidents {self.use.project}", patience):
             known = self.journal.incidents(self.use.project, state="open")
             return [self._kept(step, now) for step in records.after(known, alarms, judged, seen, now, self.plan)]
@@ -78,7 +78,8 @@ class Noting:
         LOG.warning("incident %s of %s %s: %s", incident.id, incident.project, step.event, incident.summary)
         return incident
 
-    def _private(self) -> set[str]:
+    @property
+    def private(self) -> set[str]:
         """The columns of which no value is told: keys, users, those that fairness is judged by, and those that the plan names."""
         fair = {name for gate in self.use.gates if gate.kind == "fairness" for name in gate.columns}
         user = {self.use.user} if self.use.user else set()

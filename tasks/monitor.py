@@ -3,6 +3,7 @@
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -13,11 +14,13 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.asked import Asked
+from tasks.config.errors import ArtifactError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.incident import Noting
 from tasks.ml import pages, threads
+from tasks.ml.computed import ComputedError
 from tasks.ml.features import matrix
 from tasks.ml.watching import anomalies, pictures
 from tasks.ml.watching.alarm import Alarm, Class
@@ -26,7 +29,7 @@ from tasks.ml.watching.classes import Performance
 from tasks.ml.watching.curve import Curve, Expected, Mark, Shifts
 from tasks.ml.watching.estimate import Estimated
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
-from tasks.ml.watching.incident import Seen, Window
+from tasks.ml.watching.incident import Seen, Window, cleaned
 from tasks.ml.watching.measures import standard_error
 from tasks.ml.watching.realised import MONDAY, Decay, Realised, decay, fallen, realised
 from tasks.ml.watching.reference import merged
@@ -107,32 +110,41 @@ class Monitor:
         self._sound(told, now)
         return told
 
+    @cached_property
+    def past(self) -> list[dict[str, Any]]:
+        """The looks before this one that pictures and comparisons need, read once."""
+        return self.journal.watches(self.use.project, 4 * self.plan.history)
+
     def _nobody(self) -> dict[str, Any]:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
         return {
             "version": 0, "window": None, "rows": 0, "drift": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "reason": reason,
+            "alarms": [], "verdict": "no champion", "judged": False, "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
         days = max(self.plan.drift.days, self.plan.performance.days)
-        seen = observed(self.use, self.settings, now - dt.timedelta(days=days * (self.plan.history + 1)), now)
+        seen = observed(
+            self.use, self.settings, now - dt.timedelta(days=days * (self.plan.history + 1)), now,
+            window=dt.timedelta(days=self.plan.drift.days), fewest=self.plan.drift.fewest,
+        )  # fmt: skip
         version, spans = Asked(self.use, self.settings, champion), self._spans(seen)
         mine = version.unseen(seen.where(seen.version == champion.version))
         performance = Measuring(self, version, seen, spans[-1].of(mine))
         found = self._examined(version, mine, spans, performance.known)
         requests = self._counted()
         odd = self._anomalies(seen, requests, now)
-        alarms = (*found.alarms, *odd.alarms)
+        private = Noting(self.use, self.settings, self.plan.incidents).private
+        alarms = tuple(cleaned(alarm, private) for alarm in (*found.alarms, *odd.alarms))
         verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), found.verdict)
         told = {
             "version": champion.version, "window": {"source": seen.source, "days": self.plan.drift.days, **spans[-1].told()}, "rows": found.rows,
             "drift": {name: drift.model_dump(mode="json") for name, drift in found.drift.items()},
             "predictions": {name: drift.model_dump(mode="json") for name, drift in found.predictions.items()},
-            "domain": found.domain.model_dump(mode="json") if found.domain else None, "performance": performance.told,
+            "domain": found.domain.model_dump(mode="json", exclude={"segments"}) if found.domain else None, "performance": performance.told,
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
-            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
-            "reason": " ".join([found.says, *(alarm.says for alarm in odd.alarms)]),
+            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict, "judged": found.verdict not in SILENT,
+            "reason": " ".join([*([] if found.alarms and found.verdict not in SILENT else [_bare(found)]), *(alarm.says for alarm in alarms)]),
         }  # fmt: skip
         self.drawn = {"curve": pictures.curve(performance.curve(told)), "drift": pictures.drift(self._shifts(told))}
         return told
@@ -145,7 +157,7 @@ class Monitor:
     def _examined(self, version: Asked, mine: Observed, spans: list[Span], performance: Performance) -> Findings:
         """The newest window against the rows that the version was made of, and against the windows just before it."""
         (learned, rows), plan = version.remembered, self.plan.drift
-        before = [each for span in spans[-1 - plan.rolling : -1] if len(each := span.of(mine))]
+        before = [each for span in spans[-1 - plan.rolling : -1] if len(each := span.of(mine)) >= plan.fewest]
         rolling = merged([learned.fixed.like(matrix(each.rows, self.use.sent), version.foretold(each.rows)) for each in before])  # fmt: skip
         window = spans[-1].of(mine)
         said = version.foretold(window.rows)
@@ -165,7 +177,7 @@ class Monitor:
 
     def _requests(self, newest: tuple[int, int] | None, now: dt.datetime) -> list[Requests]:
         """The requests between looks, as the server had counted them at each."""
-        past = [(row["at"], row["detail"].get("requests")) for row in self.journal.watches(self.use.project, 24 * self.plan.history)]  # fmt: skip
+        past = [(row["at"], row["detail"].get("requests")) for row in self.past]  # fmt: skip
         known = [(dt.datetime.fromisoformat(at), (int(count[0]), int(count[1]))) for at, count in [*past, (now.isoformat(), newest)] if count]  # fmt: skip
         return [Requests.between(at, before, after) for (at, before), (_, after) in pairwise(known)]
 
@@ -174,7 +186,7 @@ class Monitor:
         try:
             page = httpx.get(f"{self.settings.serving()}/metrics", headers=self.settings.bearer(), timeout=5)
             return anomalies.counted(page.raise_for_status().text, self.use.project)
-        except (httpx.HTTPError, httpx.InvalidURL):
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):  # it may be somebody else who answers there
             return None
 
     def _noted(self, told: dict[str, Any], now: dt.datetime) -> list[dict[str, Any]]:
@@ -182,7 +194,7 @@ class Monitor:
         alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
         window = told["window"] or {}
         looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
-        judged = () if told["verdict"] in SILENT else JUDGED
+        judged = JUDGED if told["judged"] else ()
         seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
         noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, judged, seen, now)
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
@@ -199,7 +211,7 @@ class Monitor:
 
     def _shifts(self, told: dict[str, Any]) -> Shifts:
         """How far each feature was from its bar, at the newest look at each window."""
-        past = self.journal.watches(self.use.project, 4 * self.plan.history)
+        past = self.past
         looks = {row["until"]: row["detail"]["drift"] for row in past if row["version"] == told["version"] and row["detail"]["drift"]}  # fmt: skip
         looks |= {told["window"]["until"]: told["drift"]}
         bars = {until: {name: each["fixed"]["distance"] / each["bar"] for name, each in drift.items() if each["bar"]} for until, drift in looks.items()}  # fmt: skip
@@ -213,6 +225,7 @@ class Measuring:
         self.use, self._monitor, self.version, self._seen = monitor.use, monitor, version, seen
         self._plan = monitor.plan.performance
         self.name = str(version.release.version)
+        self.unasked: dict[int, str] = {}
         self.estimated = self._estimated(newest)
         self.periods = self._periods()
         own = [period for period in self.periods if period.version == self.name]
@@ -235,16 +248,31 @@ class Measuring:
         releases = {release.version: release for release in self._monitor.journal.releases(self.use.project)}
         found: list[Realised] = []
         for number in sorted(set(self._seen.version.tolist()) & set(releases)):
-            asked = (
-                self.version if str(number) == self.name else Asked(self.use, self._monitor.settings, releases[number])
-            )
-            operates = {str(number): asked.bundle.operates}
-            for rows in self._stretches(asked.unseen(self._seen.where(self._seen.version == number))):
-                found += realised(
-                    self.use.task, operates, asked.served(rows), now=self._seen.until, matures=self.use.split.matures, plan=self._plan,
-                    seed=self.use.search.seed,
-                )  # fmt: skip
+            try:
+                found += self._measured(number, releases[number])
+            except (ArtifactError, ComputedError, KeyError, ValueError) as error:
+                if str(number) == self.name:
+                    raise
+                self.unasked[number] = " ".join(str(error).split())[
+                    :300
+                ]  # one that is champion no more: the others are looked at all the same
         return tuple(sorted(found, key=lambda one: (one.begin, one.version)))
+
+    def _measured(self, number: int, release: Release) -> list[Realised]:
+        """One version in every period in which it answered."""
+        asked = self.version if str(number) == self.name else Asked(self.use, self._monitor.settings, release)
+        rows, operates = (
+            asked.unseen(self._seen.where(self._seen.version == number)),
+            {str(number): asked.bundle.operates},
+        )
+        return [
+            period
+            for stretch in self._stretches(rows)
+            for period in realised(
+                self.use.task, operates, asked.served(stretch), now=self._seen.until, matures=self.use.split.matures, plan=self._plan,
+                seed=self.use.search.seed,
+            )
+        ]  # fmt: skip
 
     def _stretches(self, rows: Observed) -> list[Observed]:
         """What is measured together: all of it; where a user's rows make one question, those of each period."""
@@ -297,7 +325,7 @@ class Measuring:
             "until": self.newest.end.isoformat() if self.newest else None, "flagged": came.is_flagged if came else False,
             "estimated": guess.value if guess else None, "low": guess.low if guess else None, "high": guess.high if guess else None,
             "method": guess.method if guess else "none", "assumes": guess.assumes if guess else "", "doubts": list(guess.doubts) if guess else [],
-            "why_no_estimate": guess.reason if guess else "no row came in this window", "decay": self.decay.model_dump(mode="json"),
+            "why_no_estimate": guess.reason if guess else "no row came in this window", "decay": self.decay.model_dump(mode="json"), "unasked": self.unasked,
             "periods": [
                 {"begin": one.begin.isoformat(), "end": one.end.isoformat(), "version": int(one.version), "rows": one.rows, "state": one.state, "says": one.says,
                  **{name: getattr(one.metrics[self.use.metric], name) if self.use.metric in one.metrics else None for name in ("value", "low", "high")}}
@@ -307,7 +335,7 @@ class Measuring:
 
     def curve(self, told: dict[str, Any]) -> Curve:
         """Measured and expected, with alarms and releases, by the clock of the rows."""
-        guesses = {row["until"]: (row["version"], row["detail"]["performance"]) for row in self._monitor.journal.watches(self.use.project, 4 * self._monitor.plan.history) if row["until"]}  # fmt: skip
+        guesses = {row["until"]: (row["version"], row["detail"]["performance"]) for row in self._monitor.past if row["until"]}  # fmt: skip
         guesses |= {told["window"]["until"]: (told["version"], told["performance"])}
         week = dt.timedelta(days=told["window"]["days"])
         expected = [self._expectation(dt.datetime.fromisoformat(until) - week, week, version, said) for until, (version, said) in sorted(guesses.items())]  # fmt: skip
@@ -332,15 +360,21 @@ class Measuring:
             for number in set(self._seen.version.tolist()) - {0}
         }
         marks = [Mark(at=_moment(at), event="released", name=f"v{number}") for number, at in firsts.items()]
-        past = [
-            row["detail"] for row in self._monitor.journal.watches(self.use.project, 4 * self._monitor.plan.history)
-        ]
+        past = [row["detail"] for row in self._monitor.past]
         loud = {
             seen["window"]["until"]
             for seen in [*past, told]
             if any(alarm["class"] == "retrain" for alarm in seen["alarms"])
         }
         return marks + [Mark(at=dt.datetime.fromisoformat(until), event="alarm") for until in sorted(loud)]
+
+
+def _bare(found: Findings) -> str:
+    """What was found, without the sentences of its alarms."""
+    said = found.says
+    for alarm in found.alarms:
+        said = said.replace(alarm.says, "").strip()
+    return said
 
 
 def _moment(at: np.datetime64) -> dt.datetime:

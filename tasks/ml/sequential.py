@@ -18,6 +18,7 @@ BETS = 0.98 * 0.5 ** np.arange(10)
 noise. Spread over ten the capital is never below a tenth of what the best of them makes."""
 
 RISES = np.array([0.5, 1.0, 2.0, 4.0])
+SURE = 1e12  # what has become so likely needs no larger number
 """Rises that `shifted` bets on, in standard errors: from one that takes a dozen scores to see to one that a single score shows."""
 
 
@@ -132,6 +133,6 @@ def shifted(scores: np.ndarray) -> np.ndarray:
     """
     path, held = np.empty(len(scores)), np.zeros(len(RISES))
     for place, score in enumerate(scores):
-        held = (held + 1) * np.exp(np.minimum(RISES * score - RISES**2 / 2, 50.0))
+        held = np.minimum((held + 1) * np.exp(np.minimum(RISES * score - RISES**2 / 2, 50.0)), SURE)
         path[place] = held.mean()
     return path

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.contract import NUMERIC
 from tasks.ml.features import MOMENT
 from tasks.stores.journal import Journal, Release, reigns
 from tasks.stores.lake import BATCH, Lake, frame
@@ -53,17 +54,24 @@ class Observed:
         return Observed(self.source, rows, self.at[chosen], self.version[chosen], self.milliseconds[chosen], self.until)
 
 
-def observed(use: Project, settings: Settings, since: dt.datetime | None, now: dt.datetime) -> Observed:
-    """What was asked for over HTTP since; where nothing was, what landed.
+def observed(
+    use: Project, settings: Settings, since: dt.datetime | None, now: dt.datetime, *, window: dt.timedelta, fewest: int
+) -> Observed:
+    """What was asked for over HTTP since, where the newest window has enough of it; else what landed, if anything did.
 
     Args:
         use: the project.
         settings: where things are.
         since: the oldest time; None: from the beginning. Of landed rows it is counted back from the newest one.
         now: predictions after it, and what came true after it, do not count.
+        window: how long one is.
+        fewest: rows that are enough.
     """
     found = served(use, settings, since, now)
-    return found if len(found) else landed(use, settings, None if since is None else now - since, now)
+    if (found.at > instant(now - window)).sum() >= fewest:
+        return found
+    rows = landed(use, settings, None if since is None else now - since, now)
+    return rows if len(rows) else found
 
 
 def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.datetime) -> Observed:
@@ -84,14 +92,15 @@ def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.
 
 
 def _asked(use: Project, texts: list[str]) -> pd.DataFrame:
-    """Rows of the prediction log with the columns that a server is asked with now; what they lack is missing."""
+    """Rows of the prediction log with the columns that a server is asked with now; what they lack, or held as another type then, is missing."""
     sent = pd.DataFrame([json.loads(text) for text in texts]).reindex(columns=list(use.sent))
-    moments = {
-        name: pd.to_datetime(sent[name], utc=True, format="ISO8601").astype(MOMENT)
-        for name, kind in use.sent.items()
-        if kind == "datetime"
-    }
-    return sent.assign(**moments)
+    return pd.DataFrame({name: _read(sent[name], kind) for name, kind in use.sent.items()})
+
+
+def _read(values: pd.Series, kind: str) -> pd.Series:
+    if kind == "datetime":
+        return pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce").astype(MOMENT)
+    return pd.to_numeric(values, errors="coerce") if kind in NUMERIC else values
 
 
 def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.datetime) -> Observed:
@@ -114,7 +123,9 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
     target = [use.contract.target] if use.contract.target else []
     at = rows[time].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-    return Observed("landed", rows[[*use.sent, *target]], at, version, np.full(len(rows), np.nan), until)
+    return Observed(
+        "landed", rows.reindex(columns=[*use.sent, *target]), at, version, np.full(len(rows), np.nan), until
+    )
 
 
 def _versions(batch: pd.Series, batches: Sequence[dict], releases: Sequence[Release], now: dt.datetime) -> np.ndarray:

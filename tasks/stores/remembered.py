@@ -48,7 +48,7 @@ class Remembered:
         try:
             learned = Learned.model_validate_json((self.folder / "learned.json").read_bytes())
             return learned, pd.read_parquet(self.folder / "rows.parquet")
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # gone, damaged, or of an earlier form
             return None
 
     def write(self, learned: Learned, rows: pd.DataFrame) -> None:

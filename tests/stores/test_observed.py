@@ -1,6 +1,7 @@
 """What a project's champions answered: asked for over HTTP, or landed while one was champion."""
 
 import datetime as dt
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from tests.tasks.test_ingest import land, rows, small
 __all__ = ["small"]
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 HOUR = dt.timedelta(hours=1)
+look = partial(observed.observed, window=dt.timedelta(days=1), fewest=1)
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def test_m_05_a_row_belongs_to_the_version_that_was_champion_when_it_landed(smal
     land(landing(small, NOON + 2 * HOUR), tmp_path, "b.csv", rows(2, 3))
     release(2, NOON + 3 * HOUR)
     land(landing(small, NOON + 4 * HOUR), tmp_path, "c.csv", rows(4))
-    seen = observed.observed(use, Settings(), None, NOON + 5 * HOUR)
+    seen = look(use, Settings(), None, NOON + 5 * HOUR)
     assert seen.source == "landed"
     assert seen.version.tolist() == [0, 0, 1, 1, 2]
     assert seen.rows["age"].tolist() == [0, 1, 2, 3, 4]
@@ -52,7 +54,7 @@ def test_m_05_a_row_belongs_to_the_version_that_was_champion_when_it_landed(smal
     assert seen.until == dt.datetime(2026, 1, 5, tzinfo=dt.UTC)
     earlier = observed.landed(use, Settings(), None, NOON + 3 * HOUR)
     assert earlier.version.tolist() == [0, 0, 1, 1, 0], "what landed later was not known yet"
-    newest = observed.observed(use, Settings(), NOON + 5 * HOUR - dt.timedelta(days=1), NOON + 5 * HOUR)
+    newest = look(use, Settings(), NOON + 5 * HOUR - dt.timedelta(days=1), NOON + 5 * HOUR)
     assert newest.rows["age"].tolist() == [3, 4], "a day, counted back from the newest row"
 
 
@@ -68,16 +70,35 @@ def test_what_was_asked_for_comes_before_what_landed(small, use, tmp_path):
     assert Predictions(settings.home).append("small", NOON, records) == 0
     Told(settings.home).tell("small", NOON + 3 * HOUR, [("a", True, None)])
     Told(settings.home).tell("small", NOON + 6 * HOUR, [("b", False, None)])
-    seen = observed.observed(use, settings, NOON, NOON + 5 * HOUR)
+    seen = look(use, settings, NOON, NOON + 5 * HOUR)
     assert (seen.source, seen.version.tolist(), seen.milliseconds.tolist()) == ("served", [1, 2, 2], [0.5] * 3)
     assert seen.rows["y"].tolist() == [True, None, None], "the second outcome was not known yet"
     assert np.array_equal(matrix(seen.rows, use.sent)["age"], [30, np.nan, np.nan], equal_nan=True)
     assert (seen.at - np.datetime64("2026-03-01T12", "us")).astype("timedelta64[h]").astype(int).tolist() == [1, 2, 2]
     assert len(seen.where(seen.version == 2)) == 2
-    assert observed.observed(use, settings, NOON + 9 * HOUR, NOON + 10 * HOUR).source == "landed"
+    assert look(use, settings, NOON + 9 * HOUR, NOON + 10 * HOUR).source == "landed"
+    few = look(use, settings, NOON, NOON + 5 * HOUR, fewest=4)
+    assert few.source == "landed", "three predictions do not turn away from what landed"
+
+
+def test_a_prediction_of_an_older_contract_is_read(use):
+    """What was a text then and is a number now is missing; a column that came later is, too."""
+    settings = Settings()
+    record = {
+        "id": "a",
+        "at": NOON.isoformat(),
+        "project": "small",
+        "version": 1,
+        "ms": 0.5,
+        "prediction": True,
+        "row": {"age": "red"},
+    }
+    assert Predictions(settings.home).append("small", NOON, [record]) == 0
+    seen = observed.served(use, settings, None, NOON + HOUR)
+    assert matrix(seen.rows, use.sent)["age"].isna().tolist() == [True]
 
 
 def test_of_a_project_without_rows_nothing_is_seen(use):
     """Neither asked for nor landed."""
-    seen = observed.observed(use, Settings(), None, NOON)
+    seen = look(use, Settings(), None, NOON)
     assert (len(seen), seen.rows.columns.tolist(), seen.until) == (0, ["age", "y"], NOON)

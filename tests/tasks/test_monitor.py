@@ -1,6 +1,8 @@
 """Looks at a project: what came true, what moved, what goes on record and out; on real tables, bundles and journals."""
 
 import datetime as dt
+import json
+import shutil
 from functools import partial
 from typing import Any
 
@@ -276,3 +278,61 @@ def test_what_is_remembered_is_made_anew(place):
     second = there.look()
     assert second["drift"] == first["drift"]
     assert remembered.kept(there.settings, "small") == files
+
+
+def test_a_version_that_cannot_be_asked_any_more_is_left_out(place):
+    """Its bundle is gone: its periods are not measured, which is said; the champion is looked at as ever."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.crown(2)
+    shutil.rmtree(there.settings.bundles("small") / "1")
+    there.land(week(9))
+    told = there.look()["performance"]
+    assert set(told["unasked"]) == {1}
+    assert {period["version"] for period in told["periods"]} == {2}
+
+
+def test_values_of_private_columns_stay_here(place):
+    """Neither a look's record, nor its alarms, nor what is ordered says more than the name of such a column."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]\nwatch: {incidents: {private: [c]}}")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9).assign(c="u", a=lambda rows: rows["a"] + 2))
+    seen = there.look()
+    assert any(alarm["kind"] == "inputs" for alarm in seen["alarms"])
+    said = json.dumps(
+        [seen["alarms"], seen["domain"], seen["reason"], [order.reason for order in there.journal.orders("small")]]
+    )
+    assert "c = u" not in said
+    assert "c =" not in said
+
+
+def test_a_new_column_is_no_trouble(place):
+    """A nullable column that no row has yet is missing; the look goes on."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9))
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(
+        path.read_text().replace(
+            "    b: {type: float}\n", "    b: {type: float}\n    late: {type: float, nullable: true}\n"
+        )
+    )
+    seen = there.look()
+    assert (seen["rows"], "late" in seen["drift"]) == (WEEK, True)
+
+
+def test_nothing_ends_an_incident_that_could_not_be_judged(place):
+    """A week without rows, in which an anomaly is found: what was to be retrained still is."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: decay}]\nwatch: {anomalies: {fresh_hours: 5}}")
+    there.crown()
+    for number in (8, 9, 10):
+        there.land(week(number, inverted=number > 8))
+    assert there.look()["verdict"] == "retrain"
+    there.crown(2)
+    there.clock += 48 * HOUR
+    seen = there.look()
+    assert (seen["verdict"], seen["judged"], seen["reason"].startswith("no row came")) == ("mend", False, True)
+    assert "retrain" in {incident.what for incident in there.journal.incidents("small", state="open")}

@@ -79,8 +79,8 @@ def told_apart(
 
 
 def as_numbers(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows as numbers, times left out: a category is its rank by frequency."""
-    names = [name for name in rows.columns if not pd.api.types.is_datetime64_any_dtype(rows[name])]
+    """Rows as numbers, times left out, and what nobody has a value of: a category is its rank by frequency."""
+    names = [name for name in rows.columns if not pd.api.types.is_datetime64_any_dtype(rows[name]) and rows[name].notna().any()]  # fmt: skip
     return rows[names].apply(_coded)
 
 

@@ -274,7 +274,7 @@ def _grown(incident: Incident, alarms: Sequence[Alarm], seen: Seen, now: dt.date
     strongest: dict[tuple[Kind, str], Alarm] = {}
     for alarm in sorted((*alarms, *incident.alarms), key=_strength, reverse=True):
         strongest.setdefault((alarm.kind, alarm.features[0] if alarm.features else ""), alarm)
-    kept = tuple(_cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
+    kept = tuple(cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
     met = [*(name for alarm in strongest.values() for name in alarm.features), *incident.features]
     features = list(dict.fromkeys(met))
     effects = [effect for effect in (incident.effect, *(alarm.effect for alarm in alarms)) if effect is not None]
@@ -291,7 +291,7 @@ def _strength(alarm: Alarm) -> float:
     return max(level, bar) / max(min(level, bar), 1e-12)
 
 
-def _cleaned(alarm: Alarm, private: Collection[str]) -> Alarm:
+def cleaned(alarm: Alarm, private: Collection[str]) -> Alarm:
     """The alarm with nothing but names of the private columns, and no text that leads anywhere."""
     hidden = [segment for segment in alarm.segments if _column(segment) in private]
     segments = (_column(segment) if segment in hidden else segment for segment in alarm.segments)
