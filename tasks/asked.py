@@ -24,7 +24,7 @@ from tasks.ml.watching.realised import Served
 from tasks.ml.watching.reference import Sketch, daily
 from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
-from tasks.stores.observed import Observed, instant
+from tasks.stores.observed import Observed, instant, instants
 from tasks.stores.remembered import Learned, Remembered
 
 LOOKED_BACK = (
@@ -58,9 +58,9 @@ class Asked:
 
     def says(self, rows: pd.DataFrame) -> np.ndarray:
         """Its answers to rows."""
-        return self.bundle.answers(self.use, self._features(rows))
+        return self.bundle.answers(self.use, self.features(rows))
 
-    def _features(self, rows: pd.DataFrame) -> pd.DataFrame:
+    def features(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The columns that a server is asked with now; those that the rows are older than are missing."""
         return matrix(rows.reindex(columns=list(self.use.sent)), self.use.sent)
 
@@ -71,7 +71,7 @@ class Asked:
     def served(self, seen: Observed) -> Served:
         """Its answers to rows and what came true of them, as the project's kind puts questions; what is not known is -1, of numbers NaN."""
         kind, known = self.use.task, self.use.labelled(seen.rows).to_numpy()
-        features = matrix(seen.rows, self.use.sent)
+        features = self.features(seen.rows)
         truth = np.full(len(seen), np.nan if self.use.kind == "regression" else -1, dtype=object if self.use.kind == "recommendation" else "float64")  # fmt: skip
         truth[known] = kind.truth(seen.rows[known])
         if self.use.kind == "recommendation":
@@ -105,7 +105,7 @@ class Asked:
         """Answers only of rows that taught nothing: those to the others are surer than they will be."""
         train, validation = self._taught()
         whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
-        features, held = self._features(whole), self._features(validation)
+        features, held = self.features(whole), self.features(validation)
         at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
         said, truth = self.foretold(validation), self.use.task.truth(validation)
         fixed, answered = Sketch.of(features, None, self.use.sent), Sketch.of(held[[]], said)
@@ -152,11 +152,6 @@ class Asked:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
         split = parts(use, snapshot, root)
         return split.train, split.validation
-
-
-def instants(times: pd.Series) -> np.ndarray:
-    """Times with a zone as datetime64[us], UTC."""
-    return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
 
 
 def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:

@@ -21,7 +21,6 @@ from tasks.config.settings import Settings
 from tasks.incident import Noting
 from tasks.ml import pages, threads
 from tasks.ml.computed import ComputedError
-from tasks.ml.features import matrix
 from tasks.ml.watching import anomalies, pictures
 from tasks.ml.watching.alarm import Alarm, Class
 from tasks.ml.watching.anomalies import History, Requests
@@ -158,11 +157,11 @@ class Monitor:
         """The newest window against the rows that the version was made of, and against the windows just before it."""
         (learned, rows), plan = version.remembered, self.plan.drift
         before = [each for span in spans[-1 - plan.rolling : -1] if len(each := span.of(mine)) >= plan.fewest]
-        rolling = merged([learned.fixed.like(matrix(each.rows, self.use.sent), version.foretold(each.rows)) for each in before])  # fmt: skip
+        rolling = merged([learned.fixed.like(version.features(each.rows), version.foretold(each.rows)) for each in before])  # fmt: skip
         window = spans[-1].of(mine)
         said = version.foretold(window.rows)
         known = Known(learned.fixed, learned.thresholds, rolling, rows, performance)
-        return examine(known, matrix(window.rows, self.use.sent), said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
+        return examine(known, version.features(window.rows), said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
 
     def _anomalies(self, seen: Observed, requests: tuple[int, int] | None, now: dt.datetime) -> anomalies.Found:
         """What is odd about what landed, and about how it was answered."""
@@ -200,7 +199,7 @@ class Monitor:
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 
     def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
-        """Alarms go out, one event for drift and one for decay; the same window asks once."""
+        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says."""
         open_ = {one["class"]: one["id"] for one in told["incidents"] if one["state"] == "open"}
         for kind, moved in SOUNDED.items():
             loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
@@ -211,8 +210,7 @@ class Monitor:
 
     def _shifts(self, told: dict[str, Any]) -> Shifts:
         """How far each feature was from its bar, at the newest look at each window."""
-        past = self.past
-        looks = {row["until"]: row["detail"]["drift"] for row in past if row["version"] == told["version"] and row["detail"]["drift"]}  # fmt: skip
+        looks = {row["until"]: row["detail"]["drift"] for row in self.past if row["version"] == told["version"] and row["detail"]["drift"]}  # fmt: skip
         looks |= {told["window"]["until"]: told["drift"]}
         bars = {until: {name: each["fixed"]["distance"] / each["bar"] for name, each in drift.items() if each["bar"]} for until, drift in looks.items()}  # fmt: skip
         return Shifts.of({until[:10]: levels for until, levels in sorted(bars.items())[-self.plan.history :]})
@@ -235,10 +233,9 @@ class Measuring:
 
     def _estimated(self, newest: Observed) -> Estimated | None:
         """What the newest window is expected to be worth, without outcomes."""
-        features = matrix(newest.rows, self.use.sent)
         if not len(newest):
             return None
-        said = self.version.bundle.answers(self.use, features)
+        features, said = self.version.features(newest.rows), self.version.says(newest.rows)
         estimator = self.version.remembered[0].estimator
         found = estimator.estimates(self.version.measures, said, features, fewest=self._plan.fewest, seed=self.use.search.seed)  # fmt: skip
         return found.get(self.use.metric)

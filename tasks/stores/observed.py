@@ -122,7 +122,7 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     rows = frame(list(lake.content(wanted))).sort_values([time], kind="stable", ignore_index=True)
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
     target = [use.contract.target] if use.contract.target else []
-    at = rows[time].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    at = instants(rows[time])
     return Observed(
         "landed", rows.reindex(columns=[*use.sent, *target]), at, version, np.full(len(rows), np.nan), until
     )
@@ -144,6 +144,11 @@ def _nothing(use: Project, source: Source, until: dt.datetime) -> Observed:
     target = [use.contract.target] if use.contract.target else []
     none = np.empty(0)
     return Observed(source, pd.DataFrame(columns=[*use.sent, *target]), none.astype("datetime64[us]"), none.astype("int64"), none, until)  # fmt: skip
+
+
+def instants(times: pd.Series) -> np.ndarray:
+    """Times with a zone as datetime64[us], UTC."""
+    return times.dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
 
 
 def instant(at: dt.datetime | str) -> np.datetime64:
