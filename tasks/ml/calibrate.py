@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logit, softmax
 
 from tasks.ml.kinds import Kind
 from tasks.ml.metrics import METRICS
@@ -12,6 +14,7 @@ from tasks.ml.uncertain import compared
 Method = Literal["none", "sigmoid", "temperature"]
 FEWEST = 200  # rows; with fewer, two parameters are noise
 RESAMPLES = 200
+LEAST = 1e-7  # no chance counts as smaller
 
 
 def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[Any, Method]:
@@ -44,8 +47,57 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     return _corrected(kind, model, features, truth, method), method
 
 
+def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The answers as the correction of `calibrated` would leave them: what is asked of a family is not how sure it is of itself.
+
+    The correction is learned from the same rows: its one or two parameters can hardly fit chance in `FEWEST` rows, and every model
+    gets it alike. Other answers come back as they are.
+
+    Args:
+        kind: the problem.
+        answers: chances, (n,) or (n, classes), of rows that the model has not learned from.
+        truth: theirs, (n,).
+    """
+    if not kind.has_chances or len(truth) < FEWEST or not kind.teaches(truth):
+        return answers
+    return _by_sigmoid(answers, truth) if answers.ndim == 1 else _by_temperature(answers, truth)
+
+
+def _by_sigmoid(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    from sklearn.linear_model import LogisticRegression
+
+    odds = logit(np.clip(chances, LEAST, 1 - LEAST))[:, None]
+    return LogisticRegression(C=np.inf).fit(odds, truth).predict_proba(odds)[:, 1]
+
+
+def _by_temperature(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    row, wrong = _slip(chances, truth)
+    surely, own = np.log(np.clip(chances, LEAST, 1)), np.arange(len(truth))
+
+    def loss(cold: float) -> float:
+        said = log_softmax(np.exp(cold) * surely, axis=1)
+        return -float(said[own, truth].sum() + said[row, wrong])
+
+    return softmax(np.exp(minimize_scalar(loss, bounds=(-3, 3), method="bounded").x) * surely, axis=1)
+
+
+def _slip(chances: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
+    """A row that is as sure as most are, and the likeliest class that it is not.
+
+    Counted as one error more, it keeps a temperature from making a model that erred nowhere infinitely sure (Laplace's rule of
+    succession; Platt 1999 smooths his sigmoid alike).
+    """
+    row = int(np.argsort(chances.max(axis=1), kind="stable")[len(truth) // 2])
+    others = chances[row].copy()
+    others[truth[row]] = -1.0
+    return row, int(others.argmax())
+
+
 def _corrected(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray, method: Method) -> Any:
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.frozen import FrozenEstimator
 
+    if method == "temperature":
+        row, wrong = _slip(kind.answers(model, features), truth)
+        features, truth = pd.concat([features, features.iloc[[row]]]), np.append(truth, wrong)
     return CalibratedClassifierCV(FrozenEstimator(model), method=method).fit(features, kind.taught(truth))

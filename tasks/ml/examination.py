@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.ml import models, threads
+from tasks.ml.calibrate import at_best
 from tasks.ml.contract import Column
 from tasks.ml.features import matrix
 from tasks.ml.kinds import Kind
@@ -79,6 +80,8 @@ class Examination:
             model = recipe.fit(self.kind, self.columns, learned, seed=self.seed, workers=self.workers)
             with threads.limited(threads.share(self.workers)):
                 answers = self.kind.answers(model, features[list(recipe.columns(self.columns))])
+            if self.metric.is_proper:  # a model is calibrated after it was chosen
+                answers = at_best(self.kind, answers, truth)
             loss = -float(self.metric.gain(self.metric.of(truth, answers), 0.0))
             if np.isnan(loss):
                 continue

@@ -16,7 +16,7 @@ from tasks.ml.metrics import Estimate
 
 NUMBERED = r"(?P<number>[0-9]{1,15})[^0-9]*$"  # the last number in a text
 SAMPLE = 100_000  # rows that are looked at for what tells the target; with more, the numbers hardly move
-BLOCK = 65_536  # rows that are compared at a time
+BLOCK = 16_384  # rows that are compared at a time
 FEWEST = 20  # rows of either class; with fewer, a perfect order is no surprise
 FOLDS = 5
 SMOOTHING = 10.0  # rows of the overall rate that every value starts with, so that a rare value says little

@@ -31,6 +31,7 @@ class Metric:
             and below 0 there is none.
         kinds: the problem kinds whose answers it can judge.
         each: (y, p) → (n,) the value of each row, where the metric is their plain mean.
+        is_proper: whether it asks how sure the answers are, and the truest chance does best: calibration moves it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Metric:
     scores: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
     kinds: tuple[str, ...] = ("binary",)
     each: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    is_proper: bool = False
 
     @classmethod
     def of_rows(
@@ -49,9 +51,12 @@ class Metric:
         *,
         greater_is_better: bool,
         kinds: tuple[str, ...],
+        is_proper: bool = False,
     ) -> "Metric":
         """The mean of a value of each row."""
-        return cls(name, label, greater_is_better, lambda y, p, weights: _mean(each(y, p), weights), kinds, each)
+        return cls(
+            name, label, greater_is_better, lambda y, p, weights: _mean(each(y, p), weights), kinds, each, is_proper
+        )
 
     def of(self, y: np.ndarray, p: np.ndarray) -> float:
         """The metric of answers `p` against the truth `y`."""
@@ -186,8 +191,8 @@ METRICS: dict[str, Metric] = {
             scores=_average_precision,
             kinds=("binary", "anomaly"),
         ),
-        Metric.of_rows("log_loss", "log loss", _log_loss, greater_is_better=False, kinds=CLASSES),
-        Metric.of_rows("brier", "Brier score", _brier, greater_is_better=False, kinds=CLASSES),
+        Metric.of_rows("log_loss", "log loss", _log_loss, greater_is_better=False, kinds=CLASSES, is_proper=True),
+        Metric.of_rows("brier", "Brier score", _brier, greater_is_better=False, kinds=CLASSES, is_proper=True),
         Metric.of_rows("accuracy", "accuracy", _accuracy, greater_is_better=True, kinds=("multiclass",)),
         Metric(
             "macro_recall",

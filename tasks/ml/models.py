@@ -111,6 +111,7 @@ class HistGradientBoosting(_Family):
     max_leaf_nodes: int = Field(default=31, ge=2)
     min_samples_leaf: int = Field(default=20, ge=1)
     l2_regularization: float = Field(default=1e-3, ge=0)
+    max_features: float = Field(default=1.0, gt=0, le=1, description="share of the features that a cut may choose from")
 
     fits: ClassVar = ("binary", "multiclass", "regression")
     space: ClassVar = {
@@ -119,6 +120,7 @@ class HistGradientBoosting(_Family):
         "max_leaf_nodes": Range(4, 63, whole=True),
         "min_samples_leaf": Range(5, 100, whole=True),
         "l2_regularization": Range(1e-3, 10.0),
+        "max_features": Range(0.3, 1.0, log=False),
     }
     rank: ClassVar = 2
 

@@ -50,7 +50,7 @@ def rows(count: int) -> pd.DataFrame:
     numbers = rng.normal(size=(count, NUMBERS))
     truth = numbers[:, 0] * numbers[:, 1] + rng.normal(scale=0.5, size=count) > 0
     table = pd.DataFrame(numbers, columns=[f"number{n}" for n in range(NUMBERS)])
-    stamps = pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(count), unit="min")
+    stamps = pd.Timestamp("2016-01-01", tz="UTC") + pd.to_timedelta(np.arange(count), unit="min")
     return table.assign(id=range(count), at=stamps, y=truth)
 
 
