@@ -17,7 +17,7 @@ from scipy import stats
 
 from tasks.ml.uncertain import wilson
 from tasks.ml.watching.calibration import MONTH, DriftPlan, calibrated
-from tasks.ml.watching.domain import as_numbers, sampled
+from tasks.ml.watching.domain import Coded, sampled
 from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.reference import Sketch, merged
 
@@ -72,7 +72,10 @@ class World:
     def of(cls, rows: pd.DataFrame, seed: int) -> "World":
         """Of a project's own rows, times left out; the model is a random mixture of the columns."""
         rows = sampled(rows.select_dtypes(exclude="datetime"), 20_000, seed).reset_index(drop=True)
-        random, ranks = np.random.default_rng(seed), as_numbers(rows).rank(pct=True).fillna(0.5).to_numpy()
+        random, ranks = (
+            np.random.default_rng(seed),
+            pd.DataFrame(Coded.of(rows).values).rank(pct=True).fillna(0.5).to_numpy(),
+        )
         spread = ranks.std(axis=0)
         standard = (ranks - ranks.mean(axis=0)) / np.where(spread > 0, spread, 1)
         mixed = standard @ random.normal(size=(standard.shape[1], MIXTURES + 1))
