@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,11 @@ from tasks.ml.watching.drift import Drift, distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch, texts
 
 NAMED = 5  # features named in an alarm
-LOOKED = 50_000  # values of a column that are looked at closely
+LOOKED = 20_000  # values of a column looked at closely, evenly over the window: a distance is within about 0.01
 FITS = 3.0  # by how much nearer a column must come to its reference before it counts as explained
 FAR = 0.3  # distance below which nobody asks whether a column is in another unit, or swapped with another
 CROSSED = 12  # features that are asked whether they are swapped; where more moved that far, nobody swapped two
+QUARTERS = np.array([0.25, 0.5, 0.75])
 CONSTANT = 0.9  # a column whose most frequent value had less than this in the reference is not constant by chance
 
 
@@ -89,6 +90,10 @@ class Moved:
         """Whether the domain classifier can tell the window from the reference."""
         return self.domain is not None and self.domain_bar is not None and self.domain.auc > self.domain_bar
 
+    def some(self, name: str) -> pd.Series:
+        """Some values of a feature, evenly over the window."""
+        return self.rows[name].iloc[:: max(len(self.rows) // LOOKED, 1)]
+
 
 def alarms(moved: Moved, performance: Performance, plan: DriftPlan) -> tuple[Alarm, ...]:
     """One alarm for each kind of incident.
@@ -124,7 +129,7 @@ def _broken(name: str, drift: Drift, moved: Moved) -> str | None:
     before, now = drift.fixed.missing
     if drift.gap_bar is not None and now - before > drift.gap_bar:
         return f"{now:.1%} missing, {before:.1%} before"
-    column, values = moved.reference.features[name], moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)]
+    column, values = moved.reference.features[name], moved.some(name)
     if column.shares.max(initial=0.0) < CONSTANT and values.nunique() == 1:
         return "constant"
     if drift.bar is not None and drift.fixed.new > drift.bar / 2:
@@ -137,15 +142,24 @@ def _unit(column: Column, values: pd.Series) -> str | None:
     numbers = values.dropna().to_numpy(dtype="float64") if isinstance(column.bins, Ruler) else np.zeros(0)
     if not len(numbers):
         return None
-    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in sorted(FACTORS, key=_roundness)]
-    ways += [(name, (numbers - shift) / scale) for name, (scale, shift) in SCALES.items()]
-    ways.append(("with the sign turned", -numbers))
-    fits = [(_distance(column, changed), way) for way, changed in _plausible(column, ways)]
+    fits = [(_distance(column, way.undone(numbers)), way) for way in _plausible(column, numbers)]
     near, far = min((distance for distance, _ in fits), default=1.0), _distance(column, numbers)
     if near > far / FITS or (far < CLEAR and near > 0.1):
         return None
     alike = {way for distance, way in fits if distance <= near + 0.05}
-    return f"looks {next(way for way, _ in ways if way in alike)}"
+    return f"looks {next(way.name for way in WAYS if way in alike)}"
+
+
+class Way(NamedTuple):
+    """How numbers may have come into another unit: multiplied by `scale`, then moved by `shift`."""
+
+    name: str
+    scale: float
+    shift: float = 0.0
+
+    def undone(self, values: np.ndarray) -> np.ndarray:
+        """What they were before."""
+        return (values - self.shift) / self.scale
 
 
 def _roundness(factor: float) -> bool:
@@ -153,13 +167,21 @@ def _roundness(factor: float) -> bool:
     return min(abs(factor / power - 1) for power in (*POWERS, *(1 / power for power in POWERS))) > 1e-9
 
 
-def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+WAYS = (
+    *(Way(f"multiplied by {factor:g}", factor) for factor in sorted(FACTORS, key=_roundness)),
+    *(Way(name, scale, shift) for name, (scale, shift) in SCALES.items()),
+    Way("with the sign turned", -1.0),
+)
+
+
+def _plausible(column: Column, numbers: np.ndarray) -> list[Way]:
     """The three ways whose quartiles come nearest to the reference's, so that few are counted."""
-    ruler, quarters = column.bins, np.array([0.25, 0.5, 0.75])
+    ruler = column.bins
     if not isinstance(ruler, Ruler) or not ruler.cuts:
         return []
-    wanted = ruler.ends[np.minimum(np.searchsorted(np.cumsum(column.shares), quarters), len(ruler.ends) - 1)]
-    return sorted(ways, key=lambda way: float(np.abs(np.quantile(way[1], quarters) - wanted).sum()))[:3]
+    wanted = ruler.ends[np.minimum(np.searchsorted(np.cumsum(column.shares), QUARTERS), len(ruler.ends) - 1)]
+    quartiles = np.quantile(numbers, QUARTERS)
+    return sorted(WAYS, key=lambda way: float(np.abs(np.sort(way.undone(quartiles)) - wanted).sum()))[:3]
 
 
 def _distance(column: Column, values: np.ndarray) -> float:
@@ -185,12 +207,11 @@ def _crossed(moved: Moved, one: str, other: str) -> bool:
     a, b = moved.reference.features[one], moved.reference.features[other]
     if a.bins.kind != b.bins.kind:
         return False
-    cross = []
-    for column, name in ((a, other), (b, one)):
-        now = column.like(moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)])
-        cross.append(float(distances(column.held, now.held, numeric=isinstance(column.bins, Ruler))))
-    straight = min(moved.features[name].fixed.distance for name in (one, other))
-    return max(cross) <= straight / FITS
+    most = min(moved.features[name].fixed.distance for name in (one, other)) / FITS
+    cross = ((column, column.like(moved.some(name))) for column, name in ((a, other), (b, one)))
+    return all(
+        distances(column.held, now.held, numeric=isinstance(column.bins, Ruler)) <= most for column, now in cross
+    )
 
 
 def _inputs(moved: Moved, performance: Performance, broken: Mapping[str, str], what: Class) -> Alarm:
