@@ -20,7 +20,7 @@ LOOK = 2.0  # seconds between two looks
 
 @flow(name="recover", flow_run_name="{project}: recover", persist_result=True, result_serializer="json")
 def recover(project: str) -> dict[str, Any]:
-    """Finishes or undoes releases that were cut off, puts alias and servers right, ends dead runs, starts trainings that are owed.
+    """Finishes or undoes releases that were cut off, puts alias and servers right, ends dead runs, starts trainings and looks that are owed.
 
     The stack does so by itself every two seconds; this is for whoever wants to see it done.
 
