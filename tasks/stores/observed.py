@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal, Release, reigns
-from tasks.stores.lake import BATCH, Lake, frame
+from tasks.stores.lake import BATCH, ROW, Lake, frame
 from tasks.stores.served import MOMENT, Serving
 
 Source = Literal["served", "landed"]
@@ -103,7 +103,10 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     wanted = lake.recent(back)
     if wanted is None:
         return _nothing(use, "landed", now)
-    rows = frame(list(lake.content(wanted))).sort_values([time], kind="stable", ignore_index=True)
+    tables = [table.drop_columns([ROW]) for table in lake.content(wanted) if len(table)]
+    rows = frame(sorted(tables, key=lambda table: pc.min(table[time]).as_py()))  # ty: ignore[missing-attribute]
+    if not rows[time].is_monotonic_increasing:  # files that overlap
+        rows = rows.sort_values([time], kind="stable", ignore_index=True)
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
     until = dt.datetime.fromisoformat(wanted.until)
     return Observed(
