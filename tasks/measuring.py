@@ -138,7 +138,7 @@ class Measuring:
     def known(self) -> Performance:
         """For the alarms. A number that has not surely fallen, within the budget, is given a band that reaches what it was at training."""
         expected = self.version.release.value
-        told: dict[str, Any] = {"metric": self.use.goal.label, "higher_is_better": self.use.goal.greater_is_better, "expected": expected}  # fmt: skip
+        told: dict[str, Any] = {"metric": self.use.goal.label, "higher_is_better": self.use.goal.greater_is_better, "material": self.use.watch.performance.material, "expected": expected}  # fmt: skip
         numbers = (
             ("realised", self._came, self.decay.fell),
             ("estimated", self.estimated, self._expected_to_fall),

@@ -16,10 +16,9 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from tasks.ml.profile import PROBABILITIES, Numbers, Profile, Words
-from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.alarm import MONTH, Alarm, Kind
 from tasks.ml.watching.usual import bar, changes, usual_of, without_each
 
-MONTH = 30.44  # days
 FEWEST_ROWS = 30  # below which a batch has no distribution
 FEWEST_ANSWERS = 20  # below which a bucket has no percentile
 COMMON = 5  # categories whose shares are looked at

@@ -10,7 +10,6 @@ from pydantic import BaseModel
 
 from tasks.ml.profile import CLEAR, FACTORS, POWERS, SCALES
 from tasks.ml.watching.alarm import Alarm, Class
-from tasks.ml.watching.calibration import DriftPlan
 from tasks.ml.watching.domain import Domain
 from tasks.ml.watching.drift import Drift, distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch, texts
@@ -29,6 +28,7 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         metric: its name; higher_is_better: its direction.
+        material: the smallest fall that counts, as a share of what was expected.
         expected: what the version had when it was trained.
         estimated, estimated_low, estimated_high: what it is expected to have in this window, without outcomes.
         realised, realised_low, realised_high: what it had, as far as outcomes came true.
@@ -36,6 +36,7 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
 
     metric: str = "the metric"
     higher_is_better: bool = True
+    material: float = 0.03
     expected: float | None = None
     estimated: float | None = None
     estimated_low: float | None = None
@@ -51,10 +52,10 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
             return None
         return (now - self.expected) * (1 if self.higher_is_better else -1)
 
-    def falls(self, of: Literal["estimated", "realised"], material: float) -> bool:
+    def falls(self, of: Literal["estimated", "realised"]) -> bool:
         """Whether it is worse by a share that matters, and beyond its band."""
         change = self.change(of)
-        if change is None or self.expected is None or change > -material * abs(self.expected) or change == 0:
+        if change is None or self.expected is None or change > -self.material * abs(self.expected) or change == 0:
             return False
         best = getattr(self, f"{of}_high" if self.higher_is_better else f"{of}_low")
         return best is None or (best < self.expected if self.higher_is_better else best > self.expected)
@@ -95,14 +96,14 @@ class Moved:
         return self.rows[name].iloc[:: max(len(self.rows) // LOOKED, 1)]
 
 
-def alarms(moved: Moved, performance: Performance, plan: DriftPlan) -> tuple[Alarm, ...]:
+def alarms(moved: Moved, performance: Performance) -> tuple[Alarm, ...]:
     """One alarm for each kind of incident.
 
     Inputs that moved are to be mended where they look broken; else the model is retrained where the metric falls or is expected to, or
     where nobody can say whether it will; else they are ignored. A fall is mended, too, where broken inputs explain it.
     """
     broken = brokenness(moved)
-    falls = any(performance.falls(of, plan.material) for of in ("estimated", "realised"))
+    falls = any(performance.falls(of) for of in ("estimated", "realised"))
     unknown = performance.effect is None and bool(moved.predictions or not moved.reference.predictions)
     what: Class = "mend" if broken else "retrain" if falls or unknown else "ignore"
     found = []
@@ -110,7 +111,7 @@ def alarms(moved: Moved, performance: Performance, plan: DriftPlan) -> tuple[Ala
         found.append(_inputs(moved, performance, broken, what))
     if moved.predictions:
         found.append(_predictions(moved, performance, what))
-    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in ("estimated", "realised") if performance.falls(of, plan.material)]  # fmt: skip
+    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in ("estimated", "realised") if performance.falls(of)]  # fmt: skip
     return tuple(found)
 
 

@@ -85,7 +85,7 @@ def examine(
     if apart and (moved.features or moved.predictions or moved.together):
         domain = apart.explained()
         moved = replace(moved, domain=domain)
-    found = alarms(moved, known.performance, plan)
+    found = alarms(moved, known.performance)
     return Findings(
         verdict=next((what for what in GRAVEST if any(alarm.what == what for alarm in found)), "ok"), rows=len(rows), drift=drift,
         predictions=predictions, domain=domain, domain_bar=bar, alarms=found, sketch=sketch,
@@ -125,7 +125,7 @@ def _too_few(known: Known, sketch: Sketch, plan: DriftPlan) -> Findings:
     """Nothing but that: neither ok nor drift."""
     verdict: Verdict = "too few rows" if sketch.rows else "no data"
     says = f"{sketch.rows} rows, and {plan.fewest} are wanted before anything is said" if sketch.rows else "no row came in this window"  # fmt: skip
-    found = alarms(Moved(known.fixed, pd.DataFrame(), {}, {}, None, None, 0), known.performance, plan)
+    found = alarms(Moved(known.fixed, pd.DataFrame(), {}, {}, None, None, 0), known.performance)
     return Findings(
         verdict=verdict,
         rows=sketch.rows,

@@ -16,7 +16,8 @@ from pydantic import BaseModel, Field
 from scipy import stats
 
 from tasks.ml.uncertain import wilson
-from tasks.ml.watching.calibration import MONTH, DriftPlan, calibrated
+from tasks.ml.watching.alarm import MONTH
+from tasks.ml.watching.calibration import DriftPlan, calibrated
 from tasks.ml.watching.domain import Coded, sampled
 from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.reference import Sketch, merged
