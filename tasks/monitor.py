@@ -20,12 +20,12 @@ from tasks.config.settings import Settings
 from tasks.incident import Noting
 from tasks.measuring import Measuring
 from tasks.ml import pages, threads
-from tasks.ml.watching import anomalies, pictures
+from tasks.ml.watching import anomalies, pictures, service
 from tasks.ml.watching.alarm import Alarm, Class
-from tasks.ml.watching.anomalies import History, Requests
 from tasks.ml.watching.curve import Shifts
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window, cleaned
+from tasks.ml.watching.oddness import Found, History, Requests
 from tasks.ml.watching.reference import merged
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
@@ -150,7 +150,7 @@ class Monitor:
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
             "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict, "judged": found.verdict not in SILENT,
             "reason": " ".join([
-                *([] if found.alarms and found.verdict not in SILENT else [_bare(found)]), *(alarm.says for alarm in alarms),
+                *([found.says] if not found.alarms or found.verdict in SILENT else []), *(alarm.says for alarm in alarms),
                 *(f"{name} cannot be compared: {why}." for name, why in apart.items()),
             ]),
         }  # fmt: skip
@@ -168,7 +168,7 @@ class Monitor:
         known = Known(learned.fixed, learned.thresholds, rolling, rows, measuring.known)
         return examine(known, newest.features, newest.said, plan, seed=self.use.search.seed, threads=threads.share(1))  # fmt: skip
 
-    def _anomalies(self, seen: Observed, requests: tuple[int, int] | None, now: dt.datetime) -> anomalies.Found:
+    def _anomalies(self, seen: Observed, requests: tuple[int, int] | None, now: dt.datetime) -> Found:
         """What is odd about what landed, and about how it was answered."""
         asked = seen.where(np.full(len(seen), seen.source == "served"))
         batches, outcomes = arrivals(self.journal, self.use.project, self.plan.anomalies.history)
@@ -189,7 +189,7 @@ class Monitor:
         """Requests so far and those that failed, as the serving process counts them; None where none answers."""
         try:
             page = httpx.get(f"{self.settings.serving()}/metrics", headers=self.settings.bearer(), timeout=5)
-            return anomalies.counted(page.raise_for_status().text, self.use.project)
+            return service.counted(page.raise_for_status().text, self.use.project)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError):  # it may be somebody else who answers there
             return None
 
@@ -219,14 +219,6 @@ class Monitor:
         looks |= {told["window"]["until"]: told["drift"]}
         bars = {until: {name: each["fixed"]["distance"] / each["bar"] for name, each in drift.items() if each["bar"]} for until, drift in looks.items()}  # fmt: skip
         return Shifts.of({until[:10]: levels for until, levels in sorted(bars.items())[-self.plan.history :]})
-
-
-def _bare(found: Findings) -> str:
-    """What was found, without the sentences of its alarms."""
-    said = found.says
-    for alarm in found.alarms:
-        said = said.replace(alarm.says, "").strip()
-    return said
 
 
 def _show(monitor: Monitor, seen: dict[str, Any], settings: Settings) -> None:

@@ -47,7 +47,7 @@ class Findings(BaseModel, frozen=True, extra="forbid"):
         drift, predictions: how far each feature, and what the model says, has moved.
         domain: whether the window can be told from the reference; `domain_bar`: the AUC that was to be passed.
         alarms: one for each kind of incident.
-        says: a sentence.
+        says: what the alarms say; a sentence where there are none, and why nothing can be said where rows are too few.
         sketch: of the window, to be kept for the rolling reference and the next calibration; not in JSON.
     """
 
@@ -130,7 +130,7 @@ def _too_few(known: Known, sketch: Sketch, plan: DriftPlan) -> Findings:
         verdict=verdict,
         rows=sketch.rows,
         alarms=found,
-        says=" ".join([says, *(alarm.says for alarm in found)]),
+        says=says,
         sketch=sketch,
     )
 
