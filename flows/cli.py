@@ -832,8 +832,8 @@ def simulate_alarms(
 
     Args:
         project: Days are drawn from its newest rows; from made ones when left out.
-        null: Nothing is amiss: how many alarms are there a month? Exit code 1 when surely more than the budget.
-        months: Of watching, in versions that are watched for twelve months each.
+        null: Nothing is amiss: how many alarms are there a month? Exit code 1 when surely more than the budget: the whole interval is above it.
+        months: Of watching, in versions that are watched for twelve months each. Few are few: below 60 a lucky or unlucky calibration decides.
         seed: Of everything that is drawn.
     """
     from flows.simulate import alarms

@@ -11,16 +11,16 @@ from prefect import flow
 
 from tasks.config.settings import Settings
 from tasks.recover import Recovery
+from tasks.stores.registry import IMPATIENT
 from tasks.stores.sqlite import refuse_damaged
 
 LOG = logging.getLogger("keepfit.recover")
 LOOK = 2.0  # seconds between two looks
-IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}  # the next look is the retry
 
 
 @flow(name="recover", flow_run_name="{project}: recover", persist_result=True, result_serializer="json")
 def recover(project: str) -> dict[str, Any]:
-    """Finishes or undoes releases that were cut off, puts alias and servers right, ends dead runs, starts trainings that are owed.
+    """Finishes or undoes releases that were cut off, puts alias and servers right, ends dead runs, starts trainings and looks that are owed.
 
     The stack does so by itself every two seconds; this is for whoever wants to see it done.
 

@@ -23,7 +23,7 @@ def alarms(project: str | None, *, null: bool, months: int, seed: int, settings:
     Args:
         project: days are drawn from its newest snapshot; from made rows when left out.
         null: nothing is amiss.
-        months: of watching, in versions that are watched for twelve months each.
+        months: of watching, in versions that are watched for twelve months each; below 60 a lucky or unlucky calibration decides.
         seed: of all that is drawn.
         settings: where the rows are.
         say: is told how far it is.

@@ -1,6 +1,7 @@
 """Asked: a released version with what watches compare it with; asked about rows that it answered."""
 
 import datetime as dt
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -20,16 +21,47 @@ from tasks.ml.watching import estimate
 from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.domain import sampled
 from tasks.ml.watching.measures import Reference, measures
+from tasks.ml.watching.older import held, read, sort
 from tasks.ml.watching.realised import Served
-from tasks.ml.watching.reference import Sketch, daily
+from tasks.ml.watching.reference import UNJUDGED, Sketch, daily
 from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
-from tasks.stores.observed import Observed, instant, instants
+from tasks.stores.observed import Observed, instants
 from tasks.stores.remembered import Learned, Remembered
 
 LOOKED_BACK = (
     260  # windows of its rows that say what is usual: a row that claims to be of another century makes no more
 )
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Rows that were observed, and what a version says of them.
+
+    Attributes:
+        seen: (n,) the rows.
+        features: (n,) of them, as the version reads them.
+        said: (n,) or (n, classes) its answers, as the project's kind gives them; None where there are none to a row.
+    """
+
+    seen: Observed
+    features: pd.DataFrame
+    said: np.ndarray | None
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self.seen)
+
+    @property
+    def at(self) -> np.ndarray:
+        """(n,) datetime64[us], UTC: when they were asked for."""
+        return self.seen.at
+
+    def where(self, chosen: np.ndarray) -> "Answered":
+        """Some of them: (n,) bool."""
+        return Answered(
+            self.seen.where(chosen), self.features[chosen], None if self.said is None else self.said[chosen]
+        )
 
 
 class Asked:
@@ -51,36 +83,52 @@ class Asked:
         return measures(self.use.task, self.bundle.operates)
 
     def unseen(self, seen: Observed) -> Observed:
-        """Those rows that it surely has not learned from; of rows that were served it cannot have."""
+        """Those rows that it surely has not learned from; of rows that were served it cannot have.
+
+        Where the contract has no more the column that its rows were split by, none is sure.
+        """
         if seen.source == "served" or not self.split.by_time or not len(seen):
             return seen
-        return seen.where(seen.at > instant(self.bundle.manifest["seen_until"]))
+        if self.split.column not in seen.rows:
+            return seen.where(np.zeros(len(seen), dtype=bool))
+        return seen.where(self.split.unseen(seen.rows, self.bundle.manifest["seen_until"]))
 
-    def says(self, rows: pd.DataFrame) -> np.ndarray:
-        """Its answers to rows."""
-        return self.bundle.answers(self.use, self.features(rows))
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """The columns that a server is asked with now, of the types that they had when it was made."""
+        made = {feature["name"]: feature["type"] for feature in self.bundle.manifest["features"]}
+        return {name: made.get(name, kind) for name, kind in self.use.sent.items()}
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The columns that a server is asked with now; those that the rows are older than are missing."""
-        return matrix(rows.reindex(columns=list(self.use.sent)), self.use.sent)
+        """The columns that a server is asked with now, as it learned to read them; those that the rows are older than are missing."""
+        return matrix(read(rows, self.types), self.types)
 
-    def foretold(self, rows: pd.DataFrame) -> np.ndarray | None:
-        """Its answers as far as their drift means something: lists of items have no distribution."""
-        return None if self.use.kind == "recommendation" or not len(rows) else self.says(rows)
+    def says(self, features: pd.DataFrame) -> np.ndarray | None:
+        """Its answers to rows, as `features` gives them; None of none, and where an answer is to more than one row, as a list of items is."""
+        return self.bundle.answers(self.use, features) if len(features) and not self._of_users else None
 
-    def served(self, seen: Observed) -> Served:
-        """Its answers to rows and what came true of them, as the project's kind puts questions; what is not known is -1, of numbers NaN."""
-        kind, known = self.use.task, self.use.labelled(seen.rows).to_numpy()
+    def about(self, seen: Observed) -> "Answered":
+        """Rows with what it says of them; ask once."""
         features = self.features(seen.rows)
-        truth = np.full(len(seen), np.nan if self.use.kind == "regression" else -1, dtype=object if self.use.kind == "recommendation" else "float64")  # fmt: skip
+        return Answered(seen, features, self.says(features))
+
+    def served(self, rows: "Answered") -> Served:
+        """What it says of rows and what came true of them, as the project's kind puts questions; what is not known is -1, of numbers NaN."""
+        kind, seen, said = self.use.task, rows.seen, rows.said
+        known = self.use.labelled(seen.rows).to_numpy()
+        truth = np.full(len(seen), np.nan if self.use.kind == "regression" else -1, dtype=object if self._of_users else "float64")  # fmt: skip
         truth[known] = kind.truth(seen.rows[known])
-        if self.use.kind == "recommendation":
-            asked, truth = kind.asked(features, truth, self.use.search.seed)
-            at = kind.told(features, seen.at.astype("int64")).astype("datetime64[us]")
-        else:
-            asked, at = features, seen.at
-        versions = np.full(len(at), str(self.release.version), dtype=object)
-        return Served(at, versions, self.bundle.answers(self.use, asked), truth)
+        at = seen.at
+        if said is None:
+            asked, truth = kind.asked(rows.features, truth, self.use.search.seed)
+            at = kind.told(rows.features, seen.at.astype("int64")).astype("datetime64[us]")
+            said = self.bundle.answers(self.use, asked)
+        return Served(at, np.full(len(at), str(self.release.version), dtype=object), said, truth)
+
+    @property
+    def _of_users(self) -> bool:
+        """Whether an answer is a list of items for a user."""
+        return self.use.kind == "recommendation"
 
     # -- what it is compared with -------------------------------------------------------------------------------------
     @cached_property
@@ -105,10 +153,10 @@ class Asked:
         """Answers only of rows that taught nothing: those to the others are surer than they will be."""
         train, validation = self._taught()
         whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
-        features, held = self.features(whole), self.features(validation)
+        features, judged = self.features(whole), self.features(validation)
         at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
-        said, truth = self.foretold(validation), self.use.task.truth(validation)
-        fixed, answered = Sketch.of(features, None, self.use.sent), Sketch.of(held[[]], said)
+        said, truth = self.says(judged), self.use.task.truth(validation)
+        fixed, answered = Sketch.of(features, None, self._comparable(whole)), Sketch.of(judged[[]], said)
         recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
         some = [
             sampled(week, plan.sample, seed)
@@ -117,24 +165,42 @@ class Asked:
         ]
         history = daily(fixed, features[recent], at[recent])
         ours = calibrated(fixed, history, plan, some, seed=seed, threads=threads.share(1))
-        theirs = calibrated(answered, daily(answered, held[[]], then, said), plan, seed=seed)
+        theirs = calibrated(answered, daily(answered, judged[[]], then, said), plan, seed=seed)
         learned = Learned(
             fixed=fixed.model_copy(update={"predictions": answered.predictions}),
             thresholds=ours.model_copy(update={"predictions": theirs.predictions}),
             estimator=estimate.learned(
-                self.use.task, self.measures, truth, np.empty(0) if said is None else said, held, seed=seed
+                self.use.task, self.measures, truth, np.empty(0) if said is None else said, judged, seed=seed
             ),
         )
         return learned, sampled(features, plan.sample, seed).reset_index(drop=True)
 
+    def _comparable(self, rows: pd.DataFrame) -> dict[str, str]:
+        """The columns that hold now what they held in the rows that it was made of, with their types."""
+        were = {name: held(rows[name]) for name in self.use.sent if name in rows and rows[name].notna().any()}
+        return {
+            name: kind
+            for name, kind in self.use.sent.items()
+            if sort(self.types[name]) == sort(kind) and were.get(name) in {sort(kind), None}
+        }
+
+    @property
+    def not_compared(self) -> dict[str, str]:
+        """Columns that hold something else now than in the rows that it was made of, and what."""
+        judged = (name for name, kind in self.use.sent.items() if kind not in UNJUDGED)
+        known = self.remembered[0].fixed.features
+        return {name: f"{self.use.sent[name]} now, {self._was(name)} in what version {self.release.version} learned from" for name in judged if name not in known}  # fmt: skip
+
+    def _was(self, name: str) -> str:
+        was = self.types[name]
+        return was if sort(was) != sort(self.use.sent[name]) else "something else"
+
     def _after_its_last(self) -> str:
         """The moment after the newest row that it was made of; nothing where the split does not tell."""
         last = self.bundle.manifest["seen_until"]
-        return (
-            (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
-            if last and self.split.by_time
-            else ""
-        )
+        if not last or not self.split.by_time or self.split.column != self.use.contract.time:
+            return ""
+        return (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
 
     def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them.

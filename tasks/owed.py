@@ -1,4 +1,4 @@
-"""Owed: trainings for what landed, orders that nobody has obeyed, silence that nobody has noticed, trainings that hang.
+"""Owed: trainings and looks for what landed, orders that nobody has obeyed, silence that nobody has noticed, trainings that hang.
 
 Each is found by what is, at every look of the recovery, so that a lost event or a killed server costs seconds and nothing else.
 """
@@ -17,6 +17,7 @@ from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
 from tasks.trigger import CRASHES, DONE, alert, caps
 
+ASKED = 0.0  # since when something is so that was seen to
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 
 
@@ -41,7 +42,7 @@ class Owed:
         if project not in self._settings.project_names():
             return []
         self.listen(project)
-        return self.train(project) + self.obey(project)
+        return self.train(project) + self.obey(project) + self.watch(project)
 
     # -- what landed --------------------------------------------------------------------------------------------------
     def train(self, project: str) -> list[str]:
@@ -69,6 +70,30 @@ class Owed:
         fresh = Fresh(changed=True, rows=self._journal.landed_since(project, seen))
         policy = owing(self._use(project).retrain, fresh)
         return (f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
+
+    def watch(self, project: str) -> list[str]:
+        """Starts the look that is owed for what landed since the last one began, once its event has had time to do so; once a batch, whatever comes of it."""
+        landed = self._unwatched(project)
+        name = f"{project} look"
+        if landed is None or self._lasted(name, landed) < self._grace or self._since[name] == (landed, ASKED):
+            return []
+        from tasks.stores import runs
+
+        reason = "what landed was not looked at"
+        run = runs.watch(project, reason, f"owed look {landed}")
+        if run is None:
+            return []  # one is under way, or coming; whether it saw the batch is asked again after it
+        self._since[name] = (landed, ASKED)
+        return [] if run.state is None or run.state.is_final() else [f"{project}: {reason}: '{run.name}'"]
+
+    def _unwatched(self, project: str) -> dt.datetime | None:
+        """When the newest batch landed, where its landing starts a look, there is a champion to look at, and none began since."""
+        if not self._use(project).watch.on_batch or self._journal.champion(project) is None:
+            return None
+        landed = [self._journal.last_landed(project, kind) for kind in ("rows", "outcomes")]
+        newest = max((dt.datetime.fromisoformat(at) for at in landed if at), default=None)
+        last = self._journal.last_watch(project)
+        return None if newest is None or (last and last[0] >= newest) else newest
 
     def _plan(self, project: str, reason: str, key: str, delay: float, by: str) -> list[str]:
         from tasks.stores import runs
@@ -165,9 +190,9 @@ class Owed:
             last = self._journal.last_landed(project, policy.of)
             key = f"silence {policy.of} since {last}"
             said = policy.late(dt.datetime.fromisoformat(last) if last else None, now)
-            if said and self._since.get(f"{project} {policy.of}") != (key, 0.0):
+            if said and self._since.get(f"{project} {policy.of}") != (key, ASKED):
                 self._notice(project, policy, key, said, now)
-                self._since[f"{project} {policy.of}"] = (key, 0.0)
+                self._since[f"{project} {policy.of}"] = (key, ASKED)
 
     def _notice(self, project: str, policy: OnSilence, key: str, said: str, now: dt.datetime) -> None:
         if policy.retrain:

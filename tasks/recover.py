@@ -1,4 +1,4 @@
-"""Recover: what must be so is made so again, level by level: intents of releases, dead runs, aliases, trainings that are owed.
+"""Recover: what must be so is made so again, level by level: intents of releases, dead runs, aliases, trainings and looks that are owed.
 
 It looks at what is, not at what was announced, so that it may be repeated, interrupted, and run in many processes at once. Whoever is
 at work holds a lock that a kill frees; what is locked is left alone. What needs a server that is down is said, and done at a later look.

@@ -4,7 +4,7 @@ import datetime as dt
 from functools import lru_cache
 
 from tasks.ml.profile import Profile
-from tasks.ml.watching.anomalies import Batch
+from tasks.ml.watching.oddness import Batch
 from tasks.stores.journal import Journal
 
 

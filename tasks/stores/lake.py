@@ -1,5 +1,6 @@
 """The lake: a project's rows as Delta tables, appended exactly once a batch, read back verified."""
 
+import datetime as dt
 import functools
 import re
 from collections.abc import Generator, Iterator
@@ -155,6 +156,25 @@ class Lake:
                 "rows": len(ids), "digest": set_digest(ids),
                 "since": min((since for since, _ in spans), default=""), "until": max((until for _, until in spans), default=""),
             }
+        )  # fmt: skip
+
+    def recent(self, back: dt.timedelta | None) -> Snapshot | None:
+        """The newest rows, so far back from the newest one's time, to be read with `content`; None when none has a time. No row is read for it.
+
+        Args:
+            back: None: all rows.
+
+        Returns:
+            A snapshot without digest and number of rows, which only whoever reads them all knows.
+        """
+        table = self.landed.open()
+        until = max((file.until for file in self.landed.files(table)), default="")
+        if table is None or not until:
+            return None
+        since = "" if back is None else (dt.datetime.fromisoformat(until) - back).isoformat()
+        return Snapshot(
+            project=self.project, version=table.version(), outcomes=self.outcomes.newest, window=(since, ""), rows=0, digest="", since="", until=until,
+            trusted=self.trusted.newest,
         )  # fmt: skip
 
     def content(

@@ -14,12 +14,9 @@ import pyarrow.compute as pc
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.contract import NUMERIC
-from tasks.ml.features import MOMENT
 from tasks.stores.journal import Journal, Release, reigns
-from tasks.stores.lake import BATCH, Lake, frame
-from tasks.stores.served import MOMENT as STAMP
-from tasks.stores.served import Serving
+from tasks.stores.lake import BATCH, ROW, Lake, frame
+from tasks.stores.served import MOMENT, Serving
 
 Source = Literal["served", "landed"]
 
@@ -30,7 +27,8 @@ class Observed:
 
     Attributes:
         source: `served` over HTTP, or `landed` while the version was champion, which then is taken as asked about them.
-        rows: (n,) the columns that a server is asked with, and the target, missing where it is not known.
+        rows: (n,) the columns that a server is asked with, as they were sent or landed, under whatever contract (`older.read` reads them);
+            the target, missing where it is not known; of landed rows every column of times, too.
         at: (n,) datetime64[us], UTC: when they were asked for; of landed rows their own time.
         version: (n,) int64; 0: nobody was champion.
         milliseconds: (n,) float64, how long the answer took; NaN of landed rows.
@@ -78,29 +76,17 @@ def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.
     """The predictions of a time, each with the newest outcome that had come by then."""
     parts = []
     for table in Serving(use.project, settings).known(now).tables():
-        recent = table if since is None else table.filter(pc.greater_equal(table["at"], pa.scalar(since, STAMP)))  # ty: ignore[missing-attribute]
+        recent = table if since is None else table.filter(pc.greater_equal(table["at"], pa.scalar(since, MOMENT)))  # ty: ignore[missing-attribute]
         parts += [recent] if len(recent) else []
     if not parts:
         return _nothing(use, "served", now)
     table = pa.concat_tables(parts).sort_by([("at", "ascending"), ("id", "ascending")])
-    rows = _asked(use, table["row"].to_pylist())
+    rows = pd.DataFrame([json.loads(text) for text in table["row"].to_pylist()]).reindex(columns=list(use.sent))
     if target := use.contract.target:
         rows[target] = [None if text is None else json.loads(text) for text in table["outcome"].to_pylist()]
     at = table["at"].cast(pa.timestamp("us")).to_numpy()
     slow = table["ms"].to_numpy(zero_copy_only=False).astype("float64")
     return Observed("served", rows, at, table["version"].to_numpy().astype("int64"), slow, now)
-
-
-def _asked(use: Project, texts: list[str]) -> pd.DataFrame:
-    """Rows of the prediction log with the columns that a server is asked with now; what they lack, or held as another type then, is missing."""
-    sent = pd.DataFrame([json.loads(text) for text in texts]).reindex(columns=list(use.sent))
-    return pd.DataFrame({name: _read(sent[name], kind) for name, kind in use.sent.items()})
-
-
-def _read(values: pd.Series, kind: str) -> pd.Series:
-    if kind == "datetime":
-        return pd.to_datetime(values, utc=True, format="ISO8601", errors="coerce").astype(MOMENT)
-    return pd.to_numeric(values, errors="coerce") if kind in NUMERIC else values
 
 
 def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.datetime) -> Observed:
@@ -114,17 +100,17 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     """
     journal, time = Journal(settings.journal()), use.contract.time
     lake = Lake(use.project, settings.lake(use.project), use.contract)
-    whole = lake.snapshot()
-    if whole is None or not whole.until:
+    wanted = lake.recent(back)
+    if wanted is None:
         return _nothing(use, "landed", now)
-    until = dt.datetime.fromisoformat(whole.until)
-    wanted = whole if back is None else whole.model_copy(update={"window": ((until - back).isoformat(), "")})
-    rows = frame(list(lake.content(wanted))).sort_values([time], kind="stable", ignore_index=True)
+    tables = [table.drop_columns([ROW]) for table in lake.content(wanted) if len(table)]
+    rows = frame(sorted(tables, key=lambda table: pc.min(table[time]).as_py()))  # ty: ignore[missing-attribute]
+    if not rows[time].is_monotonic_increasing:  # files that overlap
+        rows = rows.sort_values([time], kind="stable", ignore_index=True)
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
-    target = [use.contract.target] if use.contract.target else []
-    at = instants(rows[time])
+    until = dt.datetime.fromisoformat(wanted.until)
     return Observed(
-        "landed", rows.reindex(columns=[*use.sent, *target]), at, version, np.full(len(rows), np.nan), until
+        "landed", rows.reindex(columns=_columns(use)), instants(rows[time]), version, np.full(len(rows), np.nan), until
     )
 
 
@@ -140,10 +126,15 @@ def _versions(batch: pd.Series, batches: Sequence[dict], releases: Sequence[Rele
     return batch.astype("string").map(known).fillna(0).to_numpy(dtype="int64")
 
 
+def _columns(use: Project) -> list[str]:
+    """What is kept of landed rows: what a server is asked with, the target, and the times by which splits are made."""
+    times = (name for name, column in use.contract.columns.items() if column.type == "datetime")
+    return list(dict.fromkeys([*use.sent, *([use.contract.target] if use.contract.target else []), *times]))
+
+
 def _nothing(use: Project, source: Source, until: dt.datetime) -> Observed:
-    target = [use.contract.target] if use.contract.target else []
     none = np.empty(0)
-    return Observed(source, pd.DataFrame(columns=[*use.sent, *target]), none.astype("datetime64[us]"), none.astype("int64"), none, until)  # fmt: skip
+    return Observed(source, pd.DataFrame(columns=_columns(use)), none.astype("datetime64[us]"), none.astype("int64"), none, until)  # fmt: skip
 
 
 def instants(times: pd.Series) -> np.ndarray:

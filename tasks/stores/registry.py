@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # how MLflow says that there is none
 PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})  # no answer, or none now
 TRIES = 3
+IMPATIENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}  # for whoever comes again anyway
 Made = TypeVar("Made")
 UI = "?workflowType=machine_learning"  # without it the pages open in another mode
 
@@ -250,17 +254,30 @@ def _once(make: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
 
 
 @contextlib.contextmanager
+def impatient() -> Generator[None]:
+    """MLflow's client waits for a server that is down for seconds, not for minutes."""
+    with _environment(IMPATIENT):
+        yield
+
+
+@contextlib.contextmanager
 def _unrepeated() -> Generator[None]:
     """MLflow's client repeats any call whose answer does not come, and would create a second one; here it does not."""
-    from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES as REPEATS
+    with _environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
+        yield
 
-    before = os.environ.get(REPEATS.name)
-    os.environ[REPEATS.name] = "0"
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Generator[None]:
+    """These variables are so meanwhile."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ |= values
     try:
         yield
     finally:
-        os.environ.pop(REPEATS.name)
-        os.environ |= {} if before is None else {REPEATS.name: before}
+        for name, value in before.items():
+            os.environ.pop(name)
+            os.environ |= {} if value is None else {name: value}
 
 
 def _known(value: Any) -> Any:

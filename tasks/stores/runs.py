@@ -129,6 +129,21 @@ def fetch(project: str, source: str, key: str) -> FlowRun:
         )
 
 
+def watch(project: str, reason: str, key: str) -> FlowRun | None:
+    """Plans a look at once; None when another one that no schedule planned is under way or coming. The same key is the same run.
+
+    Raises:
+        ObjectNotFound: the project is not deployed.
+    """
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"watch/{project}")
+        if coming(client, deployment.id, dt.datetime.now(dt.UTC) + SAME):
+            return None
+        return client.create_flow_run_from_deployment(
+            deployment.id, parameters={"project": project, "reason": reason}, state=Scheduled(), idempotency_key=key
+        )
+
+
 def came_of(run: str) -> tuple[str, str]:
     """What came of a flow run, and its name: coming, obeyed, or lost when it failed, was cancelled, or is not known any more."""
     with get_client(sync_client=True) as client:

@@ -12,7 +12,8 @@ from scipy.stats import beta, mannwhitneyu
 
 from tasks.ml.contract import Column, Contract
 from tasks.ml.profile import Profiler
-from tasks.ml.watching.anomalies import AnomalyPlan, Batch, History, Requests, find
+from tasks.ml.watching.anomalies import find
+from tasks.ml.watching.oddness import CHECKS, AnomalyPlan, Batch, History, Requests
 from tasks.ml.watching.usual import MAD, bar, changes, usual_of, without_each
 
 START = dt.datetime(2026, 1, 5, 3, tzinfo=dt.UTC)  # a Monday
@@ -373,6 +374,12 @@ def test_a_year_in_which_nothing_happens_keeps_the_budget_of_false_alarms():
         alarms += len(find(history, now, seed=day).alarms)
     months = 330 / 30.44
     assert alarms <= months + 3.1 * np.sqrt(months)
+
+
+def test_every_check_has_its_share_of_the_budget():
+    """So many as share it look, each under a name of its own, also where nothing has come."""
+    names = [check.name for check in find(History(), START).checks]
+    assert len(names) == len(set(names)) == CHECKS
 
 
 def test_the_same_history_says_the_same(calm):

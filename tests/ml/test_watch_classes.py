@@ -125,14 +125,15 @@ def test_a_loss_falls_when_it_rises(now, low, high, falls):
     loss = Performance(
         metric="log_loss", higher_is_better=False, expected=0.4, estimated=now, estimated_low=low, estimated_high=high
     )
-    assert loss.falls("estimated", PLAN.material) is falls
+    assert loss.falls("estimated") is falls
     assert loss.effect == pytest.approx(0.4 - now)
 
 
 def test_a_fall_too_small_to_matter_is_none():
-    """Two hundredths of what it was, where three are the least that counts."""
-    assert not Performance(expected=0.5, realised=0.49, realised_high=0.495).falls("realised", 0.03)
-    assert Performance(expected=0.5, realised=0.48, realised_high=0.495).falls("realised", 0.03)
+    """Two hundredths of what it was, where three are the least that counts; a project may say another share."""
+    assert not Performance(expected=0.5, realised=0.49, realised_high=0.495).falls("realised")
+    assert Performance(expected=0.5, realised=0.48, realised_high=0.495).falls("realised")
+    assert not Performance(material=0.05, expected=0.5, realised=0.48, realised_high=0.495).falls("realised")
 
 
 def test_a_constant_as_in_the_reference_is_no_news():

@@ -4,7 +4,8 @@ import datetime as dt
 
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
-from tasks.ml.watching.anomalies import History, find
+from tasks.ml.watching.anomalies import find
+from tasks.ml.watching.oddness import History
 from tasks.stores.arrivals import arrivals
 from tests.samples import write_rows
 from tests.tasks.test_ingest import land, rows, small

@@ -1,6 +1,8 @@
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -11,6 +13,7 @@ from tasks.ingest import Landings
 from tasks.ml.identity import key_hashes, row_ids
 from tasks.stores.keys import Keys
 from tasks.stores.lake import BATCH, ROW, Lake, snapshot_named
+from tasks.stores.tables import Table
 from tests.samples import write_rows
 
 
@@ -93,3 +96,21 @@ def test_an_index_that_is_gone_or_damaged_is_made_anew(landings, thyroid_rows, t
             harm(path)
         again = landings.land(write_rows(tmp_path / f"again{n}.csv", thyroid_rows[: 70 + n]))
         assert (again.landed, again.known) == (0, 70 + n)
+
+
+def test_how_new_the_rows_are_is_known_without_reading_one(landings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """From what the table says of its files; a window is counted back from there."""
+    assert Lake("thyroid", str(tmp_path / "none"), landings.contract).recent(None) is None
+    whole = landings.lake.snapshot()
+    assert whole is not None
+    with monkeypatch.context() as patched:
+        for name in ("read", "peek", "opened"):
+            patched.setattr(Table, name, None)
+        every, newest = (landings.lake.recent(back) for back in (None, dt.timedelta(hours=1)))
+    assert every is not None
+    assert newest is not None
+    assert (every.until, every.version, every.outcomes) == (whole.until, whole.version, whole.outcomes)
+    counts = [sum(map(len, landings.lake.content(snapshot))) for snapshot in (every, newest)]
+    times = landings.lake.read(whole)[landings.contract.time]
+    assert counts == [whole.rows, (times >= times.max() - pd.Timedelta(hours=1)).sum()]
+    assert 0 < counts[1] < counts[0]

@@ -10,6 +10,7 @@ from tasks import ingest
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
+from tasks.ml.watching import older
 from tasks.stores import observed
 from tasks.stores.journal import Journal, Release
 from tasks.stores.predictions import Predictions, Told
@@ -58,6 +59,15 @@ def test_m_05_a_row_belongs_to_the_version_that_was_champion_when_it_landed(smal
     assert newest.rows["age"].tolist() == [3, 4], "a day, counted back from the newest row"
 
 
+def test_the_newest_row_is_seen_to_the_microsecond(small, use, tmp_path):
+    """The window ends with it, and holds it."""
+    release(1, NOON)
+    land(landing(small, NOON + HOUR), tmp_path, "a.csv", rows(0, 1) + rows(2, at="2026-01-07T10:00:00.123456Z"))
+    seen = look(use, Settings(), NOON, NOON + 2 * HOUR)
+    assert seen.until == dt.datetime(2026, 1, 7, 10, 0, 0, 123456, tzinfo=dt.UTC)
+    assert (seen.rows["age"].tolist(), seen.at.max()) == ([2], observed.instant(seen.until))
+
+
 def test_what_was_asked_for_comes_before_what_landed(small, use, tmp_path):
     """With the outcomes that had come by then, the versions that answered, and rows as models read them, whatever was left out."""
     settings = Settings()
@@ -82,7 +92,7 @@ def test_what_was_asked_for_comes_before_what_landed(small, use, tmp_path):
 
 
 def test_a_prediction_of_an_older_contract_is_read(use):
-    """What was a text then and is a number now is missing; a column that came later is, too."""
+    """As it was sent: what was a text then and is a number now is a text still, and missing only for who wants a number."""
     settings = Settings()
     record = {
         "id": "a",
@@ -95,10 +105,11 @@ def test_a_prediction_of_an_older_contract_is_read(use):
     }
     assert Predictions(settings.home).append("small", NOON, [record]) == 0
     seen = observed.served(use, settings, None, NOON + HOUR)
-    assert matrix(seen.rows, use.sent)["age"].isna().tolist() == [True]
+    assert seen.rows["age"].tolist() == ["red"]
+    assert matrix(older.read(seen.rows, use.sent), use.sent)["age"].isna().tolist() == [True]
 
 
 def test_of_a_project_without_rows_nothing_is_seen(use):
     """Neither asked for nor landed."""
     seen = look(use, Settings(), None, NOON)
-    assert (len(seen), seen.rows.columns.tolist(), seen.until) == (0, ["age", "y"], NOON)
+    assert (len(seen), seen.rows.columns.tolist(), seen.until) == (0, ["age", "y", "at"], NOON)

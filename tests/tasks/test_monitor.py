@@ -2,8 +2,10 @@
 
 import datetime as dt
 import json
+import os
 import shutil
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,18 @@ from sklearn.metrics import roc_auc_score
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.evaluate import Bundle
 from tasks.ingest import Landings
 from tasks.ml.fitted import Fitted
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.watching.measures import gauged
-from tasks.monitor import Monitor
+from tasks.monitor import Monitor, _beside
 from tasks.stores import bundles, remembered
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
+from tasks.stores.predictions import Predictions
+from tasks.stores.registry import IMPATIENT
 from tasks.train import manifest
 
 WEEK = 300  # rows
@@ -322,6 +327,76 @@ def test_a_new_column_is_no_trouble(place):
     )
     seen = there.look()
     assert (seen["rows"], "late" in seen["drift"]) == (WEEK, True)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "name", "was"),
+    [("c: {type: category}", "c: {type: float, nullable: true}", "c", "category"), ("b: {type: float}", "b: {type: text}", "b", "float")],
+)  # fmt: skip
+def test_a_column_of_another_type_than_the_version_learned_is_not_compared(place, before, now, name, was):
+    """Which is said; the rest is looked at as ever, also what is asked for under the new contract."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9))
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(path.read_text().replace(before, now))
+    landed = there.look()
+    asked_for(there, week(9).drop(columns=["id", "at", "y"]).assign(**{name: 7.5 if name == "c" else "red"}))
+    for seen, source in ((landed, "landed"), (there.look(), "served")):
+        assert (seen["window"]["source"], seen["rows"], set(seen["drift"])) == (source, WEEK, {"a", "b", "c"} - {name})
+        assert f"{was} in what version 1 learned from" in seen["not_compared"][name]
+        assert f"{name} cannot be compared" in seen["reason"]
+
+
+def asked_for(there: Place, rows: pd.DataFrame) -> None:
+    """Rows that a server was asked about, all within the hour."""
+    records = [
+        {"id": f"{number}", "at": (there.clock + number * dt.timedelta(seconds=1)).isoformat(), "project": "small", "version": 1, "ms": 0.5,
+         "prediction": True, "row": row}
+        for number, row in enumerate(rows.to_dict("records"))
+    ]  # fmt: skip
+    assert Predictions(there.settings.home).append("small", there.clock, records) == 0
+
+
+def test_rows_are_new_to_a_version_by_the_column_that_it_was_split_by(place):
+    """Not by the contract's time: of two weeks of landed rows the half that was booked long ago may have taught it."""
+    there = place("binary", weeks=0)
+    path = there.settings.projects / "small" / "project.yaml"
+    text = path.read_text().replace("column: at}", "column: booked}")
+    path.write_text(text.replace("    a: {type", "    booked: {type: datetime}\n    a: {type"))
+    there.use = Project.named("small", there.settings)
+    for number in range(8):
+        there.land(week(number).assign(booked=lambda rows: rows["at"]))
+    there.crown()
+    long_ago = np.arange(WEEK) % 2 == 0
+    there.land(week(8).assign(booked=lambda rows: rows["at"].mask(long_ago, rows["at"] - pd.Timedelta(weeks=6))))
+    assert there.look()["rows"] == WEEK / 2
+
+
+def test_the_champion_is_asked_about_each_row_once(place, monkeypatch):
+    """For drift, for the estimate, and for what came true together; the first look also asks about the rows that it was made of."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9))
+    there.look()
+    asked = []
+    answers = Bundle.answers
+    monkeypatch.setattr(Bundle, "answers", lambda self, use, rows: asked.append(len(rows)) or answers(self, use, rows))
+    there.look()
+    assert asked == [2 * WEEK]
+
+
+def test_pictures_do_not_wait_long_for_mlflow(monkeypatch):
+    """A server that is down is asked twice, for seconds; whoever asks next is as patient as before."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "77")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    met = []
+    registry: Any = SimpleNamespace(log_files=lambda run, files: met.append((run, files, {name: os.environ[name] for name in IMPATIENT})))  # fmt: skip
+    _beside(registry, "run", {"a": "b"})
+    assert met == [("run", {"a": "b"}, IMPATIENT)]
+    assert (os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"], "MLFLOW_HTTP_REQUEST_MAX_RETRIES" in os.environ) == ("77", False)
 
 
 def test_nothing_ends_an_incident_that_could_not_be_judged(place):

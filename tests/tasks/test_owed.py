@@ -18,7 +18,7 @@ from tasks.owed import Owed
 from tasks.recover import Recovery
 from tasks.stores import alarms, processes, runs
 from tasks.stores.journal import Journal
-from tests.released import NAME, NOW, place, template
+from tests.released import NAME, NOW, crowned, place, template
 from tests.samples import free_port, until
 from tests.tasks.test_recover import lands, train
 
@@ -36,7 +36,7 @@ class Prefect:
         self.states: dict[str, str] = {}
         self.told: list[tuple[str, str, Any]] = []
         self.busy = self.down = False
-        for name in ("train", "fetch", "came_of", "tell"):
+        for name in ("train", "fetch", "watch", "came_of", "tell"):
             monkeypatch.setattr(runs, name, getattr(self, name))
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
 
@@ -52,6 +52,9 @@ class Prefect:
 
     def fetch(self, _project: str, source: str, key: str) -> Any:
         return self._plan(key, source)
+
+    def watch(self, _project: str, reason: str, key: str) -> Any:
+        return None if self.busy else self._plan(key, reason)
 
     def _plan(self, *what: str) -> Any:
         if self.down:
@@ -279,6 +282,52 @@ def test_what_the_budget_refuses_is_owed_until_it_opens(place: Settings, prefect
     lands(Journal(Settings().journal()), 4)
     assert owing(Settings(), now=NOW + dt.timedelta(days=29)).look(NAME) == []
     assert len(owing(Settings(), now=NOW + dt.timedelta(days=30)).look(NAME)) == 1
+
+
+def looked(journal: Journal, at: dt.datetime) -> None:
+    """A look is on record."""
+    journal.record_watch(project=NAME, at=at, version=1, verdict="ok", detail={})
+
+
+def looks(prefect: Prefect) -> list[str]:
+    return [reason for _, reason, *_ in prefect.planned if "looked" in reason]
+
+
+def test_what_landed_and_was_not_looked_at_owes_a_look_once(place: Settings, prefect: Prefect):
+    """Its event was lost: one run a batch, in another process, too, unless a look began since; a failed one is not repeated."""
+    journal, recovery = crowned(place, 1), owing(place)
+    lands(journal, 1)
+    looked(journal, NOW - dt.timedelta(seconds=1))
+    prefect.busy = True
+    recovery.look(NAME)
+    assert looks(prefect) == []
+    prefect.busy = False
+    assert recovery.look(NAME)[-1] == "small: what landed was not looked at: 'run 1'"
+    recovery.look(NAME)
+    assert looks(prefect) == ["what landed was not looked at"]
+    assert prefect.planned[-1][0] == f"owed look {NOW}", "another process is given the same run by its key"
+    looked(journal, NOW)
+    assert owing(place).look(NAME) == []
+    lands(journal, 2)  # at the same moment, before the look began
+    owing(place).look(NAME)
+    assert len(looks(prefect)) == 1
+
+
+def test_an_event_has_its_time_to_start_a_look(place: Settings, prefect: Prefect):
+    """Ten seconds of the recovery are not over at its first look."""
+    lands(crowned(place, 1), 1)
+    owing(place, grace=600.0).look(NAME)
+    assert looks(prefect) == []
+
+
+@pytest.mark.parametrize("champions", [(), (1,)])
+def test_no_look_is_owed_where_none_is_wanted(place: Settings, prefect: Prefect, champions):
+    """Without a champion there is nothing to look at; or the project looks by the clock alone."""
+    if champions:
+        says(place, "watch: {on_batch: false}\n")
+    lands(crowned(place, *champions), 1)
+    owing(place).look(NAME)
+    assert looks(prefect) == []
 
 
 # -- silence --------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 Three things are kept apart: drift (inputs and predictions moved), performance (what came true, and what is expected to), anomalies (of data and service).
 
+Anomalies: `anomalies.find(History(...), now, plan)`; what batches hold (`contents.py`), how many come and when (`volumes.py`), how they are answered (`service.py`).
+
 Drift, in the order in which it is called (`findings.py` first):
     fixed = Sketch.of(rows, said, types)                       # at training; JSON, kept with the model
     history = daily(fixed, rows, at, said)                     # a sketch a day: of those rows, and of what was answered since

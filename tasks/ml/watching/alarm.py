@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+MONTH = 365.25 / 12  # days: how many false alarms are borne is said by the month
 Kind = Literal[
     "inputs", "predictions", "performance", "estimate", "values", "volume", "freshness", "latency", "errors", "labels"
 ]

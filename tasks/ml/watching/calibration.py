@@ -18,11 +18,11 @@ from pydantic import BaseModel, Field
 from scipy import special, stats
 
 from tasks.ml.threads import limited
+from tasks.ml.watching.alarm import MONTH
 from tasks.ml.watching.domain import sampled, told_apart
 from tasks.ml.watching.drift import distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch
 
-MONTH = 365.25 / 12  # days
 TOGETHER = 0.2  # share of the budget for what only several columns show together
 DRAWS = 400
 KOLMOGOROV = np.pi**2 / 12  # mean of the squared Kolmogorov distribution
@@ -57,12 +57,6 @@ class DriftPlan(BaseModel, frozen=True, extra="forbid"):
     )
     gaps: float = Field(
         default=0.02, ge=0, lt=1, description="smallest change of the share of missing values that counts"
-    )
-    material: float = Field(
-        default=0.03,
-        ge=0,
-        lt=1,
-        description="smallest change of the metric that counts, as a share of what it was at training",
     )
     sample: int = Field(
         default=2000, ge=200, le=20_000, description="rows of the reference and of the window that the domain classifier looks at"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,16 +10,16 @@ from pydantic import BaseModel
 
 from tasks.ml.profile import CLEAR, FACTORS, POWERS, SCALES
 from tasks.ml.watching.alarm import Alarm, Class
-from tasks.ml.watching.calibration import DriftPlan
 from tasks.ml.watching.domain import Domain
 from tasks.ml.watching.drift import Drift, distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch, texts
 
 NAMED = 5  # features named in an alarm
-LOOKED = 50_000  # values of a column that are looked at closely
+LOOKED = 20_000  # values of a column looked at closely, evenly over the window: a distance is within about 0.01
 FITS = 3.0  # by how much nearer a column must come to its reference before it counts as explained
 FAR = 0.3  # distance below which nobody asks whether a column is in another unit, or swapped with another
 CROSSED = 12  # features that are asked whether they are swapped; where more moved that far, nobody swapped two
+QUARTERS = np.array([0.25, 0.5, 0.75])
 CONSTANT = 0.9  # a column whose most frequent value had less than this in the reference is not constant by chance
 
 
@@ -28,6 +28,7 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         metric: its name; higher_is_better: its direction.
+        material: the smallest fall that counts, as a share of what was expected.
         expected: what the version had when it was trained.
         estimated, estimated_low, estimated_high: what it is expected to have in this window, without outcomes.
         realised, realised_low, realised_high: what it had, as far as outcomes came true.
@@ -35,6 +36,7 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
 
     metric: str = "the metric"
     higher_is_better: bool = True
+    material: float = 0.03
     expected: float | None = None
     estimated: float | None = None
     estimated_low: float | None = None
@@ -50,10 +52,10 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
             return None
         return (now - self.expected) * (1 if self.higher_is_better else -1)
 
-    def falls(self, of: Literal["estimated", "realised"], material: float) -> bool:
+    def falls(self, of: Literal["estimated", "realised"]) -> bool:
         """Whether it is worse by a share that matters, and beyond its band."""
         change = self.change(of)
-        if change is None or self.expected is None or change > -material * abs(self.expected) or change == 0:
+        if change is None or self.expected is None or change > -self.material * abs(self.expected) or change == 0:
             return False
         best = getattr(self, f"{of}_high" if self.higher_is_better else f"{of}_low")
         return best is None or (best < self.expected if self.higher_is_better else best > self.expected)
@@ -89,15 +91,19 @@ class Moved:
         """Whether the domain classifier can tell the window from the reference."""
         return self.domain is not None and self.domain_bar is not None and self.domain.auc > self.domain_bar
 
+    def some(self, name: str) -> pd.Series:
+        """Some values of a feature, evenly over the window."""
+        return self.rows[name].iloc[:: max(len(self.rows) // LOOKED, 1)]
 
-def alarms(moved: Moved, performance: Performance, plan: DriftPlan) -> tuple[Alarm, ...]:
+
+def alarms(moved: Moved, performance: Performance) -> tuple[Alarm, ...]:
     """One alarm for each kind of incident.
 
     Inputs that moved are to be mended where they look broken; else the model is retrained where the metric falls or is expected to, or
     where nobody can say whether it will; else they are ignored. A fall is mended, too, where broken inputs explain it.
     """
     broken = brokenness(moved)
-    falls = any(performance.falls(of, plan.material) for of in ("estimated", "realised"))
+    falls = any(performance.falls(of) for of in ("estimated", "realised"))
     unknown = performance.effect is None and bool(moved.predictions or not moved.reference.predictions)
     what: Class = "mend" if broken else "retrain" if falls or unknown else "ignore"
     found = []
@@ -105,7 +111,7 @@ def alarms(moved: Moved, performance: Performance, plan: DriftPlan) -> tuple[Ala
         found.append(_inputs(moved, performance, broken, what))
     if moved.predictions:
         found.append(_predictions(moved, performance, what))
-    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in ("estimated", "realised") if performance.falls(of, plan.material)]  # fmt: skip
+    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in ("estimated", "realised") if performance.falls(of)]  # fmt: skip
     return tuple(found)
 
 
@@ -124,7 +130,7 @@ def _broken(name: str, drift: Drift, moved: Moved) -> str | None:
     before, now = drift.fixed.missing
     if drift.gap_bar is not None and now - before > drift.gap_bar:
         return f"{now:.1%} missing, {before:.1%} before"
-    column, values = moved.reference.features[name], moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)]
+    column, values = moved.reference.features[name], moved.some(name)
     if column.shares.max(initial=0.0) < CONSTANT and values.nunique() == 1:
         return "constant"
     if drift.bar is not None and drift.fixed.new > drift.bar / 2:
@@ -137,15 +143,24 @@ def _unit(column: Column, values: pd.Series) -> str | None:
     numbers = values.dropna().to_numpy(dtype="float64") if isinstance(column.bins, Ruler) else np.zeros(0)
     if not len(numbers):
         return None
-    ways = [(f"multiplied by {factor:g}", numbers / factor) for factor in sorted(FACTORS, key=_roundness)]
-    ways += [(name, (numbers - shift) / scale) for name, (scale, shift) in SCALES.items()]
-    ways.append(("with the sign turned", -numbers))
-    fits = [(_distance(column, changed), way) for way, changed in _plausible(column, ways)]
+    fits = [(_distance(column, way.undone(numbers)), way) for way in _plausible(column, numbers)]
     near, far = min((distance for distance, _ in fits), default=1.0), _distance(column, numbers)
     if near > far / FITS or (far < CLEAR and near > 0.1):
         return None
     alike = {way for distance, way in fits if distance <= near + 0.05}
-    return f"looks {next(way for way, _ in ways if way in alike)}"
+    return f"looks {next(way.name for way in WAYS if way in alike)}"
+
+
+class Way(NamedTuple):
+    """How numbers may have come into another unit: multiplied by `scale`, then moved by `shift`."""
+
+    name: str
+    scale: float
+    shift: float = 0.0
+
+    def undone(self, values: np.ndarray) -> np.ndarray:
+        """What they were before."""
+        return (values - self.shift) / self.scale
 
 
 def _roundness(factor: float) -> bool:
@@ -153,13 +168,21 @@ def _roundness(factor: float) -> bool:
     return min(abs(factor / power - 1) for power in (*POWERS, *(1 / power for power in POWERS))) > 1e-9
 
 
-def _plausible(column: Column, ways: Sequence[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:
+WAYS = (
+    *(Way(f"multiplied by {factor:g}", factor) for factor in sorted(FACTORS, key=_roundness)),
+    *(Way(name, scale, shift) for name, (scale, shift) in SCALES.items()),
+    Way("with the sign turned", -1.0),
+)
+
+
+def _plausible(column: Column, numbers: np.ndarray) -> list[Way]:
     """The three ways whose quartiles come nearest to the reference's, so that few are counted."""
-    ruler, quarters = column.bins, np.array([0.25, 0.5, 0.75])
+    ruler = column.bins
     if not isinstance(ruler, Ruler) or not ruler.cuts:
         return []
-    wanted = ruler.ends[np.minimum(np.searchsorted(np.cumsum(column.shares), quarters), len(ruler.ends) - 1)]
-    return sorted(ways, key=lambda way: float(np.abs(np.quantile(way[1], quarters) - wanted).sum()))[:3]
+    wanted = ruler.ends[np.minimum(np.searchsorted(np.cumsum(column.shares), QUARTERS), len(ruler.ends) - 1)]
+    quartiles = np.quantile(numbers, QUARTERS)
+    return sorted(WAYS, key=lambda way: float(np.abs(np.sort(way.undone(quartiles)) - wanted).sum()))[:3]
 
 
 def _distance(column: Column, values: np.ndarray) -> float:
@@ -185,12 +208,11 @@ def _crossed(moved: Moved, one: str, other: str) -> bool:
     a, b = moved.reference.features[one], moved.reference.features[other]
     if a.bins.kind != b.bins.kind:
         return False
-    cross = []
-    for column, name in ((a, other), (b, one)):
-        now = column.like(moved.rows[name].iloc[:: max(len(moved.rows) // LOOKED, 1)])
-        cross.append(float(distances(column.held, now.held, numeric=isinstance(column.bins, Ruler))))
-    straight = min(moved.features[name].fixed.distance for name in (one, other))
-    return max(cross) <= straight / FITS
+    most = min(moved.features[name].fixed.distance for name in (one, other)) / FITS
+    cross = ((column, column.like(moved.some(name))) for column, name in ((a, other), (b, one)))
+    return all(
+        distances(column.held, now.held, numeric=isinstance(column.bins, Ruler)) <= most for column, now in cross
+    )
 
 
 def _inputs(moved: Moved, performance: Performance, broken: Mapping[str, str], what: Class) -> Alarm:

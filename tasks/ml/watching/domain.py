@@ -4,15 +4,17 @@ Friedman (2003), On multivariate goodness-of-fit and two-sample testing; Lopez-P
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel
-from scipy.stats import rankdata
 
 from tasks.ml.threads import limited
+from tasks.ml.watching.folds import Fold, learned
+from tasks.ml.watching.reference import floats
 
-FOLDS = 3
 FEWEST = 100  # rows of either side, below which nothing is learned
 GIVING = 5  # features named at most
 SEEN = 20  # values of a category that are told apart; segments of a number
@@ -46,133 +48,179 @@ def sampled(rows: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
     return rows.iloc[np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))]
 
 
-def told_apart(
-    reference: pd.DataFrame, window: pd.DataFrame, *, seed: int = 0, threads: int = 1, explain: bool = False
-) -> Domain | None:
+def told_apart(reference: pd.DataFrame, window: pd.DataFrame, *, seed: int = 0, threads: int = 1) -> "Apart | None":
     """How well rows of a window can be told from rows of the reference; None where either has fewer than 100.
 
     Args:
         reference: some rows of it, raw, a few thousand; times do not count.
         window: some of its rows, with the same columns.
-        seed: of the folds.
+        seed: of the folds, and of what is shuffled.
         threads: that learning may use.
-        explain: also which features and segments give it away; takes longer.
     """
     if min(len(reference), len(window)) < FEWEST:
         return None
-    X, y = (
-        as_numbers(pd.concat([reference, window], ignore_index=True)),
-        np.repeat([0, 1], [len(reference), len(window)]),
-    )
-    n, m = len(reference), len(window)
+    sides = np.repeat([0, 1], [len(reference), len(window)])
+    coded = Coded.of(pd.concat([reference, window], ignore_index=True))
     with limited(threads):
-        models, folds = _learned(X.to_numpy(), y, seed)
-        said = _said(models, folds, X.to_numpy())
-        found = Domain(auc=_auc(y, said), error=float(np.sqrt((n + m + 1) / (12 * n * m))), rows=(n, m))
-        if not explain:
-            return found
-        features = _giving(models, folds, X, y, found.auc, seed)
-    both = pd.concat([reference[list(X.columns)], window[list(X.columns)]], ignore_index=True)
-    return found.model_copy(
-        update={"features": features, "segments": _segments(both, y, said, [name for name, _ in features])}
-    )
+        return Apart(coded, sides, tuple(learned(coded.values, sides, seed)), seed)
 
 
-def as_numbers(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows as numbers, times left out, and what nobody has a value of: a category is its rank by frequency."""
-    names = [name for name in rows.columns if not pd.api.types.is_datetime64_any_dtype(rows[name]) and rows[name].notna().any()]  # fmt: skip
-    return rows[names].apply(_coded)
+@dataclass(frozen=True)
+class Coded:
+    """Rows as numbers.
+
+    Attributes:
+        names: of the columns; times are left out, and what nobody has a value of.
+        values: (n, columns): a category is its rank by frequency, NaN where missing.
+        categories: for each column what its smallest numbers stand for; None of numbers.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    categories: tuple[tuple[str, ...] | None, ...]
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Coded":
+        """Of rows, raw."""
+        kept = [name for name in rows.columns if not pd.api.types.is_datetime64_any_dtype(rows[name]) and rows[name].notna().any()]  # fmt: skip
+        codes = [_coded(rows[name]) for name in kept]
+        values = np.column_stack([values for values, _ in codes]) if codes else np.empty((len(rows), 0))
+        return cls(tuple(map(str, kept)), values, tuple(named for _, named in codes))
 
 
-def _coded(column: pd.Series) -> pd.Series:
+def _coded(column: pd.Series) -> tuple[np.ndarray, tuple[str, ...] | None]:
+    if pd.api.types.is_bool_dtype(column):
+        return floats(column), ("false", "true")
     if pd.api.types.is_numeric_dtype(column):
-        return column.astype("Float64").astype("float64").replace([np.inf, -np.inf], [1e300, -1e300])
+        values = floats(column)
+        return np.where(np.isinf(values), np.sign(values) * 1e300, values), None
     counts = column.value_counts()
     ranks = pd.Series(np.minimum(np.arange(len(counts)), 10 * SEEN).astype("float64"), index=counts.index)
-    return column.map(ranks).astype("float64")
+    seen = (str(value).lower() if isinstance(value, bool) else str(value) for value in counts.index[:SEEN])
+    return column.map(ranks).astype("float64").to_numpy(), tuple(seen)
 
 
-def _learned(X: np.ndarray, y: np.ndarray, seed: int) -> tuple[list, list[np.ndarray]]:
-    """A small boosted forest for each fold, learned from the others; with the rows of the folds."""
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold
+@dataclass(frozen=True)
+class Apart:
+    """A domain classifier that has learned.
 
-    models, folds = [], []
-    for learn, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y):
-        model = HistGradientBoostingClassifier(
-            max_iter=20, max_leaf_nodes=6, max_bins=32, learning_rate=0.2, early_stopping=False, random_state=seed
-        )
-        models.append(model.fit(X[learn], y[learn]))
-        folds.append(test)
-    return models, folds
+    Attributes:
+        coded: rows of the reference, then of the window.
+        sides: (n,) 0 of the reference, 1 of the window.
+        folds: forests, and the rows that each speaks of.
+        seed: of what is shuffled.
+    """
 
+    coded: Coded
+    sides: np.ndarray
+    folds: tuple[Fold, ...]
+    seed: int
 
-def _said(models: Sequence, folds: Sequence[np.ndarray], X: np.ndarray) -> np.ndarray:
-    """What each row's model, which did not learn from it, says."""
-    said = np.empty(len(X))
-    for model, test in zip(models, folds, strict=True):
-        said[test] = model.decision_function(X[test])
-    return said
+    @property
+    def domain(self) -> Domain:
+        """How well; not which features and segments give it away."""
+        m = int(self.sides.sum())
+        n = len(self.sides) - m
+        return Domain(auc=self.auc, error=float(np.sqrt((n + m + 1) / (12 * n * m))), rows=(n, m))
+
+    def explained(self) -> Domain:
+        """The same with the features and segments that give it away."""
+        features = self._giving()
+        return self.domain.model_copy(update={"features": features, "segments": self._segments(features[:1])})
+
+    @cached_property
+    def said(self) -> np.ndarray:
+        """What each row's forest, which did not learn from it, says: (n,)."""
+        said = np.empty(len(self.sides))
+        for fold in self.folds:
+            said[fold.places] = fold.said
+        return said
+
+    @cached_property
+    def auc(self) -> float:
+        """How well the sides are told apart."""
+        return _auc(self.sides, self.said)
+
+    def _giving(self) -> tuple[tuple[str, float], ...]:
+        """Features without whose values the AUC falls by a tenth of what the greatest fall is, the greatest first."""
+        random, falls = np.random.default_rng(self.seed), {}
+        for at, name in enumerate(self.coded.names):
+            shuffled = random.permutation(self.coded.values[:, at])
+            falls[name] = self.auc - _auc(self.sides, self._without(at, shuffled))
+        most = max(falls.values(), default=0.0)
+        kept = [(name, fall) for name, fall in falls.items() if fall > 0.1 * most and fall > 0]
+        return tuple(sorted(kept, key=lambda each: -each[1])[:GIVING])
+
+    def _without(self, column: int, shuffled: np.ndarray) -> np.ndarray:
+        said = np.empty(len(self.sides))
+        for fold in self.folds:
+            said[fold.places] = fold.without(column, shuffled[fold.places])
+        return said
+
+    def _segments(self, most: Sequence[tuple[str, float]]) -> tuple[str, ...]:
+        """Conditions under which the sides can be told apart while elsewhere they hardly can, the clearest first.
+
+        Conditions on the feature that gives it away most would only say again that it moved.
+        """
+        moved = {name for name, _ in most}
+        asked = [each for each in self._conditions() if each[0] not in moved]
+        if not asked:
+            return ()
+        sure = _concentrated(self.sides, self.said, np.stack([inside for _, _, inside in asked]))
+        found = [
+            (sure, condition, name) for sure, (name, condition, _) in zip(sure, asked, strict=True) if sure >= SURE
+        ]
+        best: dict[str, str] = {}
+        for _, condition, name in sorted(found, reverse=True):
+            best.setdefault(name, condition)
+        return tuple(best.values())[:SEGMENTS]
+
+    def _conditions(self) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Conditions on each column: its name, how they read, and the rows that meet them, (n,) bool."""
+        for at, (name, named) in enumerate(zip(self.coded.names, self.coded.categories, strict=True)):
+            values = self.coded.values[:, at]
+            if named is not None:
+                yield from ((name, f"{name} = {said}", values == code) for code, said in enumerate(named))
+                continue
+            low, high = np.quantile(values[~np.isnan(values)], [0.25, 0.75])
+            if low < high:
+                yield name, f"{name} <= {low:.4g}", values <= low
+                yield name, f"{name} > {high:.4g}", values > high
 
 
 def _auc(y: np.ndarray, said: np.ndarray) -> float:
-    """ROC AUC by the ranks (Mann and Whitney 1947); scikit-learn's takes ten times as long, most of it to look its arguments over."""
-    n, m = int((y == 0).sum()), int((y == 1).sum())
-    return float((rankdata(said)[y == 1].sum() - m * (m + 1) / 2) / (n * m))
+    """ROC AUC, ties count half (Mann and Whitney 1947); scikit-learn's takes ten times as long, most of it to look its arguments over."""
+    low, high = np.sort(said[y == 0]), np.sort(said[y == 1])
+    below = np.searchsorted(low, high) + np.searchsorted(low, high, side="right")
+    return float(below.sum() / (2 * len(low) * len(high)))
 
 
-def _giving(
-    models: Sequence, folds: Sequence[np.ndarray], X: pd.DataFrame, y: np.ndarray, auc: float, seed: int
-) -> tuple[tuple[str, float], ...]:
-    """Features without whose values the AUC falls by a tenth of what it is above chance, the greatest fall first."""
-    random, falls = np.random.default_rng(seed), {}
-    for at, name in enumerate(X.columns):
-        shuffled = X.to_numpy(copy=True)
-        shuffled[:, at] = random.permutation(shuffled[:, at])
-        falls[str(name)] = auc - _auc(y, _said(models, folds, shuffled))
-    most = max(falls.values(), default=0.0)
-    kept = [(name, fall) for name, fall in falls.items() if fall > 0.1 * most and fall > 0]
-    return tuple(sorted(kept, key=lambda each: -each[1])[:GIVING])
+def _concentrated(y: np.ndarray, said: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """By how many standard errors the AUC inside is above the one outside, (conditions,); 0 where it is not twice as far from chance, or rows are few.
 
-
-def _segments(rows: pd.DataFrame, y: np.ndarray, said: np.ndarray, giving: Sequence[str]) -> tuple[str, ...]:
-    """Conditions under which the sides can be told apart while elsewhere they hardly can, the clearest first.
-
-    Conditions on the features that give it away would only say again that these moved; but categories among them say where.
+    Args:
+        y: (n,) the sides.
+        said: (n,) what is said of the rows.
+        inside: (conditions, n) bool.
     """
-    found = []
-    for name in rows.columns:
-        for condition, inside in _conditions(rows[name], str(name)):
-            if (sure := _concentrated(y, said, inside)) is not None:
-                found.append((sure, condition, str(name)))
-    found = [each for each in found if each[2] not in giving[:1]]
-    best: dict[str, tuple[float, str]] = {}
-    for sure, condition, name in sorted(found, reverse=True):
-        best.setdefault(name, (sure, condition))
-    return tuple(condition for _, condition in list(best.values())[:SEGMENTS])
+    (here, *held), (there, *rest) = _aucs(y, said, inside), _aucs(y, said, ~inside)
+    enough = np.minimum(np.minimum(*held), np.minimum(*rest)) >= HELD
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = np.sqrt(sum((n + m + 1) / (12 * n * m) for n, m in (held, rest)))
+        return np.where(enough & (here - 0.5 >= 2 * (there - 0.5)), (here - there) / error, 0.0)
 
 
-def _conditions(column: pd.Series, name: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Conditions on a column, with the rows that meet them."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        values = column.astype("Float64").astype("float64")
-        low, high = values.quantile([0.25, 0.75])
-        if low < high:
-            yield f"{name} <= {low:.4g}", (values <= low).to_numpy()
-            yield f"{name} > {high:.4g}", (values > high).to_numpy()
-        return
-    for value in column.value_counts().index[:SEEN]:
-        said = str(value).lower() if isinstance(value, (bool, np.bool_)) else str(value)
-        yield f"{name} = {said}", (column == value).fillna(False).to_numpy(dtype=bool)
-
-
-def _concentrated(y: np.ndarray, said: np.ndarray, inside: np.ndarray) -> float | None:
-    """By how many standard errors the AUC inside is above the one outside, where the former is twice as far from chance; None where it is not."""
-    held = [int((inside & (y == side)).sum()) for side in (0, 1)]
-    rest = [int((~inside & (y == side)).sum()) for side in (0, 1)]
-    if min(*held, *rest) < HELD:
-        return None
-    here, there = _auc(y[inside], said[inside]), _auc(y[~inside], said[~inside])
-    error = np.sqrt(sum((n + m + 1) / (12 * n * m) for n, m in (held, rest)))
-    sure = (here - there) / error
-    return float(sure) if sure >= SURE and here - 0.5 >= 2 * (there - 0.5) else None
+def _aucs(y: np.ndarray, said: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """ROC AUC among the rows of each choice, and how many they are of either side: (choices,) each; among: (choices, n) bool."""
+    order = np.argsort(said, kind="stable")
+    ordered, chosen = said[order], among[:, order]
+    lower = np.cumsum(chosen & (y[order] == 0), axis=1, dtype=np.int32)
+    lower = np.concatenate(
+        [np.zeros((len(among), 1), dtype=np.int32), lower], axis=1
+    )  # so many rows of side 0 among the first i
+    above = y[order] == 1
+    first, last = (np.searchsorted(ordered, ordered[above], side=side) for side in ("left", "right"))
+    n, m = lower[:, -1], (chosen & above).sum(axis=1)
+    wins = ((lower[:, first] + lower[:, last]) * chosen[:, above]).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return wins / (2.0 * n * m), n, m

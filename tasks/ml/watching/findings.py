@@ -1,7 +1,7 @@
 """Findings: what a look at one window came to. Start here; it walks through the rest of the room."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.calibration import Bar, Bars, DriftPlan, Thresholds
 from tasks.ml.watching.classes import Moved, Performance, alarms
-from tasks.ml.watching.domain import Domain, sampled, told_apart
+from tasks.ml.watching.domain import Apart, Domain, sampled, told_apart
 from tasks.ml.watching.drift import Drift, compared
 from tasks.ml.watching.reference import Column, Sketch
 
@@ -47,7 +47,7 @@ class Findings(BaseModel, frozen=True, extra="forbid"):
         drift, predictions: how far each feature, and what the model says, has moved.
         domain: whether the window can be told from the reference; `domain_bar`: the AUC that was to be passed.
         alarms: one for each kind of incident.
-        says: a sentence.
+        says: what the alarms say; a sentence where there are none, and why nothing can be said where rows are too few.
         sketch: of the window, to be kept for the rolling reference and the next calibration; not in JSON.
     """
 
@@ -79,12 +79,13 @@ def examine(
     if len(rows) < plan.fewest:
         return _too_few(known, sketch, plan)
     drift, predictions = (_drifts(known, sketch, side, plan) for side in ("features", "predictions"))
-    domain, bar = _domain(known, rows, plan, seed, threads, explain=False)
+    apart = _apart(known, rows, plan, seed, threads)
+    domain, bar = (apart.domain, _domain_bar(apart.domain, known.thresholds, plan)) if apart else (None, None)
     moved = Moved(known.fixed, rows, _those(drift), _those(predictions), domain, bar, len(drift))
-    if moved.features or moved.predictions or moved.together:
-        domain, bar = _domain(known, rows, plan, seed, threads, explain=True)
-        moved = Moved(known.fixed, rows, moved.features, moved.predictions, domain, bar, len(drift))
-    found = alarms(moved, known.performance, plan)
+    if apart and (moved.features or moved.predictions or moved.together):
+        domain = apart.explained()
+        moved = replace(moved, domain=domain)
+    found = alarms(moved, known.performance)
     return Findings(
         verdict=next((what for what in GRAVEST if any(alarm.what == what for alarm in found)), "ok"), rows=len(rows), drift=drift,
         predictions=predictions, domain=domain, domain_bar=bar, alarms=found, sketch=sketch,
@@ -124,12 +125,12 @@ def _too_few(known: Known, sketch: Sketch, plan: DriftPlan) -> Findings:
     """Nothing but that: neither ok nor drift."""
     verdict: Verdict = "too few rows" if sketch.rows else "no data"
     says = f"{sketch.rows} rows, and {plan.fewest} are wanted before anything is said" if sketch.rows else "no row came in this window"  # fmt: skip
-    found = alarms(Moved(known.fixed, pd.DataFrame(), {}, {}, None, None, 0), known.performance, plan)
+    found = alarms(Moved(known.fixed, pd.DataFrame(), {}, {}, None, None, 0), known.performance)
     return Findings(
         verdict=verdict,
         rows=sketch.rows,
         alarms=found,
-        says=" ".join([says, *(alarm.says for alarm in found)]),
+        says=says,
         sketch=sketch,
     )
 
@@ -138,18 +139,18 @@ def _those(drifts: Mapping[str, Drift]) -> dict[str, Drift]:
     return {name: drift for name, drift in drifts.items() if drift.moved}
 
 
-def _domain(
-    known: Known, rows: pd.DataFrame, plan: DriftPlan, seed: int, threads: int, *, explain: bool
-) -> tuple[Domain | None, float | None]:
-    """What the domain classifier says, and the AUC that it has to pass."""
+def _apart(known: Known, rows: pd.DataFrame, plan: DriftPlan, seed: int, threads: int) -> Apart | None:
+    """Some rows of the window beside some of the reference; None where there are too few, or none was kept."""
     if known.rows is None:
-        return None, None
+        return None
     names = [name for name in known.fixed.features if name in known.rows.columns]
     reference, window = (sampled(side[names], plan.sample, seed) for side in (known.rows, rows))
-    domain = told_apart(reference, window, seed=seed, threads=threads, explain=explain)
-    if domain is None:
-        return None, None
-    return domain, 0.5 + max(known.thresholds.auc.of(min(domain.rows), plan.sample), plan.smallest)
+    return told_apart(reference, window, seed=seed, threads=threads)
+
+
+def _domain_bar(domain: Domain, thresholds: Thresholds, plan: DriftPlan) -> float:
+    """The AUC that it has to pass."""
+    return 0.5 + max(thresholds.auc.of(min(domain.rows), plan.sample), plan.smallest)
 
 
 def _drifts(

@@ -3,9 +3,9 @@
 from pydantic import BaseModel, Field
 
 from tasks.ml.policy import OnSchedule
-from tasks.ml.watching.anomalies import AnomalyPlan
 from tasks.ml.watching.calibration import DriftPlan
 from tasks.ml.watching.incident import IncidentPlan
+from tasks.ml.watching.oddness import AnomalyPlan
 from tasks.ml.watching.realised import PerformancePlan
 
 

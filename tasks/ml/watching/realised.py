@@ -22,9 +22,9 @@ from tasks.ml.kinds import Kind
 from tasks.ml.metrics import Estimate, Metric
 from tasks.ml.sequential import shifted
 from tasks.ml.uncertain import newcombe
+from tasks.ml.watching.alarm import MONTH
 from tasks.ml.watching.measures import Reference, gauged, measures, rarest, standard_error
 
-MONTH = 30.44  # days
 MONDAY = np.datetime64("1970-01-05T00:00:00", "us")  # periods of whole weeks begin on Mondays, UTC
 State = Literal["measured", "pending", "too few rows", "no outcomes", "unknowable"]
 
@@ -47,7 +47,10 @@ class PerformancePlan(BaseModel, frozen=True, extra="forbid"):
         default=0.1, gt=0, le=10, description="how many false alarms of a fall a month are borne"
     )
     material: float = Field(
-        default=0.03, ge=0, lt=1, description="smallest fall that counts, as a share of the metric at training"
+        default=0.03,
+        ge=0,
+        lt=1,
+        description="smallest fall of the metric that counts, came true or expected, as a share of what it was at training",
     )
 
     @property

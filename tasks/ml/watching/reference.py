@@ -216,7 +216,7 @@ class Column(BaseModel, frozen=True, extra="forbid"):
 
     def like(self, values: pd.Series) -> "Column":
         """Other values, in the same bins."""
-        return self.bins.column(_floats(values)) if isinstance(self.bins, Ruler) else self.bins.column(values)
+        return self.bins.column(floats(values)) if isinstance(self.bins, Ruler) else self.bins.column(values)
 
     def __add__(self, other: "Column") -> "Column":
         """Both together. Raises ValueError where their bins differ."""
@@ -333,12 +333,13 @@ def _kind(column: pd.Series) -> str:
 def _first(column: pd.Series, kind: str) -> Column:
     """A column in bins made from itself."""
     if kind in {"int", "float"}:
-        values = _floats(column)
+        values = floats(column)
         return _ruler(values).column(values)
     return _listing(column, "bool" if kind == "bool" else "category").column(column)
 
 
-def _floats(column: pd.Series) -> np.ndarray:
+def floats(column: pd.Series) -> np.ndarray:
+    """Numbers of any width as float64, NaN where missing: (n,)."""
     values = column if column.dtype == "float64" else column.astype("Float64").astype("float64")
     return values.to_numpy()
 

@@ -16,12 +16,14 @@ from pydantic import BaseModel, Field
 from scipy import stats
 
 from tasks.ml.uncertain import wilson
-from tasks.ml.watching.calibration import MONTH, DriftPlan, calibrated
-from tasks.ml.watching.domain import as_numbers, sampled
+from tasks.ml.watching.alarm import MONTH
+from tasks.ml.watching.calibration import DriftPlan, calibrated
+from tasks.ml.watching.domain import Coded, sampled
 from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.reference import Sketch, merged
 
 LIFE = 12  # months that a version is watched, with one reference and one calibration
+FEW = 5  # versions, below which little is said of how often there are false alarms
 MIXTURES = 3
 LOOKS = 12  # windows in which a planted drift is to be found
 TIED = 0.3  # rank correlation of two columns, below which breaking it changes next to nothing
@@ -72,7 +74,10 @@ class World:
     def of(cls, rows: pd.DataFrame, seed: int) -> "World":
         """Of a project's own rows, times left out; the model is a random mixture of the columns."""
         rows = sampled(rows.select_dtypes(exclude="datetime"), 20_000, seed).reset_index(drop=True)
-        random, ranks = np.random.default_rng(seed), as_numbers(rows).rank(pct=True).fillna(0.5).to_numpy()
+        random, ranks = (
+            np.random.default_rng(seed),
+            pd.DataFrame(Coded.of(rows).values).rank(pct=True).fillna(0.5).to_numpy(),
+        )
         spread = ranks.std(axis=0)
         standard = (ranks - ranks.mean(axis=0)) / np.where(spread > 0, spread, 1)
         mixed = standard @ random.normal(size=(standard.shape[1], MIXTURES + 1))
@@ -263,7 +268,10 @@ def lives(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int)
 
 
 def unprovoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
-    """How many alarms a month there are when nothing is amiss, with a 95 % interval; `ok` unless that is surely above the budget.
+    """How many alarms a month there are when nothing is amiss, with a 95 % interval; `ok` unless all of that lies above the budget.
+
+    A version has one calibration, lucky or not, for all of its windows: versions are what is counted. One says nothing of how they
+    differ, and is always ok; fewer than five say little, which `says` says.
 
     Args:
         world: what days are drawn from.
@@ -280,26 +288,35 @@ def unprovoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed:
         say(f"version {len(counts)} of {len(every)}: {sum(counts)} false alarms in {sum(spans):.0f} months; {plan.false_alarms:g} a month are borne")  # fmt: skip
     low, high = interval(counts, spans)
     return {
-        "rate": sum(counts) / sum(spans), "budget": plan.false_alarms, "low": low, "high": high, "ok": low <= plan.false_alarms,
+        "rate": sum(counts) / sum(spans), "budget": plan.false_alarms, "low": low, "high": high,
+        "ok": low <= plan.false_alarms or len(counts) == 1, "says": _sureness(len(counts)),
         "alarms": sum(counts), "months": round(sum(spans), 1), "windows": sum(life.windows for life in every), "versions": len(every),
         "days": plan.days, "columns": world.rows.shape[1], "stream": stream.model_dump(),
     }  # fmt: skip
 
 
+def _sureness(versions: int) -> str:
+    """How much so many versions say."""
+    if versions >= FEW:
+        return f"{versions} calibrations were tried"
+    return f"{versions} calibration{'s' * (versions > 1)} only: lucky and unlucky ones do not balance; {FEW * LIFE} months and more say how well the budget is kept"
+
+
 def interval(counts: Sequence[int], spans: Sequence[float]) -> tuple[float, float]:
-    """The exact 95 % interval of a rate (Garwood 1936), widened where the parts differ by more than chance (quasi-Poisson).
+    """The 95 % interval of a rate: exact of one part (Garwood 1936).
+
+    Of several it is wider where they differ by more than chance, and the fewer they are, as how much they differ is only estimated
+    (quasi-Poisson with Student's t; McCullagh and Nelder, Generalized Linear Models, 1989, ch. 4.5).
 
     >>> [round(end, 2) for end in interval([10], [1.0])]
     [4.8, 18.39]
     """
-    total, span = sum(counts), sum(spans)
+    total, span, free = sum(counts), sum(spans), len(counts) - 1
     expected = [total * part / span for part in spans]
     wider = 1.0
-    if len(counts) > 1 and total:
-        wider = max(
-            1.0,
-            sum((count - mean) ** 2 / mean for count, mean in zip(counts, expected, strict=True)) / (len(counts) - 1),
-        )
+    if free:
+        differ = sum((count - mean) ** 2 / mean for count, mean in zip(counts, expected, strict=True)) if total else 0.0
+        wider = max(differ / free, 1.0) * float(stats.t.ppf(0.975, free) / stats.norm.ppf(0.975)) ** 2
     shrunk = total / wider
     low = stats.chi2.ppf(0.025, 2 * shrunk) / 2 if total else 0.0
     return float(low * wider / span), float(stats.chi2.ppf(0.975, 2 * shrunk + 2) / 2 * wider / span)
