@@ -324,14 +324,14 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
 
     named = url.startswith("env:")
     variable = url.removeprefix("env:") if named else "the URL"
+    if not named and _has_password(url):
+        raise BatchError(
+            "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
+        )
     try:
         engine = engine_of(os.environ.get(variable, "") if named else url, variable)
     except ValueError as error:
         raise BatchError(f"The database is not asked: {error}. Nothing was scored.") from None
-    if engine.url.password and not named:
-        raise BatchError(
-            "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
-        )
     try:
         with engine.connect() as connection:
             result = connection.execution_options(yield_per=files.ROWS).execute(sa.text(sql))
@@ -342,6 +342,17 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
         raise BatchError(
             f"The query fails: {said(error, engine.url)}. Look at the URL and at the SELECT; nothing was scored."
         ) from None
+
+
+def _has_password(url: str) -> bool:
+    """Whether a URL holds one; what is no URL is said later."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return bool(make_url(url).password)
+    except (ArgumentError, ValueError):
+        return False
 
 
 class _Written:
