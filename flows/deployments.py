@@ -61,7 +61,7 @@ def declared(use: Project) -> list[RunnerDeployment]:
         _deployment(approve, use, f"Approves or rejects a version of {use.project} that waits for a person; the newest decision's artifact `{artifact_key(use.project, 'decision')}` shows what it is."),
         _deployment(prove, use, f"Puts bad challengers through the gates of {use.project}: each must be stopped.", schedules=_proving(use)),
         _deployment(recover, use, f"Finishes what a kill cut off in {use.project}, and puts alias and servers right; the stack does so by itself.", triggers=_silences(use)),
-        _deployment(score, use, f"The champion of {use.project} scores a file, a Delta table or a query into a file."),
+        _deployment(score, use, f"The champion of {use.project} scores a file, a Delta table or a query into a file.", schedules=_scoring(use)),
         _deployment(watch, use, f"Compares what the champion of {use.project} answered with what it learned and what came true.", schedules=_watching(use), triggers=_looking(use)),
         *([_deployment(fetch, use, f"Fetches what is new for {use.project} into its inbox.", schedules=_fetching(use))] if use.sources else []),
     ]  # fmt: skip
@@ -150,6 +150,13 @@ def _fetching(use: Project) -> list[Schedule]:
         )
         for source in use.sources
         if source.schedule
+    ]
+
+
+def _scoring(use: Project) -> list[Schedule]:
+    return [
+        Cron(each.schedule.cron, timezone=each.schedule.timezone, slug=each.name, parameters={"name": each.name})
+        for each in use.scores
     ]
 
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +17,12 @@ from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest, key_hashes
-from tasks.stores import files, remembered
+from tasks.stores import files, marks, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
 from tasks.stores.journal import made_nothing
 from tasks.stores.lake import BATCH, ROW, named
+from tasks.stores.marks import MARK, Marks
 from tasks.stores.served import SCHEMAS, Serving
 from tasks.stores.tables import DataFile
 
@@ -32,6 +33,7 @@ class Erased(BaseModel, frozen=True):
     Attributes:
         rows, outcomes, quarantined: distinct rows by table, in whatever version they stood.
         predictions, told: what was answered about the rows, and what was told of that by prediction id, in logs and tables.
+        unattributed: predictions that were asked for without the key, so that nobody can say whose they are; they stay.
         kept: kept files that are deleted, by the beginning of their digest.
         snapshots: how many older versions cannot be read any more.
         models: versions and trainings whose snapshot held one of the rows.
@@ -46,11 +48,19 @@ class Erased(BaseModel, frozen=True):
     quarantined: int = 0
     predictions: int = 0
     told: int = 0
+    unattributed: int = 0
     kept: tuple[str, ...] = ()
     snapshots: int = 0
     models: tuple[dict[str, Any], ...] = ()
     waiting: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+
+
+class Meant(NamedTuple):
+    """The keys of the rows that are meant: their hashes in the lake, and their marks in the log of predictions."""
+
+    hashes: np.ndarray
+    marks: frozenset[str]
 
 
 class Request:
@@ -81,13 +91,13 @@ class Request:
         return np.logical_and.reduce(masks)
 
     @property
-    def hashes(self) -> np.ndarray:
-        """Hashes of the keys that are named outright."""
-        if set(self.wanted) != set(self.contract.key):
-            return np.empty(0, dtype=np.uint64)
-        longest = max(len(values) for values in self.wanted.values())
-        columns = {name: pa.concat_arrays([values] * (longest // len(values))) for name, values in self.wanted.items()}
-        return key_hashes(pa.table(columns), self.contract.key)
+    def keys(self) -> Iterator[pa.Table]:
+        """The keys that are named outright, if they are."""
+        if set(self.wanted) == set(self.contract.key):
+            longest = max(len(values) for values in self.wanted.values())
+            yield pa.table({
+                name: pa.concat_arrays([self.wanted[name]] * (longest // len(self.wanted[name]))) for name in self.contract.key
+            })  # fmt: skip
 
     def _values(self, name: str, texts: tuple[str, ...]) -> pa.Array:
         column = self.contract.columns.get(name)
@@ -123,15 +133,15 @@ class Erasing(Workplace):
         request = Request(self.use, keys, where)
         with self.alone():
             meant = self._meant(request)
-            logged = Logged(
-                self.project, self._settings, lambda rows: self._served(rows, meant, request), request.texts
-            )
+            texts = (*request.texts, *(mark.encode() for mark in meant.marks))
+            logged = Logged(self.project, self._settings, lambda rows: self._served(rows, meant, request), texts)
             goes = {kind: self._in_table(kind, meant, request) for kind in KINDS if kind not in SCHEMAS} | logged.stored
             kept, waiting, unread = self._kept(meant, request)
             names = {path for found in goes.values() for path in found}
             counts = {
                 "rows": self._distinct("rows", goes["rows"]), "outcomes": self._distinct("outcomes", goes["outcomes"]),
                 "quarantined": self._distinct("quarantine", goes["quarantine"]), "predictions": logged.predictions, "told": logged.told,
+                "unattributed": logged.unattributed(self.contract.key),
                 "kept": tuple(path.name[:16] for path in kept),
             }  # fmt: skip
             blanks, found = logged.blanks, bool(names or logged.blanks or kept)
@@ -152,22 +162,38 @@ class Erasing(Workplace):
             return erased
 
     # -- finding ------------------------------------------------------------------------------------------------------
-    def _meant(self, request: Request) -> np.ndarray:
-        """Hashes of the keys of all rows that are meant, whatever version they stand in."""
-        hashes, table, columns = [request.hashes], self.lake.landed, [*self.contract.key, *request.wanted]
+    def _meant(self, request: Request) -> Meant:
+        """The keys of all rows that are meant, whatever version they stand in."""
+        hashes, marked = [np.empty(0, dtype=np.uint64)], set[str | None]()
+        for keys in self._keys(request):
+            hashes.append(key_hashes(keys, self.contract.key))
+            if self._marks:
+                marked.update(map(self._marks.of, keys.to_pylist()))
+        return Meant(np.unique(np.concatenate(hashes)), frozenset(mark for mark in marked if mark))
+
+    def _keys(self, request: Request) -> Iterator[pa.Table]:
+        """The key columns of the rows that are meant, a part at a time."""
+        key, columns = list(self.contract.key), list(dict.fromkeys([*self.contract.key, *request.wanted]))
+        yield from request.keys
         for file in self._stored("rows"):
-            rows = table.peek(file, list(dict.fromkeys(columns)))
-            hashes.append(key_hashes(rows, self.contract.key)[request.matches(rows)])
+            rows = self.lake.landed.peek(file, columns)
+            yield rows.filter(pa.array(request.matches(rows))).select(key)
         for _, rows in self._quarantined():
-            hashes.append(key_hashes(rows, self.contract.key)[request.matches(rows) & self._named(rows)])
-        return np.unique(np.concatenate(hashes))
+            yield rows.filter(pa.array(request.matches(rows) & self._named(rows))).select(key)
+
+    @cached_property
+    def _marks(self) -> Marks | None:
+        """By which predictions are found; None where no server has marked any here."""
+        secret = marks.secret(self._settings.home)
+        types = {name: self.contract.columns[name].type for name in self.contract.key}
+        return Marks(secret, self.project, types) if secret else None
 
     def _stored(self, kind: Kind) -> list[DataFile]:
         """Every data file on the disk, in the newest version or not."""
         table = self.lake.table(kind)
         return [DataFile(path=name, size=0, rows=0) for name in table.stored()]
 
-    def _in_table(self, kind: Kind, meant: np.ndarray, request: Request) -> dict[str, np.ndarray]:
+    def _in_table(self, kind: Kind, meant: Meant, request: Request) -> dict[str, np.ndarray]:
         """For each stored data file with rows that go, which ones: (n,) bool."""
         found = {}
         table = self.lake.table(kind)
@@ -175,7 +201,9 @@ class Erasing(Workplace):
             found = {file.path: self._in(rows, meant, request) for file, rows in self._quarantined()}
         else:
             for file in self._stored(kind):
-                found[file.path] = np.isin(key_hashes(table.peek(file, self.contract.key), self.contract.key), meant)
+                found[file.path] = np.isin(
+                    key_hashes(table.peek(file, self.contract.key), self.contract.key), meant.hashes
+                )
         return {path: goes for path, goes in found.items() if goes.any()}
 
     def _quarantined(self) -> Iterator[tuple[DataFile, pa.Table]]:
@@ -199,14 +227,15 @@ class Erasing(Workplace):
     def _stamps(self) -> tuple[str, ...]:
         return tuple(name for name, column in self.contract.columns.items() if column.type == "datetime")
 
-    def _in(self, rows: pa.Table, meant: np.ndarray, request: Request) -> np.ndarray:
+    def _in(self, rows: pa.Table, meant: Meant, request: Request) -> np.ndarray:
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
-        return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant) & self._named(rows)
+        return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant.hashes) & self._named(rows)
 
-    def _served(self, rows: list[Any], meant: np.ndarray, request: Request) -> list[bool]:
-        """Which rows are meant of those that a prediction answered."""
+    def _served(self, rows: list[Any], meant: Meant, request: Request) -> list[bool]:
+        """Which rows are meant of those that a prediction answered: by their mark, or as far as they say it by their values."""
         found = [row if isinstance(row, dict) else {} for row in rows]
-        return self._in(self._typed(_texts(found), came=False), meant, request).tolist()
+        marked = np.array([row.get(MARK) in meant.marks for row in found], dtype=bool)
+        return (marked | self._in(self._typed(_texts(found), came=False), meant, request)).tolist()
 
     def _named(self, rows: pa.Table) -> np.ndarray:
         """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
@@ -233,7 +262,7 @@ class Erasing(Workplace):
             columns[name] = column.check(values, self.use.reads.decimal)[0]
         return pa.table(columns)
 
-    def _kept(self, meant: np.ndarray, request: Request) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
+    def _kept(self, meant: Meant, request: Request) -> tuple[list[Path], tuple[str, ...], tuple[str, ...]]:
         """Kept files with rows that are meant; those that have not landed yet; those that cannot be read."""
         found, waiting, unread = [], [], []
         for folder in (self._settings.inbox(self.project, kind) for kind in ("rows", "outcomes")):
@@ -338,13 +367,23 @@ def _text(value: object) -> str:
 
 
 def _said(counts: dict[str, Any], found: bool, dry_run: bool) -> str:
+    unknown = counts["unattributed"]
+    stays = (
+        f"; {unknown:,} predictions were asked for without the key, so nobody can say whose they are" if unknown else ""
+    )
     if not found:
-        return "nothing of it is here"
+        return f"nothing of it is here{stays}"
     verb = "would be erased" if dry_run else "erased"
     return (
         f"{counts['rows']:,} rows, {counts['outcomes']:,} outcomes, {counts['quarantined']:,} quarantined rows, "
-        f"{counts['predictions']:,} predictions, {len(counts['kept']):,} kept files {verb}"
+        f"{counts['predictions']:,} predictions, {len(counts['kept']):,} kept files {verb}{stays}"
     )
+
+
+def _silent(rows: pa.ChunkedArray, names: list[str]) -> int:
+    """How many logged rows, JSON texts, have neither the first of these members nor all of the others; quotes inside a value are escaped."""
+    mark, *key = (pc.match_substring(rows, f"{name}:").to_numpy() for name in names)  # ty: ignore[missing-attribute]
+    return int((~(mark | np.logical_and.reduce(key))).sum())
 
 
 class Logged:
@@ -376,6 +415,11 @@ class Logged:
             "predictions": predictions, "told": self._in_table("told", self._named),
         }  # fmt: skip
         self.blanks, self.told = [*lines, *told], len(self._told)
+
+    def unattributed(self, key: tuple[str, ...]) -> int:
+        """How many predictions say by neither a mark nor the columns of this key whose they are."""
+        names = [json.dumps(name) for name in (MARK, *key)]
+        return sum(_silent(rows["row"], names) for rows in self._serving.tables("predictions"))
 
     def _in_table(self, kind: Kind, goes: Callable[[list[dict[str, Any]]], list[bool]]) -> dict[str, np.ndarray]:
         table = self._serving.lake.table(kind)

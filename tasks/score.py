@@ -5,8 +5,9 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,35 +17,46 @@ import pyarrow.parquet
 from deltalake import DeltaTable
 from pydantic import BaseModel
 
-from tasks.config.errors import BatchError
+from tasks.config.errors import BatchError, suggestion
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.compiled.encode import GONE
 from tasks.ml.contract import Column
 from tasks.serving.champion import Champion, label_of
+from tasks.sources.delivery import sweep
+from tasks.sources.scores import WRITTEN, rejects_of
 from tasks.stores import durable, files
-from tasks.stores.journal import Journal
+from tasks.stores.journal import Journal, Release
 
-WRITTEN = (".csv", ".parquet")
 REJECTS = pa.schema([("row", pa.int64()), ("reason", pa.string()), ("raw", pa.string())])
+
+
+class Asked(NamedTuple):
+    """What is to be scored: a source, the file for the answers, and one SELECT where the source is a database."""
+
+    source: str
+    target: Path
+    sql: str
 
 
 class Scored(BaseModel, frozen=True):
     """What became of the rows: arrived = scored + rejected.
 
     Attributes:
+        version: who scored; none where there is no champion.
+        state: scored or refused.
         output, rejects: files; there are no rejects where none was rejected.
     """
 
     project: str
-    version: int
+    version: int | None
     state: str
     reason: str
-    arrived: int
-    scored: int
-    rejected: int
-    output: str
-    rejects: str | None
+    arrived: int = 0
+    scored: int = 0
+    rejected: int = 0
+    output: str | None = None
+    rejects: str | None = None
 
 
 class Columns:
@@ -144,20 +156,41 @@ class Scoring:
         self.use, self._settings, self._clock = use, settings, clock
         self._derive = use.hook("derive", settings)
 
+    def asked(self, source: str, target: str, sql: str, name: str) -> Asked:
+        """What is to be scored: as it is said, or one of the project's `scores` by its name.
+
+        Raises:
+            BatchError: neither is said, or both, or the project declares none of that name.
+        """
+        if bool(source and target) == bool(name) or (name and (source or target or sql)):
+            raise BatchError(
+                f"Say what to score: a source and a target, or the name of one of the `scores` of {self.use.project}. Nothing was scored."
+            )
+        if not name:
+            return Asked(source, Path(target), sql)
+        known = {each.name: each for each in self.use.scores}
+        if name not in known:
+            raise BatchError(
+                f"{self.use.project}: has no entry '{name}' under `scores`. Entries: {', '.join(known) or 'none'}.{suggestion(name, known)} Nothing was scored."
+            )
+        folder, entry = self._settings.scores(self.use.project), known[name]
+        there = entry.source if entry.sql or "://" in entry.source else str(folder / entry.source)
+        return Asked(there, folder / entry.target, entry.sql)
+
+    @cached_property
+    def _release(self) -> Release | None:
+        return Journal(self._settings.journal()).champion(self.use.project)
+
     @cached_property
     def _answering(self) -> Answering:
-        release = Journal(self._settings.journal()).champion(self.use.project)
-        if release is None:
-            raise BatchError(
-                f"{self.use.project} has no champion yet. Say `keepfit train {self.use.project}` first; nothing was scored."
-            )
+        release = cast("Release", self._release)  # `score` refuses where there is none
         folder = self._settings.bundles(self.use.project) / str(release.version)
         return Answering(Champion.load(folder, release, skew=self._settings.library_skew))
 
     def score(
         self, source: str, target: Path, sql: str = "", say: Callable[[str], None] = lambda _line: None
     ) -> Scored:
-        """Scores every row of a source into a file, which is there as a whole or not at all.
+        """Scores every row of a source into a file, which is there as a whole or not at all; refuses where there is no champion.
 
         Args:
             source: a file (CSV, Parquet, JSON lines), the folder of a Delta table, or with `sql` a SQLAlchemy URL or `env:NAME`.
@@ -166,13 +199,15 @@ class Scoring:
             say: is told how far it is, after every part.
 
         Raises:
-            BatchError: the source does not read, or lacks a column, or the target is of another kind; nothing was written.
+            BatchError: the source does not read, or lacks a column, or the target is of another kind or the source itself; nothing was written.
         """
-        if target.suffix not in WRITTEN:
-            raise BatchError(f"{target.name}: wanted a file that ends in {' or '.join(WRITTEN)}. Nothing was scored.")
-        rejects, version = target.with_suffix(".rejects.csv"), self._answering.manifest.version
+        self._written_apart(source, target)
+        if self._release is None:
+            reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one. Nothing was scored"
+            return Scored(project=self.use.project, version=None, state="refused", reason=reason)
+        rejects, version = rejects_of(target), self._answering.manifest.version
         arrived = scored = 0
-        with _Written(target) as good, _Written(rejects) as bad:
+        with _Written(target, self._clock()) as good, _Written(rejects, self._clock()) as bad:
             for chunk in self._chunks(source, sql):
                 answers, refused = self._part(chunk, arrived)
                 good.add(answers)
@@ -187,6 +222,13 @@ class Scoring:
             reason=f"{arrived:,} rows: {scored:,} scored by version {version}, {rejected:,} rejected",
             output=str(target), rejects=str(rejects) if rejected else None,
         )  # fmt: skip
+
+    def _written_apart(self, source: str, target: Path) -> None:
+        """Refuses a target of another kind, or one that would replace what it is made of."""
+        if target.suffix not in WRITTEN:
+            raise BatchError(f"{target.name}: wanted a file that ends in {' or '.join(WRITTEN)}. Nothing was scored.")
+        if Path(source).resolve() in {path.resolve() for path in (target, rejects_of(target))}:
+            raise BatchError(f"{target.name}: would replace its own source. Name another file; nothing was scored.")
 
     @cached_property
     def _columns(self) -> dict[str, Column]:
@@ -278,16 +320,19 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
     import sqlalchemy as sa
     from sqlalchemy.exc import SQLAlchemyError
 
-    from tasks.sources.query import Rows
+    from tasks.sources.query import Rows, engine_of, said
 
+    named = url.startswith("env:")
+    variable = url.removeprefix("env:") if named else "the URL"
+    if not named and _has_password(url):
+        raise BatchError(
+            "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
+        )
     try:
-        named = url.startswith("env:")
-        address = sa.make_url(os.environ.get(url.removeprefix("env:"), "") if named else url)
-        if address.password and not named:
-            raise BatchError(
-                "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
-            )
-        engine = sa.create_engine(address, hide_parameters=True, poolclass=sa.NullPool)
+        engine = engine_of(os.environ.get(variable, "") if named else url, variable)
+    except ValueError as error:
+        raise BatchError(f"The database is not asked: {error}. Nothing was scored.") from None
+    try:
         with engine.connect() as connection:
             result = connection.execution_options(yield_per=files.ROWS).execute(sa.text(sql))
             names = tuple(result.keys())
@@ -295,14 +340,27 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
                 yield Rows(names, dict.fromkeys(names), values).table()
     except SQLAlchemyError as error:
         raise BatchError(
-            f"The query does not answer ({type(error).__name__}). Look at the URL and at --sql; nothing was scored."
-        ) from error
+            f"The query fails: {said(error, engine.url)}. Look at the URL and at the SELECT; nothing was scored."
+        ) from None
+
+
+def _has_password(url: str) -> bool:
+    """Whether a URL holds one; what is no URL is said later."""
+    from sqlalchemy import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return bool(make_url(url).password)
+    except (ArgumentError, ValueError):
+        return False
 
 
 class _Written:
     """A file that is written a part at a time under another name, and gets its own when it is whole; without rows there is none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, now: dt.datetime) -> None:
+        """What killed runs have left of it, a day ago or earlier, is removed."""
+        sweep(path.parent, now, f".{escape(path.name)}.*{durable.PARTIAL}")
         self.path = path
         self._partial = path.with_name(f".{path.name}.{os.getpid()}{durable.PARTIAL}")
         self._writer: Any = None

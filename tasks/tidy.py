@@ -11,10 +11,11 @@ from tasks.config.settings import Settings
 from tasks.ml.identity import digest
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
-from tasks.stores.gathering import gather
+from tasks.stores.gathering import forget, gather
 from tasks.stores.journal import made_nothing
 from tasks.stores.lake import named
 from tasks.stores.served import SCHEMAS, Serving
+from tasks.stores.shadows import Shadows
 
 
 class Tidying(Workplace):
@@ -24,13 +25,14 @@ class Tidying(Workplace):
         super().__init__(use, settings)
         self._clock = clock
         self._serving = Serving(use.project, settings)
+        self._shadows = Shadows(settings.home)
 
     def tidy(self, keep_days: float, *, dry_run: bool = False) -> dict[str, Any]:
         """Removes what is older than `keep_days` and needed by no model, and compacts small data files.
 
         Kept is what the newest version of a table has, what any version had in the last `keep_days`, and every snapshot
         that a registered version was trained on. Before that predictions and outcomes by id go from the logs into their tables; a
-        log that is wholly there is removed `keep_days` after its day.
+        log that is wholly there is removed `keep_days` after its day, and so is a shadow log that no rollout reads any more.
 
         Returns:
             {"gathered": records by log, "logs": those removed, "compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
@@ -38,6 +40,7 @@ class Tidying(Workplace):
         with self.alone():
             now = self._clock()
             gathered, logs = ({}, []) if dry_run else gather(self, self._serving, now, keep_days)
+            logs += [] if dry_run else self._forget(now, keep_days)
             kept_for = self.snapshots()
             removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), kept_for) for kind in KINDS}
             size = sum(self.lake.table(kind).sizes(names) for kind, names in removed.items())
@@ -58,6 +61,12 @@ class Tidying(Workplace):
         """The names of the snapshots that a version of the model was, or is being, trained on."""
         trainings = [row for row in self.journal.trainings(self.project) if not made_nothing(row)]
         return sorted({row["rows"] or "" for row in trainings})
+
+    def _forget(self, now: dt.datetime, keep_days: float) -> list[str]:
+        """Removes old shadow logs, up to what the rollout that goes on compares; gives their names."""
+        rollout = self.journal.rollout(self.project)
+        needed = dt.datetime.fromisoformat(rollout.began) if rollout else None
+        return forget(self._shadows, self.project, now, keep_days, needed)
 
     def _unneeded(self, kind: Kind, since: dt.datetime, kept_for: list[str]) -> list[str]:
         """The stored data files of a table that no version needs which must stay readable."""

@@ -48,7 +48,8 @@ def manifest(
     return {
         "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
         "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in sent.items()],
-        "ignored": [name for name in contract.columns if name not in sent], **operates, "metric": use.metric,
+        "ignored": [name for name in contract.columns if name not in sent],
+        "key": {name: contract.columns[name].type for name in contract.key}, **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
         "trusted": snapshot.trusted, **({"computed": made} if made else {}),

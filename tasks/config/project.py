@@ -43,6 +43,7 @@ from tasks.ml.split import Split
 from tasks.ml.trusted import Trusted
 from tasks.ml.watching.plan import WatchPlan
 from tasks.sources.hook import Hooks
+from tasks.sources.scores import Scores
 from tasks.sources.source import Sources
 
 COMPUTES = ("binary", "multiclass", "regression")  # kinds whose models may read computed columns
@@ -55,6 +56,7 @@ UNDECIDING: dict[str, Any] = {
     "prove": True,
     "about": True,
     "sources": True,
+    "scores": True,
     "notify": True,
     "release": {"hand_made", "rollout"},
 }
@@ -122,6 +124,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     breaker: Breaker = Breaker()
     hooks: Hooks = ()
     sources: Sources = ()
+    scores: Scores = ()
     notify: Notify = Notify()
 
     _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models

@@ -158,6 +158,10 @@ class Settings(BaseSettings):
         """Folder of the index of landed keys; it is made anew when it is gone."""
         return self.home / "index" / project
 
+    def scores(self, project: str) -> Path:
+        """Folder in which the relative paths begin of what a project has scored by the clock."""
+        return self.home / "scores" / project
+
     def bundles(self, project: str) -> Path:
         """Folder of a project's releasable models, one folder a version."""
         return self.home / "bundles" / project

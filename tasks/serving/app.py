@@ -26,7 +26,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from tasks.config import access
-from tasks.config.errors import StackError
+from tasks.config.errors import KeepfitError, StackError
 from tasks.config.settings import Settings
 from tasks.serving.answers import FAILED, Refusal, as_json
 from tasks.serving.beside import Beside
@@ -43,6 +43,7 @@ from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
 from tasks.serving.quick import Quick
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
+from tasks.stores import marks
 from tasks.stores.predictions import Predictions, Told
 
 LOG = logging.getLogger("keepfit.serving")
@@ -59,8 +60,9 @@ class Door:
         self.settings = settings
         self._loads_first = loads_first
         self.succession = Succession(
-            settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served"
-        )
+            settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served",
+            secret=_secret(settings),
+        )  # fmt: skip
         self.meter = Metrics(self.succession)
         self.beside = Beside(self.succession, settings, self.meter)
         self.predicting = Predicting(
@@ -263,6 +265,15 @@ class Door:
         return HTMLResponse(page(describe(self.succession.champions)), headers={"content-security-policy": policy})
 
 
+def _secret(settings: Settings) -> bytes | None:
+    """The secret of the marks in the log; without it answers go on, and an erasure finds none of them by its key."""
+    try:
+        return marks.secret(settings.home, make=True)
+    except (KeepfitError, OSError) as error:
+        LOG.error("erasures will find no prediction by its key: %s", error)  # noqa: TRY400 -- the sentence is the whole matter
+        return None
+
+
 def _for(role: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
     """An endpoint that only tokens with this role open."""
 
@@ -302,6 +313,7 @@ def main() -> None:
     if settings.serving_workers == 1:
         serve(settings)
     else:
+        _secret(settings)  # made before several processes look for it
         Crew(settings).run()
 
 

@@ -49,10 +49,13 @@ def say(model: Champion, asked: Question, places: list[int]) -> Part:
         RowError: a row cannot be scored; then none is.
     """
     began = time.perf_counter()
-    rows = model.check([asked.rows[place] for place in places])
+    sent = [asked.rows[place] for place in places]
+    rows = model.check(sent)
     answers = model.score(rows)
     parts, explained = model.explain(rows, answers) if asked.explain else ([{}] * len(answers), {})
-    return Part(model, places, each_encoded(rows), answers, parts, explained, time.perf_counter() - began)
+    return Part(
+        model, places, each_encoded(model.marked(rows, sent)), answers, parts, explained, time.perf_counter() - began
+    )
 
 
 def is_chosen(share: float, salt: str, key: Sequence[str], row: Row, header: str | None) -> bool:

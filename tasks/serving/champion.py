@@ -26,6 +26,7 @@ from tasks.serving.writing import Writer
 from tasks.stores import bundles
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
+from tasks.stores.marks import MARK, Marks
 from tasks.stores.tidings import Tidings
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True):
     k: int | None = None
     usual: dict[str, Any] = {}
     computed: dict[str, str] = {}
+    key: dict[str, str] = {}
 
 
 # -- rows -------------------------------------------------------------------------------------------------------------
@@ -171,6 +173,7 @@ class Champion:
     Attributes:
         bundle: its bytes, as they were when they were verified.
         form: the compiled model, session: whoever runs its graph; None where there is none.
+        marks: by which the log tells whose rows are asked; None where it does not.
     """
 
     release: Release
@@ -179,15 +182,19 @@ class Champion:
     form: Form | None = None
     session: Session | None = None
     computing: "Computing | None" = None
+    marks: Marks | None = None
 
     @classmethod
-    def load(cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse") -> Self:
+    def load(
+        cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse", secret: bytes | None = None
+    ) -> Self:
         """The champion of a release, after its bundle has been verified and a row has been scored with it.
 
         Args:
             folder: where its bundle lies.
             release: names the bundle's digest.
             skew: `accept` loads a model that other versions of the libraries wrote, too.
+            secret: of the marks; without one logged rows have none.
 
         Raises:
             ArtifactError: the bundle is not the released one, or the model does not answer as it should.
@@ -200,7 +207,9 @@ class Champion:
                 f"{folder}: the manifest is not one of a model that can be served: {error}. Register the model again."
             ) from error
         form = bundle.form()
-        champion = cls(release, manifest, bundle, form, _runner(folder, bundle, form), bundle.computing())
+        told = bool(manifest.key) and set(manifest.key) <= set(manifest.ignored)  # an older manifest does not say
+        marks = Marks(secret, manifest.project, manifest.key) if secret and told else None
+        champion = cls(release, manifest, bundle, form, _runner(folder, bundle, form), bundle.computing(), marks)
         champion._fits(folder)
         champion._warm(folder)
         return champion
@@ -217,7 +226,7 @@ class Champion:
 
     @cached_property
     def _reader(self) -> Reader:
-        return Reader(self.manifest.features, self.manifest.ignored)
+        return Reader(self.manifest.features, self.manifest.ignored, self.marks)
 
     @cached_property
     def _places(self) -> dict[str, int]:
@@ -268,6 +277,13 @@ class Champion:
             {feature.name: self._value(place, row, feature) for feature in self.manifest.features}
             for place, row in enumerate(rows)
         ]
+
+    def marked(self, checked: list[dict[str, Value]], sent: list[dict[str, Any]]) -> list[dict[str, Value]]:
+        """Checked rows as they go into the log, with the mark of their key where it was sent."""
+        if self.marks is None:
+            return checked
+        marks = (self.marks.of(row) for row in sent)
+        return [row | {MARK: mark} if mark else row for row, mark in zip(checked, marks, strict=True)]
 
     def score(self, checked: list[dict[str, Value]]) -> list[dict[str, Any]]:
         """As `predict`, for rows that `check` gave."""
@@ -585,12 +601,14 @@ class Succession:
         degraded: why a champion answers from a copy of its own alone, by project: somebody has touched its bundle since.
         trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
         swaps: champions that were put in place since the start.
+        secret: of the marks in the log.
     """
 
     def __init__(
         self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse",
-        copies: Path | None = None,
+        copies: Path | None = None, secret: bytes | None = None,
     ) -> None:  # fmt: skip
+        self.secret = secret
         self._url = journal
         self._folder = folder
         self._skew: bundles.Skew = skew
@@ -678,11 +696,11 @@ class Succession:
         """
         folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
         try:
-            champion = Champion.load(folder, release, skew=self._skew)
+            champion = Champion.load(folder, release, skew=self._skew, secret=self.secret)
         except KeepfitError:
             if copy is None or not copy.exists():
                 raise
-            return Champion.load(copy, release, skew=self._skew)
+            return Champion.load(copy, release, skew=self._skew, secret=self.secret)
         if copy is not None:
             self._keep(champion, copy)
         return champion

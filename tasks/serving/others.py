@@ -124,7 +124,8 @@ class Others:
             rollout.project, 0, version, digest, rollout.actor, rollout.reason, rollout.since, "", value=0.0, low=0.0, high=0.0
         )  # fmt: skip
         try:
-            self._loaded[key] = Champion.load(self._folder(rollout.project) / str(version), release, skew=self._skew)
+            folder = self._folder(rollout.project) / str(version)
+            self._loaded[key] = Champion.load(folder, release, skew=self._skew, secret=self._succession.secret)
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, it only does not score
             self._refused[key] = self._clock() + AGAIN
             said = f"{rollout.project}: version {version} does not load and cannot score beside the champion: {error}"

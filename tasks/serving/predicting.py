@@ -20,6 +20,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question
 from tasks.serving.shadow import Seen
 from tasks.serving.writing import Decided, new_names
+from tasks.stores.marks import unmarked
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -183,6 +184,6 @@ def _said_at_once(champion: Champion, body: bytes, own: Own) -> tuple[Question, 
         answers = champion.answer(read)
     except ValueError:  # the usual way says what is wrong
         return None
-    sent = [msgspec.json.decode(row) for row in read.rows] if own.pair else []  # for the shadow alone
+    sent = [unmarked(row) for row in read.rows] if own.pair else []  # for the shadow alone
     part = Part(champion, [*range(len(answers))], read.rows, answers, [], {}, time.perf_counter() - began)
     return Question(sent), [part]

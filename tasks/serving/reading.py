@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from tasks.serving.writing import each_encoded
+from tasks.stores.marks import MARK, Marks
 
 UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
 EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
@@ -24,7 +25,7 @@ class Asked(NamedTuple):
 
     Attributes:
         values: of each row the features in order, None for missing.
-        rows: the same as they go into the log, each a JSON object with the features by name.
+        rows: the same as they go into the log, each a JSON object with the features by name, and the mark of its key where that was sent.
     """
 
     values: list[tuple[Sent, ...]]
@@ -34,11 +35,14 @@ class Asked(NamedTuple):
 class Reader:
     """Reads bodies for one model."""
 
-    def __init__(self, features: Sequence[Any], ignored: Sequence[str]) -> None:
-        """`features` have a name, a type and whether they may be missing; `ignored` columns may be there."""
+    def __init__(self, features: Sequence[Any], ignored: Sequence[str], marks: Marks | None = None) -> None:
+        """`features` have a name, a type and whether they may be missing; `ignored` columns may be there, among them those of `marks`."""
         self._names = [feature.name for feature in features]
         self._quoted = [place for place, feature in enumerate(features) if feature.type in TEXTS]
         self._may_lack = bool(ignored) or any(feature.nullable for feature in features)
+        self._marks = marks
+        self._key = {name: len(self._names) + ignored.index(name) for name in marks.key} if marks else {}
+        self._first = next(iter(self._key.values()), 0)
         given = {name: f"f{place}" for place, name in enumerate([*self._names, *ignored])}
         fields = [_field(given[each.name], each) for each in features]
         fields += [(given[name], Sent | msgspec.UnsetType, UNSET) for name in ignored]
@@ -66,7 +70,16 @@ class Reader:
         """The features alone, with None for what is not there."""
         width = len(self._names)
         plain = [tuple([None if value is UNSET else value for value in row[:width]]) for row in values]
-        return Asked(plain, each_encoded([dict(zip(self._names, row, strict=True)) for row in plain]))
+        rows = [dict(zip(self._names, row, strict=True)) for row in plain]
+        if self._marks:
+            self._mark(rows, values, self._marks)
+        return Asked(plain, each_encoded(rows))
+
+    def _mark(self, rows: list[dict[str, Sent]], values: list[tuple[Any, ...]], marks: Marks) -> None:
+        """Adds the mark of each row whose key was sent."""
+        for place in [place for place, sent in enumerate(values) if sent[self._first] is not UNSET]:
+            if mark := marks.of({name: values[place][at] for name, at in self._key.items()}):
+                rows[place][MARK] = mark
 
     def _texts(self, values: list[tuple[Any, ...]]) -> int:
         """How many values stand in quotation marks."""

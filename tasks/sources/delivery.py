@@ -165,9 +165,9 @@ def suffix_of(origin: str) -> str:
     return dot and f".{suffix.lower()}"
 
 
-def sweep(inbox: Path, now: dt.datetime) -> None:
-    """Removes drafts that killed processes have left in an inbox."""
-    for path in inbox.glob(".*.part"):
+def sweep(folder: Path, now: dt.datetime, drafts: str = ".*.part") -> None:
+    """Removes drafts that killed processes have left in an inbox, or under names of this pattern in some folder."""
+    for path in folder.glob(drafts):
         try:
             if now - dt.datetime.fromtimestamp(path.stat().st_mtime, dt.UTC) > FORGOTTEN:
                 path.unlink()

@@ -35,6 +35,18 @@ TIME = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d
 SMALLEST = 1e-6  # seconds: what a time is told apart by
 
 
+def one_select(sql: str) -> str:
+    """The statement without what ends it.
+
+    Raises:
+        ValueError: it is none that reads.
+    """
+    sql = sql.strip().rstrip(";").rstrip()
+    if not re.match(r"(select|with)\b", sql, re.IGNORECASE):
+        raise ValueError("it begins with neither SELECT nor WITH; wanted: one statement that reads")
+    return sql
+
+
 class Query(Scheduled, frozen=True, extra="forbid"):
     """Rows of a SQL query, those that are new since the last fetch."""
 
@@ -61,10 +73,7 @@ class Query(Scheduled, frozen=True, extra="forbid"):
     @field_validator("sql")
     @classmethod
     def _one_select(cls, sql: str) -> str:
-        sql = sql.strip().rstrip(";").rstrip()
-        if not re.match(r"(select|with)\b", sql, re.IGNORECASE):
-            raise ValueError("it begins with neither SELECT nor WITH; wanted: one statement that reads")
-        return sql
+        return one_select(sql)
 
     @field_validator("start")
     @classmethod
@@ -110,24 +119,12 @@ class Query(Scheduled, frozen=True, extra="forbid"):
     @contextmanager
     def _connected(self) -> Generator["sa.Connection"]:
         """A connection that only reads; its errors are said without the URL, which holds a password."""
-        import sqlalchemy as sa
-        from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+        from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
-        url = os.environ.get(self.url_env)
-        if not url:
-            raise SourceError(
-                f"source '{self.name}': the environment variable {self.url_env} is not set. Set it where the worker starts."
-            )
         try:
-            engine = sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool)
-        except (ArgumentError, ValueError, TypeError):
-            raise SourceError(
-                f"source '{self.name}': {self.url_env} holds no SQLAlchemy URL, like postgresql+psycopg://user:password@host/database."
-            ) from None
-        except ImportError as error:
-            raise SourceError(
-                f"source '{self.name}': the database's driver is not installed here: {error.name}. For PostgreSQL say `pip install 'keepfit[postgres]'`."
-            ) from None
+            engine = engine_of(os.environ.get(self.url_env, ""), self.url_env)
+        except ValueError as error:
+            raise SourceError(f"source '{self.name}': {error}.") from None
         try:
             with engine.connect().execution_options(postgresql_readonly=True) as connection:
                 if connection.dialect.name == "postgresql":
@@ -135,11 +132,11 @@ class Query(Scheduled, frozen=True, extra="forbid"):
                 yield connection
         except (OperationalError, InterfaceError) as error:
             raise UnreachableError(
-                f"source '{self.name}': the database does not answer: {_said(error, engine.url)}"
+                f"source '{self.name}': the database does not answer: {said(error, engine.url)}"
             ) from None
         except SQLAlchemyError as error:
             raise SourceError(
-                f"source '{self.name}': the query fails: {_said(error, engine.url)}. Correct sql, mark or start."
+                f"source '{self.name}': the query fails: {said(error, engine.url)}. Correct sql, mark or start."
             ) from None
 
     def _read(
@@ -347,7 +344,34 @@ def _text(value: object) -> str:
     return json.dumps(value, default=str) if isinstance(value, dict | list) else str(value)
 
 
-def _said(error: "SQLAlchemyError", url: "sa.URL") -> str:
+def engine_of(url: str, variable: str) -> "sa.Engine":
+    """An engine that keeps no connection, whose errors hold no values.
+
+    Args:
+        url: SQLAlchemy's.
+        variable: the environment variable that holds it; what is wrong is said by this name.
+
+    Raises:
+        ValueError: there is no URL, or it is none, or its driver is not installed; the URL, which holds a password, is not repeated.
+    """
+    import sqlalchemy as sa
+    from sqlalchemy.exc import ArgumentError
+
+    if not url:
+        raise ValueError(f"the environment variable {variable} is not set. Set it where the worker starts")
+    try:
+        return sa.create_engine(url, hide_parameters=True, poolclass=sa.NullPool)
+    except (ArgumentError, ValueError, TypeError):
+        raise ValueError(
+            f"{variable} holds no SQLAlchemy URL, like postgresql+psycopg://user:password@host/database"
+        ) from None
+    except ImportError as error:
+        raise ValueError(
+            f"the database's driver is not installed here: {error.name}. For PostgreSQL say `pip install 'keepfit[postgres]'`"
+        ) from None
+
+
+def said(error: "SQLAlchemyError", url: "sa.URL") -> str:
     """The first line of what the driver said, without the password."""
     text = str(getattr(error, "orig", None) or error).partition("\n")[0].rstrip(". ")
     return text.replace(str(url.password), "***") if url.password else text

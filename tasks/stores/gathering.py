@@ -1,6 +1,7 @@
 """Gathering: what the door has logged goes into the lake's tables, each line exactly once, whatever is killed meanwhile.
 
 The commit that brings the rows of a log says how many of its bytes the table has then. So there is no second book that could say otherwise.
+The shadow log has no table: what it says counts while a rollout compares two models, and becomes old.
 """
 
 import datetime as dt
@@ -9,6 +10,7 @@ from pathlib import Path
 from tasks.ml.identity import digest
 from tasks.stores import durable
 from tasks.stores.changes import Change, Edit, Workplace
+from tasks.stores.predictions import Days
 from tasks.stores.served import Served, Serving, blocks, mark, name_of, parsed
 from tasks.stores.staging import Stage
 
@@ -33,6 +35,21 @@ def gather(place: Workplace, serving: Serving, at: dt.datetime, keep_days: float
         ))  # fmt: skip
     counts = {str(edit.table): sum(file.rows for file in edit.add) for edit in edits}
     return counts, [_removed(path) for kind in KINDS for path in _spent(place, serving, kind, at, keep_days)]
+
+
+def forget(shadows: Days, project: str, at: dt.datetime, keep_days: float, needed: dt.datetime | None) -> list[str]:
+    """Removes the shadow logs that are old enough; gives their names.
+
+    Args:
+        shadows: the shadow log.
+        project: whose.
+        at: now.
+        keep_days: for how long after its day a log stays.
+        needed: since when a rollout still reads them; None where none goes on.
+    """
+    until = at - dt.timedelta(days=keep_days)
+    old = [path for path in shadows.files(project) if _is_closed(path, at) and _is_closed(path, until)]
+    return [_removed(path) for path in old if needed is None or dt.date.fromisoformat(path.stem) < needed.date()]
 
 
 def _edit(place: Workplace, serving: Serving, kind: Served, at: dt.datetime) -> Edit | None:

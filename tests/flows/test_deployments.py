@@ -23,6 +23,7 @@ from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.policy import OnSchedule, Policies
 from tasks.ml.proof import Proving
 from tasks.ml.watching.plan import WatchPlan
+from tasks.sources.scores import Scores
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
@@ -83,6 +84,22 @@ def test_the_watch_looks_by_the_clock_and_at_what_landed():
     quiet = declared(named("thyroid", watch=WatchPlan(schedule=None, on_batch=False)))
     (watch,) = (each for each in quiet if each.flow_name == "watch")
     assert (watch.schedules, watch.triggers) == ([], [])
+
+
+def test_what_is_scored_by_the_clock_has_a_schedule_each():
+    """Each entry of `scores:` is a schedule of `score/<p>` on its own wall clock, whose run is told its name and nothing else."""
+    scores = [
+        {"name": "nightly", "source": "in.csv", "target": "out.csv", "schedule": {"cron": "0 2 * * *"}},
+        {"name": "crm", "source": "env:CRM_URL", "sql": "select 1", "target": "crm.parquet", "schedule": {"cron": "5 3 * * 1", "timezone": "Europe/Berlin"}},
+    ]  # fmt: skip
+    use = named("thyroid", scores=TypeAdapter(Scores).validate_python(scores))
+    (score,) = (each for each in declared(use) if each.flow_name == "score")
+    assert [(each.slug, each.schedule, each.parameters) for each in score.schedules or ()] == [
+        ("nightly", CronSchedule(cron="0 2 * * *", timezone="UTC"), {"name": "nightly"}),
+        ("crm", CronSchedule(cron="5 3 * * 1", timezone="Europe/Berlin"), {"name": "crm"}),
+    ]
+    assert set(score._parameter_openapi_schema.properties) == {"project", "source", "target", "sql", "name"}
+    assert use.digest == named("thyroid").digest
 
 
 def events(deployment: RunnerDeployment) -> list[DeploymentEventTrigger]:

@@ -114,6 +114,28 @@ def test_a_training_that_a_program_orders_becomes_a_run(learned: Stack):
     assert len([run for run in runs(learned, f"train/{NAME}") if reason in run.name]) == 1
 
 
+def test_o_12_a_schedule_plans_runs(stack: Stack):
+    """Prefect's scheduler makes runs of what it lists: some of its versions do not under some of SQLAlchemy, and say so in a log alone (O-12)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowFilter, FlowFilterName
+
+    flow, deployment = (
+        FlowFilter(name=FlowFilterName(any_=["train"])),
+        DeploymentFilter(name=DeploymentFilterName(any_=[NAME])),
+    )
+    with get_client(sync_client=True) as client:
+        found = until(
+            lambda: [
+                run
+                for run in client.read_flow_runs(flow_filter=flow, deployment_filter=deployment)
+                if run.auto_scheduled
+            ],
+            90,
+            "a planned run",
+        )
+    assert all(run.parameters["by"] == "schedule" for run in found)
+
+
 def test_prefect_lists_what_project_yaml_says(learned: Stack):
     """Every schedule, trigger and silence that the project declares, by name, and no other; deployments by name, too."""
     from prefect.client.orchestration import get_client

@@ -7,8 +7,10 @@ import pytest
 from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.stores import durable
+from tasks.stores.journal import Rollout
 from tasks.stores.predictions import Predictions, Told
 from tasks.stores.served import Serving
+from tasks.stores.shadows import Shadows
 from tasks.stores.tables import DataFile
 from tasks.tidy import Tidying
 from tests.tasks.test_ingest import small
@@ -88,6 +90,51 @@ def test_a_log_that_was_removed_by_hand_is_begun_anew(small):
     assert in_table(settings) == ["p1", "p2", "p3"]
 
 
+def compare(settings, at):
+    """Logs a request that two models scored."""
+    record = {
+        "at": at.isoformat(),
+        "answered": 2,
+        "beside": 1,
+        "ids": ["p1"],
+        "said": [{}],
+        "thought": [{}],
+        "ms": None,
+    }
+    assert Shadows(settings.home).append("small", at, [record]) == 0
+
+
+def rolling(landings, began):
+    """Version 2 is on probation since then."""
+    return landings.journal.begin_rollout(
+        Rollout("small", 2, "", 1, "", {}, "test", "test", began=began.isoformat(), phase="probation", since=began.isoformat())
+    )  # fmt: skip
+
+
+def test_a_shadow_log_leaves_the_disk_when_it_is_old(small):
+    """After the days to keep, and not before; a rehearsal removes none."""
+    settings = Settings()
+    compare(settings, NOON)
+    compare(settings, NOON + DAY)
+    assert tidy(small, settings, NOON + 30 * DAY)["logs"] == []
+    assert Tidying(small.use, settings, lambda: NOON + 31 * DAY).tidy(30, dry_run=True)["logs"] == []
+    assert tidy(small, settings, NOON + 31 * DAY)["logs"] == ["shadows/2026-03-01.jsonl"]
+    assert logs(settings) == ["shadows 2026-03-02"]
+    assert tidy(small, settings, NOON + 31 * DAY, 0)["logs"] == ["shadows/2026-03-02.jsonl"]
+
+
+def test_what_a_rollout_compares_is_not_removed(small):
+    """However old, the shadow log stays from the day on which the rollout that goes on began; when it has ended that goes, too."""
+    settings = Settings()
+    for day in range(4):
+        compare(settings, NOON + day * DAY)
+    rollout = rolling(small, NOON + 2 * DAY)
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-01.jsonl", "shadows/2026-03-02.jsonl"]
+    assert len(list(Shadows(settings.home).since("small", NOON + 2 * DAY))) == 2
+    small.journal.move_rollout(rollout, phase="passed")
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-03.jsonl", "shadows/2026-03-04.jsonl"]
+
+
 @pytest.mark.parametrize("when", ["before", "after", "between"])
 def test_r_12_an_erasure_reaches_predictions_and_what_was_told_of_them(small, when):
     """Whether in the log, in the table or in both, an erased row's predictions and outcomes are in no file any more."""
@@ -119,6 +166,7 @@ def test_v_11_gathering_survives_a_fault_at_every_durable_step(small, tmp_path, 
         settings, left = Settings(home=tmp_path / f"home{step}"), iter(range(step))
         predict(settings, NOON, 1, 2)
         predict(settings, NOON + DAY, 3)
+        compare(settings, NOON)
 
         def seam(what: str, left=left) -> None:
             if next(left, None) is None:

@@ -46,7 +46,9 @@ def test_after_a_while_there_are_tidings_in_any_case(tmp_path):
     assert tidings.have_come()
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{folder}/none.db", "sqlite:///{folder}", "postgresql://127.0.0.1:9/none"])
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{folder}/none.db", "sqlite:///{folder}", "postgresql+psycopg://127.0.0.1:9/none"]
+)
 def test_what_cannot_be_looked_at_is_looked_at(tmp_path, url):
     """A journal that is away always has tidings: whoever looks then says what is wrong."""
     tidings = Tidings(url.format(folder=tmp_path), clock=lambda: 0.0)

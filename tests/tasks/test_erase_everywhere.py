@@ -17,7 +17,7 @@ from tasks.config.names import ARRIVED, LANDED, SENT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.pages import contract_table
-from tasks.stores import durable
+from tasks.stores import durable, marks
 from tasks.stores.lake import BATCH
 from tasks.stores.predictions import Predictions
 from tasks.tidy import Tidying
@@ -198,6 +198,25 @@ def test_i_26_predictions_are_found_however_their_key_is_written(small):
     assert [record["id"] for record in Predictions(settings.home).read("small")] == ["p3", "p4"]
     assert b"Zoe" not in path.read_bytes()
     assert b'{"id": "p9"' in path.read_bytes()
+
+
+def test_i_26_predictions_are_found_by_the_marks_of_rows_that_a_value_names(small, tmp_path: Path):
+    """The key is learned from the rows that have the value; a torn line with the mark goes, too."""
+    land(small, tmp_path, "a.csv", [*rows(7, age="33"), *rows(8, age="44")])
+    made = marks.Marks(marks.secret(Settings().home, make=True) or b"", "small", {"id": "int"})
+    mine, other = ({marks.MARK: made.of({"id": n}), "age": 1} for n in (7, 8))
+    served = [
+        {"id": f"p{n}", "at": DAY.isoformat(), "version": 1, "prediction": True, "row": row}
+        for n, row in enumerate((mine, other, {"age": 1}, mine))
+    ]
+    assert Predictions(Settings().home).append("small", DAY, served) == 0
+    path = Settings().home / "predictions" / "small" / "2026-03-01.jsonl"
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*whole[:3], whole[3][:-5], b"\n"]))
+    done = erase(small, age="33")
+    assert (done.rows, done.predictions, done.unattributed) == (1, 2, 1)
+    assert [record["id"] for record in Predictions(Settings().home).read("small")] == ["p1", "p2"]
+    assert str(mine[marks.MARK]).encode() not in path.read_bytes()
 
 
 def test_i_26_a_log_that_somebody_removed_does_not_stop_the_erasure(small, tmp_path: Path, monkeypatch):

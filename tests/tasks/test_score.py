@@ -3,14 +3,18 @@
 import csv
 import datetime as dt
 import json
+import re
 import sqlite3
+import traceback
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from deltalake import write_deltalake
+from prefect.logging import disable_run_logger
 
+from flows.score import score
 from tasks.config.errors import BatchError
 from tasks.config.project import Project
 from tasks.ml.compiled import parity
@@ -20,7 +24,7 @@ from tasks.serving.champion import Champion
 from tasks.stores import bundles, durable, files
 from tasks.stores.journal import Journal, Release
 from tests.ml.test_kinds import MADE, columns_of, taught
-from tests.released import NAME, crowned, place, template
+from tests.released import NAME, YAML, crowned, place, template
 
 __all__ = ["place", "template"]
 GOOD = {"id": 1, "amount": 3.5, "width": 1.25, "kind": "a", "joined": "2020-01-02T03:04:05Z", "town": "Ulm"}
@@ -105,27 +109,130 @@ def test_v_04_a_row_that_does_not_fit_is_rejected_with_its_reason(place, tmp_pat
 
 
 def test_what_cannot_be_scored_at_all_writes_nothing(place, tmp_path):
-    """Without a champion, a column, or a target of a kind that is written, a sentence comes and no file."""
+    """Without a champion it is refused; without a column, or a target of a kind that is written, a sentence comes; no file does."""
     source = written(tmp_path / "in.csv", [GOOD])
-    with pytest.raises(BatchError, match="no champion"):
-        scoring(place).score(source, tmp_path / "out.csv")
+    refused = scoring(place).score(source, tmp_path / "out.csv")
+    assert (refused.state, refused.version, refused.arrived, refused.output) == ("refused", None, 0, None)
+    assert refused.reason == "small has no champion yet: `keepfit train small` makes one. Nothing was scored"
     crowned(place, 1)
     with pytest.raises(BatchError, match="wanted a file that ends in"):
         scoring(place).score(source, tmp_path / "out.xlsx")
     short = written(tmp_path / "short.csv", [{"id": 1, "amount": 2}])
     with pytest.raises(BatchError, match="no column 'width'"):
         scoring(place).score(short, tmp_path / "out.csv")
-    with pytest.raises(BatchError, match="does not answer"):
-        scoring(place).score(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "out.csv", "select * from nothing")
+    with pytest.raises(BatchError, match="The query fails: no such table: patients"):
+        scoring(place).score(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "out.csv", "select * from patients")
+    with pytest.raises(BatchError, match="would replace its own source"):
+        scoring(place).score(f"{tmp_path}/../{tmp_path.name}/in.csv", tmp_path / "in.csv")
     with pytest.raises(BatchError, match="holds a password"):
         scoring(place).score("postgresql://me:SECRET@127.0.0.1/db", tmp_path / "out.csv", "select 1")
     assert [path.name for path in tmp_path.glob("*out*")] == []
 
 
-def test_s_01_a_fault_at_any_step_leaves_the_old_file_or_the_new_one(place, tmp_path, monkeypatch):
-    """A kill before the n-th durable step, for every n: under the name stands one whole run, and a repeat ends well."""
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [(None, "CRM_URL is not set"), ("postgresql://me:SE:CRET@host:port/db", "CRM_URL holds no SQLAlchemy URL"),
+     ("nonsense", "CRM_URL holds no SQLAlchemy URL")],
+)  # fmt: skip
+def test_a_database_that_is_not_asked_is_said_without_its_password(place, tmp_path, monkeypatch, url, says):
+    """Whatever is wrong with the variable that holds the URL, neither the message nor what it is raised from repeats it."""
     crowned(place, 1)
-    source, out = written(tmp_path / "in.csv", [*rows(20), GOOD | {"width": "x"}]), tmp_path / "out.csv"
+    monkeypatch.delenv("CRM_URL", raising=False)
+    if url:
+        monkeypatch.setenv("CRM_URL", url)
+    with pytest.raises(BatchError, match=says) as refused:
+        scoring(place).score("env:CRM_URL", tmp_path / "out.csv", "select 1")
+    assert "CRET" not in "".join(traceback.format_exception(refused.value))
+
+
+def declare(settings, text):
+    """Has the project score something by the clock."""
+    (settings.projects / NAME / "project.yaml").write_text(YAML + "scores:\n" + text)
+
+
+def run(name):
+    """As Prefect runs what a schedule has planned."""
+    with disable_run_logger():
+        return score.fn(NAME, name=name)
+
+
+NIGHTLY = '- {name: nightly, source: in.csv, target: out/scores.csv, schedule: {cron: "0 2 * * *"}}\n'
+CRM = '- {name: crm, source: "env:CRM_URL", sql: "select * from t where id < 5;", target: crm.parquet, schedule: {cron: "0 3 * * 1", timezone: Europe/Berlin}}\n'
+
+
+def test_a_scheduled_run_reads_its_source_anew_and_replaces_its_target(place, tmp_path, monkeypatch):
+    """Paths begin in the project's folder under the home; each run is of the rows and the champion of then; a query is named by its variable alone."""
+    declare(place, NIGHTLY + CRM)
+    assert (run("nightly")["state"], place.scores(NAME).exists()) == ("refused", False)
+    crowned(place, 1)
+    folder = place.home / "scores" / NAME
+    folder.mkdir(parents=True)
+    written(folder / "in.csv", rows(4))
+    done = run("nightly")
+    assert (done["state"], done["scored"], done["output"]) == ("scored", 4, str(folder / "out" / "scores.csv"))
+    written(folder / "in.csv", rows(7))
+    crowned(place, 2)
+    assert (run("nightly")["scored"], run("nightly")["version"]) == (7, 2)
+    assert set(pa.csv.read_csv(folder / "out" / "scores.csv")["version"].to_pylist()) == {2}
+    with sqlite3.connect(tmp_path / "in.db") as database:
+        database.execute("create table t (id integer, amount real, width real, kind text, joined text, town text)")
+        database.executemany("insert into t values (?, ?, ?, ?, ?, ?)", [tuple(row.values()) for row in rows(9)])
+    database.close()
+    monkeypatch.setenv("CRM_URL", f"sqlite:///{tmp_path / 'in.db'}")
+    assert run("crm")["scored"] == 5
+    assert pa.parquet.read_table(folder / "crm.parquet")["id"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def test_a_run_that_fails_leaves_what_was_there(place):
+    """A source that is gone ends the run with a sentence; the target of the night before stays."""
+    declare(place, NIGHTLY)
+    crowned(place, 1)
+    folder = place.scores(NAME)
+    folder.mkdir(parents=True)
+    written(folder / "in.csv", rows(3))
+    run("nightly")
+    before = (folder / "out" / "scores.csv").read_bytes()
+    (folder / "in.csv").unlink()
+    with pytest.raises(BatchError, match=r"in\.csv"):
+        run("nightly")
+    assert (folder / "out" / "scores.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [(("", "", "", "nightli"), "no entry 'nightli' under `scores`. Entries: nightly. Did you mean 'nightly'?"),
+     (("in.csv", "out.csv", "", "nightly"), "a source and a target, or the name of one of the `scores` of small"),
+     (("in.csv", "", "", ""), "a source and a target, or the name"), (("", "", "", ""), "a source and a target, or the name")],
+)  # fmt: skip
+def test_a_run_is_asked_for_by_name_or_in_full(place, asked, says):
+    """What to score is said in one way, not in two and not in none."""
+    declare(place, NIGHTLY)
+    with pytest.raises(BatchError, match=re.escape(says)):
+        scoring(place).asked(*asked)
+
+
+def test_what_killed_runs_have_left_is_removed(place, tmp_path):
+    """A half-written file of a run that was killed goes at a run a day later; one that may still be written stays, and so does anybody else's."""
+    crowned(place, 1)
+    source, now = written(tmp_path / "in.csv", [GOOD]), dt.datetime.now(dt.UTC)
+    names = [".out.csv.1.part", ".out.rejects.csv.1.part", ".other.csv.1.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    Scoring(Project.named(NAME, place), place, lambda: now).score(source, tmp_path / "out.csv")
+    assert sorted(path.name for path in tmp_path.glob(".*.part")) == sorted(names)
+    later = now + dt.timedelta(days=1, minutes=1)
+    Scoring(Project.named(NAME, place), place, lambda: later).score(source, tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.glob(".*.part")] == [".other.csv.1.part"]
+
+
+def test_s_01_a_fault_at_any_step_leaves_the_old_file_or_the_new_one(place, monkeypatch):
+    """A kill of a scheduled run before the n-th durable step, for every n: under the name stands one whole run, and the next one ends well."""
+    declare(place, NIGHTLY)
+    crowned(place, 1)
+    folder = place.scores(NAME)
+    (folder / "out").mkdir(parents=True)
+    written(folder / "in.csv", [*rows(20), GOOD | {"width": "x"}])
+    out = folder / "out" / "scores.csv"
     step, done = 0, False
     while not done:
         out.write_text("old")
@@ -137,14 +244,14 @@ def test_s_01_a_fault_at_any_step_leaves_the_old_file_or_the_new_one(place, tmp_
 
         monkeypatch.setattr(durable, "seam", seam)
         try:
-            scoring(place).score(source, out)
+            run("nightly")
             done = True
         except KeyboardInterrupt:
             assert out.read_text() == "old"
         monkeypatch.setattr(durable, "seam", lambda _what: None)
-        scoring(place).score(source, out)
+        run("nightly")
         assert len(pa.csv.read_csv(out)) == 20
-        assert list(tmp_path.glob(".*.part")) == []
+        assert list(out.parent.glob(".*.part")) == []
         step += 1
     assert step > 2
 
