@@ -215,6 +215,11 @@ class Champion:
         """Whether an answer to few rows takes microseconds."""
         return self.form is not None and self.computing is None
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether a row has the same answer, bit by bit, whichever rows are asked with it: trees are, sums of many columns at once are not."""
+        return self.form is not None and self.form.runs_graph
+
     @cached_property
     def _reader(self) -> Reader:
         return Reader(self.manifest.features, self.manifest.ignored)
@@ -308,7 +313,7 @@ class Champion:
     def _decided(self, said: np.ndarray, count: int) -> list[dict[str, Any]]:
         """The answers that follow from what the model said."""
         wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
-        if said.shape != wanted or not math.isfinite(float(said.sum())):
+        if said.shape != wanted or not math.isfinite(np.add.reduce(said, axis=None)):
             raise ArithmeticError("the model gave answers that are none")
         if self.manifest.kind == "binary":
             return self._called(said.tolist())
@@ -316,15 +321,19 @@ class Champion:
 
     def _called(self, said: list[list[float]]) -> list[dict[str, Any]]:
         """Of two classes the one that the threshold chooses."""
-        manifest, (first, second) = self.manifest, self.manifest.classes
-        names, bar = (label_of(first), label_of(second)), manifest.threshold or 0.0
-        place = names.index(self._positive)
-        yes, no = (second, first) if place else (first, second)
-        one, other = names
+        (yes, no), place, (one, other), bar = self._choice
         return [
             {"prediction": yes if each[place] >= bar else no, "probabilities": {one: each[0], other: each[1]}}
             for each in said
         ]
+
+    @cached_property
+    def _choice(self) -> tuple[tuple[Value, Value], int, tuple[str, str], float]:
+        """Of two classes the positive and the other one, the positive one's place, both names in the model's order, and the threshold."""
+        first, second = self.manifest.classes
+        names = label_of(first), label_of(second)
+        place = names.index(self._positive)
+        return (second, first) if place else (first, second), place, names, self.manifest.threshold or 0.0
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]

@@ -2,7 +2,7 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import msgspec
@@ -18,6 +18,7 @@ from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question
+from tasks.serving.reading import Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.writing import Decided, new_names
 from tasks.stores.predictions import Predictions
@@ -69,21 +70,41 @@ class Predicting:
         later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
         return Response(content, media_type="application/json", background=later)
 
-    def quickly(self, project: str, body: bytes) -> bytes | None:
-        """The answer to a body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None."""
+    def quickly(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The answer to each body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None.
+
+        They are answered together where nobody's answer depends on who asks beside them.
+        """
         champion = self._succession.champions.get(project)
         if champion is None or self.line.count >= self.line.most or self._beside.splits(champion):
-            return None
-        at, own = self._now(), Own(self._beside.others.of(champion))
-        if (said := _said_at_once(champion, body, own)) is None:
-            return None
+            return [None] * len(bodies)
+        own = Own(self._beside.others.of(champion))
+        if len(bodies) == 1 or (champion.is_steady and own.pair is None):
+            return self._together(champion, bodies, own)
+        return self._one_by_one(champion, bodies, own)
+
+    def _together(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
+        """As `quickly`, with one call of the model and one write into the log."""
+        at, began = self._now(), time.perf_counter()
+        read = [champion.read(body) for body in bodies]
+        if not (found := [each for each in read if each is not None]):
+            return [None] * len(bodies)
+        if (said := _said_at_once(champion, joined(found), own, began)) is None:
+            return [None] if len(bodies) == 1 else self._one_by_one(champion, bodies, own)
+        asked, parts = said
         try:
-            content, seen = self._told(OWN, *said, own, at, said[1][0].seconds)
+            names = self._recorded(parts, at)
         except Refusal:  # the usual way tries once more and says it
-            return None
-        for each in seen:
-            self._beside.shadow.offer(each)
-        return content
+            return [None] * len(bodies)
+        self._metrics.predicted(champion.release.project, len(names), parts[0].seconds, len(found))
+        if own.pair:
+            for each in own.seen(at, asked, parts, [name.decode() for name in names]):
+                self._beside.shadow.offer(each)
+        told = iter(champion.writer.answers(names, parts[0].answers, [len(each.values) for each in found]))
+        return [None if each is None else next(told) for each in read]
+
+    def _one_by_one(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
+        return [answer for body in bodies for answer in self._together(champion, [body], own)]
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
@@ -133,7 +154,8 @@ class Predicting:
     ) -> tuple[Question, list[Part]]:
         """What is asked, and what each model says of its share."""
         at_once = protocol is OWN and own.part is None
-        if at_once and (said := _said_at_once(champion, body, own)) is not None:
+        began = time.perf_counter()
+        if at_once and (read := champion.read(body)) and (said := _said_at_once(champion, read, own, began)):
             return said
         asked = protocol.read(body, champion)
         with self._beside.watched(own, at, asked):
@@ -146,16 +168,25 @@ class Predicting:
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
     ) -> tuple[bytes, list[Seen]]:
         """What goes out, after it is in the log, and what the shadow is to score."""
-        names = new_names(sum(len(part.places) for part in parts))
-        for part in parts:
-            self._log(part, at, [names[place] for place in part.places])
+        names = self._recorded(parts, at)
         self._metrics.predicted(parts[0].model.release.project, len(names), took)
         ids = [name.decode() for name in names]
         if protocol is OWN and len(parts) == 1 and not parts[0].explained:
-            content = parts[0].model.writer.answer(names, parts[0].answers)
+            (content,) = parts[0].model.writer.answers(names, parts[0].answers, [len(names)])
         else:
             content = msgspec.json.encode(protocol.write(asked, merged(parts, ids)))
         return content, own.seen(at, asked, parts, ids)
+
+    def _recorded(self, parts: list[Part], at: dt.datetime) -> list[bytes]:
+        """The ids of the predictions, in order of the rows, after they are in the log.
+
+        Raises:
+            Refusal: they are not, and nothing goes out without.
+        """
+        names = new_names(sum(len(part.places) for part in parts))
+        for part in parts:
+            self._log(part, at, names if len(parts) == 1 else [names[place] for place in part.places])
+        return names
 
     def _log(self, part: Part, at: dt.datetime, names: list[bytes]) -> None:
         if not names:
@@ -173,11 +204,9 @@ class Predicting:
             self._metrics.lost(project, dropped)
 
 
-def _said_at_once(champion: Champion, body: bytes, own: Own) -> tuple[Question, list[Part]] | None:
-    """What the champion says of a body in keepfit's own words, past dictionaries; None where the usual way must look."""
-    began = time.perf_counter()
-    read = champion.read(body)
-    if read is None or len(read.values) > ROWS:
+def _said_at_once(champion: Champion, read: Asked, own: Own, began: float) -> tuple[Question, list[Part]] | None:
+    """What the champion says of rows that it read, past dictionaries; None where the usual way must look."""
+    if len(read.values) > ROWS:
         return None
     try:
         answers = champion.answer(read)

@@ -3,8 +3,10 @@
 What is the same for all of them is encoded once; what a client sent goes into the log as it came.
 """
 
+import binascii
 import datetime as dt
-import secrets
+import itertools
+import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -45,10 +47,12 @@ class Writer:
         told = zip(names, rows, each_encoded(decided), strict=True)
         return b"".join([b'{"id":"%b%b%b,%b\n' % (name, common, row, line[1:]) for name, row, line in told])
 
-    def answer(self, names: Iterable[bytes], answers: list[dict[str, Any]]) -> bytes:
-        """The body of an answer: every prediction behind its id."""
-        told = zip(names, each_encoded(answers), strict=True)
-        return b"%b%b]}" % (self._answer, b",".join([b'{"id":"%b",%b' % (name, line[1:]) for name, line in told]))
+    def answers(self, names: Iterable[bytes], answers: list[dict[str, Any]], sizes: Iterable[int]) -> list[bytes]:
+        """The bodies of answers with so many predictions each, every prediction behind its id."""
+        told = iter([
+            b'{"id":"%b",%b' % (name, line[1:]) for name, line in zip(names, each_encoded(answers), strict=True)
+        ])  # fmt: skip
+        return [b"%b%b]}" % (self._answer, b",".join(itertools.islice(told, size))) for size in sizes]
 
 
 def each_encoded(values: Sequence[Any]) -> list[bytes]:
@@ -59,5 +63,5 @@ def each_encoded(values: Sequence[Any]) -> list[bytes]:
 def new_names(count: int) -> list[bytes]:
     """Ids that nobody can guess: 32 hexadecimal digits each."""
     width = 2 * ID_BYTES
-    digits = secrets.token_hex(ID_BYTES * count).encode() if count else b""
+    digits = binascii.hexlify(os.urandom(ID_BYTES * count))
     return [digits[at : at + width] for at in range(0, width * count, width)]

@@ -24,7 +24,7 @@ ENCODER = msgspec.json.Encoder()
 class _Day:
     """An open file of one project and one UTC day."""
 
-    date: str
+    date: dt.date
     handle: int
     torn: bool
 
@@ -50,7 +50,7 @@ class Days:
             OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
         """
         with self._lock:
-            self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
+            self._append(project, at.astimezone(dt.UTC).date(), lines)
 
     def files(self, project: str) -> list[Path]:
         """The files of a project, oldest first."""
@@ -123,7 +123,7 @@ class Days:
                 os.close(day.handle)
             self._open.clear()
 
-    def _append(self, project: str, date: str, lines: bytes) -> None:
+    def _append(self, project: str, date: dt.date, lines: bytes) -> None:
         day = self._day(project, date)
         content = b"\n" + lines if day.torn else lines
         day.torn = True  # until the write has come through
@@ -133,7 +133,7 @@ class Days:
         if self._synced:
             os.fsync(day.handle)
 
-    def _day(self, project: str, date: str) -> _Day:
+    def _day(self, project: str, date: dt.date) -> _Day:
         """The open file of that day; opened anew when the day has changed or somebody removed the file."""
         day = self._open.get(project)
         if day and day.date == date and os.fstat(day.handle).st_nlink:
