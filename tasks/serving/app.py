@@ -39,7 +39,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
 from tasks.serving.outcomes import Telling
 from tasks.serving.predicting import Predicting
-from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
+from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, STREAM, Protocol, metadata
 from tasks.serving.quick import Quick
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
@@ -119,7 +119,7 @@ class Door:
     # -- predictions and batches --------------------------------------------------------------------------------------
     async def predict(self, request: Request) -> Response:
         """Scores rows with the champion; every prediction is in the log before it is out."""
-        return await self.predicting.answer(request, OWN)
+        return await self.predicting.answer(request, _protocol(request))
 
     def at_once(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
         """The bodies of the answers to those who are let in already, counted; None for each that must go the usual way."""
@@ -261,6 +261,15 @@ class Door:
         """The same as a page that loads nothing from elsewhere."""
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return HTMLResponse(page(describe(self.succession.champions)), headers={"content-security-policy": policy})
+
+
+def _protocol(request: Request) -> Protocol:
+    """In which words a request for predictions of keepfit's own speaks: JSON, or an Arrow stream."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != STREAM:
+        return OWN
+    from tasks.serving import arrow
+
+    return arrow.ARROW if STREAM in request.headers.get("accept", "").lower() else arrow.ARROW_AS_JSON
 
 
 def _for(role: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

@@ -20,7 +20,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question
 from tasks.serving.reading import Asked, joined
 from tasks.serving.shadow import Seen
-from tasks.serving.writing import Decided, new_names
+from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -68,7 +68,7 @@ class Predicting:
             lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
         )
         later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
-        return Response(content, media_type="application/json", background=later)
+        return Response(content, media_type=protocol.media, background=later)
 
     def quickly(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
         """The answer to each body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None.
@@ -143,6 +143,8 @@ class Predicting:
     ) -> tuple[bytes, list[Seen]]:
         """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
+        if protocol.is_columnar and own.pair is None and champion.answers_columns:
+            return self._by_column(champion, protocol, body, at), []
         asked, parts = self._said(champion, protocol, body, own, at)
         took = time.perf_counter() - started
         if small and parts[0].model is champion:
@@ -164,6 +166,29 @@ class Predicting:
             except RowError as error:
                 raise Refusal(422, str(error)) from None
 
+    def _by_column(self, champion: Champion, protocol: Protocol, body: bytes, at: dt.datetime) -> bytes:
+        """The answer to rows that come by column; those of numbers alone never become rows."""
+        from tasks.serving import arrow
+
+        began, project = time.perf_counter(), champion.release.project
+        sheet = arrow.read(body, champion)
+        try:
+            columns = champion.columns(sheet)
+        except RowError as error:
+            raise Refusal(422, str(error)) from None
+        seconds = time.perf_counter() - began
+        ids = new_digits(sheet.count)
+        if sheet.count and sheet.is_numbers:
+            self._append(project, at, champion.writer.packed(at, seconds, ids, sheet.matrix, columns), sheet.count)
+        else:
+            rows = each_encoded(sheet.rows())
+            self._log(Part(champion, [], rows, champion.listed(columns), [], {}, seconds), at, split(ids))
+        self._metrics.predicted(project, sheet.count, seconds)
+        if protocol.media == arrow.STREAM:
+            return arrow.answer(champion, ids, columns)
+        (content,) = champion.writer.answers(split(ids), champion.listed(columns), [sheet.count])
+        return content
+
     def _told(
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
     ) -> tuple[bytes, list[Seen]]:
@@ -174,7 +199,7 @@ class Predicting:
         if protocol is OWN and len(parts) == 1 and not parts[0].explained:
             (content,) = parts[0].model.writer.answers(names, parts[0].answers, [len(names)])
         else:
-            content = msgspec.json.encode(protocol.write(asked, merged(parts, ids)))
+            content = protocol.encode(protocol.write(asked, merged(parts, ids)))
         return content, own.seen(at, asked, parts, ids)
 
     def _recorded(self, parts: list[Part], at: dt.datetime) -> list[bytes]:
@@ -193,8 +218,10 @@ class Predicting:
             return
         model, project = part.model, part.model.release.project
         decided = [Decided(answer["prediction"], model.logged(answer)) for answer in part.answers]
-        lines = model.writer.lines(at, part.seconds, names, part.rows, decided)
-        if dropped := self._predictions.append_lines(project, at, lines, len(names)):
+        self._append(project, at, model.writer.lines(at, part.seconds, names, part.rows, decided), len(names))
+
+    def _append(self, project: str, at: dt.datetime, lines: bytes, count: int) -> None:
+        if dropped := self._predictions.append_lines(project, at, lines, count):
             if self._unlogged == "refuse":
                 raise Refusal(
                     503,

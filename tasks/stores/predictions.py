@@ -2,7 +2,6 @@
 
 import datetime as dt
 import itertools
-import json
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from tasks.stores import durable
+from tasks.stores import durable, packed
 
 LOG = logging.getLogger("keepfit.predictions")
 ENCODER = msgspec.json.Encoder()
@@ -85,7 +84,7 @@ class Days:
         Args:
             project: whose log.
             has: asked about 1,000 records at a time.
-            torn: asked about each line that a crash has torn.
+            torn: asked about each line that a crash has torn; a packed one, whose values nobody reads, is always among them.
         """
         found = []
         for path in self.files(project):
@@ -95,7 +94,9 @@ class Days:
                     hits = has([record for _, _, record in whole if isinstance(record, dict)])
                     found += [(str(path), at, size) for (at, size, _), hit in zip(whole, hits, strict=True) if hit]
                     found += [
-                        (str(path), at, size) for at, size, line in some if isinstance(line, bytes) and torn(line)
+                        (str(path), at, size)
+                        for at, size, line in some
+                        if isinstance(line, bytes) and (packed.PACKED in line or torn(line))
                     ]
         return found
 
@@ -220,7 +221,7 @@ def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes
     for line in lines:
         size = len(line.rstrip(b"\n"))
         try:
-            record = json.loads(line)
+            record = packed.record(line)
         except ValueError:
             if line.endswith(b"\n") and line.strip():
                 yield at, size, line
@@ -250,7 +251,7 @@ def _last(path: Path, count: int, block: int = 1 << 20) -> list[dict[str, Any]]:
 def _read(line: bytes) -> Any:
     """What a line holds; None where a crash has torn it."""
     try:
-        return json.loads(line)
+        return packed.record(line)
     except ValueError:
         return None
 

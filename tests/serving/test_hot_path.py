@@ -43,8 +43,10 @@ HEAVY = ("/pandas/", "/sklearn/")  # folders of their compiled parts
 class Labelled:
     """The pipeline of test_champion, or another, taught with the labels as texts."""
 
-    def __init__(self, model: Pipeline | None = None) -> None:
+    def __init__(self, model: Pipeline | None = None, names: list[str] | None = None) -> None:
+        """`names` are the columns that the model sees; without any, all."""
         rows, target = table()
+        rows = rows[names] if names else rows
         with threads.limited(1):
             self.model = model or fitted()
             self.model.fit(rows, KIND.taught(target.astype(int)))
