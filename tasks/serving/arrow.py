@@ -84,8 +84,9 @@ def read(body: bytes, champion: Champion) -> Sheet:
     manifest = champion.manifest
     schema, batches = _batches(body, manifest)
     count = sum(batch.num_rows for batch in batches)
-    table = pa.Table.from_batches(batches, schema)
-    columns = {each.name: _values(table, count, each) for each in manifest.features}
+    whole = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
+    found = dict(zip(schema.names, whole.columns, strict=True))
+    columns = {each.name: _values(found.get(each.name), count, each) for each in manifest.features}
     return Sheet(count, manifest.features, columns)
 
 
@@ -178,9 +179,9 @@ def _fits(schema: pa.Schema, manifest: Manifest) -> None:
         )
 
 
-def _values(table: pa.Table, count: int, feature: Feature) -> Any:
+def _values(column: pa.Array | None, count: int, feature: Feature) -> Any:
     """The n values of a feature."""
-    found = table[feature.name].combine_chunks() if feature.name in table.column_names else pa.nulls(count)
+    found = pa.nulls(count) if column is None else column
     if found.null_count and not feature.nullable:
         place = found.is_null().index(True).as_py()
         raise _unfit(feature, place, "is missing", "a value")
@@ -212,7 +213,8 @@ def _numbers(found: pa.Array, feature: Feature) -> np.ndarray:
     )
     if not (pa.types.is_null(found.type) or (truths if feature.type == "bool" else numbers)):
         raise _unfit(feature, None, "has another type", WORDS[feature.type])
-    values = found.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    doubles = found if pa.types.is_float64(found.type) else found.cast(pa.float64())
+    values = doubles.to_numpy(zero_copy_only=False)
     if np.count_nonzero(np.isfinite(values)) != len(found) - found.null_count:
         raise ValueError("a number is not finite")
     if (

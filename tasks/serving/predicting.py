@@ -220,7 +220,7 @@ class Predicting:
         decided = [Decided(answer["prediction"], model.logged(answer)) for answer in part.answers]
         self._append(project, at, model.writer.lines(at, part.seconds, names, part.rows, decided), len(names))
 
-    def _append(self, project: str, at: dt.datetime, lines: bytes, count: int) -> None:
+    def _append(self, project: str, at: dt.datetime, lines: bytes | memoryview, count: int) -> None:
         if dropped := self._predictions.append_lines(project, at, lines, count):
             if self._unlogged == "refuse":
                 raise Refusal(

@@ -68,7 +68,7 @@ class Writer:
         told = zip(names, rows, each_encoded(decided), strict=True)
         return b"".join([b'{"id":"%b%b%b,%b\n' % (name, common, row, line[1:]) for name, row, line in told])
 
-    def packed(self, at: dt.datetime, seconds: float, ids: bytes, rows: np.ndarray, columns: Columns) -> bytes:
+    def packed(self, at: dt.datetime, seconds: float, ids: bytes, rows: np.ndarray, columns: Columns) -> memoryview:
         """The same of rows of numbers, (n, features) float64, and answers by column; `ids` one behind the other."""
         about = self._about(at, seconds)
         return packed(ids, about, self._types, rows, columns.number, columns.choices, columns.chosen)

@@ -42,7 +42,7 @@ class Days:
         self._lock = threading.Lock()
         self._open: dict[str, _Day] = {}
 
-    def write(self, project: str, at: dt.datetime, lines: bytes) -> None:
+    def write(self, project: str, at: dt.datetime, lines: bytes | memoryview) -> None:
         """Writes encoded records, each with a line break behind it, with one system call.
 
         Raises:
@@ -124,7 +124,7 @@ class Days:
                 os.close(day.handle)
             self._open.clear()
 
-    def _append(self, project: str, date: dt.date, lines: bytes) -> None:
+    def _append(self, project: str, date: dt.date, lines: bytes | memoryview) -> None:
         day = self._day(project, date)
         content = b"\n" + lines if day.torn else lines
         day.torn = True  # until the write has come through
@@ -161,7 +161,7 @@ class Predictions(Days):
         """Writes the records; gives the number that did not reach the file, 0 on a healthy disk."""
         return self.append_lines(project, at, ENCODER.encode_lines(records), len(records))
 
-    def append_lines(self, project: str, at: dt.datetime, lines: bytes, count: int) -> int:
+    def append_lines(self, project: str, at: dt.datetime, lines: bytes | memoryview, count: int) -> int:
         """As `append`, for so many records that are encoded already, each with a line break behind it.
 
         Disk trouble is logged once a minute and never raised: what to do without a log line is the caller's to say, and
