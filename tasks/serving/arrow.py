@@ -9,14 +9,13 @@ import pyarrow as pa
 
 from tasks.ml.compiled.encode import GONE, microseconds
 from tasks.serving.answers import Refusal
-from tasks.serving.bodies import ROWS
+from tasks.serving.bodies import BATCHES, ROWS
 from tasks.serving.champion import Champion, Feature, Manifest, label_of
 from tasks.serving.protocols import OWN, STREAM, Answered, Protocol, Question
 from tasks.serving.reading import EXACT
 from tasks.serving.writing import Columns
 from tasks.stores.packed import KINDS
 
-BATCHES = 64  # a batch costs more than its rows
 COMPRESSION = 3  # the field of a record batch that says how its buffers are compressed (Arrow's format/Message.fbs)
 WANTED = f"wanted an Arrow IPC stream ({STREAM})"
 Row = dict[str, Any]

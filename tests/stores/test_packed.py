@@ -63,7 +63,7 @@ def test_a_line_that_is_not_packed_stays():
 def test_a_line_that_does_not_hold_together_is_torn(broken):
     """Readers skip it, as they skip every torn line."""
     line = lines().splitlines()[0].replace(*broken)
-    with pytest.raises(ValueError, match="zip|hexadecimal"):
+    with pytest.raises(ValueError, match=r"zip|hexadecimal"):
         record(line)
 
 
