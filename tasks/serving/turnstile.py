@@ -217,7 +217,7 @@ class _Protocol(HttpToolsProtocol):
         if self._turnstile.refuses():
             self._write(self._turnstile.refusal)
         else:
-            self._is_held = True
+            self._is_held, self._last = True, self.loop.time()
             self._turnstile.hold(_Held(self, project, data, body))
         return True
 

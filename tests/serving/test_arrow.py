@@ -14,14 +14,20 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 
 from tasks.config.settings import Settings
+from tasks.serving import arrow
 from tasks.serving.app import Door
+from tasks.serving.arrow import Sheet
 from tasks.serving.bodies import ROWS
+from tasks.serving.champion import Champion, Manifest
 from tasks.serving.protocols import STREAM
+from tasks.serving.writing import Columns
+from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal
 from tasks.stores.predictions import Predictions
 from tasks.stores.served import parsed
 from tests.serving.test_champion import FEATURES, release
 from tests.serving.test_hot_path import Labelled
+from tests.stage import door, released
 
 SCHEMA = pa.schema([("age", pa.float64()), ("visits", pa.int64()), ("sex", pa.string()), ("new", pa.bool_())])
 ROWS_SENT = [
@@ -181,6 +187,74 @@ def test_many_rows_are_answered_as_each_alone(home):
     said = home.ask({"rows": [{name: row[name] for name in home.names} for row in many]})
     assert plain(home.ask(stream(table(many)))) == plain(said)
     assert len(home.logged()) == before + 2000
+
+
+def test_a_model_that_is_not_compiled_answers_columns_as_rows(tmp_path):
+    """What must become rows first, for a model of scikit-learn, a shadow or a canary, has the answers of JSON, in both forms."""
+    stage = released(tmp_path)
+    opened, client = door(stage.home)
+    opened.succession.look()
+    sent = table(
+        [{"age": 30.0, "new": True}, {"age": 2.0, "new": False}], pa.schema([SCHEMA.field("age"), SCHEMA.field("new")])
+    )
+
+    async def scene() -> list[httpx.Response]:
+        kinds = ({"Content-Type": STREAM}, {"Content-Type": STREAM, "Accept": STREAM})
+        said = await client.post(HERE, json={"rows": sent.to_pylist()})
+        return [said, *[await client.post(HERE, content=stream(sent), headers=kind) for kind in kinds]]
+
+    said, rows, columns = asyncio.run(scene())
+    assert plain(rows) == plain(said)
+    assert pa.ipc.open_stream(columns.content).read_all().drop_columns("id").to_pylist() == plain(said)
+    assert [record["row"] for record in Predictions(tmp_path).read("flights")] == sent.to_pylist() * 3
+
+
+class Saying:
+    """A compiled model that says what it was given."""
+
+    def __init__(self, said: list) -> None:
+        self.said = np.array(said)
+
+    def encode(self, _given: object) -> None:
+        """Nothing."""
+
+    def answers(self, _encoded: object, _session: object) -> np.ndarray:
+        """What it was given."""
+        return self.said
+
+
+KINDS = {
+    "binary": ({"classes": ("no", "yes"), "positive": "yes", "threshold": 0.3}, [[0.7, 0.3], [0.8, 0.2], [0.1, 0.9]]),
+    "binary, the first is positive": ({"kind": "binary", "classes": (True, False), "positive": True, "threshold": 0.5}, [[0.7, 0.3], [0.2, 0.8]]),
+    "multiclass": ({"classes": ("a", "b", "c")}, [[0.2, 0.4, 0.4], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]),
+    "multiclass of several types": ({"kind": "multiclass", "classes": ("a", 2, True)}, [[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]]),
+    "regression": ({"interval": 1.5}, [1.25, -3.0, 1e9]),
+    "anomaly": ({"threshold": 0.6}, [0.6, 0.59, 0.7]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_answers_by_column_are_the_answers_one_by_one(kind):
+    """Predictions, what stands beside them, and what is logged, for every kind of model."""
+    more, said = KINDS[kind]
+    base = {"project": "flights", "version": 1, "kind": kind, "target": None, "features": [], "ignored": []}
+    manifest = msgspec.convert(base | more, Manifest)
+    champion = Champion(release(1, 1, ""), manifest, Bundle(Path(), {}, {}), Saying(said))  # ty: ignore[invalid-argument-type]
+    columns = champion.columns(Sheet(len(said), (), {}))
+    listed = champion.listed(columns)
+    ids = b"".join([b"%032d" % n for n in range(len(said))])
+    one = [{"id": f"{n:032d}", **each} for n, each in enumerate(listed)]
+    assert arrow.answer(champion, ids, columns) == arrow.answer_of(champion, one)
+    predictions = [each["prediction"] for each in listed]
+    assert predictions == (
+        [chosen(columns, n) for n in range(len(said))] if columns.choices else columns.chosen.tolist()
+    )
+    assert columns.number.tolist() == [each if (number := champion.logged(answer)) is None else number for each, answer in zip(predictions, listed, strict=True)]  # fmt: skip
+
+
+def chosen(columns: Columns, row: int) -> object:
+    """The prediction of a row."""
+    return columns.choices[columns.chosen[row]]
 
 
 GOOD = table(ROWS_SENT[:2])
