@@ -342,3 +342,18 @@ def test_v_05_a_big_or_compressed_body_is_refused(home):
     """The limits of JSON bodies hold for streams (V-05)."""
     assert home.ask(BYTES, **{"Content-Encoding": "gzip"}).status_code == 415
     assert home.ask(b"\0" * (9 << 20)).status_code == 413
+
+
+@pytest.mark.parametrize(("policy", "status"), [("serve", 200), ("refuse", 503)])
+def test_v_10_columns_whose_record_the_disk_does_not_take_are_served_or_refused(home, monkeypatch, policy, status):
+    """As the policy says, and counted where they are served (V-10)."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(home.door.predicting, "_unlogged", policy)
+    monkeypatch.setattr(home.door.predicting._predictions, "write", full)
+    lost = home.door.meter._unlogged.labels("flights")
+    before = lost._value.get()
+    assert home.ask(BYTES).status_code == status
+    assert lost._value.get() - before == (2 if policy == "serve" else 0)
