@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -39,7 +39,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
 from tasks.serving.outcomes import Telling
 from tasks.serving.predicting import Predicting
-from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, metadata
+from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, STREAM, Protocol, metadata
 from tasks.serving.quick import Quick
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
@@ -121,18 +121,18 @@ class Door:
     # -- predictions and batches --------------------------------------------------------------------------------------
     async def predict(self, request: Request) -> Response:
         """Scores rows with the champion; every prediction is in the log before it is out."""
-        return await self.predicting.answer(request, OWN)
+        return await self.predicting.answer(request, _protocol(request))
 
-    def at_once(self, project: str, body: bytes) -> bytes | None:
-        """The body of the answer to somebody who is let in already, counted; None where it must go the usual way."""
+    def at_once(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The bodies of the answers to those who are let in already, counted; None for each that must go the usual way."""
         began = time.perf_counter()
         try:
-            content = self.predicting.quickly(project, body)
+            contents = self.predicting.quickly(project, bodies)
         except Exception:  # noqa: BLE001 – the usual way meets it again, and there is the one place that says so
-            return None
-        if content is not None:
-            self.meter.answered(self.predict.__name__, project, 200, time.perf_counter() - began)
-        return content
+            return [None] * len(bodies)
+        if count := len(contents) - contents.count(None):
+            self.meter.answered(self.predict.__name__, project, 200, time.perf_counter() - began, count)
+        return contents
 
     async def infer(self, request: Request) -> Response:
         """As `predict`, in the words of the Open Inference Protocol."""
@@ -272,6 +272,15 @@ def _secret(settings: Settings) -> bytes | None:
     except (KeepfitError, OSError) as error:
         LOG.error("erasures will find no prediction by its key: %s", error)  # noqa: TRY400 -- the sentence is the whole matter
         return None
+
+
+def _protocol(request: Request) -> Protocol:
+    """In which words a request for predictions of keepfit's own speaks: JSON, or an Arrow stream."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != STREAM:
+        return OWN
+    from tasks.serving import arrow
+
+    return arrow.ARROW if STREAM in request.headers.get("accept", "").lower() else arrow.ARROW_AS_JSON
 
 
 def _for(role: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:

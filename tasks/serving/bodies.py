@@ -12,6 +12,7 @@ BODY_BYTES = 8 << 20
 BUFFERED_BYTES = 64 << 20  # of all bodies that are being read: many slow big ones must not fill the memory
 BODY_SECONDS = 30.0
 ROWS = 10_000
+BATCHES = 64  # of an Arrow stream: one costs more than its rows
 
 
 class Bodies:

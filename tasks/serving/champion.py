@@ -22,7 +22,7 @@ from tasks.ml.compiled.form import Form
 from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.score import Session
 from tasks.serving.reading import EXACT, Asked, Reader
-from tasks.serving.writing import Writer
+from tasks.serving.writing import Columns, Writer
 from tasks.stores import bundles
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
@@ -224,6 +224,16 @@ class Champion:
         """Whether an answer to few rows takes microseconds."""
         return self.form is not None and self.computing is None
 
+    @property
+    def answers_columns(self) -> bool:
+        """Whether rows that come by column need not become rows."""
+        return self.is_quick and self.manifest.kind != "recommendation"
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether a row has the same answer, bit by bit, whichever rows are asked with it: trees are, sums of many columns at once are not."""
+        return self.form is not None and self.form.runs_graph
+
     @cached_property
     def _reader(self) -> Reader:
         return Reader(self.manifest.features, self.manifest.ignored, self.marks)
@@ -236,7 +246,8 @@ class Champion:
     @cached_property
     def writer(self) -> Writer:
         """Writes its answers and their lines in the log."""
-        return Writer(self.release.project, self.release.version)
+        types = {feature.name: feature.type for feature in self.manifest.features}
+        return Writer(self.release.project, self.release.version, types)
 
     def read(self, body: bytes) -> Asked | None:
         """The rows of a request's body, checked; None where `check` must say what is wrong with them, or might."""
@@ -296,11 +307,7 @@ class Champion:
         except RowError:
             raise
         except ValueError as error:  # scikit-learn's word for "not with these values"; its message repeats them
-            raise RowError(
-                f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
-                "like those that it was "
-                "trained on. Compare them with the contract."
-            ) from error
+            raise self._unanswered() from error
 
     def _answers(self, features: "pd.DataFrame") -> list[dict[str, Any]]:
         """The answers to what the model reads of rows, a frame."""
@@ -321,26 +328,69 @@ class Champion:
             return _listed(*form.top(given, self.manifest.k or 0))
         return self._decided(form.answers(form.encode(given), self.session), given.count)
 
+    def columns(self, given: Given) -> Columns:
+        """The answers by column, of a model that is quick and recommends nothing.
+
+        Raises:
+            RowError: a row cannot be scored; then none is.
+        """
+        form, manifest = self.form, self.manifest
+        if form is None:
+            raise TypeError("the model is not compiled")
+        try:
+            said = form.answers(form.encode(given), self.session)
+        except ValueError as error:
+            raise self._unanswered() from error
+        self._holds(said, given.count)
+        if manifest.kind == "binary":
+            place = self._choice[1]
+            number = said[:, place]
+            return Columns(manifest.classes, np.where(number >= self._choice[3], place, 1 - place), number, said)
+        if manifest.classes:
+            return Columns(manifest.classes, said.argmax(axis=1), said.max(axis=1), said)
+        if manifest.kind == "regression":
+            return Columns((), said, said, said)
+        return Columns((False, True), (said >= (manifest.threshold or 0.0)).astype(np.int64), said, said)
+
+    def listed(self, columns: Columns) -> list[dict[str, Any]]:
+        """The same answers one by one."""
+        return self._decided(columns.said, len(columns.said))
+
+    def _holds(self, said: np.ndarray, count: int) -> None:
+        """What the model said are answers."""
+        wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
+        if said.shape != wanted or not math.isfinite(np.add.reduce(said, axis=None)):
+            raise ArithmeticError("the model gave answers that are none")
+
+    def _unanswered(self) -> RowError:
+        return RowError(
+            f"The model of version {self.release.version} has no answer for a value in these rows; wanted values "
+            "like those that it was "
+            "trained on. Compare them with the contract."
+        )
+
     def _decided(self, said: np.ndarray, count: int) -> list[dict[str, Any]]:
         """The answers that follow from what the model said."""
-        wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
-        if said.shape != wanted or not math.isfinite(float(said.sum())):
-            raise ArithmeticError("the model gave answers that are none")
+        self._holds(said, count)
         if self.manifest.kind == "binary":
             return self._called(said.tolist())
         return [self._answer(each) for each in said.tolist()]
 
     def _called(self, said: list[list[float]]) -> list[dict[str, Any]]:
         """Of two classes the one that the threshold chooses."""
-        manifest, (first, second) = self.manifest, self.manifest.classes
-        names, bar = (label_of(first), label_of(second)), manifest.threshold or 0.0
-        place = names.index(self._positive)
-        yes, no = (second, first) if place else (first, second)
-        one, other = names
+        (yes, no), place, (one, other), bar = self._choice
         return [
             {"prediction": yes if each[place] >= bar else no, "probabilities": {one: each[0], other: each[1]}}
             for each in said
         ]
+
+    @cached_property
+    def _choice(self) -> tuple[tuple[Value, Value], int, tuple[str, str], float]:
+        """Of two classes the positive and the other one, the positive one's place, both names in the model's order, and the threshold."""
+        first, second = self.manifest.classes
+        names = label_of(first), label_of(second)
+        place = names.index(self._positive)
+        return (second, first) if place else (first, second), place, names, self.manifest.threshold or 0.0
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]

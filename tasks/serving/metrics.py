@@ -79,19 +79,23 @@ class Metrics:
         project = scope.get("path_params", {}).get("project", "")
         self.answered(route, project if project in self._succession.champions else "", status, seconds)
 
-    def answered(self, route: str, project: str, status: int, seconds: float) -> None:
-        """Counts an answer of a route for a project that has a champion, or for none."""
-        self._child(self._requests, route, project, str(status)).inc()
-        self._child(self._request_seconds, route, project).observe(seconds)
+    def answered(self, route: str, project: str, status: int, seconds: float, count: int = 1) -> None:
+        """Counts answers of a route for a project that has a champion, or for none; each took so long."""
+        self._child(self._requests, route, project, str(status)).inc(count)
+        observed = self._child(self._request_seconds, route, project)
+        for _ in range(count):
+            observed.observe(seconds)
 
     def turned_away(self) -> None:
         """Counts a request that was refused before it was taken apart, so that nobody knows whose it was."""
         self._child(self._requests, "turnstile", "", "429").inc()
 
-    def predicted(self, project: str, count: int, seconds: float) -> None:
-        """Counts the predictions of one request."""
+    def predicted(self, project: str, count: int, seconds: float, requests: int = 1) -> None:
+        """Counts the predictions of a request, or of several that were answered together."""
         self._child(self._predictions, project).inc(count)
-        self._child(self._predict_seconds, project).observe(seconds)
+        observed = self._child(self._predict_seconds, project)
+        for _ in range(requests):
+            observed.observe(seconds)
 
     def lost(self, project: str, count: int) -> None:
         """Counts predictions that the log lacks."""

@@ -4,10 +4,10 @@ import html
 import importlib.metadata
 from typing import Any
 
-from tasks.serving.bodies import BODY_BYTES, ROWS
+from tasks.serving.bodies import BATCHES, BODY_BYTES, ROWS
 from tasks.serving.champion import Champion, Manifest
 from tasks.serving.outcomes import NAME
-from tasks.serving.protocols import outputs
+from tasks.serving.protocols import STREAM, outputs
 from tasks.sources.hook import ID, SIGNATURE, TIMESTAMP
 
 JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
@@ -27,14 +27,20 @@ PLAIN_ROUTES = {
     "/v2/health/ready": ("Open Inference Protocol: as /readyz", ("503",)),
 }
 EXPLAIN = "With true every prediction has what each column adds to it, for a few rows at once"
+BINARY = {"type": "string", "format": "binary"}
+COLUMNS = (
+    f"An Arrow IPC stream with a column a feature: integers, floats, booleans, strings, timestamps; null where something is missing. "
+    f"At most {ROWS:,} rows in {BATCHES} record batches, without compression and dictionaries"
+)
+ANSWERED = "With this type in Accept: the columns id, prediction, and probabilities, interval or score; project and version in the metadata"
 REFUSALS = {
-    "400": "No JSON, or a Host header of another machine",
+    "400": "No JSON, or no Arrow stream under its type, or a Host header of another machine",
     "401": "No token, where this server wants one, or a message that its hook's secret has not signed just now",
     "403": "Called from a page of another site, or with a token that does not open this",
     "404": "No champion, project, hook or order under this name",
     "408": "The body came too slowly",
     "413": f"More than {BODY_BYTES >> 20} MiB or {ROWS:,} rows",
-    "415": "A compressed body, or binary tensors",
+    "415": "A compressed body, binary tensors, or dictionaries or compressed buffers in an Arrow stream",
     "422": "A row does not fit; the sentence names its place and the feature",
     "429": "Too many requests at once; try again after Retry-After seconds",
     "503": "The champion is not loaded yet",
@@ -76,7 +82,7 @@ def _paths(name: str, champion: Champion) -> dict[str, Any]:
     bare = {"type": "object", "required": ["predictions", "ids"]}
     return {
         f"/projects/{name}": {"get": _operation(f"{name}: who answers, and what a row must hold", NAMED)},
-        f"/projects/{name}/predict": {"post": _operation(asked, ASKED, _rows_body(manifest), own)},
+        f"/projects/{name}/predict": {"post": _streamed(_operation(asked, ASKED, _rows_body(manifest), own))},
         f"/projects/{name}/outcomes": {
             "post": _operation(
                 f"{name}: takes what came true of predictions; 200 when it is safe", ASKED, _outcomes_body(manifest)
@@ -106,6 +112,13 @@ def _operation(
     operation: dict[str, Any] = {"summary": summary, "responses": responses}
     if body:
         operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": body}}}
+    return operation
+
+
+def _streamed(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same operation, with rows and answers by column, too."""
+    operation["requestBody"]["content"][STREAM] = {"schema": BINARY | {"description": COLUMNS}}
+    operation["responses"]["200"]["content"][STREAM] = {"schema": BINARY | {"description": ANSWERED}}
     return operation
 
 
@@ -305,4 +318,7 @@ def _details(operation: dict[str, Any]) -> str:
         f"<tr><td>{status}<td>{html.escape(answer['description'])}" for status, answer in operation["responses"].items()
     )
     body = "<code>{&quot;rows&quot;: [{…}], &quot;explain&quot;: false}</code>"
-    return f"<p>Body: {body}. {html.escape(EXPLAIN)}. Each row with</p><table>{fields}</table><p>Answers</p><table>{answers}</table>"
+    stream = (
+        f"Or as <code>{STREAM}</code>: {html.escape(COLUMNS)}. {html.escape(ANSWERED)}." if STREAM in content else ""
+    )
+    return f"<p>Body: {body}. {html.escape(EXPLAIN)}. {stream} Each row with</p><table>{fields}</table><p>Answers</p><table>{answers}</table>"

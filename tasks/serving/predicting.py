@@ -2,10 +2,9 @@
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
-import msgspec
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,8 +17,9 @@ from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question
+from tasks.serving.reading import Asked, joined
 from tasks.serving.shadow import Seen
-from tasks.serving.writing import Decided, new_names
+from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
 from tasks.stores.marks import unmarked
 from tasks.stores.predictions import Predictions
 
@@ -68,23 +68,43 @@ class Predicting:
             lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
         )
         later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
-        return Response(content, media_type="application/json", background=later)
+        return Response(content, media_type=protocol.media, background=later)
 
-    def quickly(self, project: str, body: bytes) -> bytes | None:
-        """The answer to a body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None."""
+    def quickly(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The answer to each body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None.
+
+        They are answered together where nobody's answer depends on who asks beside them.
+        """
         champion = self._succession.champions.get(project)
         if champion is None or self.line.count >= self.line.most or self._beside.splits(champion):
-            return None
-        at, own = self._now(), Own(self._beside.others.of(champion))
-        if (said := _said_at_once(champion, body, own)) is None:
-            return None
+            return [None] * len(bodies)
+        own = Own(self._beside.others.of(champion))
+        if len(bodies) == 1 or (champion.is_steady and own.pair is None):
+            return self._together(champion, bodies, own)
+        return self._one_by_one(champion, bodies, own)
+
+    def _together(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
+        """As `quickly`, with one call of the model and one write into the log."""
+        at, began = self._now(), time.perf_counter()
+        read = [champion.read(body) for body in bodies]
+        if not (found := [each for each in read if each is not None]):
+            return [None] * len(bodies)
+        if (said := _said_at_once(champion, joined(found), own, began)) is None:
+            return [None] if len(bodies) == 1 else self._one_by_one(champion, bodies, own)
+        asked, parts = said
         try:
-            content, seen = self._told(OWN, *said, own, at, said[1][0].seconds)
+            names = self._recorded(parts, at)
         except Refusal:  # the usual way tries once more and says it
-            return None
-        for each in seen:
-            self._beside.shadow.offer(each)
-        return content
+            return [None] * len(bodies)
+        self._metrics.predicted(champion.release.project, len(names), parts[0].seconds, len(found))
+        if own.pair:
+            for each in own.seen(at, asked, parts, [name.decode() for name in names]):
+                self._beside.shadow.offer(each)
+        told = iter(champion.writer.answers(names, parts[0].answers, [len(each.values) for each in found]))
+        return [None if each is None else next(told) for each in read]
+
+    def _one_by_one(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
+        return [answer for body in bodies for answer in self._together(champion, [body], own)]
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
@@ -123,6 +143,8 @@ class Predicting:
     ) -> tuple[bytes, list[Seen]]:
         """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
+        if protocol.is_columnar and own.pair is None and champion.answers_columns:
+            return self._by_column(champion, protocol, body, at), []
         asked, parts = self._said(champion, protocol, body, own, at)
         took = time.perf_counter() - started
         if small and parts[0].model is champion:
@@ -134,7 +156,8 @@ class Predicting:
     ) -> tuple[Question, list[Part]]:
         """What is asked, and what each model says of its share."""
         at_once = protocol is OWN and own.part is None
-        if at_once and (said := _said_at_once(champion, body, own)) is not None:
+        began = time.perf_counter()
+        if at_once and (read := champion.read(body)) and (said := _said_at_once(champion, read, own, began)):
             return said
         asked = protocol.read(body, champion)
         with self._beside.watched(own, at, asked):
@@ -143,28 +166,62 @@ class Predicting:
             except RowError as error:
                 raise Refusal(422, str(error)) from None
 
+    def _by_column(self, champion: Champion, protocol: Protocol, body: bytes, at: dt.datetime) -> bytes:
+        """The answer to rows that come by column; those of numbers alone never become rows."""
+        from tasks.serving import arrow
+
+        began, project = time.perf_counter(), champion.release.project
+        sheet = arrow.read(body, champion)
+        try:
+            columns = champion.columns(sheet)
+        except RowError as error:
+            raise Refusal(422, str(error)) from None
+        seconds = time.perf_counter() - began
+        ids = new_digits(sheet.count)
+        if sheet.count and sheet.is_numbers and not sheet.key:
+            self._append(project, at, champion.writer.packed(at, seconds, ids, sheet.matrix, columns), sheet.count)
+        else:
+            rows = each_encoded(champion.marked(sheet.rows(), sheet.sent()))
+            self._log(Part(champion, [], rows, champion.listed(columns), [], {}, seconds), at, split(ids))
+        self._metrics.predicted(project, sheet.count, seconds)
+        if protocol.media == arrow.STREAM:
+            return arrow.answer(champion, ids, columns)
+        (content,) = champion.writer.answers(split(ids), champion.listed(columns), [sheet.count])
+        return content
+
     def _told(
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
     ) -> tuple[bytes, list[Seen]]:
         """What goes out, after it is in the log, and what the shadow is to score."""
-        names = new_names(sum(len(part.places) for part in parts))
-        for part in parts:
-            self._log(part, at, [names[place] for place in part.places])
+        names = self._recorded(parts, at)
         self._metrics.predicted(parts[0].model.release.project, len(names), took)
         ids = [name.decode() for name in names]
         if protocol is OWN and len(parts) == 1 and not parts[0].explained:
-            content = parts[0].model.writer.answer(names, parts[0].answers)
+            (content,) = parts[0].model.writer.answers(names, parts[0].answers, [len(names)])
         else:
-            content = msgspec.json.encode(protocol.write(asked, merged(parts, ids)))
+            content = protocol.encode(protocol.write(asked, merged(parts, ids)))
         return content, own.seen(at, asked, parts, ids)
+
+    def _recorded(self, parts: list[Part], at: dt.datetime) -> list[bytes]:
+        """The ids of the predictions, in order of the rows, after they are in the log.
+
+        Raises:
+            Refusal: they are not, and nothing goes out without.
+        """
+        names = new_names(sum(len(part.places) for part in parts))
+        for part in parts:
+            self._log(part, at, names if len(parts) == 1 else [names[place] for place in part.places])
+        return names
 
     def _log(self, part: Part, at: dt.datetime, names: list[bytes]) -> None:
         if not names:
             return
         model, project = part.model, part.model.release.project
         decided = [Decided(answer["prediction"], model.logged(answer)) for answer in part.answers]
-        lines = model.writer.lines(at, part.seconds, names, part.rows, decided)
-        if dropped := self._predictions.append_lines(project, at, lines, len(names)):
+        self._append(project, at, model.writer.lines(at, part.seconds, names, part.rows, decided), len(names))
+
+    def _append(self, project: str, at: dt.datetime, lines: bytes | memoryview, count: int) -> None:
+        if dropped := self._predictions.append_lines(project, at, lines, count):
             if self._unlogged == "refuse":
                 raise Refusal(
                     503,
@@ -174,11 +231,9 @@ class Predicting:
             self._metrics.lost(project, dropped)
 
 
-def _said_at_once(champion: Champion, body: bytes, own: Own) -> tuple[Question, list[Part]] | None:
-    """What the champion says of a body in keepfit's own words, past dictionaries; None where the usual way must look."""
-    began = time.perf_counter()
-    read = champion.read(body)
-    if read is None or len(read.values) > ROWS:
+def _said_at_once(champion: Champion, read: Asked, own: Own, began: float) -> tuple[Question, list[Part]] | None:
+    """What the champion says of rows that it read, past dictionaries; None where the usual way must look."""
+    if len(read.values) > ROWS:
         return None
     try:
         answers = champion.answer(read)

@@ -18,6 +18,7 @@ from tasks.serving.reading import quotes
 
 Row = dict[str, Any]
 Scalar = str | int | float | bool | None
+STREAM = "application/vnd.apache.arrow.stream"
 IDENTIFIER = re.compile(r"[\w.:-]{1,64}", re.ASCII)
 DATATYPES: dict[str, str] = {
     "int": "INT64", "float": "FP64", "bool": "BOOL", "text": "BYTES", "category": "BYTES", "datetime": "BYTES",
@@ -54,10 +55,18 @@ class Answered(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """A reader and a writer; the reader raises a `Refusal` for another shape."""
+    """A reader and a writer; the reader raises a `Refusal` for another shape.
+
+    Attributes:
+        encode: makes bytes of what is written; media: their type.
+        is_columnar: whether a body holds columns, which need not become rows.
+    """
 
     read: Callable[[bytes, Champion], Question]
     write: Callable[[Question, Answered], Any]
+    encode: Callable[[Any], bytes] = msgspec.json.encode
+    media: str = "application/json"
+    is_columnar: bool = False
 
 
 # -- keepfit's own ----------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ request, with what was read of it; so nothing is refused here, and there is one 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,11 +19,13 @@ class Quick:
     """Stands behind the guard and before the routes.
 
     Attributes:
-        answer: the answer to a project's body, or None where it must go the usual way.
+        answer: the answer to each of a project's bodies, or None where it must go the usual way.
         endpoint: the one of the usual way, under whose name the answer is counted.
     """
 
-    def __init__(self, app: ASGIApp, answer: Callable[[str, bytes], bytes | None], endpoint: object) -> None:
+    def __init__(
+        self, app: ASGIApp, answer: Callable[[str, Sequence[bytes]], Sequence[bytes | None]], endpoint: object
+    ) -> None:
         self._app = app
         self._answer = answer
         self._endpoint = endpoint
@@ -41,7 +43,7 @@ class Quick:
             return
         body = b"" if message.get("more_body") else message.get("body", b"")
         scope["endpoint"], scope["path_params"] = self._endpoint, {"project": project}
-        content = self._answer(project, body) if 0 < len(body) <= QUICK_BYTES else None
+        content = self._answer(project, [body])[0] if 0 < len(body) <= QUICK_BYTES else None
         if content is None:
             await self._app(scope, _again(message, receive), send)
             return

@@ -32,6 +32,13 @@ class Asked(NamedTuple):
     rows: Sequence[bytes]
 
 
+def joined(some: Sequence[Asked]) -> Asked:
+    """The rows of several bodies, one behind the other."""
+    if len(some) == 1:
+        return some[0]
+    return Asked([row for each in some for row in each.values], [row for each in some for row in each.rows])
+
+
 class Reader:
     """Reads bodies for one model."""
 

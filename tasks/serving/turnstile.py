@@ -2,14 +2,15 @@
 
 Two things are. While the line is full, requests for predictions are told so: at three times the load that a process can answer, two of three
 are refused, and each would cost the process a good part of what answering costs. And whoever asks again with the head that was let in before on
-the same connection is answered where the bytes arrive: who may ask, and for what, is decided from the head alone, by settings that do not
-change while the process runs, so that the same head would be let in again.
+the same connection is answered past everything else: who may ask, and for what, is decided from the head alone, by settings that do not
+change while the process runs, so that the same head would be let in again. All that arrive in one turn of the event loop are answered together
+at its end, with one call of the model and one write into the log.
 """
 
 import asyncio
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -22,14 +23,33 @@ LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES = 4096  # a longer one is not remembered
 
-Head = tuple[bytes, bytes]
+AtOnce = Callable[[str, Sequence[bytes]], Sequence[bytes | None]]
+
+
+class Head(NamedTuple):
+    """The head of a request but for the digits of the body's length: what stands before them, and behind to the body."""
+
+    before: bytes
+    behind: bytes
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body of a whole request with this head; None where the bytes are another, a part of one, or more than one."""
+        if not data.startswith(self.before):
+            return None
+        begins = len(self.before)
+        ends = data.find(b"\r", begins, begins + 8)
+        digits = data[begins:ends] if ends > 0 else b""
+        if not digits.isdigit() or not data.startswith(self.behind, ends):
+            return None
+        body = data[ends + len(self.behind) :]
+        return body if len(body) == int(digits) else None
 
 
 class Asks(NamedTuple):
     """A whole request for predictions, as its bytes came.
 
     Attributes:
-        head: all of it but the digits of the body's length: what stands before them, and behind.
+        head: all of it but the digits of the body's length.
         body: as long as the head says.
     """
 
@@ -46,26 +66,27 @@ class Asks(NamedTuple):
         if end < 0 or not length or len(data) != end + 4 + int(length[1]):
             return None
         begins, ends = length.span(1)
-        return cls((data[:begins], data[ends:end]), data[end + 4 :])
+        return cls(Head(data[:begins], data[ends : end + 4]), data[end + 4 :])
 
 
 class Turnstile:
     """Makes the protocols of one server's connections."""
 
     def __init__(
-        self, line: Line, refused: Callable[[], None], at_once: Callable[[str, bytes], bytes | None] = lambda *_: None
+        self, line: Line, refused: Callable[[], None], at_once: AtOnce = lambda _, bodies: [None] * len(bodies)
     ) -> None:
         """The rules of all connections.
 
         Args:
             line: who is in.
             refused: is told of each request that is turned away.
-            at_once: the answer to a project's body, or None where it must go the usual way.
+            at_once: the answer to each of a project's bodies, or None where it must go the usual way.
         """
         self._line = line
         self._told = refused
         self._at_once = at_once
         self._arriving = 0
+        self._held: list[_Held] = []
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
         body = bytes(refusal.response().body)
@@ -90,17 +111,26 @@ class Turnstile:
         self._told()
         return True
 
-    def answer(self, project: str, body: bytes, always: list[tuple[bytes, bytes]]) -> bytes | None:
-        """The whole answer to a body of a project, or None where it must go the usual way.
+    def hold(self, held: "_Held") -> None:
+        """Keeps a request that was counted as arriving until the end of this turn of the loop."""
+        self._held.append(held)
+
+    def turn(self) -> None:
+        """Ends a turn of the loop: what was held is answered, or goes the usual way."""
+        self._arriving = 0
+        held, self._held = self._held, []
+        for project in dict.fromkeys([each.project for each in held]):
+            some = [each for each in held if each.project == project]
+            for each, content in zip(some, self._at_once(project, [each.body for each in some]), strict=True):
+                each.asker.let_go(each.data, content)
+
+    def answer(self, content: bytes, always: list[tuple[bytes, bytes]]) -> bytes:
+        """The whole answer with this content.
 
         Args:
-            project: whose champion answers.
-            body: what is asked.
+            content: its body.
             always: the headers of every answer, another list when they change.
         """
-        content = self._at_once(project, body) if 0 < len(body) <= QUICK_BYTES else None
-        if content is None:
-            return None
         if self._lines[0] is not always:
             self._lines = always, DONE + b"".join([b"%b: %b\r\n" % each for each in always])
         return b"%bcontent-length: %d\r\n\r\n%b" % (self._lines[1], len(content), content)
@@ -108,11 +138,8 @@ class Turnstile:
     def _arrives(self) -> None:
         """Counts a request that was let through and is in the line, or answered, at the next turn of the loop."""
         if not self._arriving:
-            asyncio.get_running_loop().call_soon(self._arrived)
+            asyncio.get_running_loop().call_soon(self.turn)
         self._arriving += 1
-
-    def _arrived(self) -> None:
-        self._arriving = 0
 
 
 class _Protocol(HttpToolsProtocol):
@@ -124,6 +151,7 @@ class _Protocol(HttpToolsProtocol):
         self._is_between = True  # no part of a request has come
         self._comes: Head | None = None  # the head of the request that is being taken apart
         self._let_in: tuple[Head, str] | None = None  # the last head that was let in, and the project that it names
+        self._is_held = False  # a request waits for the end of the turn
         self._last = 0.0  # when something was answered here, seconds of the loop
 
     def on_message_begin(self) -> None:
@@ -139,15 +167,32 @@ class _Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Takes what has come apart, or answers it at once."""
-        asks = Asks.of(data) if self._is_idle() else None
-        self._comes = asks.head if asks else None
-        answer = self._answer(asks) if asks else None
-        if answer is None:
-            super().data_received(data)
+        """Takes what has come apart, or holds it to be answered at once."""
+        self._settle()
+        self._comes = None
+        if self._is_idle() and (self._holds(data) or self._turns_away(data)):
             return
-        self._last = self.loop.time()
-        self.transport.write(answer)
+        super().data_received(data)
+
+    def let_go(self, data: bytes, content: bytes | None) -> None:
+        """Ends the wait of a request: its answer goes out; without one it is taken apart."""
+        self._is_held = False
+        if self.transport.is_closing():
+            return
+        if content is None:
+            super().data_received(data)
+        else:
+            self._write(self._turnstile.answer(content, self.server_state.default_headers))
+
+    def eof_received(self) -> None:
+        """Answers what is held before the connection ends."""
+        self._settle()
+        super().eof_received()
+
+    def shutdown(self) -> None:
+        """Answers what is held before the server ends."""
+        self._settle()
+        super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
         """Closes the connection when nothing has come for a while; what was answered at once did not wind the clock."""
@@ -161,14 +206,58 @@ class _Protocol(HttpToolsProtocol):
         """Whether everything that came is answered, and the client reads what it is sent."""
         return self._is_between and (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
 
-    def _answer(self, asks: Asks) -> bytes | None:
+    def _holds(self, data: bytes) -> bool:
+        """Whether it is a request with the head that was let in; it is held then, or turned away."""
+        if self._let_in is None:
+            return False
+        head, project = self._let_in
+        body = head.body(data)
+        if body is None or not 0 < len(body) <= QUICK_BYTES:
+            return False
         if self._turnstile.refuses():
-            return self._turnstile.refusal
-        if self._let_in is None or self._let_in[0] != asks.head:
-            return None
-        return self._turnstile.answer(self._let_in[1], asks.body, self.server_state.default_headers)
+            self._write(self._turnstile.refusal)
+        else:
+            self._is_held, self._last = True, self.loop.time()
+            self._turnstile.hold(_Held(self, project, data, body))
+        return True
+
+    def _turns_away(self, data: bytes) -> bool:
+        """Whether it is a whole request for predictions that has no place; it is told so then."""
+        asks = Asks.of(data)
+        if asks is None:
+            return False
+        if self._turnstile.refuses():
+            self._write(self._turnstile.refusal)
+            return True
+        self._comes = asks.head
+        return False
+
+    def _write(self, answer: bytes) -> None:
+        self._last = self.loop.time()
+        self.transport.write(answer)
+
+    def _settle(self) -> None:
+        """Ends the turn early where a request of this connection is held: what comes behind it must not overtake it."""
+        if self._is_held:
+            self._turnstile.turn()
 
     def _remember(self, head: Head, project: str) -> None:
         """Lets the next request with this head in, unless the head may end the connection."""
         if sum(map(len, head)) <= HEAD_BYTES and b"close" not in b"".join(head).lower():
             self._let_in = head, project
+
+
+class _Held(NamedTuple):
+    """A request that waits for the end of a turn of the loop.
+
+    Attributes:
+        asker: its connection.
+        project: that its head names.
+        data: all its bytes.
+        body: the last of them.
+    """
+
+    asker: _Protocol
+    project: str
+    data: bytes
+    body: bytes

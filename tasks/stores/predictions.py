@@ -2,7 +2,6 @@
 
 import datetime as dt
 import itertools
-import json
 import logging
 import os
 import threading
@@ -14,7 +13,7 @@ from typing import IO, Any
 
 import msgspec
 
-from tasks.stores import durable
+from tasks.stores import durable, packed
 
 LOG = logging.getLogger("keepfit.predictions")
 ENCODER = msgspec.json.Encoder()
@@ -24,7 +23,7 @@ ENCODER = msgspec.json.Encoder()
 class _Day:
     """An open file of one project and one UTC day."""
 
-    date: str
+    date: dt.date
     handle: int
     torn: bool
 
@@ -43,14 +42,14 @@ class Days:
         self._lock = threading.Lock()
         self._open: dict[str, _Day] = {}
 
-    def write(self, project: str, at: dt.datetime, lines: bytes) -> None:
+    def write(self, project: str, at: dt.datetime, lines: bytes | memoryview) -> None:
         """Writes encoded records, each with a line break behind it, with one system call.
 
         Raises:
             OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
         """
         with self._lock:
-            self._append(project, at.astimezone(dt.UTC).date().isoformat(), lines)
+            self._append(project, at.astimezone(dt.UTC).date(), lines)
 
     def files(self, project: str) -> list[Path]:
         """The files of a project, oldest first."""
@@ -85,7 +84,7 @@ class Days:
         Args:
             project: whose log.
             has: asked about 1,000 records at a time.
-            torn: asked about each line that a crash has torn.
+            torn: asked about each line that a crash has torn; a packed one, whose values nobody reads, is always among them.
         """
         found = []
         for path in self.files(project):
@@ -95,7 +94,9 @@ class Days:
                     hits = has([record for _, _, record in whole if isinstance(record, dict)])
                     found += [(str(path), at, size) for (at, size, _), hit in zip(whole, hits, strict=True) if hit]
                     found += [
-                        (str(path), at, size) for at, size, line in some if isinstance(line, bytes) and torn(line)
+                        (str(path), at, size)
+                        for at, size, line in some
+                        if isinstance(line, bytes) and (packed.PACKED in line or torn(line))
                     ]
         return found
 
@@ -123,7 +124,7 @@ class Days:
                 os.close(day.handle)
             self._open.clear()
 
-    def _append(self, project: str, date: str, lines: bytes) -> None:
+    def _append(self, project: str, date: dt.date, lines: bytes | memoryview) -> None:
         day = self._day(project, date)
         content = b"\n" + lines if day.torn else lines
         day.torn = True  # until the write has come through
@@ -133,7 +134,7 @@ class Days:
         if self._synced:
             os.fsync(day.handle)
 
-    def _day(self, project: str, date: str) -> _Day:
+    def _day(self, project: str, date: dt.date) -> _Day:
         """The open file of that day; opened anew when the day has changed or somebody removed the file."""
         day = self._open.get(project)
         if day and day.date == date and os.fstat(day.handle).st_nlink:
@@ -160,7 +161,7 @@ class Predictions(Days):
         """Writes the records; gives the number that did not reach the file, 0 on a healthy disk."""
         return self.append_lines(project, at, ENCODER.encode_lines(records), len(records))
 
-    def append_lines(self, project: str, at: dt.datetime, lines: bytes, count: int) -> int:
+    def append_lines(self, project: str, at: dt.datetime, lines: bytes | memoryview, count: int) -> int:
         """As `append`, for so many records that are encoded already, each with a line break behind it.
 
         Disk trouble is logged once a minute and never raised: what to do without a log line is the caller's to say, and
@@ -220,7 +221,7 @@ def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes
     for line in lines:
         size = len(line.rstrip(b"\n"))
         try:
-            record = json.loads(line)
+            record = packed.record(line)
         except ValueError:
             if line.endswith(b"\n") and line.strip():
                 yield at, size, line
@@ -250,7 +251,7 @@ def _last(path: Path, count: int, block: int = 1 << 20) -> list[dict[str, Any]]:
 def _read(line: bytes) -> Any:
     """What a line holds; None where a crash has torn it."""
     try:
-        return json.loads(line)
+        return packed.record(line)
     except ValueError:
         return None
 

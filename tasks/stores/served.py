@@ -18,6 +18,7 @@ from tasks.config.settings import Settings
 from tasks.ml.identity import row_ids
 from tasks.ml.outcomes import AT, Labels
 from tasks.stores.lake import Lake
+from tasks.stores.packed import plain
 from tasks.stores.predictions import Days, Predictions, Told
 
 Served = Literal["predictions", "told"]
@@ -70,7 +71,7 @@ def parsed(kind: Served, lines: bytes) -> pa.Table:
 
 def _record(kind: Served, line: bytes) -> Any:
     try:
-        return _LINES[kind].decode(line)
+        return _LINES[kind].decode(plain(line))
     except ValueError:
         return None
 

@@ -1,8 +1,9 @@
 """The hot path: a real serving process answers with a compiled model alone, and keeps what it has verified."""
 
+import contextlib
 import hashlib
-import http.client
 import math
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,11 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 
 from flows import stack
 from tasks.config.errors import ArtifactError
@@ -26,20 +32,23 @@ from tasks.stores import artifacts, bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.predictions import Predictions
 from tests.serving.test_app import Stage, until
-from tests.serving.test_champion import GOOD, fitted, manifest, release, table
+from tests.serving.test_champion import FEATURES, GOOD, fitted, manifest, release, table
 
 KIND = Binary("late", positive=True, labels=("false", "true"), cost=Cost())
 CLASSES = {"classes": ["false", "true"], "positive": "true"}
+ID = re.compile(rb"[0-9a-f]{32}")
 HEAVY = ("/pandas/", "/sklearn/")  # folders of their compiled parts
 
 
 class Labelled:
-    """The pipeline of test_champion, taught with the labels as texts."""
+    """The pipeline of test_champion, or another, taught with the labels as texts."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: Pipeline | None = None, names: list[str] | None = None) -> None:
+        """`names` are the columns that the model sees; without any, all."""
         rows, target = table()
+        rows = rows[names] if names else rows
         with threads.limited(1):
-            self.model = fitted()
+            self.model = model or fitted()
             self.model.fit(rows, KIND.taught(target.astype(int)))
         self.rows, self.made = rows, parity.compiled(KIND, self.model, rows, {"threshold": 0.3})
 
@@ -225,14 +234,24 @@ def test_v_06_a_small_body_that_comes_slowly_is_answered_all_the_same(stage):
     assert b'"prediction"' in answer
 
 
-def told(line, body, **headers):
-    """The status and the body of the answer to a request on an open connection."""
+def asking(body, **headers):
+    """The bytes of a request."""
     lines = {"Host": "localhost", "Content-Length": str(len(body))} | headers
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    line.sendall(f"POST /projects/flights/predict HTTP/1.1\r\n{head}\r\n".encode() + body)
-    answer = http.client.HTTPResponse(line)
-    answer.begin()
-    return answer.status, msgspec.json.decode(answer.read())
+    return f"POST /projects/flights/predict HTTP/1.1\r\n{head}\r\n".encode() + body
+
+
+def heard(stream):
+    """The status and the body of the next answer on a connection."""
+    status = int(stream.readline().split(b" ")[1])
+    lines = dict(line.lower().split(b": ") for line in iter(stream.readline, b"\r\n"))
+    return status, msgspec.json.decode(stream.read(int(lines[b"content-length"])))
+
+
+def told(line, body, **headers):
+    """The status and the body of the answer to a request on an open connection."""
+    line.sendall(asking(body, **headers))
+    return heard(line.makefile("rb"))
 
 
 def test_v_09_who_was_let_in_on_a_connection_is_let_in_again_with_the_same_head_and_no_other(stage):
@@ -273,3 +292,62 @@ def test_v_01_an_open_connection_meets_the_next_champion(stage, labelled):
         stage.digests[2] = labelled.write(stage.home / "bundles" / "flights" / "2", 2)
         stage.release(2)
         until(lambda: told(line, body)[1]["version"] == 2)
+
+
+def weighted():
+    """A pipeline whose model is a weighted sum of the numbers."""
+    prepare = ColumnTransformer([("numbers", SimpleImputer(), ["age", "visits", "new"])])
+    return Pipeline([("prepare", prepare), ("model", LogisticRegression())])
+
+
+def opened(home, made):
+    """A door whose champion of flights is a compiled pipeline."""
+    settings = Settings(home=home, bundle_keys=Settings().signers)
+    features = [each for each in FEATURES if each["name"] in made.made.form.columns]
+    digest = made.write(settings.bundles("flights") / "1", features=features)
+    Journal(settings.journal()).release(release(1, 1, digest))
+    door = Door(settings)
+    door.succession.look()
+    return door, [each["name"] for each in features]
+
+
+@pytest.mark.parametrize("kind", ["boosted", "forest", "weighted"])
+def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path, labelled, kind):
+    """Many bodies at once have the answers, byte for byte but for the ids, that each has alone, and each row is logged once.
+
+    What is no right body, or has no answer, goes the usual way, and leaves the others alone.
+    """
+    models = {"forest": Pipeline([fitted().steps[0], ("model", RandomForestClassifier(20, random_state=0))]), "weighted": weighted()}  # fmt: skip
+    door, names = opened(tmp_path, Labelled(models[kind]) if kind in models else labelled)
+    rows = [{name: (GOOD | {"age": 7.0 * n + 0.1, "visits": n})[name] for name in names} for n in range(9)]
+    bodies = [msgspec.json.encode({"rows": [*rows[: n % 3], rows[n]]}) for n in range(9)]
+    bodies[4:4] = [b"{", msgspec.json.encode({"rows": [rows[0] | {"age": 1e300}]}), b'{"rows":[{}]}']
+    together = door.at_once("flights", bodies)
+    alone = [door.at_once("flights", [body])[0] for body in bodies]
+    assert [each is None for each in together] == [n in {4, 6} or (n == 5 and kind == "forest") for n in range(12)]
+    ids = [msgspec.json.decode(each)["predictions"] for each in [*together, *alone] if each]
+    logged = [record["id"] for record in Predictions(tmp_path).read("flights")]
+    assert sorted(logged) == sorted(one["id"] for some in ids for one in some)
+    assert [each and ID.sub(b"", each) for each in together] == [each and ID.sub(b"", each) for each in alone]
+
+
+def test_many_connections_at_once_get_each_its_own_answer(stage):
+    """What arrives together is answered together: every connection has the answer to its own row, and what comes behind it in order."""
+    bodies = [
+        msgspec.json.encode({"rows": [GOOD | {"age": 35.0 + 10 * (n % 2), "sex": "fm"[n // 2 % 2]}]}) for n in range(12)
+    ]
+    with contextlib.ExitStack() as stack:
+        lines = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", stage.port), timeout=20)) for _ in range(12)
+        ]
+        chances = [told(lines[0], body)[1]["predictions"][0]["probabilities"] for body in bodies]
+        assert chances != chances[::-1]
+        for line in lines[1:]:
+            told(line, bodies[0])
+        for _ in range(5):
+            for line, first, second in zip(lines, bodies, reversed(bodies), strict=True):
+                line.sendall(asking(first))
+                line.sendall(asking(second))
+            for line, first, second in zip(lines, chances, reversed(chances), strict=True):
+                stream = line.makefile("rb")
+                assert [heard(stream)[1]["predictions"][0]["probabilities"] for _ in range(2)] == [first, second]

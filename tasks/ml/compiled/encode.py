@@ -61,9 +61,9 @@ class Rows:
 
     def _chosen(self, columns: Sequence[str]) -> Sequence[Iterable[Any]]:
         """The rows with these columns alone."""
-        places = [self._places[name] for name in columns]
-        if places == list(range(len(self._places))):
+        if tuple(columns) == tuple(self._places):
             return self._rows
+        places = [self._places[name] for name in columns]
         if len(places) == 1:
             return [(row[places[0]],) for row in self._rows]
         return list(map(itemgetter(*places), self._rows))

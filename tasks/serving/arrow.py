@@ -1,0 +1,322 @@
+"""Arrow: rows by column as an IPC stream, which needs no parsing, and answers as one. Only plain columns are read, nothing compressed, no dictionaries."""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.ml.compiled.encode import GONE, microseconds
+from tasks.serving.answers import Refusal
+from tasks.serving.bodies import BATCHES, ROWS
+from tasks.serving.champion import Champion, Feature, Manifest, label_of
+from tasks.serving.protocols import OWN, STREAM, Answered, Protocol, Question
+from tasks.serving.reading import EXACT
+from tasks.serving.writing import Columns
+from tasks.stores.packed import KINDS
+
+COMPRESSION = 3  # the field of a record batch that says how its buffers are compressed (Arrow's format/Message.fbs)
+WANTED = f"wanted an Arrow IPC stream ({STREAM})"
+Row = dict[str, Any]
+
+
+class Sheet:
+    """Checked rows by column, for a model (`Given`) and for the log.
+
+    Attributes:
+        count: how many rows.
+        matrix: (n, numbers) float64 of the features that are numbers or truths, in their order, NaN for missing.
+        key: the n values of each column of the key, where the log has marks and all of them were sent.
+    """
+
+    def __init__(
+        self, count: int, features: Sequence[Feature], columns: dict[str, Any], key: dict[str, list[Any]]
+    ) -> None:
+        """`columns` has of each feature its n values: float64 with NaN for missing, or texts with None."""
+        self.count, self.key = count, key
+        self._features = features
+        self._texts = {each.name: columns[each.name] for each in features if each.type not in KINDS}
+        self._places = {name: n for n, name in enumerate(each.name for each in features if each.type in KINDS)}
+        self.matrix = np.empty((count, len(self._places)))
+        for name, place in self._places.items():
+            self.matrix[:, place] = columns[name]
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether no feature is a text."""
+        return not self._texts
+
+    def numbers(self, columns: Sequence[str]) -> np.ndarray:
+        """(n, columns) float64, NaN for missing."""
+        if tuple(columns) == tuple(self._places):
+            return self.matrix
+        return np.ascontiguousarray(self.matrix[:, [self._places[name] for name in columns]])
+
+    def texts(self, columns: Sequence[str]) -> list[list[Any]]:
+        """Of each column its n texts, None for missing."""
+        return [self._texts[name] for name in columns]
+
+    def moments(self, columns: Sequence[str]) -> np.ndarray:
+        """(n, columns) int64, microseconds since 1970 in UTC, `GONE` for missing."""
+        made = [[GONE if text is None else microseconds(text) for text in self._texts[name]] for name in columns]
+        return np.array(made, dtype=np.int64).reshape(len(columns), self.count).T
+
+    def rows(self) -> list[Row]:
+        """The rows as they are when they come as JSON."""
+        columns = [self._texts.get(each.name) or self._told(each) for each in self._features]
+        names = [each.name for each in self._features]
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * self.count
+
+    def sent(self) -> list[Row]:
+        """The same with the key."""
+        if not self.key:
+            return self.rows()
+        keys = (dict(zip(self.key, key, strict=True)) for key in zip(*self.key.values(), strict=True))
+        return [row | key for row, key in zip(self.rows(), keys, strict=True)]
+
+    def _told(self, feature: Feature) -> list[Any]:
+        kind = KINDS.get(feature.type)
+        if kind is None:
+            return []
+        values = self.matrix[:, self._places[feature.name]].tolist()
+        return [None if value != value else kind(value) for value in values]  # noqa: PLR0124 -- NaN alone differs from itself
+
+
+# -- what comes in ----------------------------------------------------------------------------------------------------
+def read(body: bytes, champion: Champion) -> Sheet:
+    """The rows of a body, as the champion's model reads them.
+
+    Raises:
+        Refusal: it is no such stream, or has other columns, types, or values; nothing of it is repeated.
+    """
+    manifest = champion.manifest
+    schema, batches = _batches(body, manifest)
+    count = sum(batch.num_rows for batch in batches)
+    whole = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
+    found = dict(zip(schema.names, whole.columns, strict=True))
+    columns = {each.name: _values(found.get(each.name), count, each) for each in manifest.features}
+    names = champion.marks.key if champion.marks else {}
+    key = {name: found[name].to_pylist() for name in names} if found.keys() >= names.keys() else {}
+    return Sheet(count, manifest.features, columns, key)
+
+
+def _batches(body: bytes, manifest: Manifest) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+    """The schema and the record batches of a stream; nothing is decoded before it is known to be plain and small enough."""
+    source = pa.BufferReader(body)
+    try:
+        messages = pa.ipc.MessageReader.open_stream(source)
+        first = messages.read_next_message()
+        if first.type != "schema":  # another message read as one makes pyarrow reach beyond its memory
+            raise ValueError("the first message is no schema")
+        schema = pa.ipc.read_schema(first)
+        _fits(schema, manifest)
+        batches: list[pa.RecordBatch] = []
+        for message in _following(messages):
+            batches.append(_batch(message, schema))
+            if len(batches) > BATCHES or sum(batch.num_rows for batch in batches) > ROWS:
+                raise Refusal(
+                    413,
+                    f"The request has more than {ROWS:,} rows, or {BATCHES} record batches. Send them in parts, each in one batch.",
+                )
+    except (pa.ArrowException, OSError, ValueError, StopIteration, struct.error, NotImplementedError):
+        raise Refusal(400, f"The body is no Arrow IPC stream; {WANTED}, whole and valid. See /docs.") from None
+    if source.tell() != len(body):
+        raise Refusal(400, f"Something stands behind the end of the stream; {WANTED} and nothing else.")
+    return schema, batches
+
+
+def _following(messages: pa.ipc.MessageReader) -> Iterator[pa.ipc.Message]:
+    while True:
+        try:
+            yield messages.read_next_message()
+        except StopIteration:
+            return
+
+
+def _batch(message: pa.ipc.Message, schema: pa.Schema) -> pa.RecordBatch:
+    if message.type != "record batch":
+        raise Refusal(
+            415, f"The stream holds more than record batches; {WANTED} without dictionaries. Write columns as they are."
+        )
+    if _is_compressed(message.metadata.to_pybytes()):
+        raise Refusal(415, f"The buffers are compressed; {WANTED} without compression. Leave the option out.")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    return batch
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a record batch says that its buffers are compressed: whoever decodes it would believe any size that it states."""
+
+    def field(table: int, number: int) -> int:
+        """Where a field of a FlatBuffers table stands; 0 where it has none."""
+        known = table - struct.unpack_from("<i", metadata, table)[0]
+        place = 4 + 2 * number
+        if place >= struct.unpack_from("<H", metadata, known)[0]:
+            return 0
+        offset = struct.unpack_from("<H", metadata, known + place)[0]
+        return table + offset if offset else 0
+
+    def follow(place: int) -> int:
+        return place + struct.unpack_from("<I", metadata, place)[0]
+
+    return field(follow(field(follow(0), 2)), COMPRESSION) != 0
+
+
+def _fits(schema: pa.Schema, manifest: Manifest) -> None:
+    """Refuses columns that nobody knows, and whatever is more than a column of numbers, truths, texts, or times."""
+    known = {each.name for each in manifest.features} | set(manifest.ignored)
+    if len(set(schema.names)) != len(schema.names) or not known.issuperset(schema.names):
+        raise Refusal(
+            422,
+            f"A column is unknown or stands twice; wanted only what GET /projects/{manifest.project} lists, each once. "
+            "Leave the others out.",
+        )
+    kinds = pa.types
+    plain = (
+        kinds.is_integer,
+        kinds.is_floating,
+        kinds.is_boolean,
+        kinds.is_string,
+        kinds.is_large_string,
+        kinds.is_timestamp,
+        kinds.is_null,
+    )
+    if not all(any(allows(each.type) for allows in plain) for each in schema):
+        raise Refusal(
+            422,
+            f"A column has a type that is not read; {WANTED} of integers, floats, booleans, strings, timestamps. Cast the others.",
+        )
+
+
+def _values(column: pa.Array | None, count: int, feature: Feature) -> Any:
+    """The n values of a feature."""
+    found = pa.nulls(count) if column is None else column
+    if found.null_count and not feature.nullable:
+        place = found.is_null().index(True).as_py()
+        raise _unfit(feature, place, "is missing", "a value")
+    try:
+        return _numbers(found, feature) if feature.type in KINDS else _texts(found, feature)
+    except (pa.ArrowException, OverflowError, ValueError):
+        raise _unfit(feature, None, "has a value that does not fit", WORDS[feature.type]) from None
+
+
+WORDS = {
+    "float": "finite numbers, integers up to 2^53",
+    "int": "whole numbers between -2^53 and 2^53",
+    "bool": "booleans",
+    "text": "strings",
+    "category": "strings",
+    "datetime": "timestamps, or strings in ISO 8601",
+}
+
+
+def _numbers(found: pa.Array, feature: Feature) -> np.ndarray:
+    """Float64 with NaN for null.
+
+    Raises:
+        ValueError, pa.ArrowException: a value is none of the feature's.
+    """
+    truths, numbers = (
+        pa.types.is_boolean(found.type),
+        pa.types.is_integer(found.type) or pa.types.is_floating(found.type),
+    )
+    if not (pa.types.is_null(found.type) or (truths if feature.type == "bool" else numbers)):
+        raise _unfit(feature, None, "has another type", WORDS[feature.type])
+    doubles = found if pa.types.is_float64(found.type) else found.cast(pa.float64())
+    values = doubles.to_numpy(zero_copy_only=False)
+    if np.count_nonzero(np.isfinite(values)) != len(found) - found.null_count:
+        raise ValueError("a number is not finite")
+    if (
+        feature.type == "int"
+        and not (np.isnan(values) | ((np.floor(values) == values) & (np.abs(values) <= EXACT))).all()
+    ):
+        raise ValueError("a number is not whole")
+    return values
+
+
+def _texts(found: pa.Array, feature: Feature) -> list[str | None]:
+    """Texts, None for null; a time in ISO 8601.
+
+    Raises:
+        ValueError, OverflowError, pa.ArrowException: a time is none, or beyond the years that are read.
+    """
+    kinds = pa.types
+    if kinds.is_timestamp(found.type) and feature.type == "datetime":
+        moments = found.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC")).to_pylist()
+        return [moment and moment.isoformat() for moment in moments]
+    if not (kinds.is_string(found.type) or kinds.is_large_string(found.type) or kinds.is_null(found.type)):
+        raise _unfit(feature, None, "has another type", WORDS[feature.type])
+    texts = found.to_pylist()
+    if feature.type == "datetime":
+        for text in texts:
+            microseconds(text or "1970-01-01")
+    return texts
+
+
+def _unfit(feature: Feature, place: int | None, met: str, wanted: str) -> Refusal:
+    where = "" if place is None else f"rows[{place}]: "
+    return Refusal(
+        422,
+        f"{where}'{feature.name}' {met}; wanted {wanted}{' or null' * feature.nullable}. Correct it and send it again.",
+    )
+
+
+# -- what goes out ----------------------------------------------------------------------------------------------------
+def answer(champion: Champion, ids: bytes, columns: Columns) -> bytes:
+    """A stream of one batch with the predictions and their ids; project and version stand in its schema."""
+    count = len(columns.chosen)
+    offsets = np.arange(0, len(ids) + 1, len(ids) // count if count else 1, dtype=np.int32)
+    told = {"id": pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(ids))}
+    told["prediction"] = (
+        column(columns.choices).take(pa.array(columns.chosen)) if columns.choices else pa.array(columns.chosen)
+    )
+    manifest = champion.manifest
+    if manifest.classes:
+        each = [pa.array(np.ascontiguousarray(chances)) for chances in columns.said.T]
+        told["probabilities"] = pa.StructArray.from_arrays(each, [label_of(label) for label in manifest.classes])
+    elif manifest.kind == "regression":
+        half = manifest.interval or 0.0
+        ends = np.column_stack([columns.said - half, columns.said + half]).ravel()
+        told["interval"] = pa.ListArray.from_arrays(
+            pa.array(np.arange(0, 2 * count + 1, 2, dtype=np.int32)), pa.array(ends)
+        )
+    else:
+        told["score"] = pa.array(columns.said)
+    return stream(champion, pa.table(told))
+
+
+def answer_of(champion: Champion, predictions: list[Row]) -> bytes:
+    """The same of predictions that are there one by one."""
+    names = list(dict.fromkeys(name for one in predictions for name in one))
+    return stream(champion, pa.table({name: column([one.get(name) for one in predictions]) for name in names}))
+
+
+def stream(champion: Champion, table: pa.Table) -> bytes:
+    """A table as a stream."""
+    about = {"project": champion.release.project, "version": str(champion.release.version)}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.with_metadata(about)) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def column(values: Sequence[Any]) -> pa.Array:
+    """Values of one type as they are, of several as texts."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.array([value if value is None else label_of(value) for value in values])
+
+
+def _read(body: bytes, champion: Champion) -> Question:
+    return Question(read(body, champion).sent())
+
+
+def _write(_question: Question, answered: Answered) -> bytes:
+    return answer_of(answered.champion, answered.predictions)
+
+
+ARROW = Protocol(_read, _write, bytes, STREAM, is_columnar=True)
+ARROW_AS_JSON = Protocol(_read, OWN.write, is_columnar=True)
