@@ -240,7 +240,7 @@ def test_answers_by_column_are_the_answers_one_by_one(kind):
     base = {"project": "flights", "version": 1, "kind": kind, "target": None, "features": [], "ignored": []}
     manifest = msgspec.convert(base | more, Manifest)
     champion = Champion(release(1, 1, ""), manifest, Bundle(Path(), {}, {}), Saying(said))  # ty: ignore[invalid-argument-type]
-    columns = champion.columns(Sheet(len(said), (), {}))
+    columns = champion.columns(Sheet(len(said), (), {}, {}))
     listed = champion.listed(columns)
     ids = b"".join([b"%032d" % n for n in range(len(said))])
     one = [{"id": f"{n:032d}", **each} for n, each in enumerate(listed)]

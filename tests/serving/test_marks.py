@@ -5,6 +5,7 @@ import datetime as dt
 import json
 import logging
 
+import pyarrow as pa
 import pytest
 
 from tasks.config.errors import KeepfitError
@@ -12,6 +13,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.ml.rollout import RolloutPlan
+from tasks.serving.protocols import STREAM
 from tasks.stores import marks
 from tasks.stores.journal import Rollout
 from tasks.stores.predictions import Predictions
@@ -108,6 +110,39 @@ def _tables(settings):
     from tasks.stores.served import Serving
 
     return Serving("flights", settings).tables("predictions")
+
+
+def test_rows_by_column_are_marked_too(settings):
+    """An Arrow stream that carries the key leaves the marks that the same rows in JSON leave; without it there are none."""
+    rows = [GOOD | {"id": KEY}, GOOD | {"id": 12}]
+
+    async def scene():
+        opened, client = door(settings.home)
+        opened.succession.look()
+        for sent in (rows, [GOOD]):
+            columns = {name: [row[name] for row in sent] for name in sent[0]}
+            body, head = arrow_stream(columns), {"content-type": STREAM}
+            answer = await client.post("/projects/flights/predict", content=body, headers=head)
+            assert answer.status_code == 200, answer.text
+        await client.post("/projects/flights/predict", json={"rows": rows})
+        opened.predicting.close()
+
+    asyncio.run(scene())
+    first, second, plain, *others = [
+        record["row"].get(marks.MARK) for record in Predictions(settings.home).read("flights")
+    ]
+    assert [first, second] == others
+    assert first != second
+    assert plain is None
+    assert str(KEY).encode() not in b"".join(path.read_bytes() for path in settings.home.rglob("*.jsonl"))
+
+
+def arrow_stream(columns: dict[str, list]) -> bytes:
+    """Columns as an Arrow IPC stream."""
+    table, sink = pa.table(columns), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
 
 
 def test_the_shadow_is_asked_what_was_sent(settings):
