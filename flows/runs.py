@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.saying import Say
 from tasks.config.errors import KeepfitError, StackError
 from tasks.config.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
-
-Say = Callable[[str], None]
 
 
 def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
