@@ -18,6 +18,7 @@ from flows.stack.record import Record
 from tasks.config.settings import Settings
 
 POOL = "keepfit"
+"""The work pool that the worker serves and every deployment runs in."""
 
 
 def _call(url: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:

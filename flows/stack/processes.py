@@ -11,6 +11,7 @@ from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 
 MARK = "KEEPFIT_STACK"
+"""The variable; it names the KEEPFIT_HOME whose stack a process belongs to."""
 
 
 def members(settings: Settings) -> list[psutil.Process]:
