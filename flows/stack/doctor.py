@@ -98,9 +98,9 @@ def _check_champions(settings: Settings) -> list[dict[str, Any]]:
     """Whether the bundle of each champion is what was released, signed by somebody who is trusted, and what MLflow has of it what was logged."""
     from tasks.stores.journal import Journal
 
-    if settings.database_url is None and not (settings.home / "keepfit.db").exists():
+    journal = Journal.existing(settings)
+    if journal is None:
         return []
-    journal = Journal(settings.journal())
     return [_check_champion(settings, journal, release) for release in journal.champions().values()]
 
 
