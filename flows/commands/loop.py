@@ -52,25 +52,22 @@ def incidents(project: str | None = None, incident: str | None = None, *, as_jso
     found = kept(project, incident, Settings())
     if incident is not None:
         return show(found[0], as_json=as_json, page=_incident(found[0]))
-    page = table(
-        ("project", "incident", "state", "class", "last seen", "alarms", "features"),
-        (
-            (one["project"], one["id"], one["state"], one["class"], one["last_seen"][:16], f"{one['count']:,}", ", ".join(one["features"][:3]))
-            for one in found
-        ),
-    )  # fmt: skip
+    page = table(("project", "incident", "state", "class", "last seen", "alarms", "features"), map(_line, found))
     return show({"incidents": found}, as_json=as_json, page=page)
+
+
+def _line(one: dict[str, Any]) -> tuple[str, ...]:
+    seen, features = one["last_seen"][:16], ", ".join(one["features"][:3])
+    return one["project"], one["id"], one["state"], one["class"], seen, f"{one['count']:,}", features
 
 
 def _incident(found: dict[str, Any]) -> RenderableType:
     by = "a language model" if found["written_by"] == "assistant" else "keepfit"
-    alarms = table(
-        ("alarm", "class", "level", "threshold", "says"),
-        (
-            (one["kind"], one["class"], f"{one['level']:.3g}", f"{one['threshold']:.3g}", one["says"])
-            for one in found["alarms"]
-        ),
+    rows = (
+        (one["kind"], one["class"], f"{one['level']:.3g}", f"{one['threshold']:.3g}", one["says"])
+        for one in found["alarms"]
     )
+    alarms = table(("alarm", "class", "level", "threshold", "says"), rows)
     note = [Text(found["note"])] if found["note"] else []
     head = Text(f"{found['project']}, incident {found['id']}, {found['state']}\n{found['summary']}\n(written by {by})")
     return Group(head, *note, alarms)
