@@ -1,18 +1,16 @@
 """Asking the champion: over HTTP when a server runs, else from its bundle in this process."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from flows.saying import Say
 from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 
 
-def ask(
-    project: str, row: str, settings: Settings, say: Callable[[str], None], *, explain: bool = False
-) -> dict[str, Any]:
+def ask(project: str, row: str, settings: Settings, say: Say, *, explain: bool = False) -> dict[str, Any]:
     """The champion's answer for one row, given as the text of a JSON object, and with `explain` what each column adds to it.
 
     Raises:

@@ -3,7 +3,6 @@
 import datetime as dt
 import importlib.util
 import json
-import os
 import sys
 import tempfile
 import time
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import stack
+from flows.saying import Say
 from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
@@ -28,8 +28,6 @@ DROPS = (("1984-08", "1984-12"), ("1985-01", "1985-06"), ("1985-07", "1986-06"),
 FEWEST = 30  # rows of a month that an AUC is given for
 PATIENCE = 240.0
 ENDED = {"released", "registered", "held", "refused", "failed", "crashed"}
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
     start = time.monotonic()
     tell = clocked(say, start)
     stack.up(settings, tell)
-    os.environ.update(stack.environment(settings))
+    stack.connect(settings)
     from flows.deployments import deploy
 
     tell(f"deployed {', '.join(deploy(settings))}")

@@ -18,6 +18,7 @@ from flows.prove import prove
 from flows.recover import recover
 from flows.release import release
 from flows.score import score
+from flows.stack.probes import POOL
 from flows.train import train
 from flows.watch import watch
 from tasks.config.errors import ProjectError
@@ -28,7 +29,6 @@ from tasks.config.settings import Settings
 from tasks.ml.policy import OnRows, OnSchedule, OnSilence, Policy
 from tasks.stores.alarms import EVENTS
 
-POOL = "keepfit"
 WARM = f"{sys.executable} -P -m flows.warm"  # forks a run from a process that has imported everything; starts cold without it
 LANDED = "keepfit.batch.landed"
 STORM = 5.0  # seconds: events that come together are one, whatever the cool-down

@@ -20,6 +20,7 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 
 from flows.changed import Changed
+from flows.stack.probes import heartbeat
 from tasks.config.errors import BatchError, KeepfitError
 from tasks.config.names import HELD, resource
 from tasks.config.settings import Settings
@@ -233,7 +234,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings()
-    inbox, changed, heartbeat = Inbox(settings), Changed(settings), settings.home / "inbox.heartbeat"
+    inbox, changed, beat = Inbox(settings), Changed(settings), heartbeat(settings, "inbox")
     LOG.info("watching %s", settings.home / "inbox")
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a file while its lease is asked for
     stop = threading.Event()
@@ -244,7 +245,7 @@ def main() -> None:
         except Exception:
             LOG.exception("a look at the inbox failed; it goes on in a second")
             stop.wait(1)
-        heartbeat.touch()
+        beat.touch()
 
 
 if __name__ == "__main__":

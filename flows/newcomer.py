@@ -266,13 +266,13 @@ def version(project: str, named: str, settings: Settings) -> tuple[Contract, str
 
 def recorded_contracts(project: str, settings: Settings) -> list[dict[str, Any]]:
     """The contracts that batches of a project were checked under, oldest first; nothing where there is no journal yet."""
-    journal = _journal(settings)
+    journal = Journal.existing(settings)
     return journal.contracts(project) if journal else []
 
 
 def models(project: str, settings: Settings) -> tuple[list[Model], list[int]]:
     """The registered versions of a project with their features, and those versions whose bundle is gone."""
-    journal = _journal(settings)
+    journal = Journal.existing(settings)
     if journal is None:
         return [], []
     champion = journal.champion(project)
@@ -288,12 +288,6 @@ def models(project: str, settings: Settings) -> tuple[list[Model], list[int]]:
         is_champion = champion is not None and champion.version == number
         found.append(Model(version=number, features=features, contract=manifest.get("contract"), champion=is_champion))
     return found, gone
-
-
-def _journal(settings: Settings) -> Journal | None:
-    """The journal, unless it would have to be made first."""
-    there = settings.database_url is not None or (settings.home / "keepfit.db").is_file()
-    return Journal(settings.journal()) if there else None
 
 
 def _with_digest(contract: Contract, hooks: str) -> tuple[Contract, str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.stack.probes import heartbeat
 from tasks.config.settings import Settings
 from tasks.recover import Recovery
 from tasks.stores.registry import IMPATIENT
@@ -59,7 +60,7 @@ def main() -> None:
                 LOG.info("%s", found)
         except Exception:
             LOG.exception("a look failed; the next one is in %s s", LOOK)
-        (settings.home / "recover.heartbeat").touch()
+        heartbeat(settings, "recover").touch()
         stop.wait(LOOK)
 
 

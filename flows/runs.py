@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
+from flows.saying import Say
 from tasks.config.errors import KeepfitError, StackError
 from tasks.config.settings import Settings
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
-Say = Callable[[str], None]
+    from tasks.config.project import Project
+    from tasks.ingest import Kind
 
 
 def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> dict[str, Any]:
@@ -26,6 +29,28 @@ def run(name: str, parameters: dict[str, Any], settings: Settings, say: Say) -> 
         "no stack is running: the work is done in this process (a temporary Prefect server starts, which takes a while)"
     )
     return _here(name)(**parameters)
+
+
+def land(
+    use: "Project", file: Path, kind: "Kind", supersedes: str, accept: str, settings: Settings, say: Say
+) -> dict[str, Any]:
+    """Lands a file of rows or outcomes to its end and gives the landing; what came true of predictions needs no run.
+
+    Raises:
+        BatchError: there is no such file, or it cannot be landed.
+        KeepfitError: the run failed; the message says with what.
+    """
+    from flows import inbox
+    from tasks.ingest import keep
+    from tasks.tell import by_prediction, tell
+
+    if kind == "outcomes" and by_prediction(use, file):
+        return tell(use, file, settings)
+    kept = keep(use.project, file, settings, kind)
+    if settings.prefect() and not (supersedes or accept):
+        return wait(inbox.submit(use.project, kept, kind), say)
+    told = {"name": file.name, "supersedes": supersedes, "kind": kind, "accept": accept}
+    return run("land", {"project": use.project, "path": str(kept), **told}, settings, say)
 
 
 def start(name: str, parameters: dict[str, Any]) -> UUID:

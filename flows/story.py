@@ -20,7 +20,8 @@ from rich.text import Text
 from ruamel.yaml import YAML
 
 from flows import stack
-from flows.demo import ENDED, Drop, Say, awaited, clocked, data_of, landed
+from flows.demo import ENDED, Drop, awaited, clocked, data_of, landed
+from flows.saying import Say
 from tasks.config.errors import StackError
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
@@ -71,7 +72,7 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
     start = time.monotonic()
     tell = clocked(say, start)
     stack.up(settings, tell)
-    os.environ.update(stack.environment(settings))
+    stack.connect(settings)
     from flows.deployments import deploy
 
     try:

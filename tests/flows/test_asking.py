@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from flows.asking import ask
-from flows.cli import _explained
+from flows.commands.answers import _explained
 from tasks.config.errors import KeepfitError
 from tasks.stores import bundles
 from tasks.stores.journal import Journal

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import cli
+from flows.commands.terminal import explained, put, table
 from tasks.config.settings import Settings
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.incident import Seen, described, joined
@@ -90,6 +90,12 @@ def test_status_lists_what_waits_for_a_person(alone, tmp_path):
     lines = command(alone, "status").stdout.splitlines()
     (line,) = (line for line in lines if "keepfit approve gone 4 --reason TEXT" in line)
     assert "2 days" in line
+
+
+def test_what_looks_like_markup_is_shown_as_it_was_said(capsys):
+    """A reason with brackets in it neither ends a table nor loses a word."""
+    put(table(("why",), [("[/b] a column [red] moved",)]))
+    assert "[/b] a column [red] moved" in capsys.readouterr().out
 
 
 def test_the_watch_would_notice(alone):
@@ -280,7 +286,7 @@ def test_stopping_nothing_is_harmless(alone, tmp_path):
 )  # fmt: skip
 def test_a_foreign_error_becomes_one_line_with_the_next_move(settings: Settings, error, met, move):
     """A full disk and a server that is away are told in one line: what was met, and what to do."""
-    said = cli.explained(error)
+    said = explained(error)
     assert met in said
     assert move.format(home=settings.home) in said
     assert "\n" not in said
@@ -288,7 +294,7 @@ def test_a_foreign_error_becomes_one_line_with_the_next_move(settings: Settings,
 
 def test_any_other_error_keeps_its_name_on_one_short_line():
     """An error that nobody foresaw keeps its type; its text is one line of at most 500 characters."""
-    said = cli.explained(ValueError("first\n  second " + "x" * 1000))
+    said = explained(ValueError("first\n  second " + "x" * 1000))
     assert said.startswith("ValueError: first second x")
     assert len(said) == len("ValueError: ") + 500
 

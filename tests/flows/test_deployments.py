@@ -16,7 +16,8 @@ from prefect.events.schemas.automations import Posture
 from prefect.server.schemas.schedules import CronSchedule as ServerCron
 from pydantic import TypeAdapter
 
-from flows.deployments import POOL, declared, deploy
+from flows.deployments import declared, deploy
+from flows.stack.probes import POOL
 from tasks.config.errors import ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings

@@ -410,13 +410,14 @@ def test_a_rollback_is_answered_with_at_once_and_proclaimed(stack: Stack, champi
 
 def test_o_02_a_killed_worker_and_its_run_are_told_as_crashed(stack: Stack, champion: dict):
     """SIGKILL of worker and training: journal and Prefect say so, with the runs inside; the same training then runs to its end."""
-    from flows import stack as local
     from flows.runs import start
+    from flows.stack import supervisor
+    from flows.stack.record import recorded
 
     journal = Journal(stack.settings.journal())
     run = start("train", {"project": "thyroid", "reason": "to be killed", "again": True})
     (row,) = until(lambda: [row for row in journal.under_way() if str(run) in row["runner"]], 60, "its beginning")
-    worker = (local._states(local._record(stack.settings)) or {})["worker"]["pid"]
+    worker = (supervisor.states(recorded(stack.settings)) or {})["worker"]["pid"]
     os.kill(worker, signal.SIGKILL)
     os.killpg(int(row["process"].split()[2]), signal.SIGKILL)
 

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from flows import cli
 from flows.changed import Changed
+from flows.commands import evidence
+from flows.standing import standing
 from tasks.config.errors import MisuseError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -106,14 +107,14 @@ def test_the_command_names_what_gets_through(begun, capsys: pytest.CaptureFixtur
     """Exit code 0 and a record when the gates hold; 1 and the bad model's name without a gate, and nothing on record; 2 for no gate."""
     settings = begun("held")
     journal = Journal(settings.journal())
-    code, said = cli.prove("held", without=("calibration",), as_json=True), _printed(capsys)
+    code, said = evidence.prove("held", without=("calibration",), as_json=True), _printed(capsys)
     assert (code, said["ok"], said["without"]) == (1, False, ["calibration"])
     assert [put["name"] for put in said["challengers"] if not put["ok"]] == ["miscalibrated"]
     assert [put["killed_by"] for put in said["challengers"] if not put["ok"]] == [[]]
     assert journal.proof("held") is None
     with pytest.raises(MisuseError, match=r"--without is 'calibratoin', which is no gate of held.*Did you mean 'calibration'\?"):  # fmt: skip
-        cli.prove("held", without=("calibratoin",))
-    code, said = cli.prove("held", as_json=True), _printed(capsys)
+        evidence.prove("held", without=("calibratoin",))
+    code, said = evidence.prove("held", as_json=True), _printed(capsys)
     assert (code, said["ok"], said["good_passes"], said["project"]) == (0, True, True, "held")
     assert all(put["ok"] and put["expected"] in put["killed_by"] for put in said["challengers"])
     assert journal.is_proven("held", Project.named("held", settings).digest)
@@ -175,5 +176,5 @@ def test_status_says_whether_the_gates_are_proven(settings: Settings, tmp_path: 
 
 def _shown(settings: Settings) -> str | None:
     """The state of the proof that `keepfit status` tells."""
-    (row,) = cli._status(settings)["projects"]
+    (row,) = standing(settings)["projects"]
     return row["proof"] and row["proof"]["state"]

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from flows import stack
+from flows.stack import addresses, doctor, health, password, processes
+from flows.stack.record import control_folder, lock
 from tasks.config.errors import StackError
-from tasks.config.settings import Settings
+from tasks.config.settings import REPOSITORY, Settings
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def settings(tmp_path):
     home.mkdir()
     found = Settings(home=home)
     yield found
-    shutil.rmtree(stack._control(found))
+    shutil.rmtree(control_folder(found))
 
 
 @pytest.fixture
@@ -60,7 +62,7 @@ def test_a_busy_port_is_replaced_by_a_free_one_and_said(tmp_path, busy):
     """A busy port is replaced by a free one, and the user is told which."""
     settings = Settings(home=tmp_path, prefect_port=busy)
     said: list[str] = []
-    urls = stack._addresses(settings, {}, said.append)
+    urls = addresses.chosen(settings, {}, said.append)
     chosen = int(urls["prefect"].rsplit(":", 1)[1])
     assert chosen != busy
     assert any(str(busy) in line and str(chosen) in line for line in said)
@@ -69,22 +71,22 @@ def test_a_busy_port_is_replaced_by_a_free_one_and_said(tmp_path, busy):
 def test_no_two_services_get_the_same_port(tmp_path, busy):
     """Services that ask for one and the same port get different ones."""
     settings = Settings(home=tmp_path, prefect_port=busy, mlflow_port=busy, serving_port=busy)
-    assert len(set(stack._addresses(settings, {}, lambda _: None).values())) == 3
+    assert len(set(addresses.chosen(settings, {}, lambda _: None).values())) == 3
 
 
 def test_a_crashed_stack_comes_back_on_its_ports(settings):
     """The ports of a stack that crashed are taken again when they are free."""
-    free = [stack._port("127.0.0.1", [], set()) for _ in range(3)]
-    last = {name: f"http://127.0.0.1:{port}" for name, port in zip(stack.LISTENERS, free, strict=True)}
+    free = [addresses.free_port("127.0.0.1", [], set()) for _ in range(3)]
+    last = {name: f"http://127.0.0.1:{port}" for name, port in zip(addresses.wished(settings), free, strict=True)}
     if len(set(free)) == 3:
-        assert stack._addresses(settings, {"urls": last}, lambda _: None) == last
+        assert addresses.chosen(settings, {"urls": last}, lambda _: None) == last
 
 
 # -- the password -----------------------------------------------------------------------------------------------------
 def test_a_password_is_made_once_and_for_its_owner_only(settings):
     """The password is random, stays the same, and only its owner may read it."""
-    first = stack._make_secret(settings)
-    assert stack._make_secret(settings) == first
+    first = password.make(settings)
+    assert password.make(settings) == first
     assert stat.S_IMODE(settings.secret_file.stat().st_mode) == 0o600
     assert len(first) > 40
 
@@ -105,7 +107,7 @@ def test_a_link_in_place_of_the_password_is_refused(settings, tmp_path):
     known.chmod(0o600)
     settings.secret_file.symlink_to(known)
     with pytest.raises(StackError, match="not a file of the current user"):
-        stack._make_secret(settings)
+        password.make(settings)
 
 
 # -- the environment --------------------------------------------------------------------------------------------------
@@ -172,7 +174,7 @@ def test_the_module_imports_nothing_heavy():
 def test_services_are_listed_when_nothing_runs(settings):
     """Status without a stack lists every service as not healthy, with the next move."""
     found = stack.services(settings)
-    assert [service["name"] for service in found] == list(stack.SERVICES)
+    assert [service["name"] for service in found] == list(health.SERVICES)
     assert not any(service["healthy"] for service in found)
     assert all("keepfit up" in service["detail"] for service in found)
 
@@ -206,7 +208,7 @@ def test_down_forgets_a_stale_record(settings):
 
 def test_down_ends_what_an_earlier_stack_left_behind(settings):
     """A process that carries the stack's mark is ended even though its supervisor died, whatever its process group."""
-    marked = {**os.environ, stack.MARK: str(settings.home)}
+    marked = {**os.environ, processes.MARK: str(settings.home)}
     code = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); signal.pause()"
     sleeper = [sys.executable, "-c", code]
     with subprocess.Popen(sleeper, env=marked, start_new_session=True, stdout=subprocess.PIPE) as orphan:
@@ -218,7 +220,7 @@ def test_down_ends_what_an_earlier_stack_left_behind(settings):
 
 def test_down_leaves_the_processes_of_another_home_alone(settings, tmp_path):
     """The stack of another KEEPFIT_HOME is not touched."""
-    other = {**os.environ, stack.MARK: str(tmp_path / "other")}
+    other = {**os.environ, processes.MARK: str(tmp_path / "other")}
     with subprocess.Popen([sys.executable, "-c", "input()"], env=other, stdin=subprocess.PIPE) as neighbour:
         assert stack.down(settings)["stopped"] == 0
         assert neighbour.poll() is None
@@ -232,7 +234,7 @@ def test_wipe_removes_the_home_folder(settings):
     assert not settings.home.exists()
 
 
-@pytest.mark.parametrize("place", [Path.home(), Path.home().parent, stack.REPOSITORY, stack.REPOSITORY.parent])
+@pytest.mark.parametrize("place", [Path.home(), Path.home().parent, REPOSITORY, REPOSITORY.parent])
 def test_wipe_refuses_a_folder_that_holds_more_than_state(place):
     """A KEEPFIT_HOME set to somebody's home or to the repository is not wiped."""
     with pytest.raises(StackError, match="only a folder of keepfit's own"):
@@ -245,10 +247,10 @@ def test_a_second_up_waits_for_the_first(settings):
     order: list[str] = []
 
     def second():
-        with stack._lock(settings):
+        with lock(settings):
             order.append("second")
 
-    with stack._lock(settings):
+    with lock(settings):
         waiting = threading.Thread(target=second)
         waiting.start()
         waiting.join(0.2)
@@ -259,7 +261,7 @@ def test_a_second_up_waits_for_the_first(settings):
 
 def test_down_removes_the_control_folder(settings):
     """After down, nothing of the stack is left in the temporary folder."""
-    folder = stack._control(settings)
+    folder = control_folder(settings)
     stack.down(settings)
     assert not folder.exists()
 
@@ -269,31 +271,31 @@ def test_a_lock_that_was_removed_meanwhile_does_not_count(settings):
     held: list[bool] = []
 
     def second():
-        with stack._lock(settings):
-            held.append((stack._control(settings) / "lock").exists())
+        with lock(settings):
+            held.append((control_folder(settings) / "lock").exists())
 
-    with stack._lock(settings):
+    with lock(settings):
         waiting = threading.Thread(target=second)
         waiting.start()
         waiting.join(0.2)
-        shutil.rmtree(stack._control(settings))
+        shutil.rmtree(control_folder(settings))
     waiting.join(10)
     assert held == [True]
 
 
 def test_a_control_folder_that_is_open_to_others_is_refused(settings):
     """A folder that somebody else prepared in the temporary folder is not trusted with the control socket."""
-    folder = stack._control(settings)
+    folder = control_folder(settings)
     folder.chmod(0o777)
     with pytest.raises(StackError, match="mode 0777"):
-        stack._control(settings)
+        control_folder(settings)
     folder.chmod(0o700)
 
 
 def test_the_control_socket_fits_however_deep_the_home_is(tmp_path):
     """The control socket's path does not grow with KEEPFIT_HOME."""
     deep = Settings(home=tmp_path / ("x" * 100) / ("y" * 100))
-    folder = stack._control(deep)
+    folder = control_folder(deep)
     assert len(str(folder / "supervisor.sock")) < 108
     folder.rmdir()
 
@@ -309,7 +311,7 @@ def test_restarts_count_from_the_last_start(settings):
         "b INFO spawned: 'prefect' with pid 5\nb INFO spawned: 'worker' with pid 6\n"
         "b INFO spawned: 'worker' with pid 7\n"
     )
-    found = stack._restarts(settings)
+    found = health._restarts(settings)
     assert (found["prefect"], found["worker"], found["mlflow"]) == (0, 1, 0)
 
 
@@ -325,6 +327,6 @@ def test_the_doctor_has_a_next_move_for_every_failure(tmp_path, busy):
 
 def test_the_doctor_sees_a_package_that_is_too_new():
     """A version at or beyond a known bad one is found without importing the package."""
-    assert not stack._check_package("psutil", (1, 0))["ok"]
-    assert stack._check_package("psutil", (1000,))["ok"]
-    assert not stack._check_package("no-such-package", (1,))["ok"]
+    assert not doctor._check_package("psutil", (1, 0))["ok"]
+    assert doctor._check_package("psutil", (1000,))["ok"]
+    assert not doctor._check_package("no-such-package", (1,))["ok"]

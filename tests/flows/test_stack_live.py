@@ -9,6 +9,8 @@ import psutil
 import pytest
 
 from flows import stack as local
+from flows.stack import addresses, password, processes, supervisor
+from flows.stack.record import recorded
 from tasks.config import access
 from tasks.config.settings import Settings
 
@@ -51,25 +53,25 @@ def test_every_service_is_healthy(stack):
 def test_up_twice_is_harmless(stack):
     """A second `up` finds the stack running, says so and starts nothing."""
     said: list[str] = []
-    before = {process.pid for process in local._members(stack.settings)}
+    before = {process.pid for process in processes.members(stack.settings)}
     again = local.up(stack.settings, said.append)
     assert again["already"]
     assert again["urls"] == stack.urls
     assert "The stack runs already." in said
-    assert before == {process.pid for process in local._members(stack.settings)}
+    assert before == {process.pid for process in processes.members(stack.settings)}
 
 
 def test_a_killed_service_is_started_again_and_reported(stack):
     """A service that is killed comes back by itself, and status counts the restart."""
     before = service(stack, "serving")["restarts"]
-    os.kill((local._states(local._record(stack.settings)) or {})["serving"]["pid"], signal.SIGKILL)
+    os.kill((supervisor.states(recorded(stack.settings)) or {})["serving"]["pid"], signal.SIGKILL)
     eventually(lambda: (now := service(stack, "serving"))["healthy"] and now["restarts"] == before + 1)
 
 
 def test_a_stopped_service_is_started_by_up(stack):
     """`up` on a running stack starts what has stopped in it."""
-    record = local._record(stack.settings)
-    local._ask(record, "stopProcess", "jobs:inbox")
+    record = recorded(stack.settings)
+    supervisor.ask(record, "stopProcess", "jobs:inbox")
     assert not service(stack, "inbox")["healthy"]
     assert local.up(stack.settings)["already"]
     assert service(stack, "inbox")["healthy"]
@@ -77,7 +79,7 @@ def test_a_stopped_service_is_started_by_up(stack):
 
 def test_every_listening_socket_is_on_loopback(stack):
     """No process of the stack can be reached from another machine."""
-    found = local.listening(stack.settings)
+    found = addresses.listening(stack.settings)
     assert len(found) >= 3
     assert [one for one in found if not access.is_loopback(one[1])] == []
 
@@ -86,12 +88,12 @@ def test_prefect_wants_the_password(stack, prefect):
     """Without the password the Prefect API answers 401, with a wrong one too, with the right one it opens."""
     assert prefect.get("/api/admin/version").status_code == 401
     assert prefect.get("/api/admin/version", auth=("keepfit", "wrong")).status_code == 401
-    assert prefect.get("/api/admin/version", headers=local._credentials(stack.settings)).status_code == 200
+    assert prefect.get("/api/admin/version", headers=password.header(stack.settings)).status_code == 200
 
 
 def test_prefect_wants_a_csrf_token(stack, prefect):
     """A state-changing call without a CSRF token is refused even with the password."""
-    answer = prefect.post("/api/flows/filter", json={}, headers=local._credentials(stack.settings))
+    answer = prefect.post("/api/flows/filter", json={}, headers=password.header(stack.settings))
     assert answer.status_code == 403
 
 
@@ -155,16 +157,16 @@ def test_down_leaves_no_process_and_up_survives_a_killed_supervisor(tmp_path):
     settings = Settings(home=tmp_path / "home", prefect_port=24200, mlflow_port=25000, serving_port=28080)
     try:
         first = local.up(settings)
-        orphans = [process for process in local._members(settings) if process.pid != first["pid"]]
+        orphans = [process for process in processes.members(settings) if process.pid != first["pid"]]
         os.kill(first["pid"], signal.SIGKILL)
         assert {one["detail"] for one in local.services(settings)} == {"supervisord is gone; run `keepfit up`"}
         second = local.up(settings)
         assert second["urls"] == first["urls"]
-        assert not any(local._lives(process) for process in orphans)
-        members = local._members(settings)
+        assert not any(processes.lives(process) for process in orphans)
+        members = processes.members(settings)
     finally:
         local.down(settings)
-    assert not any(local._lives(process) for process in members)
-    assert local._members(settings) == []
+    assert not any(processes.lives(process) for process in members)
+    assert processes.members(settings) == []
     assert not settings.stack_file.exists()
-    assert not psutil.pid_exists(second["pid"]) or not local._lives(psutil.Process(second["pid"]))
+    assert not psutil.pid_exists(second["pid"]) or not processes.lives(psutil.Process(second["pid"]))

@@ -6,7 +6,8 @@ import uuid
 import httpx
 import pytest
 
-from flows import stack as local
+from flows.stack import supervisor
+from flows.stack.record import recorded
 from tasks.config.project import Project
 from tasks.ingest import Landings
 from tasks.ml.watching.alarm import Class
@@ -171,10 +172,10 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
     learned: Stack, thyroid_rows, tmp_path, lost: str
 ):
     """The file waits in the inbox; or it has landed, its event is lost with the server, and the recovery finds what is owed."""
-    record, name = local._record(learned.settings), f"while-{lost.partition(' ')[0]}.csv"
+    record, name = recorded(learned.settings), f"while-{lost.partition(' ')[0]}.csv"
     rows = thyroid_rows[3800:4200] if lost == "down" else thyroid_rows[4300:4700]
     before, trained = journal(learned).newest(NAME), len(journal(learned).trainings(NAME))
-    local._ask(record, "stopProcess", "servers:prefect")
+    supervisor.ask(record, "stopProcess", "servers:prefect")
     try:
         if lost == "down":
             drop(learned, tmp_path, name, rows)
@@ -182,7 +183,7 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
             landing = Landings(Project.named(NAME, learned.settings), learned.settings)
             landing.land(write_rows(tmp_path / name, rows))
     finally:
-        local._ask(record, "startProcess", "servers:prefect")
+        supervisor.ask(record, "startProcess", "servers:prefect")
     until(lambda: journal(learned).newest(NAME) > before, 180, "its landing")
     until(lambda: len(journal(learned).trainings(NAME)) > trained, 180, "its training")
     until(lambda: idle(learned), 180, "its end")
@@ -193,11 +194,11 @@ def test_o_03_o_04_what_is_dropped_while_the_server_is_down_is_trained_on_when_i
 @pytest.mark.slow
 def test_o_03_a_server_that_goes_away_under_a_training_costs_no_training(learned: Stack, thyroid_rows, tmp_path):
     """It is stopped while the model is made and comes back: the run goes on, or is told as ended and made again (O-03)."""
-    record, trained = local._record(learned.settings), len(journal(learned).trainings(NAME))
+    record, trained = recorded(learned.settings), len(journal(learned).trainings(NAME))
     drop(learned, tmp_path, "under.csv", thyroid_rows[4800:5200])
     until(lambda: len(journal(learned).trainings(NAME)) > trained, 120, "its beginning")
-    local._ask(record, "stopProcess", "servers:prefect")
-    local._ask(record, "startProcess", "servers:prefect")
+    supervisor.ask(record, "stopProcess", "servers:prefect")
+    supervisor.ask(record, "startProcess", "servers:prefect")
     until(lambda: any(row["state"] in DONE for row in journal(learned).trainings(NAME)[trained:]), 300, "its end")
     until(lambda: idle(learned), 180, "rest")
     assert journal(learned).under_way() == []

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from flows import cli, looking
+from flows import looking
+from flows.commands import evidence
 from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 from tasks.ml.gates import Verdict
@@ -101,7 +102,7 @@ def test_where_nothing_was_decided_the_next_move_is_said(settings):
 def test_the_command_prints_one_object_or_the_table(settings, journal, capsys):
     """With numbers before and after, interval, bar and power; the question was answered, so the exit code is 0."""
     trained(journal, 1, "refused")
-    assert cli.why("thyroid", as_json=True) == 0
+    assert evidence.why("thyroid", as_json=True) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["verdicts"][0]["power"] == 0.003
     assert said["state"] == "refused"

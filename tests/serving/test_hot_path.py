@@ -18,7 +18,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 
-from flows import stack
+from flows.stack import doctor
 from tasks.config.errors import ArtifactError
 from tasks.config.settings import Settings
 from tasks.ml import threads
@@ -109,7 +109,7 @@ def test_r_05_an_overwritten_champion_is_answered_from_memory_and_after_a_kill_f
     until(lambda: name in stage.answers().json()["degraded"].get("flights", "") if stage.answers() else None)
     assert stage.predict(GOOD).json()["predictions"][0]["probabilities"] == before
     assert f"{name} has the SHA-256" in stage.log()
-    found = {each["check"]: each for each in stack._check_champions(Settings(home=stage.home))}
+    found = {each["check"]: each for each in doctor._check_champions(Settings(home=stage.home))}
     assert not found["champion of flights"]["ok"]
     assert name in found["champion of flights"]["detail"]
 
@@ -136,10 +136,10 @@ def _page(stage):
 def test_the_doctor_finds_a_whole_champion_well(tmp_path, labelled):
     """A bundle as it was released, signed by somebody who is trusted, is no finding; before anything is released nothing is looked at."""
     settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
-    assert stack._check_champions(settings) == []
+    assert doctor._check_champions(settings) == []
     digest = labelled.write(settings.bundles("flights") / "1")
     Journal(settings.journal()).release(release(1, 1, digest))
-    (found,) = stack._check_champions(settings)
+    (found,) = doctor._check_champions(settings)
     assert (found["ok"], found["next"]) == (True, "")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from flows import cli
+from flows.commands import releases
 from tasks import deploy, releasing, rollout
 from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.project import Project
@@ -442,10 +442,10 @@ def test_the_command_shows_what_stands(place: Settings, clock: Clock, capsys: py
     release(place, 2, clock)
     serve(place, clock, 40, 1, 2, said=0.1, thought=0.9)
     watch(place, clock).look(NAME)
-    assert cli.rollout(NAME, as_json=True) == 0
+    assert releases.rollout(NAME, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["phase"], told["next"], told["rows"], told["tests"]["errors"]["bar"]) == ("shadow", "canary", 40, 60.0)
-    assert cli.rollout(NAME) == 0
+    assert releases.rollout(NAME) == 0
     page = capsys.readouterr().out
     for line in (
         "small: version 2 beside version 1, shadow since",
@@ -455,7 +455,7 @@ def test_the_command_shows_what_stands(place: Settings, clock: Clock, capsys: py
         "next: canary",
     ):
         assert line in page
-    assert cli.rollout(NAME, stop=True, reason="no need", as_json=True) == 0
+    assert releases.rollout(NAME, stop=True, reason="no need", as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "undone"
 
 

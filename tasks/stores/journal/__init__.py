@@ -4,6 +4,9 @@ Belongs here: one small file for each kind of record, over the tables in `tables
 decides. Open `releases.py` first.
 """
 
+from typing import Self
+
+from tasks.config.settings import Settings
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
 from tasks.stores.journal.incidents import Incidents, Notice
@@ -27,3 +30,9 @@ class Journal(
     Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches, Orders, Incidents
 ):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""
+
+    @classmethod
+    def existing(cls, settings: Settings) -> Self | None:
+        """The journal, unless it would have to be made first."""
+        there = settings.database_url or (settings.home / "keepfit.db").is_file()
+        return cls(settings.journal()) if there else None

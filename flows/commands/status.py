@@ -1,0 +1,56 @@
+"""How everything stands, in a few tables."""
+
+import datetime as dt
+from typing import Any
+
+from flows.commands.terminal import DONE, Json, put, show, table
+from tasks.config.settings import Settings
+
+
+def status(*, as_json: Json = False) -> int:
+    """Services, champions, batches, the last training of every project, and what waits for a person."""
+    from flows.standing import standing
+
+    result = standing(Settings())
+    if as_json:
+        return show(result, as_json=True)
+    projects = result["projects"]
+    put(table(("service", "", "address", "restarts", ""), map(_service, result["services"])))
+    put(table(PROJECT, map(_project, projects)))
+    if waiting := [(row["project"], each) for row in projects for each in row["proposals"]]:
+        put(table(("project", "waits", "for", "why", "a person says, or `reject`"), map(_proposal, waiting)))
+    if troubled := {row["project"]: row["incidents"] for row in projects if row["incidents"]}:
+        put(f"open incidents: {troubled}; `keepfit incidents` tells of them")
+    if result["unsent"]:
+        put(table(("project", "message that waits", "to", "tries", "again at", "why"), map(_unsent, result["unsent"])))
+    return DONE
+
+
+def _service(service: dict[str, Any]) -> tuple[str, ...]:
+    health = "healthy" if service["healthy"] else "DOWN"
+    return service["name"], health, service["url"] or "", str(service["restarts"]), str(service["detail"] or "")
+
+
+PROJECT = ("project", "champion", "metric", "answers", "batches", "waiting", "rows", "quarantined", "gates", "last training")  # fmt: skip
+
+
+def _project(row: dict[str, Any]) -> tuple[str, ...]:
+    champion, last, batches = row["champion"], row["last_train"], row["batches"]
+    return (
+        row["project"], f"version {champion['version']}" if champion else "none",
+        f"{champion['metric']} {champion['value']:.4f} [{champion['low']:.4f}, {champion['high']:.4f}]" if champion else "",
+        f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), str(row["waiting"]), f"{batches['rows']:,}", str(batches["quarantined"]),
+        f"{row['proof']['state']} {row['proof']['at'][:10]}" if row["proof"] else "not proven",
+        f"{last['state']}: {last['reason']}" if last else "never",
+    )  # fmt: skip
+
+
+def _proposal(waiting: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
+    project, each = waiting
+    age = str(dt.timedelta(seconds=each["age"]))
+    return project, f"version {each['version']}", age, each["why"], each["approve"]
+
+
+def _unsent(one: dict[str, Any]) -> tuple[str, ...]:
+    what = f"incident {one['incident']} {one['event']}"
+    return one["project"], what, one["destination"], str(one["tries"]), one["due"][:19], one["said"]
