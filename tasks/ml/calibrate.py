@@ -37,6 +37,8 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     half = len(features) // 2
     if not (kind.teaches(truth[:half]) and kind.teaches(truth[half:])):
         return model, "none"
+    if not all(_meets(kind, model, some) for some in (truth[:half], truth)):
+        return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
     gain = compared(
@@ -45,6 +47,11 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     if not gain.low > 0:
         return model, "none"
     return _corrected(kind, model, features, truth, method), method
+
+
+def _meets(kind: Kind, model: Any, truth: np.ndarray) -> bool:
+    """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a temperature from no less."""
+    return kind.name == "binary" or set(kind.taught(truth)) == set(model.classes_)
 
 
 def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -64,10 +71,10 @@ def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _by_sigmoid(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.calibration import _SigmoidCalibration  # the one that CalibratedClassifierCV learns
 
-    odds = logit(np.clip(chances, LEAST, 1 - LEAST))[:, None]
-    return LogisticRegression(C=np.inf).fit(odds, truth).predict_proba(odds)[:, 1]
+    odds = logit(np.clip(chances, LEAST, 1 - LEAST))
+    return _SigmoidCalibration().fit(odds, truth).predict(odds)
 
 
 def _by_temperature(chances: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -88,8 +95,8 @@ def _slip(chances: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     succession; Platt 1999 smooths his sigmoid alike).
     """
     row = int(np.argsort(chances.max(axis=1), kind="stable")[len(truth) // 2])
-    others = chances[row].copy()
-    others[truth[row]] = -1.0
+    others = np.where(chances.max(axis=0) > 0, chances[row], -1.0)  # a class that it never met cannot be told from none
+    others[truth[row]] = -2.0
     return row, int(others.argmax())
 
 

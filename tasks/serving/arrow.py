@@ -27,14 +27,14 @@ class Sheet:
     Attributes:
         count: how many rows.
         matrix: (n, numbers) float64 of the features that are numbers or truths, in their order, NaN for missing.
-        key: the n values of each column of the key, where the log has marks and all of them were sent.
+        beside: the n values of other columns that were sent, as JSON has them.
     """
 
     def __init__(
-        self, count: int, features: Sequence[Feature], columns: dict[str, Any], key: dict[str, list[Any]]
+        self, count: int, features: Sequence[Feature], columns: dict[str, Any], beside: dict[str, list[Any]]
     ) -> None:
         """`columns` has of each feature its n values: float64 with NaN for missing, or texts with None."""
-        self.count, self.key = count, key
+        self.count, self.beside = count, beside
         self._features = features
         self._texts = {each.name: columns[each.name] for each in features if each.type not in KINDS}
         self._places = {name: n for n, name in enumerate(each.name for each in features if each.type in KINDS)}
@@ -69,11 +69,11 @@ class Sheet:
         return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * self.count
 
     def sent(self) -> list[Row]:
-        """The same with the key."""
-        if not self.key:
+        """The same with the other columns."""
+        if not self.beside:
             return self.rows()
-        keys = (dict(zip(self.key, key, strict=True)) for key in zip(*self.key.values(), strict=True))
-        return [row | key for row, key in zip(self.rows(), keys, strict=True)]
+        others = (dict(zip(self.beside, values, strict=True)) for values in zip(*self.beside.values(), strict=True))
+        return [row | other for row, other in zip(self.rows(), others, strict=True)]
 
     def _told(self, feature: Feature) -> list[Any]:
         kind = KINDS.get(feature.type)
@@ -84,8 +84,13 @@ class Sheet:
 
 
 # -- what comes in ----------------------------------------------------------------------------------------------------
-def read(body: bytes, champion: Champion) -> Sheet:
+def read(body: bytes, champion: Champion, *, whole: bool = False) -> Sheet:
     """The rows of a body, as the champion's model reads them.
+
+    Args:
+        body: the stream.
+        champion: whose model it is.
+        whole: with every other column that was sent, for another model may read it; else with those alone that leave a mark in the log.
 
     Raises:
         Refusal: it is no such stream, or has other columns, types, or values; nothing of it is repeated.
@@ -93,12 +98,12 @@ def read(body: bytes, champion: Champion) -> Sheet:
     manifest = champion.manifest
     schema, batches = _batches(body, manifest)
     count = sum(batch.num_rows for batch in batches)
-    whole = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
-    found = dict(zip(schema.names, whole.columns, strict=True))
+    joined = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
+    found = dict(zip(schema.names, joined.columns, strict=True))
     columns = {each.name: _values(found.get(each.name), count, each) for each in manifest.features}
-    names = champion.marks.key if champion.marks else {}
-    key = {name: found[name].to_pylist() for name in names} if found.keys() >= names.keys() else {}
-    return Sheet(count, manifest.features, columns, key)
+    others = found.keys() - columns.keys() if whole else champion.marks.key.keys() if champion.marks else set()
+    beside = {name: _plain(found[name], name) for name in sorted(others)} if found.keys() >= others else {}
+    return Sheet(count, manifest.features, columns, beside)
 
 
 def _batches(body: bytes, manifest: Manifest) -> tuple[pa.Schema, list[pa.RecordBatch]]:
@@ -114,6 +119,8 @@ def _batches(body: bytes, manifest: Manifest) -> tuple[pa.Schema, list[pa.Record
         batches: list[pa.RecordBatch] = []
         for message in _following(messages):
             batches.append(_batch(message, schema))
+            if sum(batch.nbytes for batch in batches) > len(body):  # columns that share their bytes would multiply them
+                raise ValueError("buffers overlap")
             if len(batches) > BATCHES or sum(batch.num_rows for batch in batches) > ROWS:
                 raise Refusal(
                     413,
@@ -244,8 +251,7 @@ def _texts(found: pa.Array, feature: Feature) -> list[str | None]:
     """
     kinds = pa.types
     if kinds.is_timestamp(found.type) and feature.type == "datetime":
-        moments = found.cast(pa.timestamp("us"), safe=False).cast(pa.timestamp("us", "UTC")).to_pylist()
-        return [moment and moment.isoformat() for moment in moments]
+        return _moments(found)
     if not (kinds.is_string(found.type) or kinds.is_large_string(found.type) or kinds.is_null(found.type)):
         raise _unfit(feature, None, "has another type", WORDS[feature.type])
     texts = found.to_pylist()
@@ -253,6 +259,27 @@ def _texts(found: pa.Array, feature: Feature) -> list[str | None]:
         for text in texts:
             microseconds(text or "1970-01-01")
     return texts
+
+
+def _moments(found: pa.Array) -> list[str | None]:
+    """Times in ISO 8601, of nanoseconds the whole microseconds, None for null.
+
+    Raises:
+        OverflowError, pa.ArrowException: one is beyond the years that are read.
+    """
+    whole = found.cast(pa.timestamp("us"), safe=found.type.unit != "ns").cast(pa.timestamp("us", "UTC"))
+    return [moment and moment.isoformat() for moment in whole.to_pylist()]
+
+
+def _plain(found: pa.Array, name: str) -> list[Any]:
+    """The n values of a column that the model does not read, as JSON has them."""
+    if not pa.types.is_timestamp(found.type):
+        return (found.cast(pa.float64()) if pa.types.is_floating(found.type) else found).to_pylist()
+    try:
+        return _moments(found)
+    except (pa.ArrowException, OverflowError):
+        feature = Feature(name, "datetime", nullable=True)
+        raise _unfit(feature, None, "has a value that does not fit", WORDS["datetime"]) from None
 
 
 def _unfit(feature: Feature, place: int | None, met: str, wanted: str) -> Refusal:
@@ -311,7 +338,7 @@ def column(values: Sequence[Any]) -> pa.Array:
 
 
 def _read(body: bytes, champion: Champion) -> Question:
-    return Question(read(body, champion).sent())
+    return Question(read(body, champion, whole=True).sent())
 
 
 def _write(_question: Question, answered: Answered) -> bytes:

@@ -357,10 +357,17 @@ class Champion:
         return self._decided(columns.said, len(columns.said))
 
     def _holds(self, said: np.ndarray, count: int) -> None:
-        """What the model said are answers."""
+        """What the model said are answers.
+
+        Raises:
+            RowError: one is no number: a value was too large for the model.
+            ArithmeticError: they are not as many as they should be.
+        """
         wanted = (count, len(self.manifest.classes)) if self.manifest.classes else (count,)
-        if said.shape != wanted or not math.isfinite(np.add.reduce(said, axis=None)):
+        if said.shape != wanted:
             raise ArithmeticError("the model gave answers that are none")
+        if not np.isfinite(said).all():
+            raise self._unanswered()
 
     def _unanswered(self) -> RowError:
         return RowError(

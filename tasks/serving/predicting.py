@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
 from tasks.serving.beside import Beside, Own, merged
-from tasks.serving.bodies import ROWS, Bodies
+from tasks.serving.bodies import ROWS, Bodies, question
 from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
@@ -20,7 +20,6 @@ from tasks.serving.protocols import OWN, Protocol, Question
 from tasks.serving.reading import Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
-from tasks.stores.marks import unmarked
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -61,7 +60,9 @@ class Predicting:
         champion = self.champion(request.path_params["project"])
         self.line.admit()
         body = await self._bodies.read(request)
-        small = len(body) <= SMALL_BYTES
+        small = (
+            len(body) <= SMALL_BYTES and not protocol.is_columnar
+        )  # columns of nulls alone have many rows in few bytes
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
         own = await self._beside.own(champion, protocol, body, request.headers, small=small)
         content, seen = await self.line.run(
@@ -89,22 +90,30 @@ class Predicting:
         read = [champion.read(body) for body in bodies]
         if not (found := [each for each in read if each is not None]):
             return [None] * len(bodies)
-        if (said := _said_at_once(champion, joined(found), own, began)) is None:
+        if (said := _said_at_once(champion, joined(found), bodies[0], own, began)) is None:
             return [None] if len(bodies) == 1 else self._one_by_one(champion, bodies, own)
         asked, parts = said
+        names = new_names(len(parts[0].places))
+        told = iter(champion.writer.answers(names, parts[0].answers, [len(each.values) for each in found]))
         try:
-            names = self._recorded(parts, at)
+            self._record(parts, at, names)
         except Refusal:  # the usual way tries once more and says it
             return [None] * len(bodies)
         self._metrics.predicted(champion.release.project, len(names), parts[0].seconds, len(found))
         if own.pair:
             for each in own.seen(at, asked, parts, [name.decode() for name in names]):
                 self._beside.shadow.offer(each)
-        told = iter(champion.writer.answers(names, parts[0].answers, [len(each.values) for each in found]))
         return [None if each is None else next(told) for each in read]
 
     def _one_by_one(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
-        return [answer for body in bodies for answer in self._together(champion, [body], own)]
+        return [self._alone(champion, body, own) for body in bodies]
+
+    def _alone(self, champion: Champion, body: bytes, own: Own) -> bytes | None:
+        """As `quickly` of one body, whatever is wrong with it: those beside it are answered, and in the log, already."""
+        try:
+            return self._together(champion, [body], own)[0]
+        except Exception:  # noqa: BLE001 -- the usual way meets it again, and there is the one place that says so
+            return None
 
     def close(self) -> None:
         """Waits for what is being scored, and closes the log."""
@@ -157,7 +166,7 @@ class Predicting:
         """What is asked, and what each model says of its share."""
         at_once = protocol is OWN and own.part is None
         began = time.perf_counter()
-        if at_once and (read := champion.read(body)) and (said := _said_at_once(champion, read, own, began)):
+        if at_once and (read := champion.read(body)) and (said := _said_at_once(champion, read, body, own, began)):
             return said
         asked = protocol.read(body, champion)
         with self._beside.watched(own, at, asked):
@@ -178,7 +187,7 @@ class Predicting:
             raise Refusal(422, str(error)) from None
         seconds = time.perf_counter() - began
         ids = new_digits(sheet.count)
-        if sheet.count and sheet.is_numbers and not sheet.key:
+        if sheet.count and sheet.is_numbers and not sheet.beside:
             self._append(project, at, champion.writer.packed(at, seconds, ids, sheet.matrix, columns), sheet.count)
         else:
             rows = each_encoded(champion.marked(sheet.rows(), sheet.sent()))
@@ -193,7 +202,8 @@ class Predicting:
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
     ) -> tuple[bytes, list[Seen]]:
         """What goes out, after it is in the log, and what the shadow is to score."""
-        names = self._recorded(parts, at)
+        names = new_names(sum(len(part.places) for part in parts))
+        self._record(parts, at, names)
         self._metrics.predicted(parts[0].model.release.project, len(names), took)
         ids = [name.decode() for name in names]
         if protocol is OWN and len(parts) == 1 and not parts[0].explained:
@@ -202,16 +212,14 @@ class Predicting:
             content = protocol.encode(protocol.write(asked, merged(parts, ids)))
         return content, own.seen(at, asked, parts, ids)
 
-    def _recorded(self, parts: list[Part], at: dt.datetime) -> list[bytes]:
-        """The ids of the predictions, in order of the rows, after they are in the log.
+    def _record(self, parts: list[Part], at: dt.datetime, names: list[bytes]) -> None:
+        """Puts the predictions into the log under their names, in order of the rows.
 
         Raises:
-            Refusal: they are not, and nothing goes out without.
+            Refusal: they are not there, and nothing goes out without.
         """
-        names = new_names(sum(len(part.places) for part in parts))
         for part in parts:
             self._log(part, at, names if len(parts) == 1 else [names[place] for place in part.places])
-        return names
 
     def _log(self, part: Part, at: dt.datetime, names: list[bytes]) -> None:
         if not names:
@@ -231,14 +239,19 @@ class Predicting:
             self._metrics.lost(project, dropped)
 
 
-def _said_at_once(champion: Champion, read: Asked, own: Own, began: float) -> tuple[Question, list[Part]] | None:
-    """What the champion says of rows that it read, past dictionaries; None where the usual way must look."""
+def _said_at_once(
+    champion: Champion, read: Asked, body: bytes, own: Own, began: float
+) -> tuple[Question, list[Part]] | None:
+    """What the champion says of rows that it read, past dictionaries; None where the usual way must look.
+
+    Where another model is to be asked too, `body` holds all rows: it may read columns that the champion does not.
+    """
     if len(read.values) > ROWS:
         return None
     try:
         answers = champion.answer(read)
     except ValueError:  # the usual way says what is wrong
         return None
-    sent = [unmarked(row) for row in read.rows] if own.pair else []  # for the shadow alone
+    sent = question(body).rows if own.pair else []  # for the shadow alone
     part = Part(champion, [*range(len(answers))], read.rows, answers, [], {}, time.perf_counter() - began)
     return Question(sent), [part]

@@ -73,13 +73,6 @@ class Marks:
         return begun.hexdigest()
 
 
-def unmarked(row: bytes) -> dict[str, Any]:
-    """What was sent of a logged row."""
-    sent = msgspec.json.decode(row)
-    sent.pop(MARK, None)
-    return sent
-
-
 def _written(value: object, kind: str) -> str | None:
     """A value of a key in one way of writing; None where it is none of that type."""
     try:

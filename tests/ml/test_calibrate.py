@@ -69,6 +69,33 @@ def test_a_model_that_erred_nowhere_is_not_infinitely_sure():
     assert THREE.answers(model, features).max(axis=1) == pytest.approx(right, abs=1e-5)
 
 
+@pytest.mark.parametrize("lacks", ["the model", "the older half", "the newer half"])
+def test_a_rare_class_that_somebody_lacks_ends_in_no_error(lacks: str):
+    """A class that the model never met, or that stands in one half of the rows alone: corrected where that can be, else left."""
+    random = np.random.default_rng(0)
+    labels = ("b", "c") if lacks == "the model" else THREE.labels
+    truth = random.integers(1, 3, ROWS)
+    if lacks != "the model":
+        truth[slice(6) if lacks == "the newer half" else slice(ROWS - 6, ROWS)] = 0
+    chances = np.zeros((ROWS, len(labels)))
+    chances[np.arange(ROWS), truth - 3 + len(labels)] = 1.0
+    model, method = calibrated(THREE, Says(chances, labels), pd.DataFrame({"row": np.arange(ROWS)}), truth, seed=0)
+    assert method in {"none", "temperature"}
+    said = THREE.answers(model, pd.DataFrame({"row": np.arange(ROWS)}))
+    assert np.isfinite(said).all()
+    assert np.isfinite(at_best(THREE, said, truth)).all()
+
+
+def test_two_classes_that_are_told_apart_are_ranked_by_nobodys_luck():
+    """Answers that err nowhere are worth the same however far apart they are, as Platt's smoothed truths leave them."""
+    truth = np.repeat([0, 1], ROWS // 2)
+    losses = [
+        METRICS["log_loss"].of(truth, at_best(TWO, np.where(truth, high, 1 - high), truth))
+        for high in (0.6, 0.9, 0.999)
+    ]
+    assert losses == pytest.approx([losses[0]] * 3, rel=1e-3)
+
+
 def test_few_rows_and_one_class_teach_no_correction():
     """The answers come back as they are."""
     chances, truth = true_chances(3)

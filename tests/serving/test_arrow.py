@@ -15,10 +15,11 @@ from sklearn.pipeline import Pipeline
 
 from tasks.config.settings import Settings
 from tasks.serving import arrow
+from tasks.serving.answers import Refusal
 from tasks.serving.app import Door
 from tasks.serving.arrow import Sheet
 from tasks.serving.bodies import ROWS
-from tasks.serving.champion import Champion, Manifest
+from tasks.serving.champion import Champion, Feature, Manifest
 from tasks.serving.protocols import STREAM
 from tasks.serving.writing import Columns
 from tasks.stores.bundles import Bundle
@@ -314,6 +315,47 @@ HOSTILE = {
     "endless rows of nothing": (wide(2**40), 413),
     "too many batches": (stream(pa.concat_tables([GOOD] * 65)), 413),
 }
+
+
+def test_v_05_columns_that_share_their_bytes_are_refused(home):
+    """A second column that lies in the bytes of the first costs nothing to send and as much again to read, and a twentieth as well (V-05)."""
+    body = stream(pa.table({"sex": ["f" * 4000], "late": ["l"]}))
+    large, small = (place for place in range(len(body) - 16) if struct.unpack_from("<qq", body, place)[1] in {4000, 1} and _lies(body, place))  # fmt: skip
+    offsets = body.index(struct.pack("<ii", 0, 1), body.index(b"f" * 4000))
+    aliased = body[:offsets] + struct.pack("<ii", 0, 4000) + body[offsets + 8 :]
+    aliased = aliased[:small] + aliased[large : large + 16] + aliased[small + 16 :]
+    assert pa.ipc.open_stream(aliased).read_all()["late"].to_pylist() == ["f" * 4000]
+    answer = home.ask(aliased)
+    assert (answer.status_code, home.ask(stream(GOOD)).status_code) == (400, 200), answer.text
+
+
+def _lies(body: bytes, place: int) -> bool:
+    """Whether offset and length of a buffer of texts stand here: it holds one of the two."""
+    offset, length = struct.unpack_from("<qq", body, place)
+    begin = body.index(b"f" * 4000) - 8  # the offsets of the first column lie before its texts
+    return 0 < offset < 8192 and body[begin + offset : begin + offset + length] in {b"f" * 4000, b"l"}
+
+
+def test_v_04_times_beyond_the_calendar_are_refused_in_every_column(home):
+    """Of a feature and of a column that leaves a mark or that another model reads: a short refusal, never another time (V-04)."""
+    champion = home.door.succession.champions["flights"]
+    for unit in ("s", "ms", "us"):
+        body = stream(GOOD.append_column("id", pa.array([2**62, 1], pa.timestamp(unit))))
+        with pytest.raises(Refusal, match="'id' has a value that does not fit"):
+            arrow.read(body, champion, whole=True)
+    body = stream(GOOD.append_column("id", pa.array([2**62, 10**9 + 1], pa.timestamp("ns", "No/Zone"))))
+    assert arrow.read(body, champion, whole=True).sent()[1]["id"] == "1970-01-01T00:00:01+00:00"
+    with pytest.raises(Refusal, match="'at' has a value"):
+        arrow._values(pa.array([2**58 + 7], pa.timestamp("s")), 1, Feature("at", "datetime", nullable=False))
+
+
+def test_another_model_meets_every_column_that_was_sent(home):
+    """A challenger may read what the champion does not: the rows of a stream are those of the same rows in JSON."""
+    champion = home.door.succession.champions["flights"]
+    body = stream(GOOD.append_column("id", pa.array([7, 8])))
+    asked = arrow.ARROW.read(body, champion).rows
+    assert asked == [row | {"id": n} for row, n in zip(ROWS_SENT[:2], (7, 8), strict=True)]
+    assert arrow.read(body, champion).beside == {}
 
 
 @pytest.mark.parametrize(("body", "status"), HOSTILE.values(), ids=HOSTILE)

@@ -8,9 +8,11 @@ import shutil
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
+import numpy as np
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
@@ -26,7 +28,9 @@ from tasks.ml.compiled import parity
 from tasks.ml.kinds import Binary
 from tasks.ml.metrics import Cost
 from tasks.serving.app import Door
-from tasks.serving.champion import Champion
+from tasks.serving.beside import Own
+from tasks.serving.champion import Champion, RowError
+from tasks.serving.predicting import _said_at_once
 from tasks.serving.quick import PATIENCE
 from tasks.stores import artifacts, bundles
 from tasks.stores.journal import Journal, Release
@@ -329,6 +333,40 @@ def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path
     logged = [record["id"] for record in Predictions(tmp_path).read("flights")]
     assert sorted(logged) == sorted(one["id"] for some in ids for one in some)
     assert [each and ID.sub(b"", each) for each in together] == [each and ID.sub(b"", each) for each in alone]
+
+
+def test_what_no_model_can_answer_leaves_those_beside_it_alone(tmp_path, monkeypatch):
+    """A model that raises whatever it likes at one body: the others are answered and logged once; a number too large is refused with 422."""
+    door, names = opened(tmp_path, Labelled(weighted()))
+    bodies = [msgspec.json.encode({"rows": [{name: GOOD[name] for name in names} | {"visits": n}]}) for n in (1, 2, 3)]
+    usual = Champion.answer
+
+    def sometimes(champion, asked):
+        if asked.values[0][names.index("visits")] == 3:
+            raise ArithmeticError
+        return usual(champion, asked)
+
+    monkeypatch.setattr(Champion, "answer", sometimes)
+    assert [each is None for each in door.at_once("flights", bodies)] == [False, False, True]
+    assert len(list(Predictions(tmp_path).read("flights"))) == 2
+    champion = door.succession.champions["flights"]
+    with pytest.raises(RowError, match="no answer for a value"):
+        champion._holds(np.array([[np.nan, 1.0]]), 1)
+    champion._holds(np.array([[1e308, 1e308]]), 1)  # each is a number, though their sum is none
+
+
+def test_the_other_model_of_a_rollout_meets_what_was_sent(tmp_path):
+    """Not what the champion reads of it and the log keeps: the challenger may read a column more."""
+    door, names = opened(tmp_path, Labelled(weighted()))
+    champion, sent = door.succession.champions["flights"], {name: GOOD[name] for name in names} | {"id": 7}
+    body = msgspec.json.encode({"rows": [sent]})
+    read = champion.read(body)
+    assert read is not None
+    pair: Any = object()
+    said = _said_at_once(champion, read, body, Own(pair), 0.0)
+    assert said is not None
+    assert said[0].rows == [sent]
+    assert "id" not in msgspec.json.decode(read.rows[0])
 
 
 def test_many_connections_at_once_get_each_its_own_answer(stage):
