@@ -51,7 +51,7 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
 
 def _meets(kind: Kind, model: Any, truth: np.ndarray) -> bool:
     """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a temperature from no less."""
-    return kind.name == "binary" or set(kind.taught(truth)) == set(model.classes_)
+    return kind.name == "binary" or {*np.array(kind.taught(truth)).tolist()} == {*model.classes_.tolist()}
 
 
 def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:

@@ -91,8 +91,7 @@ def _written(value: object, kind: str) -> str | None:
         return None
 
 
-def _moment(value: object) -> str:
-    """A moment in UTC; one without an offset is so already."""
+def _moment(value: object) -> str | None:
+    """A moment in UTC; None for one without an offset: in which zone the contract would read it, nobody knows here."""
     moment = value if isinstance(value, dt.datetime) else dt.datetime.fromisoformat(str(value))
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
-    return moment.astimezone(dt.UTC).isoformat(timespec="microseconds")
+    return moment.astimezone(dt.UTC).isoformat(timespec="microseconds") if moment.tzinfo else None

@@ -193,7 +193,7 @@ def test_a_mark_tells_projects_and_keys_apart():
         ("float", [7.5, "7.5"], ["x", None]),
         ("text", ["7", 7], [7.5, None, {}]),
         ("bool", [True, "true", "True"], [1, None]),
-        ("datetime", ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], ["x", None]),
+        ("datetime", ["2026-01-01T00:00:00Z", "2026-01-01T01:00:00+01:00", dt.datetime(2026, 1, 1, tzinfo=dt.UTC)], ["x", None, "2026-01-01T00:00:00"]),
     ],
 )  # fmt: skip
 def test_a_key_is_known_however_it_is_written(kind, same, none):
