@@ -34,7 +34,7 @@ LIGHT: dict[str, Any] = {
     "budget": {"runs": 1000},
 }  # fmt: skip
 OWN: dict[str, Any] = {"retrain": [{"kind": "batch", "cooldown": 0}], "watch": {"on_batch": False}}
-PERIODS = {"thyroid": "year", "milling": "month", "fraud": "month", "flights": "quarter"}  # a file each
+PERIODS = {"thyroid": "quarter", "milling": "month", "fraud": "month", "flights": "quarter"}  # a file each
 DROPS = 3
 ENDED = {"released", "registered", "held", "refused", "failed", "crashed"}
 
@@ -121,11 +121,20 @@ def test_the_other_projects_take_a_minute_beside_their_search(
     told = []
     for path in batches[:DROPS]:
         seconds, ended = led(stack, project, path, 600)
-        told.append(seconds - ended["detail"].get("seconds", 0.0))
+        told.append(seconds - searched(stack, ended))
         said = f"{path.name:>16}  {ended['state']:>10}  {seconds:6.1f} s, {told[-1]:5.1f} beside the search (goal 60)  {ended['reason'][:80]}"
         with capsys.disabled():
             print(said, flush=True)  # noqa: T201 -- what a benchmark is for
     assert len(told) == DROPS
+
+
+def searched(stack: Settings, training: dict[str, Any]) -> float:
+    """Seconds that the search of a training took; 0 where there was none."""
+    import mlflow
+
+    mlflow.set_tracking_uri(stack.mlflow())
+    run = training["detail"].get("run")
+    return mlflow.get_run(run).data.metrics.get("search.seconds", 0.0) if run else 0.0
 
 
 def _ended(journal: Journal, project: str, name: str) -> dict[str, Any] | None:
