@@ -20,7 +20,7 @@ FEWEST = 100  # rows of either side, below which nothing is learned
 GIVING = 5  # features named at most
 SEEN = 20  # values of a category that are told apart; segments of a number
 SEGMENTS = 3  # segments named at most
-AT_ONCE = 200  # conditions that are looked at together: a wide table has thousands, and each takes some bytes a row
+AT_ONCE = 100  # conditions that are looked at together: a wide table has thousands, and each takes some bytes a row
 HELD = 40  # rows of either side in a segment, below which nothing is said of it
 SURE = 3.0  # standard errors by which a segment's AUC must be above the rest's
 
