@@ -35,9 +35,7 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
         return model, "none"
     method: Method = "sigmoid" if kind.name == "binary" else "temperature"
     half = len(features) // 2
-    if not (kind.teaches(truth[:half]) and kind.teaches(truth[half:])):
-        return model, "none"
-    if not all(_meets(kind, model, some) for some in (truth[:half], truth)):
+    if not kind.teaches(truth[half:]) or not all(_meets(kind, model, some) for some in (truth[:half], truth)):
         return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
@@ -50,8 +48,8 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
 
 
 def _meets(kind: Kind, model: Any, truth: np.ndarray) -> bool:
-    """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a temperature from no less."""
-    return kind.name == "binary" or {*np.array(kind.taught(truth)).tolist()} == {*model.classes_.tolist()}
+    """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a correction from no less."""
+    return np.array_equal(np.unique(np.asarray(kind.taught(truth))), model.classes_)
 
 
 def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
