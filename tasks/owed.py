@@ -17,6 +17,7 @@ from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
 from tasks.trigger import CRASHES, DONE, alert, caps
 
+OWED = "landed and was not trained on"  # why a training began that no event started
 ASKED = 0.0  # since when something is so that was seen to
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 
@@ -58,7 +59,7 @@ class Owed:
         if answer.cap:
             return []  # the run that the event started has said so; it is owed until the cap opens
         delay = max(_delay(tries), answer.wait)
-        return self._plan(project, f"{what} landed and was not trained on", f"owed {project} {what} {tries}", delay, by)
+        return self._plan(project, f"{what} {OWED}", f"owed {project} {what} {tries}", delay, by)
 
     def _owes(self, project: str) -> tuple[str, int, str] | None:
         """What landed and was not trained on, how many trainings on it came to nothing, and the policy; None when nothing is owed."""
