@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import Requirement
+
 from flows.stack import addresses, password
 from flows.stack.starting import DATABASES
 from tasks.config import access
@@ -17,8 +19,8 @@ from tasks.stores.sqlite import damage
 if TYPE_CHECKING:
     from tasks.stores.journal import Journal, Release
 
-BOUNDS = {"prefect": (3, 9), "mlflow": (3, 18), "fastapi": (0, 151)}
-"""The first version of each package that is known not to work here."""
+PACKAGES = ("prefect", "whenever", "sqlalchemy", "mlflow", "fastapi")
+"""Those of which some versions are known not to work here; pyproject.toml says which do, and why."""
 
 
 def diagnose(settings: Settings) -> list[dict[str, Any]]:
@@ -30,7 +32,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
     return [
         _check_python(),
         _check_disk(settings),
-        *(_check_package(name, bound) for name, bound in BOUNDS.items()),
+        *map(_check_package, PACKAGES),
         *_check_ports(settings),
         _check_secret(settings),
         _check_databases(settings),
@@ -66,15 +68,15 @@ def _check_disk(settings: Settings) -> dict[str, Any]:
     )
 
 
-def _check_package(name: str, bound: tuple[int, ...]) -> dict[str, Any]:
-    """Whether a package is older than the first version that is known to break; does not import it."""
-    wanted = f"{name}<{'.'.join(map(str, bound))}"
+def _check_package(name: str) -> dict[str, Any]:
+    """Whether a package is within the bounds that keepfit was installed with; does not import it."""
+    needs = map(Requirement, importlib.metadata.requires("keepfit") or [])
+    wanted = next(need for need in needs if need.name == name and need.marker is None)
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return _finding(name, False, f"not installed; wanted {wanted}", "Run `make install`.")
-    numbers = tuple(int(part) for part in version.split(".")[: len(bound)] if part.isdigit())
-    return _finding(name, numbers < bound, f"{version}; wanted {wanted}", "Run `make install`.")
+        return _finding(name, False, f"not installed; wanted {wanted}", "Run `make`.")
+    return _finding(name, wanted.specifier.contains(version), f"{version}; wanted {wanted}", "Run `make`.")
 
 
 def _check_ports(settings: Settings) -> list[dict[str, Any]]:
