@@ -1,3 +1,4 @@
+import importlib.metadata
 import json
 import os
 import shutil
@@ -325,8 +326,17 @@ def test_the_doctor_has_a_next_move_for_every_failure(tmp_path, busy):
     assert all(bool(finding["next"]) != finding["ok"] for finding in found.values())
 
 
-def test_the_doctor_sees_a_package_that_is_too_new():
-    """A version at or beyond a known bad one is found without importing the package."""
-    assert not doctor._check_package("psutil", (1, 0))["ok"]
-    assert doctor._check_package("psutil", (1000,))["ok"]
-    assert not doctor._check_package("no-such-package", (1,))["ok"]
+@pytest.mark.parametrize("version", ["1.0", "3.99.0", None])
+def test_the_doctor_sees_a_package_that_pyproject_does_not_allow(version, monkeypatch):
+    """Older than the bounds of pyproject.toml, newer, or not there: each comes with what was wanted; what is installed is well."""
+
+    def told(name):
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    assert doctor._check_package("prefect")["ok"]
+    monkeypatch.setattr(importlib.metadata, "version", told)
+    finding = doctor._check_package("prefect")
+    assert not finding["ok"]
+    assert "wanted prefect<" in finding["detail"]
