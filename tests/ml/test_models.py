@@ -7,16 +7,18 @@ import pytest
 
 from tasks.ml.contract import Column
 from tasks.ml.features import matrix
-from tasks.ml.metrics import METRICS
+from tasks.ml.kinds import Binary
+from tasks.ml.metrics import METRICS, Cost
 from tasks.ml.models import (
     FAMILIES,
     HistGradientBoosting,
     Logistic,
+    RandomForest,
     families_of,
     observed,
     pipeline,
 )
-from tasks.ml.recipe import Recipe
+from tasks.ml.recipe import Learned, Recipe
 from tasks.ml.space import Space
 from tasks.ml.window import choices
 
@@ -161,3 +163,20 @@ def test_parameters_out_of_range_are_moved_in(given, name, moved):
     params = Space(("logistic", "hist_gradient_boosting")).params(Recipe(family=given))
     assert params is not None
     assert params[name] == moved
+
+
+def test_a_tree_of_a_forest_is_grown_on_so_many_rows_at_most(monkeypatch):
+    """A longer history does not make a forest dearer: each tree draws no more than that; a shorter one is drawn from whole."""
+    x, y = rows(0)
+    learned = Learned(features=x, truth=y, times=pd.Series(pd.date_range("2026-01-01", periods=N, freq="h", tz="UTC")))
+    recipe, kind = Recipe.usual("random_forest"), Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
+    monkeypatch.setattr(RandomForest, "draws", 100)
+    grown = [
+        tree.tree_.weighted_n_node_samples[0] for tree in recipe.fit(kind, COLUMNS, learned, seed=0)[-1].estimators_
+    ]
+    assert set(grown) == {100}
+    monkeypatch.setattr(RandomForest, "draws", N)
+    grown = [
+        tree.tree_.weighted_n_node_samples[0] for tree in recipe.fit(kind, COLUMNS, learned, seed=0)[-1].estimators_
+    ]
+    assert set(grown) == {N}
