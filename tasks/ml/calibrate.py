@@ -1,5 +1,6 @@
 """Calibration: probabilities that mean what they say, learned on rows that the model has not learned from."""
 
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,10 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
         return model, "none"
     method: Method = "sigmoid" if kind.name == "binary" else "temperature"
     half = len(features) // 2
-    if not (kind.teaches(truth[:half]) and kind.teaches(truth[half:])):
+    known = (
+        np.unique(np.asarray(kind.taught(some))) for some in (truth[:half], truth)
+    )  # a correction is of the model's classes
+    if not kind.teaches(truth[half:]) or not all(np.array_equal(classes, model.classes_) for classes in known):
         return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
@@ -42,6 +46,27 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     if not gain.low > 0:
         return model, "none"
     return _corrected(kind, model, features, truth, method), method
+
+
+def carried(before: Any, model: Any) -> Any:
+    """What was learned to correct one model, over another that the same recipe made; the other itself where nothing was learned.
+
+    Nothing is learned anew: the rows that the correction was learned on may be among those that the other learned from.
+
+    Args:
+        before: as `calibrated` gives it.
+        model: the other fitted pipeline.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    if not isinstance(before, CalibratedClassifierCV):
+        return model
+    over, (only,) = copy(before), (copy(each) for each in before.calibrated_classifiers_)
+    only.estimator = over.estimator = FrozenEstimator(model)
+    only.classes = over.classes_ = model.classes_
+    over.calibrated_classifiers_ = [only]
+    return over
 
 
 def _corrected(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray, method: Method) -> Any:
