@@ -46,9 +46,12 @@ class Making:
     time: str
     seed: int
 
-    def of(self, rows: pd.DataFrame) -> tuple[Any, pd.DataFrame]:
+    def learned(self, rows: pd.DataFrame) -> Learned:
+        """What can be learned of rows; whoever has it need not hold the rows any more."""
+        return Learned.of(rows, self.kind, self.columns, self.time)
+
+    def of(self, learned: Learned) -> tuple[Any, pd.DataFrame]:
         """The fitted pipeline, and the features of the rows and columns that it learned from."""
-        learned = Learned.of(rows, self.kind, self.columns, self.time)
         model = self.recipe.fit(self.kind, self.columns, learned, seed=self.seed)
         return model, self.recipe.read(self.columns, learned)
 
@@ -99,7 +102,7 @@ class Fitted:
             seed: of everything that is drawn.
         """
         making = Making(recipe, kind, columns, time, seed)
-        model, read = making.of(parts.train)
+        model, read = making.of(making.learned(parts.train))
         rows, known = len(read), usual(model, read)
         del read  # of columns that are no floats it is a copy
         asked, truth = making.asked(parts.validation)
@@ -115,5 +118,5 @@ class Fitted:
         Args:
             parts: those of the first phase.
         """
-        model, read = self.making.of(parts.both)
+        model, read = self.making.of(self.making.learned(parts.both))
         return replace(self, model=carried(self.model, model), rows=len(read), usual=usual(model, read), refit=True)
