@@ -14,9 +14,9 @@ from tasks.config.settings import Settings
 from tasks.evaluate import Bundle
 from tasks.ml import threads
 from tasks.ml.features import matrix
-from tasks.ml.identity import digest
+from tasks.ml.identity import as_text, digest
 from tasks.ml.metrics import Metric
-from tasks.ml.split import Split
+from tasks.ml.split import ROW, Split
 from tasks.ml.watching import estimate
 from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.domain import sampled
@@ -24,6 +24,7 @@ from tasks.ml.watching.measures import Reference, measures
 from tasks.ml.watching.older import held, read, sort
 from tasks.ml.watching.realised import Served
 from tasks.ml.watching.reference import UNJUDGED, Sketch, daily
+from tasks.stores import footprints
 from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, instants
@@ -69,7 +70,8 @@ class Asked:
 
     def __init__(self, use: Project, settings: Settings, release: Release) -> None:
         self.use, self.release, self._settings = use, release, settings
-        self.bundle = Bundle.read(settings.bundles(use.project) / str(release.version), release.digest)
+        self._folder = settings.bundles(use.project) / str(release.version)
+        self.bundle = Bundle.read(self._folder, release.digest)
 
     @cached_property
     def split(self) -> Split:
@@ -150,12 +152,12 @@ class Asked:
         return Reference(value=release.value, low=release.low, high=release.high, rare=rare, spread=spread)
 
     def _learned(self) -> tuple[Learned, pd.DataFrame]:
-        """Answers only of rows that taught nothing: those to the others are surer than they will be."""
-        train, validation = self._taught()
-        whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
+        """Answers only from when the rows had taught nothing: those to others are surer than they will be."""
+        whole, validation, said = self._taught()
+        seed, plan = self.use.search.seed, self.use.watch.drift
         features, judged = self.features(whole), self.features(validation)
         at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
-        said, truth = self.says(judged), self.use.task.truth(validation)
+        truth = self.use.task.truth(validation)
         fixed, answered = Sketch.of(features, None, self._comparable(whole)), Sketch.of(judged[[]], said)
         recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
         some = [
@@ -202,8 +204,11 @@ class Asked:
             return ""
         return (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
 
-    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them.
+    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray | None]:
+        """Train and validation rows of its snapshot, the latter by themselves, and its answers to these from before it learned from them.
+
+        Of a version that never learned from them the answers are those of now. Where rows were erased since, all of it is about those
+        that are left.
 
         Raises:
             ArtifactError: none is left.
@@ -216,8 +221,13 @@ class Asked:
             snapshot = lake.snapshot(window=("", self._after_its_last()))
         if snapshot is None:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
-        split = parts(use, snapshot, root)
-        return split.train, split.validation
+        whole = (split := parts(use, snapshot, root)).both
+        before = footprints.validation(self._folder, self.release.digest)
+        if before is None:
+            return whole, split.validation, self.says(self.features(split.validation))
+        place = pd.Index(as_text(before["row"])).get_indexer(whole[ROW])
+        known = place >= 0
+        return whole, whole[known].reset_index(drop=True), before["said"][place[known]] if known.any() else None
 
 
 def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:

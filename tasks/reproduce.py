@@ -190,8 +190,10 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
     recipe, seed = recorded.recipe, use.search.seed
     yield Step(name="recipe", facts=recipe.model_dump(mode="json"))
     fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=seed)
+    if recorded.footprint.has(footprints.REFIT):  # older models were fitted once
+        fitted = fitted.refitted(split)
+    yield from (Step(name=name, facts=facts) for name, facts in footprints.fitted_facts(use, split, fitted).items())
     yield Step(name="parameters", facts={"sha256": bundles.parameters(fitted.model)})
-    yield Step(name="operates", facts=footprints.operates_facts(fitted))
     with judging():
         holdout = split.holdout.rows
     features = matrix(holdout, use.types)

@@ -1,5 +1,6 @@
 """Calibration: probabilities that mean what they say, learned on rows that the model has not learned from."""
 
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -35,9 +36,10 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
         return model, "none"
     method: Method = "sigmoid" if kind.name == "binary" else "temperature"
     half = len(features) // 2
-    if not (kind.teaches(truth[:half]) and kind.teaches(truth[half:])):
-        return model, "none"
-    if not all(_meets(kind, model, some) for some in (truth[:half], truth)):
+    known = (
+        np.unique(np.asarray(kind.taught(some))) for some in (truth[:half], truth)
+    )  # a correction is of the model's classes
+    if not kind.teaches(truth[half:]) or not all(np.array_equal(classes, model.classes_) for classes in known):
         return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
@@ -47,11 +49,6 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     if not gain.low > 0:
         return model, "none"
     return _corrected(kind, model, features, truth, method), method
-
-
-def _meets(kind: Kind, model: Any, truth: np.ndarray) -> bool:
-    """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a temperature from no less."""
-    return kind.name == "binary" or {*np.array(kind.taught(truth)).tolist()} == {*model.classes_.tolist()}
 
 
 def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -98,6 +95,27 @@ def _slip(chances: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     others = np.where(chances.max(axis=0) > 0, chances[row], -1.0)  # a class that it never met cannot be told from none
     others[truth[row]] = -2.0
     return row, int(others.argmax())
+
+
+def carried(before: Any, model: Any) -> Any:
+    """What was learned to correct one model, over another that the same recipe made; the other itself where nothing was learned.
+
+    Nothing is learned anew: the rows that the correction was learned on may be among those that the other learned from.
+
+    Args:
+        before: as `calibrated` gives it.
+        model: the other fitted pipeline.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    if not isinstance(before, CalibratedClassifierCV):
+        return model
+    over, (only,) = copy(before), (copy(each) for each in before.calibrated_classifiers_)
+    only.estimator = over.estimator = FrozenEstimator(model)
+    only.classes = over.classes_ = model.classes_
+    over.calibrated_classifiers_ = [only]
+    return over
 
 
 def _corrected(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray, method: Method) -> Any:

@@ -31,18 +31,28 @@ class Parts:
     holdout: pd.DataFrame
     immature: int = 0
 
+    @property
+    def both(self) -> pd.DataFrame:
+        """Train, and validation behind it."""
+        return pd.concat([self.train, self.validation], ignore_index=True)
+
 
 class Learnable(Protocol):
     """Parts, as far as a model learns from them."""
 
     @property
     def train(self) -> pd.DataFrame:
-        """What it is fitted on."""
+        """What it is fitted on first."""
         ...
 
     @property
     def validation(self) -> pd.DataFrame:
         """What it is calibrated and thresholded with."""
+        ...
+
+    @property
+    def both(self) -> pd.DataFrame:
+        """What it is fitted on at last: train, and validation behind it."""
         ...
 
 

@@ -504,27 +504,30 @@ def _moment(text: str | None, lake: Lake) -> str:
 
 @functools.lru_cache(maxsize=2)
 def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
-    """The verified rows of a snapshot, split as the project says; what judges is sealed. Train is read once a process.
+    """The verified rows of a snapshot, split as the project says; what judges is sealed. What teaches is read once a process.
 
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
-    behind the landed ones, as the project's folder makes them now. Validation and holdout are read when they are asked for, and let
-    go when nobody holds them.
+    behind the landed ones, as the project's folder makes them now. Train and validation stand one behind the other in one array, so
+    that what learns from both needs no copy of them. The holdout is read when it is asked for, and let go when nobody holds it.
     """
     lake = Lake(use.project, root, use.contract)
     chosen = _chosen(use, snapshot, lake, tuple(use.split.columns_needed()))
     outline = chosen.outline
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
     made = use.split.apply(known)
-    train, validation, holdout = (
-        outline.only(part[PLACE].to_numpy()) for part in (made.train, made.validation, made.holdout)
-    )
-    immature, trusted = made.immature + chosen.waiting, chosen.trusted
+    both, holdout = (outline.only(part[PLACE].to_numpy()) for part in (made.both, made.holdout))
+    immature, trusted, cut = made.immature + chosen.waiting, chosen.trusted, len(made.train)
     del chosen, known, made, outline  # while rows are read they need not be in memory
-    learned = lake.selected(train)
+    learned = lake.selected(both)
     kind, target = use.task, use.contract.target
+
+    def rows(some: slice) -> Lazy:
+        return Lazy(lambda: use.completed(_with_names(learned.iloc[some].reset_index(drop=True), both.ids[some])))
+
     return SealedParts(
-        Lazy(lambda: use.completed(_with_names(learned, train.ids))),
-        Lazy(lambda: use.completed(lake.named(validation))),
+        rows(slice(cut)),
+        rows(slice(cut, None)),
+        rows(slice(None)),
         Sealed("holdout", Lazy(lambda: use.completed(lake.named(holdout))), kind, target),
         Sealed("trusted", use.completed(trusted), kind, target),
         immature,

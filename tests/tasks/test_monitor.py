@@ -1,5 +1,6 @@
 """Looks at a project: what came true, what moved, what goes on record and out; on real tables, bundles and journals."""
 
+import dataclasses
 import datetime as dt
 import json
 import os
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tasks.asked import Asked
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.evaluate import Bundle
@@ -20,9 +22,10 @@ from tasks.ingest import Landings
 from tasks.ml.fitted import Fitted
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
+from tasks.ml.split import ROW
 from tasks.ml.watching.measures import gauged
 from tasks.monitor import Monitor, _beside
-from tasks.stores import bundles, remembered
+from tasks.stores import bundles, footprints, remembered
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
 from tasks.stores.predictions import Predictions
@@ -109,20 +112,24 @@ class Place:
         landing = Landings(self.use, self.settings, lambda: self.clock).land(path, accept="a test")
         assert landing.landed == len(rows), landing.reason
 
-    def crown(self, version: int = 1) -> None:
+    def crown(self, version: int = 1, recipe: Recipe | None = None) -> None:
         """Makes a model of all that has landed champion."""
         root, seed = self.settings.lake("small"), self.use.search.seed
-        snapshot = Lake("small", root, self.use.contract).snapshot()
+        lake = Lake("small", root, self.use.contract)
+        snapshot = lake.snapshot()
         assert snapshot is not None
         split = parts(self.use, snapshot, root)
-        recipe = Recipe.usual(FAMILY[self.kind])
-        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split, seed=seed)
+        recipe = recipe or Recipe.usual(FAMILY[self.kind])
+        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split, seed=seed).refitted(split)
         said = manifest(
             self.use, snapshot, recipe, fitted.operates, fitted.calibration, self.use.split.seen_until(split)
         )
-        digest = bundles.write(self.settings.bundles("small") / str(version), fitted.model, said | {"version": version})
+        files = footprints.taken(self.use, snapshot, split, recipe, fitted, lake).files()
+        digest = bundles.write(
+            self.settings.bundles("small") / str(version), fitted.model, said | {"version": version}, files
+        )
         questions = Questions.of(self.use.task, self.use.types, split.validation, seed)
-        value = gauged(self.use.goal, questions.truth, self.use.task.answers(fitted.model, questions.asked))
+        value = gauged(self.use.goal, questions.truth, fitted.said)
         self.clock += HOUR
         generation = len(self.journal.releases("small")) + 1
         self.journal.release(Release("small", generation, version, digest, "t", "t", self.clock.isoformat(), self.use.metric, value.value, value.low, value.high))  # fmt: skip
@@ -172,6 +179,45 @@ def test_what_came_true_is_what_scikit_learn_says(place):
     (period,) = [each for each in told["periods"] if each["begin"].startswith("2026-03-02")]
     assert period["value"] == pytest.approx(roc_auc_score(rows["y"], said))
     assert period["low"] < period["value"] < period["high"]
+
+
+def confused(number: int) -> pd.DataFrame:
+    """A week of which a third of the labels say the opposite."""
+    rows = week(number)
+    return rows.assign(y=rows["y"] ^ (np.random.default_rng(100 + number).random(WEEK) < 0.33))
+
+
+def test_what_is_expected_comes_from_rows_that_were_new_to_the_model(place):
+    """A forest of whole trees knows all rows that it learned from by heart, validation rows too; the watch expects of it what new rows get.
+
+    An older version left no answers from before it learned: its validation rows are asked about now.
+    """
+    there = place("binary", weeks=0)
+    for number in range(10):
+        there.land(confused(number))
+    there.crown(
+        recipe=Recipe.model_validate({"family": {"kind": "extra_trees", "min_samples_leaf": 1, "n_estimators": 50}})
+    )
+    release = there.journal.champion("small")
+    assert release is not None
+    _, model = bundles.read(there.settings.bundles("small") / "1", release.digest)
+    newest = pd.concat([confused(number) for number in range(10, 14)]).astype({"c": "str"})
+    on_new = roc_auc_score(newest["y"], model.predict_proba(newest[["a", "b", "c"]])[:, 1])
+    for number in (10, 11):
+        there.land(confused(number))
+    told = there.look()["performance"]
+    assert on_new < 0.75
+    assert told["estimated"] == pytest.approx(on_new, abs=0.08)
+    _, rows, said = Asked(there.use, there.settings, release)._taught()
+    assert said is not None
+    assert np.mean((said > 0.5) == rows["y"]) < 0.8
+    folder = there.settings.bundles("small") / "2"
+    digest = bundles.write(folder, model, bundles.manifest_of(folder.with_name("1"), release.digest) | {"version": 2})
+    older = dataclasses.replace(release, version=2, digest=digest)
+    _, same, now = Asked(there.use, there.settings, older)._taught()
+    assert now is not None
+    assert same[ROW].tolist() == rows[ROW].tolist()
+    assert np.mean((now > 0.5) == same["y"]) > 0.95
 
 
 def test_a_concept_that_changes_asks_for_a_training_once(place):

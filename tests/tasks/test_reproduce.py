@@ -20,14 +20,16 @@ from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.evaluate import evaluate
 from tasks.ingest import Landings
+from tasks.ml.fitted import Fitted
 from tasks.ml.footprint import Divergence
+from tasks.ml.identity import as_text
 from tasks.ml.kinds import KINDS
 from tasks.ml.models import FAMILIES
 from tasks.ml.recipe import Recipe
 from tasks.register import _answered, _version
 from tasks.stores import bundles, footprints
 from tasks.stores.journal import Journal
-from tasks.stores.lake import ROW, Lake
+from tasks.stores.lake import ROW, Lake, parts
 from tasks.stores.references import Snapshot, Training
 from tasks.stores.registry import Registry
 from tasks.stores.tables import encode
@@ -429,3 +431,57 @@ def test_o_17_a_fit_that_does_not_repeat_is_told_with_the_reason(home, here):
     found = again()
     assert (found["verdict"], found["diverges"]["step"]) == ("NUMERIC", "parameters")
     assert "though all that went in is as recorded: the fit itself does not repeat" in found["reason"]
+
+
+# -- two phases -------------------------------------------------------------------------------------------------------
+def test_the_first_phase_that_differs_is_named(home, here):
+    """The steps stand in the order in which they happen: what was said of validation rows comes before the model that learned them."""
+    names = [step.name for step in footprints.read(Settings().bundles(NAME) / "1", digest_of(NAME)).footprint.steps]
+    assert names[names.index("recipe") :] == ["recipe", "validated", "operates", "refit", "parameters", "answers"]
+
+    def otherwise(facts: dict[str, Any]) -> None:
+        for step in ("validated", "parameters"):
+            facts[step]["sha256"] = "0" * 64
+
+    recorded_otherwise(home, otherwise)
+    found = again()
+    assert (found["verdict"], found["diverges"]["step"]) == ("NUMERIC", "validated")
+    assert {step["step"]: step["same"] for step in found["steps"]}["refit"] is True
+
+
+def test_the_bundle_keeps_what_was_said_of_validation_rows(home):
+    """A name and an answer a row, no feature; the rows are those of the split, the answers those of a model of train."""
+    _, snapshot = lake()
+    use, settings = Project.named(NAME, Settings()), Settings()
+    split = parts(use, snapshot, settings.lake(NAME))
+    kept = footprints.validation(settings.bundles(NAME) / "1", digest_of(NAME))
+    assert kept is not None
+    assert as_text(kept["row"]) == split.validation[ROW].tolist()
+    first = Fitted.of(Recipe.usual("logistic"), use.task, use.features, "at", split, seed=7)
+    assert kept["said"].tolist() == first.said.tolist()
+    assert kept.dtype.itemsize == 24
+
+
+def test_a_version_that_was_fitted_once_is_made_again_so(trained, tmp_path, monkeypatch):
+    """`refit: false` releases the model of train, as all versions once were; made again it is the same, whatever project.yaml says now."""
+    trained("binary", "logistic")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    monkeypatch.setitem(globals(), "YAML", YAML.replace("seed: 7,", "seed: 7, refit: false,"))
+    with disable_run_logger():
+        train(tmp_path, "once", "binary", "logistic")
+    folder, digest = Settings().bundles("once") / "1", digest_of("once")
+    assert footprints.validation(folder, digest) is None
+    assert not footprints.read(folder, digest).footprint.has("refit")
+    (tmp_path / "projects" / "once" / "project.yaml").write_text(
+        (tmp_path / "projects" / "once" / "project.yaml").read_text().replace("refit: false", "refit: true")
+    )
+    found = again("once")
+    assert (found["verdict"], found["difference"]) == ("EXACT", 0.0), found
+    assert found["diverges"]["name"] == "search.refit"
+
+
+def digest_of(name: str) -> str:
+    """The digest of the bundle of version 1."""
+    (row,) = Journal(Settings().journal()).trainings(name)
+    return row["detail"]["digest"]
