@@ -162,7 +162,7 @@ class Asked:
         recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
         some = [
             sampled(week, plan.sample, seed)
-            for week in _windows(features[recent], at[recent], plan.days)
+            for week in _windows(features.loc[recent, [*fixed.features]], at[recent], plan.days)
             if len(week) >= plan.fewest
         ]
         history = daily(fixed, features[recent], at[recent])

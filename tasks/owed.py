@@ -30,7 +30,7 @@ class Owed:
         Args:
             settings: where things are.
             journal: what is.
-            grace: seconds that an event has to start a training before it counts as lost.
+            grace: seconds that an event has to start a training or a look before it counts as lost.
             clock: what is late, and what a month may cost.
         """
         self._settings, self._journal, self._grace, self._clock = settings, journal, grace, clock
@@ -72,28 +72,41 @@ class Owed:
         return (f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
 
     def watch(self, project: str) -> list[str]:
-        """Starts the look that is owed for what landed since the last one began, once its event has had time to do so; once a batch, whatever comes of it."""
-        landed = self._unwatched(project)
-        name = f"{project} look"
-        if landed is None or self._lasted(name, landed) < self._grace or self._since[name] == (landed, ASKED):
+        """Starts the look that is owed for what landed since the last one began, once an event has had time to do so; once a batch, but for kills."""
+        unwatched = self._unwatched(project)
+        if unwatched is None:
             return []
+        landed, last = unwatched
+        name, asked = f"{project} look", f"{project} look asked for"
+        if self._since.get(asked) == (landed, ASKED) or self._lasted(name, last) < self._grace:
+            return []
+        said = self._look(project, landed)
+        del self._since[name]  # what comes next has its time, too: another batch's event, a look that was killed
+        if said is None:
+            self._since[asked] = (landed, ASKED)
+        return said or []
+
+    def _look(self, project: str, landed: dt.datetime) -> list[str] | None:
+        """A look is under way, or coming; a line when this began it. None when one has ended that is not tried again: it was not killed, or too often."""
         from tasks.stores import runs
 
         reason = "what landed was not looked at"
-        run = runs.watch(project, reason, f"owed look {landed}")
-        if run is None:
-            return []  # one is under way, or coming; whether it saw the batch is asked again after it
-        self._since[name] = (landed, ASKED)
-        return [] if run.state is None or run.state.is_final() else [f"{project}: {reason}: '{run.name}'"]
+        for tries in range(CRASHES):
+            run = runs.watch(project, reason, f"owed look {project} {landed} {tries}")
+            if run is None:
+                return []  # whether it saw the batch is asked again after it
+            if run.state is not None and not run.state.is_crashed():
+                return None if run.state.is_final() else [f"{project}: {reason}: '{run.name}'"]
+        return None
 
-    def _unwatched(self, project: str) -> dt.datetime | None:
-        """When the newest batch landed, where its landing starts a look, there is a champion to look at, and none began since."""
+    def _unwatched(self, project: str) -> tuple[dt.datetime, dt.datetime | None] | None:
+        """When the newest batch landed and the last look began, where landing starts a look, there is a champion to look at, and none began since."""
         if not self._use(project).watch.on_batch or self._journal.champion(project) is None:
             return None
         landed = [self._journal.last_landed(project, kind) for kind in ("rows", "outcomes")]
         newest = max((dt.datetime.fromisoformat(at) for at in landed if at), default=None)
-        last = self._journal.last_watch(project)
-        return None if newest is None or (last and last[0] >= newest) else newest
+        last, _ = self._journal.last_watch(project) or (None, None)
+        return None if newest is None or (last and last >= newest) else (newest, last)
 
     def _plan(self, project: str, reason: str, key: str, delay: float, by: str) -> list[str]:
         from tasks.stores import runs

@@ -34,7 +34,7 @@ def doctor(*, as_json: Json = False) -> int:
 
 
 def recover(project: str | None = None, *, as_json: Json = False) -> int:
-    """Finish or undo releases that were cut off, put alias and servers right, end dead runs, start trainings that are owed.
+    """Finish or undo releases that were cut off, put alias and servers right, end dead runs, start trainings and looks that are owed.
 
     The running stack does so by itself; without one, this does. Harmless when all is well. Exit code 1 when something is left to do.
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from tasks.ml.watching import domain
 from tasks.ml.watching.domain import Coded, Domain, _auc, sampled, told_apart
 from tasks.ml.watching.drift import compared
 from tasks.ml.watching.reference import Sketch
@@ -72,6 +73,32 @@ def test_too_few_rows_teach_nothing():
     """On either side."""
     assert told_apart(rows(1), rows(2)[:99]) is None
     assert told_apart(rows(1)[:99], rows(2)) is None
+
+
+@pytest.mark.parametrize("values", [1, 2, 3])
+def test_a_column_of_hardly_any_values_is_no_trouble(values):
+    """Whichever fold they are in, the others have none; what else gives the window away is found."""
+    before, now = rows(1, n=300).assign(rare=np.nan), rows(2, n=300).assign(rare=np.nan, c=lambda frame: frame["c"] + 3)
+    before.loc[: values - 1, "rare"] = np.arange(values)
+    for seed in range(5):
+        assert explained(before, now, seed).features[0][0] == "c"
+
+
+@pytest.mark.parametrize("columns", [[], ["at"], ["gone"], ["at", "gone"]])
+def test_where_no_column_has_a_value_nothing_is_said(columns):
+    """None at all, times alone, all missing."""
+    before, now = (rows(seed, n=200).assign(gone=np.nan)[columns] for seed in (1, 2))
+    assert told_apart(before, now) is None
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 19])
+def test_segments_are_the_same_however_many_are_looked_at_together(at_once, monkeypatch):
+    """All at once, or some at a time."""
+    pair = rows(1, n=3000), rows(2, n=3000, night=2.5)
+    whole = explained(*pair)
+    assert whole.segments
+    monkeypatch.setattr(domain, "AT_ONCE", at_once)
+    assert explained(*pair) == whole
 
 
 def test_the_auc_is_that_of_mann_and_whitney():

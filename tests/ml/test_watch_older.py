@@ -22,6 +22,8 @@ ANYTHING = st.one_of(
         (["1.5", "red", None], "float", [1.5, np.nan, np.nan]),
         (pd.Series([MOMENT, None]), "int", [np.nan, np.nan]),
         (pd.Series([1, None, 3], dtype="Int64"), "category", ["1", np.nan, "3"]),
+        ([1.0, None, 3.0], "category", ["1", np.nan, "3"]),
+        ([2.5, 3.0, None, np.inf], "text", ["2.5", "3", np.nan, "inf"]),
         ([True, "x", None], "text", ["true", "x", np.nan]),
         ([MOMENT.isoformat(), "soon", None], "datetime", [MOMENT, pd.NaT, pd.NaT]),
         ([5.0, 7.0], "datetime", [pd.NaT, pd.NaT]),

@@ -30,6 +30,14 @@ def test_a_sketch_loses_no_row_and_adds_up(numbers, words, more, others):
         assert (column.missing, column.rows) == (int(two[name].isna().sum()), len(two))
 
 
+def test_no_type_is_no_column():
+    """Who names types names the columns; none is not the same as left out."""
+    rows = frame([1.0, 2.0], ["a", "b"])
+    assert set(Sketch.of(rows).features) == {"number", "word"}
+    assert set(Sketch.of(rows, types={"word": "category"}).features) == {"word"}
+    assert Sketch.of(rows, types={}).features == {}
+
+
 @given(NUMBERS, WORDS)
 def test_a_sketch_is_json(numbers, words):
     """What was written is read again as it was, also by others than pydantic."""

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tasks import asked
 from tasks.asked import Asked
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -23,7 +24,10 @@ from tasks.ml.fitted import Fitted
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.split import ROW
+from tasks.ml.watching import calibration
+from tasks.ml.watching.calibration import Thresholds
 from tasks.ml.watching.measures import gauged
+from tasks.ml.watching.reference import Sketch
 from tasks.monitor import Monitor, _beside
 from tasks.stores import bundles, footprints, remembered
 from tasks.stores.journal import Journal, Release
@@ -393,6 +397,40 @@ def test_a_column_of_another_type_than_the_version_learned_is_not_compared(place
         assert (seen["window"]["source"], seen["rows"], set(seen["drift"])) == (source, WEEK, {"a", "b", "c"} - {name})
         assert f"{was} in what version 1 learned from" in seen["not_compared"][name]
         assert f"{name} cannot be compared" in seen["reason"]
+
+
+def test_where_every_column_changed_its_type_none_is_compared(place):
+    """Not all after all; what came true is still measured."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9))
+    path = there.settings.projects / "small" / "project.yaml"
+    said = path.read_text().replace("{type: category}", "{type: float, nullable: true}")
+    path.write_text(said.replace("a: {type: float, nullable: true}", "a: {type: text, nullable: true}").replace("b: {type: float}", "b: {type: text}"))  # fmt: skip
+    seen = there.look()
+    assert (seen["drift"], seen["domain"], set(seen["not_compared"])) == ({}, None, {"a", "b", "c"})
+    assert seen["performance"]["realised"] is not None
+
+
+def test_rows_are_told_apart_by_the_columns_that_are_compared_in_what_is_usual_too(place, monkeypatch):
+    """The classifier's bar comes from classifiers that were given the same columns."""
+    given: list[list[str]] = []
+
+    def calibrated(fixed: Sketch, history: Any, plan: Any, samples: Any = (), **more: Any) -> Thresholds:
+        given.extend(list(rows.columns) for rows in samples)
+        return calibration.calibrated(fixed, history, plan, samples, **more)
+
+    monkeypatch.setattr(asked, "calibrated", calibrated)
+    there = place("binary")
+    there.crown()
+    there.land(week(8))
+    there.land(week(9))
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(path.read_text().replace("c: {type: category}", "c: {type: float, nullable: true}"))
+    assert set(there.look()["drift"]) == {"a", "b"}
+    assert given
+    assert all(columns == ["a", "b"] for columns in given)
 
 
 def asked_for(there: Place, rows: pd.DataFrame) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from tasks import owed
 from tasks.config.project import Project
@@ -54,7 +55,11 @@ class Prefect:
         return self._plan(key, source)
 
     def watch(self, _project: str, reason: str, key: str) -> Any:
-        return None if self.busy else self._plan(key, reason)
+        looks = {plan[0]: f"run {number}" for number, plan in enumerate(self.planned, 1) if "looked" in plan[1]}
+        if self.busy or "coming" in {self.states[run] for run in looks.values()}:
+            return None
+        known = looks.get(key)
+        return self._run(known) if known else self._plan(key, reason)
 
     def _plan(self, *what: str) -> Any:
         if self.down:
@@ -62,7 +67,11 @@ class Prefect:
         self.planned.append(what)
         number = f"run {len(self.planned)}"
         self.states[number] = "coming"
-        return SimpleNamespace(id=number, name=number, state=SimpleNamespace(is_final=lambda: False))
+        return self._run(number)
+
+    def _run(self, number: str) -> Any:
+        made = {"coming": Scheduled, "obeyed": Completed, "lost": Failed, "killed": Crashed}
+        return SimpleNamespace(id=number, name=number, state=made[self.states[number]]())
 
     def came_of(self, run: str) -> tuple[str, str]:
         return self.states[run], run
@@ -303,9 +312,12 @@ def test_what_landed_and_was_not_looked_at_owes_a_look_once(place: Settings, pre
     assert looks(prefect) == []
     prefect.busy = False
     assert recovery.look(NAME)[-1] == "small: what landed was not looked at: 'run 1'"
-    recovery.look(NAME)
+    assert recovery.look(NAME) == []
+    prefect.states["run 1"] = "lost"
+    for process in (recovery, recovery, owing(place)):
+        assert process.look(NAME) == []
     assert looks(prefect) == ["what landed was not looked at"]
-    assert prefect.planned[-1][0] == f"owed look {NOW}", "another process is given the same run by its key"
+    assert prefect.planned[-1][0] == f"owed look {NAME} {NOW} 0", "a key is of all projects"
     looked(journal, NOW)
     assert owing(place).look(NAME) == []
     lands(journal, 2)  # at the same moment, before the look began
@@ -318,6 +330,38 @@ def test_an_event_has_its_time_to_start_a_look(place: Settings, prefect: Prefect
     lands(crowned(place, 1), 1)
     owing(place, grace=600.0).look(NAME)
     assert looks(prefect) == []
+
+
+def test_a_look_that_is_killed_is_owed_again_three_times_in_all(place: Settings, prefect: Prefect):
+    """Nobody would look until the next batch lands; what always kills it is left alone then."""
+    lands(crowned(place, 1), 1)
+    recovery = owing(place)
+    for killed in range(1, 4):
+        assert recovery.look(NAME)[-1].endswith(f"'run {len(prefect.planned)}'")
+        assert len(looks(prefect)) == killed
+        assert recovery.look(NAME) == []
+        prefect.states[f"run {len(prefect.planned)}"] = "killed"
+    for process in (recovery, owing(place)):
+        assert process.look(NAME) == []
+    assert len(looks(prefect)) == 3
+
+
+def test_batches_that_follow_each_other_quickly_owe_a_look_all_the_same(
+    place: Settings, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+):
+    """One a second, and every event is lost: ten seconds after the first there is a look; it fails, and the next batch has ten seconds again."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    journal, recovery, began = crowned(place, 1), owing(place, grace=10), list[float]()
+    for second in range(35):
+        now[0] = second
+        lands(journal, second + 1, at=NOW + dt.timedelta(seconds=second))
+        before = len(looks(prefect))
+        recovery.look(NAME)
+        if len(looks(prefect)) > before:
+            began.append(second)
+            prefect.states[f"run {len(prefect.planned)}"] = "lost"
+    assert began == [10, 21, 32]
 
 
 @pytest.mark.parametrize("champions", [(), (1,)])

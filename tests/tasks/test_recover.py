@@ -231,11 +231,13 @@ def asked(place: Settings, monkeypatch: pytest.MonkeyPatch) -> Asked:
     return Asked(monkeypatch)
 
 
-def lands(journal: Journal, version: int | None, outcomes: int | None = None, landed: int = 9) -> None:
+def lands(
+    journal: Journal, version: int | None, outcomes: int | None = None, landed: int = 9, at: dt.datetime = NOW
+) -> None:
     """A batch is on record."""
     row = {
         "project": NAME, "batch": f"{version} {outcomes}", "name": "f", "state": "landed", "reason": "", "arrived": 9, "landed": landed, "quarantined": 0,
-        "known": 0, "at": NOW.isoformat(), "version": version, "outcomes": outcomes, "kind": "outcomes" if outcomes else "rows",
+        "known": 0, "at": at.isoformat(), "version": version, "outcomes": outcomes, "kind": "outcomes" if outcomes else "rows",
     }  # fmt: skip
     journal.finish(NAME, [row], None)
 

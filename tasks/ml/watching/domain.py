@@ -6,6 +6,7 @@ Friedman (2003), On multivariate goodness-of-fit and two-sample testing; Lopez-P
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ FEWEST = 100  # rows of either side, below which nothing is learned
 GIVING = 5  # features named at most
 SEEN = 20  # values of a category that are told apart; segments of a number
 SEGMENTS = 3  # segments named at most
+AT_ONCE = 100  # conditions that are looked at together: a wide table has thousands, and each takes some bytes a row
 HELD = 40  # rows of either side in a segment, below which nothing is said of it
 SURE = 3.0  # standard errors by which a segment's AUC must be above the rest's
 
@@ -49,7 +51,7 @@ def sampled(rows: pd.DataFrame, most: int, seed: int = 0) -> pd.DataFrame:
 
 
 def told_apart(reference: pd.DataFrame, window: pd.DataFrame, *, seed: int = 0, threads: int = 1) -> "Apart | None":
-    """How well rows of a window can be told from rows of the reference; None where either has fewer than 100.
+    """How well rows of a window can be told from rows of the reference; None where either has fewer than 100, or no column has a value.
 
     Args:
         reference: some rows of it, raw, a few thousand; times do not count.
@@ -61,6 +63,8 @@ def told_apart(reference: pd.DataFrame, window: pd.DataFrame, *, seed: int = 0, 
         return None
     sides = np.repeat([0, 1], [len(reference), len(window)])
     coded = Coded.of(pd.concat([reference, window], ignore_index=True))
+    if not coded.names:
+        return None
     with limited(threads):
         return Apart(coded, sides, tuple(learned(coded.values, sides, seed)), seed)
 
@@ -162,14 +166,13 @@ class Apart:
 
         Conditions on the feature that gives it away most would only say again that it moved.
         """
-        moved = {name for name, _ in most}
-        asked = [each for each in self._conditions() if each[0] not in moved]
-        if not asked:
-            return ()
-        sure = _concentrated(self.sides, self.said, np.stack([inside for _, _, inside in asked]))
-        found = [
-            (sure, condition, name) for sure, (name, condition, _) in zip(sure, asked, strict=True) if sure >= SURE
-        ]
+        moved, found = {name for name, _ in most}, list[tuple[float, str, str]]()
+        conditions = (each for each in self._conditions() if each[0] not in moved)
+        while some := list(islice(conditions, AT_ONCE)):
+            sure = _concentrated(self.sides, self.said, np.stack([inside for _, _, inside in some]))
+            found += [
+                (each, condition, name) for each, (name, condition, _) in zip(sure, some, strict=True) if each >= SURE
+            ]
         best: dict[str, str] = {}
         for _, condition, name in sorted(found, reverse=True):
             best.setdefault(name, condition)

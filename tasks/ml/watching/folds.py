@@ -81,5 +81,10 @@ def learned(rows: np.ndarray, y: np.ndarray, seed: int) -> list[Fold]:
         forest = HistGradientBoostingClassifier(
             max_iter=20, max_leaf_nodes=6, max_bins=32, learning_rate=0.2, early_stopping=False, random_state=seed
         )
-        found.append(Fold(forest.fit(rows[learn], y[learn]), test, rows[test]))
+        found.append(Fold(forest.fit(_askable(rows[learn]), y[learn]), test, rows[test]))
     return found
+
+
+def _askable(rows: np.ndarray) -> np.ndarray:
+    """The same with 0 in columns of which no row has a value: scikit-learn finds no bins for them, and no tree asks about a constant."""
+    return np.where(np.isnan(rows).all(axis=0), 0.0, rows)

@@ -34,7 +34,7 @@ def read(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
 
     >>> rows = pd.DataFrame({"a": ["7", "red", None], "b": [1.5, 2, None]})
     >>> read(rows, {"a": "float", "b": "category", "c": "int"}).to_dict("list")
-    {'a': [7.0, nan, nan], 'b': ['1.5', '2.0', nan], 'c': [nan, nan, nan]}
+    {'a': [7.0, nan, nan], 'b': ['1.5', '2', nan], 'c': [nan, nan, nan]}
     """
     wanted = rows.reindex(columns=list(types))
     return pd.DataFrame({name: _read(wanted[name], kind) for name, kind in types.items()}, index=rows.index, copy=False)
@@ -56,7 +56,13 @@ def _read(column: pd.Series, kind: str) -> pd.Series:
 
 
 def _text(value: object) -> str | None:
-    """As JSON writes it; None where it is missing."""
+    """As JSON writes it, a whole number without a point, as a gap beside it makes it a float; None where it is missing.
+
+    >>> _text(1), _text(1.0), _text(1.5), _text(True), _text(float("nan"))
+    ('1', '1', '1.5', 'true', None)
+    """
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return str(value) if isinstance(value, (list, dict)) or pd.notna(value) else None

@@ -250,7 +250,7 @@ class Sketch(BaseModel, frozen=True, extra="forbid"):
             said: (n,) values, categories or probabilities, or (n, classes) probabilities; of two classes the second says all.
             types: of the features, as a contract names them; told by the columns themselves when left out.
         """
-        kinds = types or {name: _kind(rows[name]) for name in rows.columns}
+        kinds = {name: _kind(rows[name]) for name in rows.columns} if types is None else types
         features = {name: _first(rows[name], kind) for name, kind in kinds.items() if kind not in UNJUDGED}
         predictions = {name: _first(column, _kind(column)) for name, column in answers(said).items()}
         return cls(rows=len(rows), features=features, predictions=predictions)
