@@ -36,10 +36,7 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
         return model, "none"
     method: Method = "sigmoid" if kind.name == "binary" else "temperature"
     half = len(features) // 2
-    known = (
-        np.unique(np.asarray(kind.taught(some))) for some in (truth[:half], truth)
-    )  # a correction is of the model's classes
-    if not kind.teaches(truth[half:]) or not all(np.array_equal(classes, model.classes_) for classes in known):
+    if not kind.teaches(truth[half:]) or not all(_meets(kind, model, some) for some in (truth[:half], truth)):
         return model, "none"
     older = _corrected(kind, model, features.iloc[:half], truth[:half], method)
     newer = features.iloc[half:]
@@ -49,6 +46,11 @@ def calibrated(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray
     if not gain.low > 0:
         return model, "none"
     return _corrected(kind, model, features, truth, method), method
+
+
+def _meets(kind: Kind, model: Any, truth: np.ndarray) -> bool:
+    """Whether the truths are of all classes that the model knows and of no other: scikit-learn learns a correction from no less."""
+    return np.array_equal(np.unique(np.asarray(kind.taught(truth))), model.classes_)
 
 
 def at_best(kind: Kind, answers: np.ndarray, truth: np.ndarray) -> np.ndarray:

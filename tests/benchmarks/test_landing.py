@@ -76,7 +76,7 @@ print(json.dumps({"seconds": time.perf_counter() - start, "rows": pq.read_metada
 
 
 def said(line: str) -> None:
-    print(f"\n{line}")  # noqa: T201
+    print(f"\n{line}", flush=True)  # noqa: T201
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 from tasks.config.demos import write
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.stores.journal import Journal
+from tests.benchmarks.test_landing import said
 from tests.samples import data_of, until
 
 BASE, REFRESHES = 26, 12  # weeks that the first champion learns from; days that follow, a file each
@@ -46,12 +47,12 @@ def stack(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
     folder = tmp_path / "projects" / name
     shutil.copytree(REPOSITORY / "deployments" / name, folder, ignore=shutil.ignore_patterns("__pycache__"))
     yaml = YAML(typ="safe")
-    said = yaml.load(folder / "project.yaml") | changes
+    declared = yaml.load(folder / "project.yaml") | changes
     if "search" in changes:
-        said["gates"] = [
-            gate | ({"refresh_margin": 0.02} if gate["kind"] == "champion" else {}) for gate in said["gates"]
+        declared["gates"] = [
+            gate | ({"refresh_margin": 0.02} if gate["kind"] == "champion" else {}) for gate in declared["gates"]
         ]
-    yaml.dump(said, folder / "project.yaml")
+    yaml.dump(declared, folder / "project.yaml")
     told = os.environ | {"KEEPFIT_HOME": str(tmp_path / "state"), "KEEPFIT_PROJECTS": str(folder.parent)}
     keepfit = Path(sys.executable).with_name("keepfit")
     subprocess.run([keepfit, "up"], env=told, check=True, capture_output=True)
@@ -93,27 +94,23 @@ def led(stack: Settings, project: str, path: Path, seconds: float) -> tuple[floa
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stack", [("basket", LIGHT)], indirect=True, ids=["basket"])
-def test_new_rows_are_answered_from_soon(stack: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_new_rows_are_answered_from_soon(stack: Settings, tmp_path: Path) -> None:
     """Every day's rows lead to one training, and most to a new champion that answers."""
     took = []
     for path in files(tmp_path):
         seconds, ended = led(stack, "basket", path, 300)
-        said = f"{path.name:>12}  {ended['state']:>10}  {seconds:6.1f} s  {ended['reason'][:90]}"
-        with capsys.disabled():
-            print(said, flush=True)  # noqa: T201 -- what a benchmark is for
+        said(f"{path.name:>12}  {ended['state']:>10}  {seconds:6.1f} s  {ended['reason'][:90]}")
         took += [seconds] if path.name != "base.csv" and ended["state"] == "released" else []
     assert len(took) > REFRESHES / 2, "most refreshes are released"
     median, late = np.quantile(took, [0.5, 0.95])
-    said = f"{len(took)} refreshes: median {median:.1f} s, p95 {late:.1f} s, most {max(took):.1f} s"
-    with capsys.disabled():
-        print(said)  # noqa: T201 -- what a benchmark is for
+    said(f"{len(took)} refreshes: median {median:.1f} s, p95 {late:.1f} s, most {max(took):.1f} s")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stack", [(name, OWN) for name in PERIODS], indirect=True, ids=list(PERIODS))
 def test_the_other_projects_take_a_minute_beside_their_search(
-    stack: Settings, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+    stack: Settings, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """With the project's own search and gates: from the drop of a period's file until the decision, and where it is a release, the answer."""
     project = request.node.callspec.id
@@ -122,9 +119,9 @@ def test_the_other_projects_take_a_minute_beside_their_search(
     for path in batches[:DROPS]:
         seconds, ended = led(stack, project, path, 600)
         told.append(seconds - searched(stack, ended))
-        said = f"{path.name:>16}  {ended['state']:>10}  {seconds:6.1f} s, {told[-1]:5.1f} beside the search (goal 60)  {ended['reason'][:80]}"
-        with capsys.disabled():
-            print(said, flush=True)  # noqa: T201 -- what a benchmark is for
+        said(
+            f"{path.name:>16}  {ended['state']:>10}  {seconds:6.1f} s, {told[-1]:5.1f} beside the search (goal 60)  {ended['reason'][:80]}"
+        )
     assert len(told) == DROPS
 
 

@@ -133,9 +133,11 @@ def test_v_03_a_candidate_that_does_not_load_is_refused_with_the_reason(tmp_path
 
 
 def test_answers_that_are_no_numbers_are_a_refusal(tmp_path):
-    """A model that overflows on real rows, though not on the empty ones of the warm-up, answers 500."""
+    """A model that overflows on real rows, though not on the empty ones of the warm-up, has no answer to them: 422."""
     said = refusal(tmp_path / "run", line(tmp_path / "run", linear(weight=1e308)))
-    assert said.startswith("the serving process answers 500 to rows of the holdout: The server failed at this request")
+    assert said.startswith(
+        "the serving process answers 422 to rows of the holdout: The model of version 0 has no answer"
+    )
 
 
 def test_r_10_rows_that_do_not_fit_the_manifest_are_a_refusal(tmp_path):

@@ -7,7 +7,7 @@ import os
 import shutil
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -138,6 +138,13 @@ class Place:
         generation = len(self.journal.releases("small")) + 1
         self.journal.release(Release("small", generation, version, digest, "t", "t", self.clock.isoformat(), self.use.metric, value.value, value.low, value.high))  # fmt: skip
 
+    def watched(self) -> Self:
+        """A champion, and two weeks that landed after what it was made of."""
+        self.crown()
+        self.land(week(8))
+        self.land(week(9))
+        return self
+
     def look(self) -> dict[str, Any]:
         """One look, an hour later."""
         self.clock += HOUR
@@ -171,10 +178,7 @@ def test_a_project_of_every_kind_is_watched(place, kind):
 
 def test_what_came_true_is_what_scikit_learn_says(place):
     """Of the rows of the newest whole week that the champion answered."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     told = there.look()["performance"]
     release = there.journal.champion("small")
     _, model = bundles.read(there.settings.bundles("small") / "1", release.digest)
@@ -309,10 +313,7 @@ def test_m_05_each_version_has_its_own_performance(place):
 
 def test_the_pictures_are_drawn(place):
     """The curve and the features, as PNG that fit into an artifact."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     monitor = Monitor(there.use, there.settings, lambda: there.clock)
     monitor.look()
     assert set(monitor.drawn) == {"curve", "drift"}
@@ -321,10 +322,7 @@ def test_the_pictures_are_drawn(place):
 
 def test_what_is_remembered_is_made_anew(place):
     """It lies in files of their own, which an erasure deletes; without them the next look makes them of the rows that are there."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     first = there.look()
     files = remembered.kept(there.settings, "small")
     assert {path.name for path in files} == {"learned.json", "rows.parquet"}
@@ -365,10 +363,7 @@ def test_values_of_private_columns_stay_here(place):
 
 def test_a_new_column_is_no_trouble(place):
     """A nullable column that no row has yet is missing; the look goes on."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     path = there.settings.projects / "small" / "project.yaml"
     path.write_text(
         path.read_text().replace(
@@ -385,10 +380,7 @@ def test_a_new_column_is_no_trouble(place):
 )  # fmt: skip
 def test_a_column_of_another_type_than_the_version_learned_is_not_compared(place, before, now, name, was):
     """Which is said; the rest is looked at as ever, also what is asked for under the new contract."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     path = there.settings.projects / "small" / "project.yaml"
     path.write_text(path.read_text().replace(before, now))
     landed = there.look()
@@ -401,10 +393,7 @@ def test_a_column_of_another_type_than_the_version_learned_is_not_compared(place
 
 def test_where_every_column_changed_its_type_none_is_compared(place):
     """Not all after all; what came true is still measured."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     path = there.settings.projects / "small" / "project.yaml"
     said = path.read_text().replace("{type: category}", "{type: float, nullable: true}")
     path.write_text(said.replace("a: {type: float, nullable: true}", "a: {type: text, nullable: true}").replace("b: {type: float}", "b: {type: text}"))  # fmt: skip
@@ -422,10 +411,7 @@ def test_rows_are_told_apart_by_the_columns_that_are_compared_in_what_is_usual_t
         return calibration.calibrated(fixed, history, plan, samples, **more)
 
     monkeypatch.setattr(asked, "calibrated", calibrated)
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     path = there.settings.projects / "small" / "project.yaml"
     path.write_text(path.read_text().replace("c: {type: category}", "c: {type: float, nullable: true}"))
     assert set(there.look()["drift"]) == {"a", "b"}
@@ -460,10 +446,7 @@ def test_rows_are_new_to_a_version_by_the_column_that_it_was_split_by(place):
 
 def test_the_champion_is_asked_about_each_row_once(place, monkeypatch):
     """For drift, for the estimate, and for what came true together; the first look also asks about the rows that it was made of."""
-    there = place("binary")
-    there.crown()
-    there.land(week(8))
-    there.land(week(9))
+    there = place("binary").watched()
     there.look()
     asked = []
     answers = Bundle.answers
