@@ -40,7 +40,7 @@ def counted(stage, name, labels=""):
 
 def members(stage):
     """The processes that answer."""
-    return [child for child in psutil.Process(stage.process.pid).children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in psutil.Process(stage.process.pid).children() if alive(child)]
 
 
 def many(stage, count):
