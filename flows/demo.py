@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -64,11 +65,14 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
     stack.connect(settings)
     from flows.deployments import deploy
 
-    tell(f"deployed {', '.join(deploy(settings))}")
+    tell(f"deployed {', '.join(deploy(settings, [PROJECT]))}")
     journal = Journal(settings.journal())
-    with tempfile.TemporaryDirectory() as folder:
+    others = [name for name in settings.project_names() if name != PROJECT]
+    with ThreadPoolExecutor(1) as meanwhile, tempfile.TemporaryDirectory() as folder:
+        rest = meanwhile.submit(deploy, settings, others)  # nobody waits for them: the story is of one project
         for drop in list(drops(Path(folder))):
             _through(drop, settings, journal, tell)
+        tell(f"deployed meanwhile: {', '.join(rest.result())}")
     rows = months(settings, journal)
     return {
         "project": PROJECT, "state": "done", "months": rows, "prediction": _predict(settings, journal, tell), "links": links(settings),
@@ -121,17 +125,19 @@ def landed(drop: Drop, project: str, settings: Settings, journal: Journal, say: 
 
 def _through(drop: Drop, settings: Settings, journal: Journal, say: Say) -> None:
     """Drops a file, and waits until it has landed and the training that it led to has ended."""
-    landed(drop, PROJECT, settings, journal, say)
-    training = _trained(drop, settings, journal, say)
+    batch = landed(drop, PROJECT, settings, journal, say)
+    training = _trained(drop, batch["at"], settings, journal, say)
     say(f"  {training['state']}: {training['reason']}")
 
 
-def _trained(drop: Drop, settings: Settings, journal: Journal, say: Say) -> dict[str, Any]:
+def _trained(drop: Drop, since: str, settings: Settings, journal: Journal, say: Say) -> dict[str, Any]:
     """The training that a drop led to, once it has ended; one that a kill took away is started again by hand."""
     from flows.runs import start
 
     def found() -> dict[str, Any] | None:
-        return next((row for row in reversed(journal.trainings(PROJECT)) if drop.name in row["trigger"]), None)
+        rows = journal.trainings(PROJECT)
+        named = next((row for row in reversed(rows) if drop.name in row["trigger"]), None)
+        return named or next((row for row in rows if row["started"] >= since), None)  # the recovery names no file
 
     def ended() -> dict[str, Any] | None:
         row = found()

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import sys
+from collections.abc import Collection
 from typing import Any, NamedTuple, cast
 
 from prefect import Flow
@@ -67,8 +68,8 @@ def declared(use: Project) -> list[RunnerDeployment]:
     ]  # fmt: skip
 
 
-def deploy(settings: Settings | None = None) -> list[str]:
-    """Deploys every project; gives the deployments' names.
+def deploy(settings: Settings | None = None, projects: Collection[str] | None = None) -> list[str]:
+    """Deploys every project, or these of them; gives the deployments' names.
 
     Raises:
         ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed.
@@ -76,7 +77,9 @@ def deploy(settings: Settings | None = None) -> list[str]:
     settings = settings or Settings()
     found = [Project.named(name, settings) for name in settings.project_names()]
     _hooks_apart(found)
-    deployments = [deployment for use in found for deployment in declared(use)]
+    deployments = [
+        deployment for use in found if projects is None or use.project in projects for deployment in declared(use)
+    ]
     for deployment in deployments:
         deployment.apply(work_pool_name=POOL)
     return [deployment.full_name for deployment in deployments]
