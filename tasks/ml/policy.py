@@ -133,11 +133,19 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
 
     @field_validator("cron")
     @classmethod
-    def _five_fields(cls, cron: str) -> str:
+    def _known_times(cls, cron: str) -> str:
+        from cronsim import CronSim, CronSimError
+
         if len(cron.split()) != 5:
             raise ValueError(
                 f"'{cron}' has {len(cron.split())} fields; a cron line has five: minute hour day month weekday"
             )
+        try:
+            CronSim(cron, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))
+        except CronSimError as error:
+            raise ValueError(
+                f"'{cron}' names no time ({str(error).lower()}); a cron line has minute hour day month weekday, as in '0 6 * * 1-5'"
+            ) from error
         return cron
 
     @field_validator("timezone")

@@ -37,6 +37,13 @@ def test_a_cron_line_has_five_fields(cron):
         OnSchedule(cron=cron)
 
 
+@pytest.mark.parametrize("cron", ["99 * * * *", "0 25 * * *", "0 4 31 2 *", "a b c d e"])
+def test_a_cron_line_names_times_that_come(cron):
+    """An hour or a day that no calendar has is an error with the field's name, not a schedule that never runs."""
+    with pytest.raises(ValidationError, match="names no time"):
+        OnSchedule(cron=cron)
+
+
 @pytest.mark.parametrize("zone", ["Sydney", "Mars/Phobos", "../etc/passwd", ""])
 def test_a_time_zone_must_exist(zone):
     """A zone that the calendar does not know is refused with examples."""
