@@ -1,4 +1,4 @@
-"""Train: fit the best recipe on train, calibrate it on validation, fit it once more on both, keep it as a candidate bundle."""
+"""Train: fit the best recipe on train, calibrate it on validation, where it may be fit it once more on both, keep it as a candidate bundle."""
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -15,7 +15,7 @@ from tasks.stores.references import Candidate, Snapshot
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate:
-    """Fits on train and validation; of the holdout nothing but the rows' names is read."""
+    """Fits on train, and where the model may learn from them on validation rows, too; of the holdout nothing but the rows' names is read."""
     settings = Settings()
     use = Project.named(project, settings)
     split, lake = parts(use, snapshot, settings.lake(project)), Lake(project, settings.lake(project), use.contract)
@@ -34,7 +34,8 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
         footprint.files() | bundles.compiled(made.form, made.graph),
     )
     get_run_logger().info(
-        "%s fitted on %s rows; calibration %s%s; %s", recipe.name, fitted.rows, fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,
+        "%s fitted on %s rows, %s; calibration %s%s; %s", recipe.name, fitted.rows, f"and not on validation: {fitted.once}" if fitted.once else "validation among them",
+        fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,
     )  # fmt: skip
     return Candidate(run=run, folder=str(folder), digest=digest, operates=fitted.operates)
 

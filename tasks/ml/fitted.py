@@ -1,13 +1,18 @@
 """A fitted model: a recipe learned, calibrated and given its operating numbers, in two phases; the same for the same rows and seed.
 
 First the recipe is fitted on train; on validation, which that model has not learned from, it is calibrated and given its operating
-numbers, and what it says there is kept. Then the same recipe is fitted once more on train and validation together (refit), under the
+numbers. Then, where it may be (`stays`), the same recipe is fitted once more on train and validation together (refit), under the
 calibration and the operating numbers of the first phase.
 
 Context: the validation rows are a sixth of the history, and of a split by time the newest sixth. Choice: the model that is released
-learns from them, too. Price: a second fit, and numbers that were learned of a model which knew less. That is on the careful side
-where more rows make a better model: errors are smaller than the interval says, and probabilities not surer than they may be. The
-promise of a split conformal interval (`Regression.operate`) is one of the first phase, and no theorem for the second.
+learns from them, too. Price: a second fit, and numbers that were learned of a model which knew less: none of what they promise, the
+nine rows of ten of a split conformal interval (`Regression.operate`) among it, is proven of the second model. The holdout, which
+neither has learned from, tells how well they fit it.
+
+Where not: a correction and a threshold also make up for how validation rows differ from train. A second model that learns this
+difference by itself is corrected for it twice. A window `last` or `decay` counts just these rows most, and a detector of anomalies takes
+them for usual, so that hardly one like them reaches the threshold any more: both stay as they were fitted on train. Where all rows of
+the past count alike a sixth more of them moves a model less, and the gate `calibration` asks of the holdout whether it is too much.
 """
 
 from collections.abc import Mapping
@@ -26,6 +31,8 @@ from tasks.ml.split import Learnable
 
 if TYPE_CHECKING:
     from tasks.ml.contract import Column
+
+NOT_ASKED = "it was not asked for"
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Fitted:
         usual: what its explainer must know of them.
         asked: the features of the validation rows that were asked about.
         said: what the model of the first phase said of them: the answers of a model that has not learned from them, in both phases.
-        refit: whether it was fitted once more, and has learned from them.
+        once: why it was fitted once only, and has not learned from them; empty where it has.
     """
 
     making: Making
@@ -85,7 +92,12 @@ class Fitted:
     usual: dict[str, Any]
     asked: pd.DataFrame
     said: np.ndarray
-    refit: bool = False
+    once: str = NOT_ASKED
+
+    @property
+    def refit(self) -> bool:
+        """Whether it was fitted once more, and has learned from the validation rows."""
+        return not self.once
 
     @classmethod
     def of(
@@ -113,10 +125,26 @@ class Fitted:
     def refitted(self, parts: Learnable) -> Self:
         """The second phase: the recipe fitted on train and validation, with calibration and operating numbers as they are.
 
-        A window of the recipe ends with the newest validation row.
+        A model that may not learn from validation rows stays the same, but for the reason.
 
         Args:
             parts: those of the first phase.
         """
+        if why := stays(self.making.kind, self.making.recipe):
+            return replace(self, once=why)
         model, read = self.making.of(self.making.learned(parts.both))
-        return replace(self, model=carried(self.model, model), rows=len(read), usual=usual(model, read), refit=True)
+        return replace(self, model=carried(self.model, model), rows=len(read), usual=usual(model, read), once="")
+
+
+def stays(kind: Kind, recipe: Recipe) -> str:
+    """Why a model stays as it was fitted on train, or nothing; the reason stands at the top of this file.
+
+    >>> from tasks.ml.kinds import Anomaly, Regression
+    >>> stays(Regression("y"), Recipe.usual("ridge")), stays(Anomaly(), Recipe.usual("gaussian_mixture"))
+    ('', 'a detector of anomalies would take the rows for usual that its threshold was set by')
+    """
+    if kind.name == "anomaly":
+        return "a detector of anomalies would take the rows for usual that its threshold was set by"
+    if recipe.window.kind != "all":
+        return f"its window ({recipe.window.name}) counts the rows most that its numbers were set by"
+    return ""

@@ -29,8 +29,8 @@ class Search(BaseModel, frozen=True, extra="forbid"):
     )
     refit: bool = Field(
         default=True,
-        description="after calibration fit once more on train and validation; without, what is released was fitted on train only, and "
-        "intervals and probabilities are those of exactly this model",
+        description="after calibration fit once more on train and validation, where the recipe learns from all of the past and the kind is not "
+        "anomaly; else, and without, what is released was fitted on train only, and intervals and probabilities are those of exactly this model",
     )
     rows: int = Field(
         default=100_000,

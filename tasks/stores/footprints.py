@@ -31,7 +31,10 @@ from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 
 STEPS, ROWS, ANSWERS, VALIDATION = "footprint.json", "rows.bin", "answers.bin", "validation.npy"
-VALIDATED, REFIT = "validated", "refit"  # the steps of a model that was fitted once more
+VALIDATED, REFIT = (
+    "validated",
+    "refit",
+)  # steps: what was said before a model was fitted once more; that it was, or why not
 HOOKS = "hooks"  # the fact of a configuration that is the SHA-256 of hooks.py, where columns are computed
 
 
@@ -63,6 +66,16 @@ class Recorded:
     def recipe(self) -> Recipe:
         """How it was made of them."""
         return Recipe.model_validate(self.footprint["recipe"])
+
+    @property
+    def refit(self) -> bool:
+        """Whether it was fitted once more, on train and validation; versions that say nothing of it were not."""
+        return self.footprint.has(REFIT) and "rows" in self.footprint[REFIT]
+
+    @property
+    def asked_to_refit(self) -> bool:
+        """Whether its project asked for that; versions from before it could were fitted once."""
+        return bool(self.footprint["configuration"].get("search", {}).get("refit", False))
 
     def project(self) -> Project:
         """The project as it was then."""
@@ -173,11 +186,11 @@ def _read(use: Project, part: pd.DataFrame) -> pd.DataFrame:
 
 
 def fitted_facts(use: Project, split: SealedParts, fitted: Fitted) -> dict[str, Facts]:
-    """How a model was calibrated, and how its answers become decisions; of one that was fitted once more also what it said before of
-    the validation rows, and how many it learned from at last."""  # noqa: D205, D209
+    """How a model was calibrated, how its answers become decisions, and why it was fitted once only; of one that was fitted once more
+    what it said before of the validation rows, and how many it learned from at last."""  # noqa: D205, D209
     operates = {"operates": {"calibration": fitted.calibration, **fitted.operates}}
     if not fitted.refit:
-        return operates
+        return operates | {REFIT: {"because": fitted.once}}
     rows = split.validation
     names = pd.Series(use.task.told(matrix(rows, use.types), rows[ROW].to_numpy()))
     return {VALIDATED: answers_facts(names, fitted.said)} | operates | {REFIT: {"rows": fitted.rows}}

@@ -9,7 +9,6 @@ import pytest
 from sklearn.ensemble import ExtraTreesClassifier, HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
 from tasks.ml.compiled.parity import compiled
-from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.kinds import KINDS, Kind, Multiclass
 from tasks.ml.recipe import Recipe
@@ -84,17 +83,49 @@ def test_what_was_said_of_validation_rows_is_from_before_they_were_learned():
     assert np.mean((now - truth) ** 2) < 0.7 * np.mean((second.said - truth) ** 2)
 
 
-def test_a_window_ends_with_the_newest_validation_row():
-    """Of 900 hours of which 300 validate, the last ten days are 240 train rows first, and 240 validation rows at last."""
-    parts = parted(rows(900), 600)
-    first, second = phases(MADE["regression"], {"kind": "ridge"}, parts, NUMBERS, {"kind": "last", "days": 10})
-    assert (first.rows, second.rows) == (240, 240)
-    asked = matrix(parts.validation, dict.fromkeys(NUMBERS, "float"))
-    newest = Fitted.of(second.making.recipe, MADE["regression"], NUMBERS, "at", parted(parts.validation, 240), seed=3)
-    assert newest.rows == 240
-    late = parted(pd.concat([parts.validation[60:], parts.validation[:60]]), 240)
-    by_hand = Fitted.of(second.making.recipe, MADE["regression"], NUMBERS, "at", late, seed=3)
-    assert by_hand.model.predict(asked).tolist() == second.model.predict(asked).tolist()
+def moved(count: int, rate: float, seed: int) -> pd.DataFrame:
+    """Rows of which a share is positive; how much a column tells of it is the same at every rate."""
+    rng, frame = np.random.default_rng(seed), rows(count, seed)
+    yes = rng.random(count) < rate
+    return frame.assign(yes=yes, amount=rng.normal(size=count) + yes, width=rng.normal(size=count))
+
+
+@pytest.mark.parametrize("window", [{"kind": "last", "days": 10}, {"kind": "decay", "days": 3}])
+def test_a_correction_is_not_applied_to_a_model_that_knows_the_shift_itself(window):
+    """From a fifth positives to a half: the model of a window stays as it was fitted on train, and under its correction says the true rate.
+
+    Fitted once more it would know the new rate from the newest rows, and the correction for not knowing it would come on top.
+    """
+    before, after = moved(1200, 0.2, 1), moved(400, 0.5, 2)
+    frame = pd.concat([before, after], ignore_index=True).assign(
+        at=pd.date_range("2026", periods=1600, freq="h", tz="UTC")
+    )
+    kind = MADE["binary"]
+    first, second = phases(kind, {"kind": "logistic"}, parted(frame, 1200), NUMBERS, window)
+    asked = moved(2000, 0.5, 3)[list(NUMBERS)]
+    assert (second.refit, second.calibration) == (False, "sigmoid")
+    assert second.once.startswith("its window (")
+    assert kind.answers(second.model, asked).tobytes() == kind.answers(first.model, asked).tobytes()
+    assert kind.answers(second.model, asked).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_a_detector_of_anomalies_does_not_learn_the_rows_that_set_its_threshold():
+    """After a shift one new row in twenty reaches the threshold, as the budget says; a detector that knew the shift would say nothing."""
+    kind, frame = MADE["anomaly"], rows(1600)
+    frame = frame.assign(width=frame["width"].where(np.arange(1600) < 800, frame["width"] + 6))
+    first, second = phases(kind, {"kind": "gaussian_mixture"}, parted(frame[:1200], 800), NUMBERS)
+    assert (second.refit, second.rows) == (False, first.rows)
+    said = kind.answers(second.model, frame[1200:][list(NUMBERS)].reset_index(drop=True))
+    assert 0.02 < np.mean(said >= second.operates["threshold"]) < 0.09
+
+
+@pytest.mark.parametrize(("window", "refit"), [({"kind": "last", "days": 5}, False), ({}, True)])
+def test_validation_rows_of_one_class_do_no_harm(window, refit):
+    """What is fitted once more always holds the train rows, and so both classes; a window that only reached validation rows would not."""
+    frame = rows(900)
+    frame = frame.assign(yes=frame["yes"] & (np.arange(900) < 700))
+    _, made = phases(MADE["binary"], {"kind": "logistic"}, parted(frame, 700), NUMBERS, window)
+    assert (made.refit, len(made.model.classes_)) == (refit, 2)
 
 
 def test_a_class_that_only_validation_has_is_learned_at_last():
@@ -152,5 +183,8 @@ def test_a_model_of_both_phases_is_saved_read_and_compiled(name, family, tmp_pat
     digest = bundles.write(tmp_path / "bundle", made.model, {"project": "any"})
     _, again = bundles.read(tmp_path / "bundle", digest)
     assert kind.answers(again, made.asked).tobytes() == kind.answers(made.model, made.asked).tobytes()
-    outcome = compiled(kind, made.model, made.asked, made.operates)
+    operates = {
+        of: value - 1e-9 for of, value in made.operates.items()
+    }  # a threshold may be what is said of one of these rows
+    outcome = compiled(kind, made.model, made.asked, operates)
     assert (outcome.form is not None) == (family != "nearest_neighbours"), outcome.reason
