@@ -1,6 +1,5 @@
 """Asked: a released version with what watches compare it with; asked about rows that it answered."""
 
-import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +13,10 @@ from tasks.config.settings import Settings
 from tasks.evaluate import Bundle
 from tasks.ml import threads
 from tasks.ml.features import matrix
-from tasks.ml.identity import as_text, digest
+from tasks.ml.identity import digest
+from tasks.ml.judging import judging
 from tasks.ml.metrics import Metric
-from tasks.ml.split import ROW, Split
+from tasks.ml.split import Split
 from tasks.ml.watching import estimate
 from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.domain import sampled
@@ -28,6 +28,7 @@ from tasks.stores import footprints
 from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, instants
+from tasks.stores.references import Snapshot
 from tasks.stores.remembered import Learned, Remembered
 
 LOOKED_BACK = (
@@ -146,18 +147,22 @@ class Asked:
 
     @property
     def reference(self) -> Reference:
-        """The project's metric on the holdout, which it was released by; how far it spreads by itself is known from the validation rows."""
+        """The project's metric on the holdout, which it was released by; how far it spreads there by itself."""
         release, known = self.release, getattr(self.remembered[0].estimator, "known", {}).get(self.use.metric)
         rare, spread = (known.rare, known.spread) if known else (0, 0.0)
         return Reference(value=release.value, low=release.low, high=release.high, rare=rare, spread=spread)
 
     def _learned(self) -> tuple[Learned, pd.DataFrame]:
-        """Answers only from when the rows had taught nothing: those to others are surer than they will be."""
-        whole, validation, said = self._taught()
+        """What rows look like from those that it was made of; what it says, and how well, from those that judged it.
+
+        To what it has learned from its answers are surer than they will be. The holdout has taught nobody, and the answers to it are those
+        that it was released for. The seal is broken after the release, and no model is chosen or fitted by what is learned here.
+        """
+        whole, holdout = self._parts()
         seed, plan = self.use.search.seed, self.use.watch.drift
-        features, judged = self.features(whole), self.features(validation)
-        at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
-        truth = self.use.task.truth(validation)
+        features, judged = self.features(whole), self.features(holdout)
+        at, then = (instants(rows[self.use.contract.time]) for rows in (whole, holdout))
+        said, truth = self.says(judged), self.use.task.truth(holdout)
         fixed, answered = Sketch.of(features, None, self._comparable(whole)), Sketch.of(judged[[]], said)
         recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
         some = [
@@ -188,46 +193,40 @@ class Asked:
 
     @property
     def not_compared(self) -> dict[str, str]:
-        """Columns that hold something else now than in the rows that it was made of, and what."""
+        """Columns that hold something else now than in the rows that it was made of, and what; what it says, where no row is left to ask."""
         judged = (name for name, kind in self.use.sent.items() if kind not in UNJUDGED)
-        known = self.remembered[0].fixed.features
-        return {name: f"{self.use.sent[name]} now, {self._was(name)} in what version {self.release.version} learned from" for name in judged if name not in known}  # fmt: skip
+        version, fixed = self.release.version, self.remembered[0].fixed
+        lost = not (fixed.predictions or self._of_users)
+        return {
+            name: f"{self.use.sent[name]} now, {self._was(name)} in what version {version} learned from" for name in judged if name not in fixed.features
+        } | ({"its predictions": f"no row is left that version {version} was judged by"} if lost else {})  # fmt: skip
 
     def _was(self, name: str) -> str:
         was = self.types[name]
         return was if sort(was) != sort(self.use.sent[name]) else "something else"
 
-    def _after_its_last(self) -> str:
-        """The moment after the newest row that it was made of; nothing where the split does not tell."""
-        last = self.bundle.manifest["seen_until"]
-        if not last or not self.split.by_time or self.split.column != self.use.contract.time:
-            return ""
-        return (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
-
-    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray | None]:
-        """Train and validation rows of its snapshot, the latter by themselves, and its answers to these from before it learned from them.
-
-        Of a version that never learned from them the answers are those of now. Where rows were erased since, all of it is about those
-        that are left.
+    def _parts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of its snapshot that it was made of, and those that it was judged by; where rows were erased since, what is left of both.
 
         Raises:
-            ArtifactError: none is left.
+            ArtifactError: nothing is left.
         """
         root, use = self._settings.lake(self.use.project), self.use.model_copy(update={"split": self.split})
-        lake = Lake(use.project, root, use.contract)
-        try:
-            snapshot = snapshot_named(lake, self.bundle.manifest["snapshot"])
-        except ArtifactError:
-            snapshot = lake.snapshot(window=("", self._after_its_last()))
+        snapshot = self._snapshot(Lake(use.project, root, use.contract))
         if snapshot is None:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
-        whole = (split := parts(use, snapshot, root)).both
-        before = footprints.validation(self._folder, self.release.digest)
-        if before is None:
-            return whole, split.validation, self.says(self.features(split.validation))
-        place = pd.Index(as_text(before["row"])).get_indexer(whole[ROW])
-        known = place >= 0
-        return whole, whole[known].reset_index(drop=True), before["said"][place[known]] if known.any() else None
+        split = parts(use, snapshot, root, self.bundle.manifest["seen_until"])
+        with judging():
+            return split.both, split.holdout.rows
+
+    def _snapshot(self, lake: Lake) -> Snapshot | None:
+        """The snapshot that it was made of; where that cannot be read any more the newest one, as far as it reaches into that time."""
+        try:
+            return snapshot_named(lake, self.bundle.manifest["snapshot"])
+        except ArtifactError:
+            then = footprints.read(self._folder, self.release.digest).snapshot
+            last = (pd.Timestamp(then.until) + pd.Timedelta(microseconds=1)).isoformat() if then.until else ""
+            return lake.snapshot(window=(then.window[0], last))
 
 
 def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:

@@ -134,15 +134,6 @@ def as_text(ids: np.ndarray) -> list[str]:
     return [digits[at : at + 2 * SIZE] for at in range(0, len(digits), 2 * SIZE)]
 
 
-def as_bytes(names: pd.Series) -> np.ndarray:
-    """The inverse of `as_text`: (n, 16) bytes.
-
-    >>> as_bytes(pd.Series(["00" * 15 + "ff"])).tolist()[0][-2:]
-    [0, 255]
-    """
-    return np.frombuffer(binascii.unhexlify("".join(names)), dtype=np.uint8).reshape(-1, SIZE)
-
-
 def as_column(ids: np.ndarray) -> pa.Array:
     """The same as a column of texts; of 10 million rows without 10 million Python objects.
 

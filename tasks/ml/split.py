@@ -156,6 +156,10 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         mature, immature = _matured(rows, self.column, self.matures)
         return _parted(mature, self._sides(mature), immature)
 
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+        """Splits what is left of a snapshot as the whole was split: a row's side does not depend on any other row."""
+        return self.apply(rows)
+
     @abstractmethod
     def _sides(self, rows: pd.DataFrame) -> np.ndarray:
         """The side of every row: (n,)."""
@@ -190,6 +194,15 @@ class TimeSplit(_ByTime, frozen=True):
         learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
         return Parts(train, validation, holdout, immature)
+
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:
+        """Splits what is left of a snapshot as the whole was split, by what a model has seen; validation rows stand among train.
+
+        Shares of fewer rows would be cut elsewhere, and what taught would judge.
+        """
+        mature, immature = _matured(rows, self.column, self.matures)
+        new = self.unseen(mature, seen_until)
+        return Parts(mature[~new], mature[:0], mature[new], immature)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
         """Pairs (earlier rows, later rows), each pair reaching further; the last one ends with the last row.
@@ -251,6 +264,10 @@ class GroupTimeSplit(_ByTime, frozen=True):
         able = lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size)
         sides = np.select([able & judging, able & validating], [HOLDOUT, VALIDATION], TRAIN)
         return _parted(mature, sides, immature)
+
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+        """Splits what is left of a snapshot, group by group: in a group that lost rows the cuts move by as many at most."""
+        return self.apply(rows)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
         """Pairs (every group's earlier rows, its rows right after them), each pair reaching further; small groups only teach.

@@ -38,7 +38,7 @@ LOG = logging.getLogger("keepfit.bundles")
 MODEL, MANIFEST, HOOKS = "model.skops", "manifest.json", "hooks.py"
 FORM, GRAPH = "model.zip", "model.onnx"
 SERVED = (FORM, GRAPH, HOOKS)  # what a server reads beside the model
-BESIDE = frozenset({*SERVED, "footprint.json", "rows.bin", "answers.bin", "validation.npy"})
+BESIDE = frozenset({*SERVED, "footprint.json", "rows.bin", "answers.bin"})
 Skew = Literal["refuse", "accept"]  # what becomes of a model that other versions of the libraries wrote
 
 # What a bundle may hold beyond the types that skops itself trusts (scikit-learn's estimators and losses, numpy's

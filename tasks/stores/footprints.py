@@ -6,7 +6,6 @@ MLflow has a copy of the steps to look at.
 """
 
 import hashlib
-import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from tasks.ml import threads
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.footprint import Facts, Footprint
-from tasks.ml.identity import SIZE, as_bytes, as_text
+from tasks.ml.identity import SIZE, as_text
 from tasks.ml.recipe import Recipe
 from tasks.ml.sealed import SealedParts
 from tasks.ml.split import ROW
@@ -30,7 +29,7 @@ from tasks.stores import bundles
 from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 
-STEPS, ROWS, ANSWERS, VALIDATION = "footprint.json", "rows.bin", "answers.bin", "validation.npy"
+STEPS, ROWS, ANSWERS = "footprint.json", "rows.bin", "answers.bin"
 VALIDATED, REFIT = (
     "validated",
     "refit",
@@ -47,15 +46,12 @@ class Recorded:
         names: of the rows of its snapshot, (n, 16) bytes.
         answers: what it said on the holdout, flat, in order of the rows; empty before it was judged.
         hooks: the text of hooks.py that its computed columns were made by; empty where the project has none.
-        validation: what was said of the validation rows before they were learned from, as `validated` gives it; None where they never
-            were, or where answers are not about single rows.
     """
 
     footprint: Footprint
     names: np.ndarray
     answers: np.ndarray
     hooks: str = ""
-    validation: np.ndarray | None = None
 
     @property
     def snapshot(self) -> Snapshot:
@@ -88,7 +84,6 @@ class Recorded:
         """The same as files of a bundle."""
         files = {STEPS: self.footprint.model_dump_json().encode(), ROWS: self.names.tobytes()}
         files |= {bundles.HOOKS: self.hooks.encode()} if self.hooks else {}
-        files |= {VALIDATION: _packed(self.validation)} if self.validation is not None else {}
         return files | ({ANSWERS: self.answers.astype("<f8").tobytes()} if len(self.answers) else {})
 
     def answered(self, names: pd.Series, answers: np.ndarray) -> "Recorded":
@@ -107,8 +102,7 @@ def taken(use: Project, snapshot: Snapshot, split: SealedParts, recipe: Recipe, 
         steps = steps.then(name, facts)
     hooks = use.computing.source if use.computing else ""
     whole = Footprint.model_validate_json(steps.model_dump_json())
-    validation = validated(split, fitted) if fitted.refit and use.task.has_moments else None
-    return Recorded(whole, _sorted(lake.names(snapshot)), np.empty(0), hooks, validation)
+    return Recorded(whole, _sorted(lake.names(snapshot)), np.empty(0), hooks)
 
 
 def read(folder: Path, digest: str) -> Recorded:
@@ -130,28 +124,7 @@ def read(folder: Path, digest: str) -> Recorded:
         found = found.after(before, "parameters", {"sha256": manifest["files"][bundles.MODEL]})
     names = np.frombuffer(rows, dtype=np.uint8).reshape(-1, SIZE)
     hooks = bundles.beside(folder, digest, bundles.HOOKS) or b""
-    return Recorded(
-        found, names, np.frombuffer(answers or b"", dtype="<f8"), hooks.decode(), validation(folder, digest)
-    )
-
-
-def validation(folder: Path, digest: str) -> np.ndarray | None:
-    """What was said of the validation rows of a bundle before they were learned from: (n,) of `row`, 16 bytes, and `said`.
-
-    None where the model has not learned from them, where its answers are not about single rows, and in bundles that were written
-    before models learned from them.
-
-    Raises:
-        ArtifactError: the bundle is missing or altered.
-    """
-    found = bundles.beside(folder, digest, VALIDATION)
-    return None if found is None else np.load(io.BytesIO(found), allow_pickle=False)
-
-
-def _packed(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+    return Recorded(found, names, np.frombuffer(answers or b"", dtype="<f8"), hooks.decode())
 
 
 # -- the facts of each step -------------------------------------------------------------------------------------------
@@ -194,15 +167,6 @@ def fitted_facts(use: Project, split: SealedParts, fitted: Fitted) -> dict[str, 
     rows = split.validation
     names = pd.Series(use.task.told(matrix(rows, use.types), rows[ROW].to_numpy()))
     return {VALIDATED: answers_facts(names, fitted.said)} | operates | {REFIT: {"rows": fitted.rows}}
-
-
-def validated(split: SealedParts, fitted: Fitted) -> np.ndarray:
-    """What the model of the first phase said of each validation row: (n,) of `row`, its name in 16 bytes, and `said`."""
-    names = as_bytes(split.validation[ROW])
-    said = fitted.said[: len(names)]  # planted rows come last
-    made = np.empty(len(names), dtype=[("row", f"V{SIZE}"), ("said", "<f8", said.shape[1:])])
-    made["row"], made["said"] = names.view(f"V{SIZE}").reshape(-1), said
-    return made
 
 
 def answers_facts(names: pd.Series, answers: np.ndarray) -> Facts:

@@ -503,18 +503,24 @@ def _moment(text: str | None, lake: Lake) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
+def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = None) -> SealedParts:
     """The verified rows of a snapshot, split as the project says; what judges is sealed. What teaches is read once a process.
 
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
     behind the landed ones, as the project's folder makes them now. Train and validation stand one behind the other in one array, so
     that what learns from both needs no copy of them. The holdout is read when it is asked for, and let go when nobody holds it.
+
+    Args:
+        use: the project.
+        snapshot: which rows.
+        root: where its tables are.
+        seen_until: of a model that exists, as its manifest says it: rows are what they were to it, also where others are not there any more.
     """
     lake = Lake(use.project, root, use.contract)
     chosen = _chosen(use, snapshot, lake, tuple(use.split.columns_needed()))
     outline = chosen.outline
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
-    made = use.split.apply(known)
+    made = use.split.apply(known) if seen_until is None else use.split.again(known, seen_until)
     both, holdout = (outline.only(part[PLACE].to_numpy()) for part in (made.both, made.holdout))
     immature, trusted, cut = made.immature + chosen.waiting, chosen.trusted, len(made.train)
     del chosen, known, made, outline  # while rows are read they need not be in memory

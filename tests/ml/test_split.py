@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.ml import identity
@@ -208,6 +208,24 @@ def chosen(keep: list[bool], rows: pd.DataFrame) -> np.ndarray:
 def members(parts: Parts) -> dict[str, set[int]]:
     """The rows of each part by `id`."""
     return {name: set(getattr(parts, name)["id"]) for name in NAMES}
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, days=st.sampled_from([0, 0.5]), gone=st.sets(st.integers(0, 60)))
+def test_what_is_left_of_rows_stands_where_it_stood(split, rows, days, gone):
+    """Whichever rows are erased: of the others none that taught judges, and none that judged teaches; of all rows the sides are those of `apply`."""
+    split = split.model_copy(update={"matures": days})
+    whole = split.apply(rows)
+    seen_until, taught, judged = split.seen_until(whole), set(whole.both["id"]), set(whole.holdout["id"])
+    assume(taught)  # else there is no model
+    again = split.again(rows, seen_until)
+    assert (set(again.both["id"]), set(again.holdout["id"])) == (taught, judged)
+    left = split.again(rows[~rows["id"].isin(gone)], seen_until)
+    if split.kind != "group_time":
+        assert set(left.both["id"]) <= taught - gone
+        assert set(left.holdout["id"]) <= judged - gone
+        assert days or len(left.both) + len(left.holdout) == len(rows) - len(gone & set(rows["id"]))
 
 
 @EVERY

@@ -21,9 +21,7 @@ from tasks.erase import Erasing
 from tasks.evaluate import evaluate
 from tasks.ingest import Landings
 from tasks.ml.card import CardFacts, card
-from tasks.ml.fitted import Fitted
 from tasks.ml.footprint import Divergence
-from tasks.ml.identity import as_text
 from tasks.ml.kinds import KINDS
 from tasks.ml.models import FAMILIES
 from tasks.ml.recipe import Recipe
@@ -458,19 +456,6 @@ def test_the_first_phase_that_differs_is_named(home, here):
     assert {step["step"]: step["same"] for step in found["steps"]}["refit"] is True
 
 
-def test_the_bundle_keeps_what_was_said_of_validation_rows(home):
-    """A name and an answer a row, no feature; the rows are those of the split, the answers those of a model of train."""
-    _, snapshot = lake()
-    use, settings = Project.named(NAME, Settings()), Settings()
-    split = parts(use, snapshot, settings.lake(NAME))
-    kept = footprints.validation(settings.bundles(NAME) / "1", digest_of(NAME))
-    assert kept is not None
-    assert as_text(kept["row"]) == split.validation[ROW].tolist()
-    first = Fitted.of(Recipe.usual("logistic"), use.task, use.features, "at", split, seed=7)
-    assert kept["said"].tolist() == first.said.tolist()
-    assert kept.dtype.itemsize == 24
-
-
 def test_a_version_that_was_fitted_once_is_made_again_so(trained, tmp_path, monkeypatch):
     """`refit: false` releases the model of train, as all versions once were; made again it is the same, whatever project.yaml says now."""
     trained("binary", "logistic")
@@ -480,7 +465,6 @@ def test_a_version_that_was_fitted_once_is_made_again_so(trained, tmp_path, monk
     with disable_run_logger():
         train(tmp_path, "once", "binary", "logistic")
     folder, digest = Settings().bundles("once") / "1", digest_of("once")
-    assert footprints.validation(folder, digest) is None
     assert footprints.read(folder, digest).footprint["refit"] == {"because": "it was not asked for"}
     (tmp_path / "projects" / "once" / "project.yaml").write_text(
         (tmp_path / "projects" / "once" / "project.yaml").read_text().replace("refit: false", "refit: true")
