@@ -5,9 +5,10 @@ numbers. Then, where it may be (`stays`), the same recipe is fitted once more on
 calibration and the operating numbers of the first phase.
 
 Context: the validation rows are a sixth of the history, and of a split by time the newest sixth. Choice: the model that is released
-learns from them, too. Price: a second fit, and numbers that were learned of a model which knew less: none of what they promise, the
-nine rows of ten of a split conformal interval (`Regression.operate`) among it, is proven of the second model. The holdout, which
-neither has learned from, tells how well they fit it.
+learns from them, too, but for those whose label was not final when the holdout began: a model of that moment could not have known it.
+Price: a second fit, and numbers that were learned of a model which knew less: none of what they promise, the nine rows of ten of a
+split conformal interval (`Regression.operate`) among it, is proven of the second model. The holdout, which neither has learned from,
+tells how well they fit it.
 
 Where not: a correction and a threshold also make up for how validation rows differ from train. A second model that learns this
 difference by itself is corrected for it twice. A window `last` or `decay` counts just these rows most, and a detector of anomalies takes
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from tasks.ml.contract import Column
 
 NOT_ASKED = "it was not asked for"
+ALL_LATE = "no validation row's label was final when the holdout began"
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Fitted:
         usual: what its explainer must know of them.
         asked: the features of the validation rows that were asked about.
         said: what the model of the first phase said of them: the answers of a model that has not learned from them, in both phases.
+        late: how many validation rows were left out when it was fitted once more: their label was not final when the holdout began.
         once: why it was fitted once only, and has not learned from them; empty where it has.
     """
 
@@ -92,6 +95,7 @@ class Fitted:
     usual: dict[str, Any]
     asked: pd.DataFrame
     said: np.ndarray
+    late: int = 0
     once: str = NOT_ASKED
 
     @property
@@ -132,8 +136,13 @@ class Fitted:
         """
         if why := stays(self.making.kind, self.making.recipe):
             return replace(self, once=why)
-        model, read = self.making.of(self.making.learned(parts.both))
-        return replace(self, model=carried(self.model, model), rows=len(read), usual=usual(model, read), once="")
+        learned = self.making.learned(parts.both)
+        if len(learned.truth) <= self.rows:
+            return replace(self, once=ALL_LATE)
+        model, read = self.making.of(learned)
+        return replace(
+            self, model=carried(self.model, model), rows=len(read), usual=usual(model, read), late=parts.late, once=""
+        )
 
 
 def stays(kind: Kind, recipe: Recipe) -> str:

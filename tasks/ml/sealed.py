@@ -132,9 +132,10 @@ class SealedParts:
     """The rows of one snapshot for one training: as `split.Parts`, with everything that judges behind a seal.
 
     Attributes:
-        earlier, later: the train rows, and the validation rows; whole: these behind those.
+        earlier, later: the train rows, and the validation rows; whole: these behind those, without the late ones.
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
+        late: number of the newest validation rows whose label was not final when the holdout began.
     """
 
     earlier: Lazy
@@ -143,6 +144,7 @@ class SealedParts:
     holdout: Sealed
     trusted: Sealed
     immature: int = 0
+    late: int = 0
 
     @classmethod
     def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
@@ -154,6 +156,7 @@ class SealedParts:
             Sealed("holdout", parts.holdout, kind, target),
             Sealed("trusted", trusted, kind, target),
             parts.immature + waiting,
+            parts.late,
         )
 
     @property
@@ -168,7 +171,7 @@ class SealedParts:
 
     @property
     def both(self) -> pd.DataFrame:
-        """What a model is fitted on at last: train, and validation behind it."""
+        """What a model is fitted on at last: train, and validation behind it as far as labels were final when the holdout began."""
         return self.whole.rows
 
     @contextmanager

@@ -166,7 +166,9 @@ def fitted_facts(use: Project, split: SealedParts, fitted: Fitted) -> dict[str, 
         return operates | {REFIT: {"because": fitted.once}}
     rows = split.validation
     names = pd.Series(use.task.told(matrix(rows, use.types), rows[ROW].to_numpy()))
-    return {VALIDATED: answers_facts(names, fitted.said)} | operates | {REFIT: {"rows": fitted.rows}}
+    return (
+        {VALIDATED: answers_facts(names, fitted.said)} | operates | {REFIT: {"rows": fitted.rows, "late": fitted.late}}
+    )
 
 
 def answers_facts(names: pd.Series, answers: np.ndarray) -> Facts:

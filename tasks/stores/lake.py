@@ -521,8 +521,11 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
     outline = chosen.outline
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
     made = use.split.apply(known) if seen_until is None else use.split.again(known, seen_until)
-    both, holdout = (outline.only(part[PLACE].to_numpy()) for part in (made.both, made.holdout))
-    immature, trusted, cut = made.immature + chosen.waiting, chosen.trusted, len(made.train)
+    both, holdout = (
+        outline.only(pd.concat([part[PLACE] for part in some]).to_numpy())
+        for some in ([made.train, made.validation], [made.holdout])
+    )
+    immature, trusted, cut, late = made.immature + chosen.waiting, chosen.trusted, len(made.train), made.late
     del chosen, known, made, outline  # while rows are read they need not be in memory
     learned = lake.selected(both)
     kind, target = use.task, use.contract.target
@@ -533,10 +536,11 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
     return SealedParts(
         rows(slice(cut)),
         rows(slice(cut, None)),
-        rows(slice(None)),
+        rows(slice(len(both.places) - late)),
         Sealed("holdout", Lazy(lambda: use.completed(lake.named(holdout))), kind, target),
         Sealed("trusted", use.completed(trusted), kind, target),
         immature,
+        late,
     )
 
 

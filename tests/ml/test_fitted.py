@@ -1,5 +1,6 @@
 """Fitted models: what is released has learned from validation rows, under a correction and numbers that were learned before."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,6 +118,20 @@ def test_a_detector_of_anomalies_does_not_learn_the_rows_that_set_its_threshold(
     assert (second.refit, second.rows) == (False, first.rows)
     said = kind.answers(second.model, frame[1200:][list(NUMBERS)].reset_index(drop=True))
     assert 0.02 < np.mean(said >= second.operates["threshold"]) < 0.09
+
+
+def test_a_label_that_came_after_the_holdout_began_is_not_learned():
+    """Of 300 validation rows the newest 100 are left out; where all of them are, the model stays as it was fitted on train."""
+    kind, frame = MADE["regression"], rows(900)
+    parts = dataclasses.replace(parted(frame, 600), late=100)
+    _, second = phases(kind, {"kind": "ridge"}, parts, NUMBERS)
+    by_hand, _ = second.making.of(second.making.learned(frame[:800]))
+    asked = frame[list(NUMBERS)]
+    assert (second.rows, second.late) == (800, 100)
+    assert second.model.predict(asked).tolist() == by_hand.predict(asked).tolist()
+    first, stays = phases(kind, {"kind": "ridge"}, dataclasses.replace(parts, late=300), NUMBERS)
+    assert (stays.rows, stays.late, stays.once[:12]) == (600, 0, "no validatio")
+    assert stays.model is first.model
 
 
 @pytest.mark.parametrize(("window", "refit"), [({"kind": "last", "days": 5}, False), ({}, True)])

@@ -443,7 +443,9 @@ def test_o_17_a_fit_that_does_not_repeat_is_told_with_the_reason(home, here):
 # -- two phases -------------------------------------------------------------------------------------------------------
 def test_the_first_phase_that_differs_is_named(home, here):
     """The steps stand in the order in which they happen: what was said of validation rows comes before the model that learned them."""
-    names = [step.name for step in footprints.read(Settings().bundles(NAME) / "1", digest_of(NAME)).footprint.steps]
+    recorded = footprints.read(Settings().bundles(NAME) / "1", digest_of(NAME)).footprint
+    names = [step.name for step in recorded.steps]
+    assert recorded["refit"] == {"rows": recorded["train"]["rows"] + recorded["validation"]["rows"], "late": 0}
     assert names[names.index("recipe") :] == ["recipe", "validated", "operates", "refit", "parameters", "answers"]
 
     def otherwise(facts: dict[str, Any]) -> None:
