@@ -75,11 +75,13 @@ class Scene:
         """The same numbers for every challenger that draws."""
         return np.random.default_rng(self.seed)
 
-    def fit(self, train: pd.DataFrame, validation: pd.DataFrame, recipe: Recipe | None = None) -> Fitted:
-        """A model of other rows, made as the good one was, or by another recipe."""
+    def fit(
+        self, train: pd.DataFrame, validation: pd.DataFrame, recipe: Recipe | None = None, *, once: bool = False
+    ) -> Fitted:
+        """A model of other rows, made as the good one was, or by another recipe; `once`: it stays new to the validation rows."""
         parts = Parts(train, validation, validation.head(0))
         made = Fitted.of(recipe or self.recipe, self.kind, self.columns, self.contract.time, parts, seed=self.seed)
-        return made.refitted(parts) if self.good.refit else made
+        return made.refitted(parts) if self.good.refit and not once else made
 
     def asked(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Rows as the good model reads them, and what came true."""
@@ -94,7 +96,7 @@ class Scene:
         return next((one.column for one in ranked if one.column in self.contract.columns), "")
 
     def points_right(self, fitted: Fitted) -> bool:
-        """Whether a model was better on the validation rows than the first naive answer, which is the same for every row."""
+        """Whether a model that is new to the validation rows is better on them than the first naive answer, which is the same for every row."""
         _, truth = self.asked(self.validation)
         same = next(iter(self.kind.naive(self.kind.truth(self.train), truth).values()))
         return bool(self.metric.gain(self.metric.of(truth, fitted.said), self.metric.of(truth, same)) > 0)
@@ -233,17 +235,20 @@ class Shuffled(Challenger):
     kinds = (*LABELLED, "recommendation")
 
     def learned(self, scene: Scene, train: pd.DataFrame, validation: pd.DataFrame) -> Fitted:
-        """Fitted and calibrated on shuffled labels; where a deal happens to point the right way, they are dealt again."""
+        """Fitted and calibrated on shuffled labels; where a deal happens to point the right way, they are dealt again.
+
+        It is fitted once: what the gates see must be what was asked which way it points.
+        """
         target, random = str(scene.contract.target), scene.random
 
         def dealt(rows: pd.DataFrame) -> pd.DataFrame:
             return rows.assign(**{target: rows[target].array[random.permutation(len(rows))]})
 
-        fitted = scene.fit(dealt(train), dealt(validation))
+        fitted = scene.fit(dealt(train), dealt(validation), once=True)
         for _ in range(DEALS - 1):
             if not scene.points_right(fitted):
                 break
-            fitted = scene.fit(dealt(train), dealt(validation))
+            fitted = scene.fit(dealt(train), dealt(validation), once=True)
         return fitted
 
 
