@@ -169,7 +169,7 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
     """Each step as it ends; a divergence, when it cannot go on, is the last."""
     recorded = footprints.read(Path(asked.folder), asked.digest)
     use = recorded.project() if asked.as_recorded else Project.named(asked.project, settings)
-    yield from footprints.begun(use).steps
+    yield from recorded.begun(use)
     root = settings.lake(asked.project)
     lake, snapshot = Lake(asked.project, root, use.contract), recorded.snapshot
     try:

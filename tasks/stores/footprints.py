@@ -7,6 +7,7 @@ MLflow has a copy of the steps to look at.
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tasks.ml import footprint as ml
 from tasks.ml import threads
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
-from tasks.ml.footprint import Facts, Footprint
+from tasks.ml.footprint import Facts, Footprint, Step
 from tasks.ml.identity import SIZE, as_text
 from tasks.ml.recipe import Recipe
 from tasks.ml.sealed import SealedParts
@@ -71,7 +72,18 @@ class Recorded:
     @property
     def asked_to_refit(self) -> bool:
         """Whether its project asked for that; versions from before it could were fitted once."""
-        return bool(self.footprint["configuration"].get("search", {}).get("refit", False))
+        return bool(self._search.get("refit", False))
+
+    @property
+    def _search(self) -> Facts:
+        return self.footprint["configuration"].get("search", {})
+
+    def begun(self, use: Project) -> Iterator[Step]:
+        """As `begun`, of making it again: without `search.refit` where it is from before that, as it is made as it was, whatever is said now."""
+        for step in begun(use).steps:
+            younger = step.name == "configuration" and "refit" not in self._search
+            search = {name: value for name, value in step.facts.get("search", {}).items() if name != "refit"}
+            yield Step(name=step.name, facts=step.facts | {"search": search}) if younger else step
 
     def project(self) -> Project:
         """The project as it was then."""

@@ -299,11 +299,11 @@ def test_erased_rows_are_named_as_the_reason(home, here):
     assert "rows were erased" in found["reason"]
 
 
-def recorded_otherwise(home: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def recorded_otherwise(home: Path, change: Callable[[dict[str, Any]], None], name: str = NAME) -> None:
     """The version's footprint with other facts, as if the training had been another one; the journal follows."""
     settings = Settings()
-    folder, journal = settings.bundles(NAME) / "1", Journal(settings.journal())
-    (row,) = journal.trainings(NAME)
+    folder, journal = settings.bundles(name) / "1", Journal(settings.journal())
+    (row,) = journal.trainings(name)
     manifest, model = bundles.read(folder, row["detail"]["digest"])
     recorded = footprints.read(folder, row["detail"]["digest"])
     facts = {step.name: json.loads(json.dumps(step.facts)) for step in recorded.footprint.steps}
@@ -474,6 +474,26 @@ def test_a_version_that_was_fitted_once_is_made_again_so(trained, tmp_path, monk
     found = again("once")
     assert (found["verdict"], found["difference"]) == ("EXACT", 0.0), found
     assert found["diverges"]["name"] == "search.refit"
+
+
+def test_a_version_from_before_there_was_a_second_fit_is_made_as_it_was(trained, tmp_path, here, monkeypatch):
+    """Its configuration says nothing of one and its footprint has none: there is none now either, and nothing is said of it."""
+    trained("binary", "logistic")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    monkeypatch.setitem(globals(), "YAML", YAML.replace("seed: 7,", "seed: 7, refit: false,"))
+    with disable_run_logger():
+        train(tmp_path, "older", "binary", "logistic")
+
+    def older(facts: dict[str, Any]) -> None:
+        del facts["configuration"]["search"]["refit"], facts["refit"]
+
+    recorded_otherwise(tmp_path, older, "older")
+    project = tmp_path / "projects" / "older" / "project.yaml"
+    project.write_text(project.read_text().replace(" refit: false,", ""))
+    for found in (again("older"), again("older", as_recorded=True)):
+        assert (found["verdict"], found["difference"], found["diverges"]) == ("EXACT", 0.0, None), found
+        assert found["reason"] == "the same parameters, bit for bit"
 
 
 def test_what_was_done_is_said_whatever_was_asked_for(tmp_path, trained, here, monkeypatch):
