@@ -535,7 +535,7 @@ class Regression:
 
         The rank is (n + 1)·0.9, rounded up, so that exchangeable rows are covered at least so often (Vovk et al. 2005;
         Lei et al. 2018, theorem 2). That is so of the model that has not learned from these rows. One that was fitted once more,
-        with them, keeps the number: it errs less where more rows teach more, so that it is covered more often, but no theorem says so.
+        with them, keeps the number, and no theorem says how often that covers: the gate `calibration` counts it on the holdout.
         """
         apart = np.sort(np.abs(truth - answers))
         rank = min(len(apart), int(np.ceil((len(apart) + 1) * COVERED)))
