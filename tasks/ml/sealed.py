@@ -135,7 +135,7 @@ class SealedParts:
         earlier, later: the train rows, and the validation rows; whole: these behind those, without the late ones.
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
-        late: number of the newest validation rows whose label was not final when the holdout began.
+        late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
     """
 
     earlier: Lazy

@@ -24,7 +24,7 @@ class Parts:
 
     Attributes:
         immature: number of rows whose label may still change; they are in no part.
-        late: number of the newest validation rows whose label was not final when the holdout began.
+        late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
     """
 
     train: pd.DataFrame

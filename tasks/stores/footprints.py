@@ -31,10 +31,8 @@ from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 
 STEPS, ROWS, ANSWERS = "footprint.json", "rows.bin", "answers.bin"
-VALIDATED, REFIT = (
-    "validated",
-    "refit",
-)  # steps: what was said before a model was fitted once more; that it was, or why not
+VALIDATED = "validated"  # the step of what was said of validation rows before they were learned from
+REFIT = "refit"  # the step that says that a model was fitted once more, or why not
 HOOKS = "hooks"  # the fact of a configuration that is the SHA-256 of hooks.py, where columns are computed
 
 
