@@ -1,6 +1,5 @@
 """Asked: a released version with what watches compare it with; asked about rows that it answered."""
 
-import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,6 +14,7 @@ from tasks.evaluate import Bundle
 from tasks.ml import threads
 from tasks.ml.features import matrix
 from tasks.ml.identity import digest
+from tasks.ml.judging import judging
 from tasks.ml.metrics import Metric
 from tasks.ml.split import Split
 from tasks.ml.watching import estimate
@@ -24,9 +24,11 @@ from tasks.ml.watching.measures import Reference, measures
 from tasks.ml.watching.older import held, read, sort
 from tasks.ml.watching.realised import Served
 from tasks.ml.watching.reference import UNJUDGED, Sketch, daily
+from tasks.stores import footprints
 from tasks.stores.journal import Release
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.observed import Observed, instants
+from tasks.stores.references import Snapshot
 from tasks.stores.remembered import Learned, Remembered
 
 LOOKED_BACK = (
@@ -69,7 +71,8 @@ class Asked:
 
     def __init__(self, use: Project, settings: Settings, release: Release) -> None:
         self.use, self.release, self._settings = use, release, settings
-        self.bundle = Bundle.read(settings.bundles(use.project) / str(release.version), release.digest)
+        self._folder = settings.bundles(use.project) / str(release.version)
+        self.bundle = Bundle.read(self._folder, release.digest)
 
     @cached_property
     def split(self) -> Split:
@@ -144,18 +147,22 @@ class Asked:
 
     @property
     def reference(self) -> Reference:
-        """The project's metric on the holdout, which it was released by; how far it spreads by itself is known from the validation rows."""
+        """The project's metric on the holdout, which it was released by; how far it spreads there by itself."""
         release, known = self.release, getattr(self.remembered[0].estimator, "known", {}).get(self.use.metric)
         rare, spread = (known.rare, known.spread) if known else (0, 0.0)
         return Reference(value=release.value, low=release.low, high=release.high, rare=rare, spread=spread)
 
     def _learned(self) -> tuple[Learned, pd.DataFrame]:
-        """Answers only of rows that taught nothing: those to the others are surer than they will be."""
-        train, validation = self._taught()
-        whole, seed, plan = pd.concat([train, validation], ignore_index=True), self.use.search.seed, self.use.watch.drift  # fmt: skip
-        features, judged = self.features(whole), self.features(validation)
-        at, then = (instants(rows[self.use.contract.time]) for rows in (whole, validation))
-        said, truth = self.says(judged), self.use.task.truth(validation)
+        """What rows look like from those that it was made of; what it says, and how well, from those that judged it.
+
+        To what it has learned from its answers are surer than they will be. The holdout has taught nobody, and the answers to it are those
+        that it was released for. The seal is broken after the release, and no model is chosen or fitted by what is learned here.
+        """
+        whole, holdout = self._parts()
+        seed, plan = self.use.search.seed, self.use.watch.drift
+        features, judged = self.features(whole), self.features(holdout)
+        at, then = (instants(rows[self.use.contract.time]) for rows in (whole, holdout))
+        said, truth = self.says(judged), self.use.task.truth(holdout)
         fixed, answered = Sketch.of(features, None, self._comparable(whole)), Sketch.of(judged[[]], said)
         recent = at > at.max() - np.timedelta64(LOOKED_BACK * plan.days, "D")
         some = [
@@ -186,38 +193,40 @@ class Asked:
 
     @property
     def not_compared(self) -> dict[str, str]:
-        """Columns that hold something else now than in the rows that it was made of, and what."""
+        """Columns that hold something else now than in the rows that it was made of, and what; what it says, where no row is left to ask."""
         judged = (name for name, kind in self.use.sent.items() if kind not in UNJUDGED)
-        known = self.remembered[0].fixed.features
-        return {name: f"{self.use.sent[name]} now, {self._was(name)} in what version {self.release.version} learned from" for name in judged if name not in known}  # fmt: skip
+        version, fixed = self.release.version, self.remembered[0].fixed
+        lost = not (fixed.predictions or self._of_users)
+        return {
+            name: f"{self.use.sent[name]} now, {self._was(name)} in what version {version} learned from" for name in judged if name not in fixed.features
+        } | ({"its predictions": f"no row is left that version {version} was judged by"} if lost else {})  # fmt: skip
 
     def _was(self, name: str) -> str:
         was = self.types[name]
         return was if sort(was) != sort(self.use.sent[name]) else "something else"
 
-    def _after_its_last(self) -> str:
-        """The moment after the newest row that it was made of; nothing where the split does not tell."""
-        last = self.bundle.manifest["seen_until"]
-        if not last or not self.split.by_time or self.split.column != self.use.contract.time:
-            return ""
-        return (dt.datetime.fromisoformat(last) + dt.timedelta(microseconds=1)).isoformat()
-
-    def _taught(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Train and validation rows of its snapshot; where rows of it were erased since, what is left of them.
+    def _parts(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The rows of its snapshot that it was made of, and those that it was judged by; where rows were erased since, what is left of both.
 
         Raises:
-            ArtifactError: none is left.
+            ArtifactError: nothing is left.
         """
         root, use = self._settings.lake(self.use.project), self.use.model_copy(update={"split": self.split})
-        lake = Lake(use.project, root, use.contract)
-        try:
-            snapshot = snapshot_named(lake, self.bundle.manifest["snapshot"])
-        except ArtifactError:
-            snapshot = lake.snapshot(window=("", self._after_its_last()))
+        snapshot = self._snapshot(Lake(use.project, root, use.contract))
         if snapshot is None:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
-        split = parts(use, snapshot, root)
-        return split.train, split.validation
+        split = parts(use, snapshot, root, self.bundle.manifest["seen_until"])
+        with judging():
+            return split.both, split.holdout.rows
+
+    def _snapshot(self, lake: Lake) -> Snapshot | None:
+        """The snapshot that it was made of; where that cannot be read any more the newest one, as far as it reaches into that time."""
+        try:
+            return snapshot_named(lake, self.bundle.manifest["snapshot"])
+        except ArtifactError:
+            then = footprints.read(self._folder, self.release.digest).snapshot
+            last = (pd.Timestamp(then.until) + pd.Timedelta(microseconds=1)).isoformat() if then.until else ""
+            return lake.snapshot(window=(then.window[0], last))
 
 
 def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:

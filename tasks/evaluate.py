@@ -74,7 +74,7 @@ def _scored(
     questions = Questions.of(use.task, use.types, holdout, use.search.seed)
     asked, truth = questions.asked, questions.truth
     candidate = as_served(use, candidate, own, asked)
-    answers = on_holdout(use, questions, use.task.truth(pd.concat([split.train, split.validation])), own, before)
+    answers = on_holdout(use, questions, use.task.truth(split.both), own, before)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     rows = path.with_name(f"{candidate.run}-rows.parquet")
     looked_at(use, questions).to_parquet(rows)

@@ -231,10 +231,11 @@ class Bench:
     def of(cls, subject: Subject, settings: Settings) -> "Bench":
         """The bench with a good model of the subject's rows."""
         use, split = subject.use, subject.split
-        recipe, good = _good(use, split, subject.recipe)
+        recipe, first = _good(use, split, subject.recipe)
+        good = first.refitted(split) if use.search.refit else first
         scene = Scene(
             kind=use.task, metric=use.goal, contract=use.contract, columns=use.features, split=use.split, slices=use.slices, floor=use.floor, seed=use.search.seed,
-            gates=use.gates, tests=bool(use.behaviour(settings)), rows=subject.rows, train=split.train, validation=split.validation, recipe=recipe, good=good,
+            gates=use.gates, tests=bool(use.behaviour(settings)), rows=subject.rows, train=split.train, validation=split.validation, recipe=recipe, good=good, first=first.model,
         )  # fmt: skip
         own = _bundle(use, subject.snapshot, recipe, good, split)
         holdout, trusted = _asked(use, split)
@@ -277,7 +278,7 @@ class Bench:
         )
         champion = Bundle(challenger.manifest(scene, self.own.manifest, holdout), self.own.model, self.own.computing)
         before, against = (
-            use.task.truth(pd.concat([split.train, split.validation])),
+            use.task.truth(split.both),
             champion if challenger.defends else None,
         )
         bent = Bent(own, challenger, scene, holdout)
@@ -373,15 +374,14 @@ def _good(use: Project, split: SealedParts, recipe: Recipe | None) -> tuple[Reci
     """A model by the recipe that every gate passed last; without one the best family's defaults, as validation says."""
     recipes = [recipe] if recipe else [Recipe.usual(name) for name in use.search.families]
     types = {name: column.type for name, column in use.features.items()}
-    asked, truth = use.task.asked(matrix(split.validation, types), use.task.truth(split.validation), use.search.seed)
+    _, truth = use.task.asked(matrix(split.validation, types), use.task.truth(split.validation), use.search.seed)
     made = [
         (each, Fitted.of(each, use.task, use.features, use.contract.time, split, seed=use.search.seed))
         for each in recipes
     ]  # fmt: skip
 
     def worth(one: tuple[Recipe, Fitted]) -> float:
-        said = use.task.answers(one[1].model, asked[list(one[0].columns(use.features))])
-        return float(use.goal.gain(use.goal.of(truth, said), 0.0))
+        return float(use.goal.gain(use.goal.of(truth, one[1].said), 0.0))
 
     return max(made, key=worth) if len(made) > 1 else made[0]
 

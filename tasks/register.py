@@ -52,13 +52,14 @@ def register(
     use = Project.named(training.project, settings)
     registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
     judged = outcome(verdicts)
-    facts = _facts(use, training, prepared, best, candidate, scores, verdicts)
+    recorded = _answered(candidate, scores)
+    facts = _facts(use, training, prepared, best, candidate, scores, verdicts, refit=recorded.refit)
     detail: dict[str, Any] = {
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
     }  # fmt: skip
-    version, recorded = None, _answered(candidate, scores)
+    version = None
     registry.log(training.run, metrics=(took := _took(training)))
     detail["cpu_seconds"] = took[CPU]
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
@@ -232,6 +233,8 @@ def _facts(
     candidate: Candidate,
     scores: Scores,
     verdicts: list[Verdict],
+    *,
+    refit: bool,
 ) -> card.CardFacts:
     windows = {
         name: card.Window(
@@ -246,7 +249,7 @@ def _facts(
     )
     return card.CardFacts(
         project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
-        delta_version=training.rows.version, parts=windows, family=best.recipe.family.kind, params=best.recipe.family.model_dump(exclude={"kind"}), window=best.recipe.window.name, columns=best.recipe.features, kind=use.kind,  # ty: ignore[invalid-argument-type]
+        delta_version=training.rows.version, parts=windows, family=best.recipe.family.kind, params=best.recipe.family.model_dump(exclude={"kind"}), window=best.recipe.window.name, refit=refit, columns=best.recipe.features, kind=use.kind,  # ty: ignore[invalid-argument-type]
         seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, operates=candidate.operates,
         cost=use.cost, panels=scores.panels, importance=scores.importance, slices=scores.slices, commit=commit(), lock=lock(), trigger=training.reason,
         created_at=dt.datetime.fromisoformat(training.started),

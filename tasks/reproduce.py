@@ -104,8 +104,8 @@ def rebuild(asked: Version) -> Rebuilt:
                 continue
             step = Step.model_validate(said)
             found = found.then(step.name, step.facts)
-            differs = next(step for step in recorded.steps if step.name == said["name"]).differences(step)
-            get_run_logger().info("%s: %s", step.name, "not as recorded" if any(differs) else "as recorded")
+            differs = [why for then in recorded.steps if then.name == step.name for why in then.differences(step)]
+            get_run_logger().info("%s: %s", step.name, "not as recorded" if differs else "as recorded")
         answers = np.fromfile(place, dtype="<f8") if place.exists() else np.empty(0)
     return Rebuilt(footprint=found, stopped=stopped, answers=tuple(answers.tolist()))
 
@@ -169,7 +169,7 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
     """Each step as it ends; a divergence, when it cannot go on, is the last."""
     recorded = footprints.read(Path(asked.folder), asked.digest)
     use = recorded.project() if asked.as_recorded else Project.named(asked.project, settings)
-    yield from footprints.begun(use).steps
+    yield from recorded.begun(use)
     root = settings.lake(asked.project)
     lake, snapshot = Lake(asked.project, root, use.contract), recorded.snapshot
     try:
@@ -190,8 +190,10 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
     recipe, seed = recorded.recipe, use.search.seed
     yield Step(name="recipe", facts=recipe.model_dump(mode="json"))
     fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=seed)
+    if recorded.asked_to_refit:
+        fitted = fitted.refitted(split)
+    yield from (Step(name=name, facts=facts) for name, facts in footprints.fitted_facts(use, split, fitted).items())
     yield Step(name="parameters", facts={"sha256": bundles.parameters(fitted.model)})
-    yield Step(name="operates", facts=footprints.operates_facts(fitted))
     with judging():
         holdout = split.holdout.rows
     features = matrix(holdout, use.types)

@@ -1,4 +1,4 @@
-"""Train: fit the best recipe on train, calibrate it and set how it decides on validation, keep it as a candidate bundle."""
+"""Train: fit the best recipe on train, calibrate it on validation, where it may be fit it once more on both, keep it as a candidate bundle."""
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -6,7 +6,6 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.compiled.parity import compiled
-from tasks.ml.contributions import usual
 from tasks.ml.fitted import Fitted
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles, footprints
@@ -16,11 +15,13 @@ from tasks.stores.references import Candidate, Snapshot
 
 @task(name="fit", cache_policy=NO_CACHE)
 def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate:
-    """Fits on train only; of the holdout nothing but the rows' names is read."""
+    """Fits on train, and where the model may learn from them on validation rows, too; of the holdout nothing but the rows' names is read."""
     settings = Settings()
     use = Project.named(project, settings)
     split, lake = parts(use, snapshot, settings.lake(project)), Lake(project, settings.lake(project), use.contract)
     fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=use.search.seed)
+    if use.search.refit:
+        fitted = fitted.refitted(split)
     made = compiled(use.task, fitted.model, fitted.asked, fitted.operates)
     folder = settings.home / "candidates" / project / run
     with split.kept():
@@ -29,11 +30,12 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     digest = bundles.write(
         folder,
         fitted.model,
-        about | {"usual": usual(fitted.model, fitted.read)} | made.described(),
+        about | {"usual": fitted.usual} | made.described(),
         footprint.files() | bundles.compiled(made.form, made.graph),
     )
     get_run_logger().info(
-        "%s fitted on %s rows; calibration %s%s; %s", recipe.name, len(fitted.read), fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,
+        "%s fitted on %s rows, %s; calibration %s%s; %s", recipe.name, fitted.rows, f"and not on validation: {fitted.once}" if fitted.once else "validation among them",
+        fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,
     )  # fmt: skip
     return Candidate(run=run, folder=str(folder), digest=digest, operates=fitted.operates)
 

@@ -1,5 +1,6 @@
 """Calibration: probabilities that mean what they say, learned on rows that the model has not learned from."""
 
+from copy import copy
 from typing import Any, Literal
 
 import numpy as np
@@ -96,6 +97,27 @@ def _slip(chances: np.ndarray, truth: np.ndarray) -> tuple[int, int]:
     others = np.where(chances.max(axis=0) > 0, chances[row], -1.0)  # a class that it never met cannot be told from none
     others[truth[row]] = -2.0
     return row, int(others.argmax())
+
+
+def carried(before: Any, model: Any) -> Any:
+    """What was learned to correct one model, over another that the same recipe made; the other itself where nothing was learned.
+
+    Nothing is learned anew: the rows that the correction was learned on may be among those that the other learned from.
+
+    Args:
+        before: as `calibrated` gives it.
+        model: the other fitted pipeline.
+    """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.frozen import FrozenEstimator
+
+    if not isinstance(before, CalibratedClassifierCV):
+        return model
+    over, (only,) = copy(before), (copy(each) for each in before.calibrated_classifiers_)
+    only.estimator = over.estimator = FrozenEstimator(model)
+    only.classes = over.classes_ = model.classes_
+    over.calibrated_classifiers_ = [only]
+    return over
 
 
 def _corrected(kind: Kind, model: Any, features: pd.DataFrame, truth: np.ndarray, method: Method) -> Any:

@@ -83,6 +83,7 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
     importance: Importance | None = None
     slices: Sliced | None = None
     window: str = "all"
+    refit: bool = Field(default=False, description="whether it has learned from the validation rows, too")
     columns: tuple[str, ...] = ()
     commit: str
     lock: str = Field(description="SHA-256 of requirements.lock")
@@ -101,6 +102,11 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
     def passed(self) -> bool:
         """Whether every gate passed, and there was one."""
         return bool(self.verdicts) and all(verdict.passed for verdict in self.verdicts)
+
+    @property
+    def set_by(self) -> str:
+        """The rows that its decisions were set by."""
+        return "the validation part" + (" (before it learned from it)" if self.refit else "")
 
 
 def card(facts: CardFacts) -> str:
@@ -173,7 +179,7 @@ def _details(facts: CardFacts) -> str:
     rows = {
         "task": _task(facts),
         "family": code(facts.family),
-        "learned from": facts.window if facts.window != "all" else "all rows of the train part",
+        "learned from": f"{'all rows' if facts.window == 'all' else facts.window} of the train {'and validation parts' if facts.refit else 'part'}",
         "reads": f"{len(facts.columns)} columns: {escaped(', '.join(facts.columns))}"
         if facts.columns
         else "all features",
@@ -259,8 +265,8 @@ def _decisions(facts: CardFacts) -> str:
         rows = [(str(at), number(taken), number(recall)) for at, (taken, recall) in enumerate(zip(places["taken"], places["recall"], strict=True), 1)]  # fmt: skip
         return f"The best items are the answer, the best first. Of {places['users']:,} users of the holdout:\n\n{table(('place', 'took that item', 'share of what was taken up to there'), rows)}"
     if "interval" in facts.operates:
-        return f"Every answer comes with an interval of ±{facts.operates['interval']:.4g}, which held nine of ten rows of the validation part."
-    return f"From {facts.operates['threshold']:.4g} on a row is called odd: as many rows of the validation part reached that as the alert budget allows."
+        return f"Every answer comes with an interval of ±{facts.operates['interval']:.4g}, which held nine of ten rows of {facts.set_by}."
+    return f"From {facts.operates['threshold']:.4g} on a row is called odd: as many rows of {facts.set_by} reached that as the alert budget allows."
 
 
 def _threshold(facts: CardFacts, counts: Mapping[str, int]) -> str:
@@ -272,7 +278,7 @@ def _threshold(facts: CardFacts, counts: Mapping[str, int]) -> str:
     ]
     wrong, missed = facts.cost.false_positive, facts.cost.false_negative
     return (
-        f"At {facts.operates['threshold']:.4g} or more the answer is “{positive}”: the cheapest threshold on the validation part, "
+        f"At {facts.operates['threshold']:.4g} or more the answer is “{positive}”: the cheapest threshold on {facts.set_by}, "
         f"where a false “{positive}” costs {wrong:g} and a missed one {missed:g}. On the holdout:\n\n"
         f"{table(('truth', f'decided {positive}', f'decided {negative}'), rows)}"
     )

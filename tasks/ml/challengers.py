@@ -47,6 +47,7 @@ class Scene:
         rows: all labelled rows as they landed, without the trusted ones.
         train, validation: those that the good model learned from.
         good: the good model; recipe: what it was made by.
+        first: the same before it was fitted once more: what is asked about validation rows is asked of it.
         columns: the columns that a model may read; types of all of them stand in `contract`.
         slices: the groups of rows that the project looks at; floor: below it the project's metric is of no use.
         gates: as the project configures them; tests: whether its hooks.py states any behaviour.
@@ -67,16 +68,20 @@ class Scene:
     validation: pd.DataFrame
     recipe: Recipe
     good: Fitted
+    first: Any
 
     @property
     def random(self) -> np.random.Generator:
         """The same numbers for every challenger that draws."""
         return np.random.default_rng(self.seed)
 
-    def fit(self, train: pd.DataFrame, validation: pd.DataFrame, recipe: Recipe | None = None) -> Fitted:
-        """A model of other rows, made as the good one was, or by another recipe."""
+    def fit(
+        self, train: pd.DataFrame, validation: pd.DataFrame, recipe: Recipe | None = None, *, once: bool = False
+    ) -> Fitted:
+        """A model of other rows, made as the good one was, or by another recipe; `once`: it stays new to the validation rows."""
         parts = Parts(train, validation, validation.head(0))
-        return Fitted.of(recipe or self.recipe, self.kind, self.columns, self.contract.time, parts, seed=self.seed)
+        made = Fitted.of(recipe or self.recipe, self.kind, self.columns, self.contract.time, parts, seed=self.seed)
+        return made.refitted(parts) if self.good.refit and not once else made
 
     def asked(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
         """Rows as the good model reads them, and what came true."""
@@ -87,15 +92,14 @@ class Scene:
     def telling(self) -> str:
         """The column of the contract that the good model relies on most, as the newest validation rows say."""
         asked, truth = self.asked(self.validation.tail(TELLING))
-        ranked = Importance.of_model(self.kind, self.metric, self.good.model, asked, truth, seed=self.seed).columns
+        ranked = Importance.of_model(self.kind, self.metric, self.first, asked, truth, seed=self.seed).columns
         return next((one.column for one in ranked if one.column in self.contract.columns), "")
 
     def points_right(self, fitted: Fitted) -> bool:
-        """Whether a model is better on the validation rows than the first naive answer, which is the same for every row."""
-        asked, truth = self.asked(self.validation)
+        """Whether a model that is new to the validation rows is better on them than the first naive answer, which is the same for every row."""
+        _, truth = self.asked(self.validation)
         same = next(iter(self.kind.naive(self.kind.truth(self.train), truth).values()))
-        said = self.kind.answers(fitted.model, asked)
-        return bool(self.metric.gain(self.metric.of(truth, said), self.metric.of(truth, same)) > 0)
+        return bool(self.metric.gain(self.metric.of(truth, fitted.said), self.metric.of(truth, same)) > 0)
 
     @property
     def numbers(self) -> list[str]:
@@ -231,17 +235,20 @@ class Shuffled(Challenger):
     kinds = (*LABELLED, "recommendation")
 
     def learned(self, scene: Scene, train: pd.DataFrame, validation: pd.DataFrame) -> Fitted:
-        """Fitted and calibrated on shuffled labels; where a deal happens to point the right way, they are dealt again."""
+        """Fitted and calibrated on shuffled labels; where a deal happens to point the right way, they are dealt again.
+
+        It is fitted once: what the gates see must be what was asked which way it points.
+        """
         target, random = str(scene.contract.target), scene.random
 
         def dealt(rows: pd.DataFrame) -> pd.DataFrame:
             return rows.assign(**{target: rows[target].array[random.permutation(len(rows))]})
 
-        fitted = scene.fit(dealt(train), dealt(validation))
+        fitted = scene.fit(dealt(train), dealt(validation), once=True)
         for _ in range(DEALS - 1):
             if not scene.points_right(fitted):
                 break
-            fitted = scene.fit(dealt(train), dealt(validation))
+            fitted = scene.fit(dealt(train), dealt(validation), once=True)
         return fitted
 
 

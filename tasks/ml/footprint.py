@@ -19,7 +19,7 @@ from tasks.ml.identity import SIZE, digest
 Facts = dict[str, Any]
 TOLERANCE = 1e-6  # the largest difference of two answers that still counts as the same number in other digits
 TOLD = ("environment", ("commit",))  # is told and not compared: the code's files say what it would
-OUTCOMES = frozenset({"parameters", "operates", "answers"})  # steps in which nothing goes in
+OUTCOMES = frozenset({"validated", "operates", "refit", "parameters", "answers"})  # steps in which nothing goes in
 NOTHING = "nothing"
 SHOWN = 5  # differences of a step that are told
 

@@ -534,7 +534,8 @@ class Regression:
         """How far from an answer the truth is in nine rows of ten: the half-width of a split conformal interval.
 
         The rank is (n + 1)·0.9, rounded up, so that exchangeable rows are covered at least so often (Vovk et al. 2005;
-        Lei et al. 2018, theorem 2).
+        Lei et al. 2018, theorem 2). That is so of the model that has not learned from these rows. One that was fitted once more,
+        with them, keeps the number, and no theorem says how often that covers: the gate `calibration` counts it on the holdout.
         """
         apart = np.sort(np.abs(truth - answers))
         rank = min(len(apart), int(np.ceil((len(apart) + 1) * COVERED)))

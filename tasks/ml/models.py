@@ -375,7 +375,7 @@ def pipeline(
     threads: int = 1,
     user: str = "",
 ) -> "Pipeline":
-    """The unfitted pipeline over the feature columns: preparation travels inside the model, fitted on train only.
+    """The unfitted pipeline over the feature columns: preparation travels inside the model, fitted on the rows that it learns from only.
 
     Args:
         family: the model.

@@ -132,16 +132,19 @@ class SealedParts:
     """The rows of one snapshot for one training: as `split.Parts`, with everything that judges behind a seal.
 
     Attributes:
-        earlier, later: the train rows, and the validation rows, which are not needed before a model is fitted.
+        earlier, later: the train rows, and the validation rows; whole: these behind those, without the late ones.
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
+        late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
     """
 
     earlier: Lazy
     later: Lazy
+    whole: Lazy
     holdout: Sealed
     trusted: Sealed
     immature: int = 0
+    late: int = 0
 
     @classmethod
     def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
@@ -149,20 +152,27 @@ class SealedParts:
         return cls(
             Lazy(lambda: parts.train),
             Lazy(lambda: parts.validation),
+            Lazy(lambda: parts.both),
             Sealed("holdout", parts.holdout, kind, target),
             Sealed("trusted", trusted, kind, target),
             parts.immature + waiting,
+            parts.late,
         )
 
     @property
     def train(self) -> pd.DataFrame:
-        """What a model is fitted on."""
+        """What a model is fitted on first."""
         return self.earlier.rows
 
     @property
     def validation(self) -> pd.DataFrame:
         """What a model is calibrated and thresholded with."""
         return self.later.rows
+
+    @property
+    def both(self) -> pd.DataFrame:
+        """What a model is fitted on at last: train, and validation behind it as far as labels were final when the holdout began."""
+        return self.whole.rows
 
     @contextmanager
     def kept(self) -> Generator[None]:

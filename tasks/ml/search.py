@@ -27,6 +27,11 @@ class Search(BaseModel, frozen=True, extra="forbid"):
     workers: int = Field(
         default=1, ge=1, le=256, description="processes that search at once; with one it is repeatable"
     )
+    refit: bool = Field(
+        default=True,
+        description="after calibration fit once more on train and validation, where the recipe learns from all of the past and the kind is not "
+        "anomaly; else, and without, what is released was fitted on train only, and intervals and probabilities are those of exactly this model",
+    )
     rows: int = Field(
         default=100_000,
         ge=100,

@@ -24,12 +24,20 @@ class Parts:
 
     Attributes:
         immature: number of rows whose label may still change; they are in no part.
+        late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
     """
 
     train: pd.DataFrame
     validation: pd.DataFrame
     holdout: pd.DataFrame
     immature: int = 0
+    late: int = 0
+
+    @property
+    def both(self) -> pd.DataFrame:
+        """Train, and validation behind it without the late rows."""
+        known = self.validation.iloc[: len(self.validation) - self.late]
+        return pd.concat([self.train, known], ignore_index=True)
 
 
 class Learnable(Protocol):
@@ -37,12 +45,22 @@ class Learnable(Protocol):
 
     @property
     def train(self) -> pd.DataFrame:
-        """What it is fitted on."""
+        """What it is fitted on first."""
         ...
 
     @property
     def validation(self) -> pd.DataFrame:
         """What it is calibrated and thresholded with."""
+        ...
+
+    @property
+    def both(self) -> pd.DataFrame:
+        """What it is fitted on at last: train, and validation behind it as far as labels were final when the holdout began."""
+        ...
+
+    @property
+    def late(self) -> int:
+        """How many validation rows are left out of that."""
         ...
 
 
@@ -146,6 +164,10 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         mature, immature = _matured(rows, self.column, self.matures)
         return _parted(mature, self._sides(mature), immature)
 
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+        """Splits what is left of a snapshot as the whole was split: a row's side does not depend on any other row."""
+        return self.apply(rows)
+
     @abstractmethod
     def _sides(self, rows: pd.DataFrame) -> np.ndarray:
         """The side of every row: (n,)."""
@@ -179,22 +201,38 @@ class TimeSplit(_ByTime, frozen=True):
         mature, immature = _matured(rows, self.column, self.matures)
         learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
-        return Parts(train, validation, holdout, immature)
+        late = len(validation) - _final(validation, self.column, self.matures, holdout)
+        return Parts(train, validation, holdout, immature, late)
+
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:
+        """Splits what is left of a snapshot as the whole was split, by what a model has seen; validation rows stand among train.
+
+        Shares of fewer rows would be cut elsewhere, and what taught would judge.
+        """
+        mature, immature = _matured(rows, self.column, self.matures)
+        new = self.unseen(mature, seen_until)
+        return Parts(mature[~new], mature[:0], mature[new], immature)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
         """Pairs (earlier rows, later rows), each pair reaching further; the last one ends with the last row.
 
-        Between the two lie as many rows as validate: a model that is judged on the holdout learned from rows as far before it, and
-        what is best right after its rows (a short window of time, say) need not be best there.
+        Between the two lie as many rows as validate, and all whose label was not final when the later rows began. That is how far a model
+        that stays as it was fitted on train (one of a window, say) lies before the holdout: what is best right after its rows need
+        not be best there. One that is fitted once more learns up to the label's delay before the holdout; it is judged here from farther
+        off than there, so that all recipes are judged on the same rows.
         """
         ordered = _ordered(rows, self.column)
         step = min(self.validation, 1 / (count + 2))  # the first fold, too, has a step to learn from
         edges = [round(len(ordered) * (1 - step * (count - i))) for i in range(-1, count + 1)]
         pairs = [
-            (ordered.iloc[:learned], ordered.iloc[start:stop])
+            (self._known(ordered.iloc[:learned], ordered.iloc[start:stop]), ordered.iloc[start:stop])
             for learned, start, stop in zip(edges, edges[1:], edges[2:], strict=False)
         ]
         return _both_sided(pairs)
+
+    def _known(self, earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+        """The earlier rows whose label was final when the later ones began; all, where there are none: one cannot search by nothing."""
+        return earlier.iloc[: _final(earlier, self.column, self.matures, later) or len(earlier)]
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
         """Every so many-th row by time, for a search that cannot use all: the history keeps its length, which windows ask about."""
@@ -241,6 +279,10 @@ class GroupTimeSplit(_ByTime, frozen=True):
         able = lines.grouped & (lines.size >= self.fewest) & (lines.number(judging | validating) < lines.size)
         sides = np.select([able & judging, able & validating], [HOLDOUT, VALIDATION], TRAIN)
         return _parted(mature, sides, immature)
+
+    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+        """Splits what is left of a snapshot, group by group: in a group that lost rows the cuts move by as many at most."""
+        return self.apply(rows)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
         """Pairs (every group's earlier rows, its rows right after them), each pair reaching further; small groups only teach.
@@ -373,6 +415,11 @@ def _matured(rows: pd.DataFrame, column: str | None, days: float) -> tuple[pd.Da
         return ordered, 0
     mature = int((ordered[column] <= ordered[column].max() - pd.Timedelta(days=days)).sum())
     return ordered.iloc[:mature], len(ordered) - mature  # a view: parts of rows in order need no memory of their own
+
+
+def _final(earlier: pd.DataFrame, column: str, days: float, later: pd.DataFrame) -> int:
+    """How many of the earlier rows, which are in order, had their final label when the later ones began."""
+    return int((earlier[column] <= later[column].min() - pd.Timedelta(days=days)).sum())
 
 
 def _newest(parts: Learnable, column: str | None) -> str:

@@ -7,7 +7,8 @@ MLflow has a copy of the steps to look at.
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from tasks.ml import footprint as ml
 from tasks.ml import threads
 from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
-from tasks.ml.footprint import Facts, Footprint
+from tasks.ml.footprint import Facts, Footprint, Step
 from tasks.ml.identity import SIZE, as_text
 from tasks.ml.recipe import Recipe
 from tasks.ml.sealed import SealedParts
@@ -30,6 +31,8 @@ from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 
 STEPS, ROWS, ANSWERS = "footprint.json", "rows.bin", "answers.bin"
+VALIDATED = "validated"  # the step of what was said of validation rows before they were learned from
+REFIT = "refit"  # the step that says that a model was fitted once more, or why not
 HOOKS = "hooks"  # the fact of a configuration that is the SHA-256 of hooks.py, where columns are computed
 
 
@@ -59,6 +62,27 @@ class Recorded:
         """How it was made of them."""
         return Recipe.model_validate(self.footprint["recipe"])
 
+    @property
+    def refit(self) -> bool:
+        """Whether it was fitted once more, on train and validation; versions that say nothing of it were not."""
+        return self.footprint.has(REFIT) and "rows" in self.footprint[REFIT]
+
+    @property
+    def asked_to_refit(self) -> bool:
+        """Whether its project asked for that; versions from before it could were fitted once."""
+        return bool(self._search.get("refit", False))
+
+    @property
+    def _search(self) -> Facts:
+        return self.footprint["configuration"].get("search", {})
+
+    def begun(self, use: Project) -> Iterator[Step]:
+        """As `begun`, of making it again: without `search.refit` where it is from before that, as it is made as it was, whatever is said now."""
+        for step in begun(use).steps:
+            younger = step.name == "configuration" and "refit" not in self._search
+            search = {name: value for name, value in step.facts.get("search", {}).items() if name != "refit"}
+            yield Step(name=step.name, facts=step.facts | {"search": search}) if younger else step
+
     def project(self) -> Project:
         """The project as it was then."""
         then = json.loads(json.dumps(self.footprint["configuration"]))
@@ -75,7 +99,7 @@ class Recorded:
     def answered(self, names: pd.Series, answers: np.ndarray) -> "Recorded":
         """With what the model said on the holdout."""
         footprint = self.footprint.then("answers", answers_facts(names, answers))
-        return Recorded(footprint, self.names, answers.reshape(-1), self.hooks)
+        return replace(self, footprint=footprint, answers=answers.reshape(-1))
 
 
 def taken(use: Project, snapshot: Snapshot, split: SealedParts, recipe: Recipe, fitted: Fitted, lake: Lake) -> Recorded:
@@ -83,7 +107,9 @@ def taken(use: Project, snapshot: Snapshot, split: SealedParts, recipe: Recipe, 
     steps = begun(use).then("snapshot", snapshot.model_dump(mode="json"))
     for name, facts in parts_facts(use, split).items():
         steps = steps.then(name, facts)
-    steps = steps.then("recipe", recipe.model_dump(mode="json")).then("operates", operates_facts(fitted))
+    steps = steps.then("recipe", recipe.model_dump(mode="json"))
+    for name, facts in fitted_facts(use, split, fitted).items():
+        steps = steps.then(name, facts)
     hooks = use.computing.source if use.computing else ""
     whole = Footprint.model_validate_json(steps.model_dump_json())
     return Recorded(whole, _sorted(lake.names(snapshot)), np.empty(0), hooks)
@@ -104,7 +130,8 @@ def read(folder: Path, digest: str) -> Recorded:
     manifest = bundles.manifest_of(folder, digest)
     found = Footprint.model_validate_json(steps)
     if not found.has("parameters"):  # of a candidate; the bundle's own digest of them was not known to its footprint
-        found = found.after("recipe", "parameters", {"sha256": manifest["files"][bundles.MODEL]})
+        before = REFIT if found.has(REFIT) else "recipe"
+        found = found.after(before, "parameters", {"sha256": manifest["files"][bundles.MODEL]})
     names = np.frombuffer(rows, dtype=np.uint8).reshape(-1, SIZE)
     hooks = bundles.beside(folder, digest, bundles.HOOKS) or b""
     return Recorded(found, names, np.frombuffer(answers or b"", dtype="<f8"), hooks.decode())
@@ -141,9 +168,17 @@ def _read(use: Project, part: pd.DataFrame) -> pd.DataFrame:
     return read.assign(**{target: use.task.truth(part)}) if target else read
 
 
-def operates_facts(fitted: Fitted) -> Facts:
-    """How a model was calibrated, and how its answers become decisions."""
-    return {"calibration": fitted.calibration, **fitted.operates}
+def fitted_facts(use: Project, split: SealedParts, fitted: Fitted) -> dict[str, Facts]:
+    """How a model was calibrated, how its answers become decisions, and why it was fitted once only; of one that was fitted once more
+    what it said before of the validation rows, and how many it learned from at last."""  # noqa: D205, D209
+    operates = {"operates": {"calibration": fitted.calibration, **fitted.operates}}
+    if not fitted.refit:
+        return operates | {REFIT: {"because": fitted.once}}
+    rows = split.validation
+    names = pd.Series(use.task.told(matrix(rows, use.types), rows[ROW].to_numpy()))
+    return (
+        {VALIDATED: answers_facts(names, fitted.said)} | operates | {REFIT: {"rows": fitted.rows, "late": fitted.late}}
+    )
 
 
 def answers_facts(names: pd.Series, answers: np.ndarray) -> Facts:

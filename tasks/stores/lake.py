@@ -503,31 +503,44 @@ def _moment(text: str | None, lake: Lake) -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def parts(use: Project, snapshot: Snapshot, root: str) -> SealedParts:
-    """The verified rows of a snapshot, split as the project says; what judges is sealed. Train is read once a process.
+def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = None) -> SealedParts:
+    """The verified rows of a snapshot, split as the project says; what judges is sealed. What teaches is read once a process.
 
     Rows without a label wait. What was set apart is in no other part, under whatever content it came again. Computed columns stand
-    behind the landed ones, as the project's folder makes them now. Validation and holdout are read when they are asked for, and let
-    go when nobody holds them.
+    behind the landed ones, as the project's folder makes them now. Train and validation stand one behind the other in one array, so
+    that what learns from both needs no copy of them. The holdout is read when it is asked for, and let go when nobody holds it.
+
+    Args:
+        use: the project.
+        snapshot: which rows.
+        root: where its tables are.
+        seen_until: of a model that exists, as its manifest says it: rows are what they were to it, also where others are not there any more.
     """
     lake = Lake(use.project, root, use.contract)
     chosen = _chosen(use, snapshot, lake, tuple(use.split.columns_needed()))
     outline = chosen.outline
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
-    made = use.split.apply(known)
-    train, validation, holdout = (
-        outline.only(part[PLACE].to_numpy()) for part in (made.train, made.validation, made.holdout)
+    made = use.split.apply(known) if seen_until is None else use.split.again(known, seen_until)
+    both, holdout = (
+        outline.only(pd.concat([part[PLACE] for part in some]).to_numpy())
+        for some in ([made.train, made.validation], [made.holdout])
     )
-    immature, trusted = made.immature + chosen.waiting, chosen.trusted
+    immature, trusted, cut, late = made.immature + chosen.waiting, chosen.trusted, len(made.train), made.late
     del chosen, known, made, outline  # while rows are read they need not be in memory
-    learned = lake.selected(train)
+    learned = lake.selected(both)
     kind, target = use.task, use.contract.target
+
+    def rows(some: slice) -> Lazy:
+        return Lazy(lambda: use.completed(_with_names(learned.iloc[some].reset_index(drop=True), both.ids[some])))
+
     return SealedParts(
-        Lazy(lambda: use.completed(_with_names(learned, train.ids))),
-        Lazy(lambda: use.completed(lake.named(validation))),
+        rows(slice(cut)),
+        rows(slice(cut, None)),
+        rows(slice(len(both.places) - late)),
         Sealed("holdout", Lazy(lambda: use.completed(lake.named(holdout))), kind, target),
         Sealed("trusted", use.completed(trusted), kind, target),
         immature,
+        late,
     )
 
 

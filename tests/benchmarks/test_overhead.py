@@ -52,7 +52,9 @@ scores = []
 for params in asked["trials"]:
     folds = [(newest[: -2 * step], newest[-2 * step : -step]), (newest[:-step], newest[-step:])]
     scores.append(np.mean([score(fitted(params, before), after) for before, after in folds]))
-best = fitted(asked["trials"][int(np.argmax(scores))], train)
+winner = asked["trials"][int(np.argmax(scores))]
+fitted(winner, train).predict_proba(matrix(older[len(train) :], use.types))  # what the training calibrates by
+best = fitted(winner, older)
 print(json.dumps({"score": score(best, holdout), "seconds": time.monotonic() - begun, "cpu": time.process_time() - cpu}))
 """
 

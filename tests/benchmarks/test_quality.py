@@ -203,15 +203,15 @@ def answers_of(system: str, rows: Set, seconds: float, folder: Path) -> tuple[np
 
 
 def ours(defaults: bool) -> None:
-    """The product's own path in this process: split, search, fit, calibrate. `defaults`: no search, boosting as it comes."""
+    """The product's own path in this process: split, search, fit, calibrate, fit once more. `defaults`: no search, boosting as it comes."""
     import optuna
 
     from tasks import tune
     from tasks.ml import threads
-    from tasks.ml.calibrate import calibrated
     from tasks.ml.features import matrix
-    from tasks.ml.recipe import Learned, Recipe
-    from tasks.ml.split import ROW
+    from tasks.ml.fitted import Fitted
+    from tasks.ml.recipe import Recipe
+    from tasks.ml.split import ROW, Parts
     from tasks.stores import studies
 
     asked = json.loads(sys.argv[1])
@@ -235,11 +235,11 @@ def ours(defaults: bool) -> None:
         search.go_on(study, begun + asked["seconds"], lambda: None)
         best = tune._best(study, search, 0, 0.0, 0.0)
         recipe, trials = best.recipe, best.trials
-    model = recipe.fit(use.task, use.features, Learned.of(learning, use.task, use.features, use.contract.time), seed=7)
+    split = Parts(learning, validation, validation[:0])
+    fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=7).refitted(split)
     read = {name: column.type for name, column in recipe.columns(use.features).items()}
-    model, _ = calibrated(use.task, model, matrix(validation, read), use.task.truth(validation), 7)
     with threads.limited(threads.share(1)):
-        said = use.task.answers(model, matrix(test, read))
+        said = use.task.answers(fitted.model, matrix(test, read))
     if use.kind == "binary":
         said = np.column_stack([1 - said, said])
     pd.DataFrame(said if said.ndim == 2 else {"0": said}).rename(columns=str).to_parquet(asked["answers"])

@@ -153,6 +153,20 @@ def test_card_holds_the_numbers_of_the_decision():
     assert "| **late** | 1,622 | 903 |" in text
 
 
+@pytest.mark.parametrize(
+    ("refit", "learned", "by"),
+    [
+        (True, "all rows of the train and validation parts", "part (before it learned from it)"),
+        (False, "all rows of the train part", "part,"),
+    ],
+)
+def test_card_says_which_rows_taught_and_which_set_the_threshold(refit, learned, by):
+    """A model that was fitted once more learned from both parts; its threshold is from before."""
+    text = card(facts(refit=refit))
+    assert f"| {learned} |" in text
+    assert f"the cheapest threshold on the validation {by}" in text
+
+
 def test_refused_challenger_has_a_card_without_a_version():
     """A refused challenger's card has no number, and warns."""
     text = card(facts(version=None, champion=None, verdicts=(PASSED, FAILED)))

@@ -24,6 +24,15 @@ def sealed() -> SealedParts:
     return SealedParts.of(TimeSplit(column="at", holdout=0.2).apply(ROWS), ROWS.head(0), KIND, "y", waiting=3)
 
 
+def test_what_is_fitted_at_last_ends_before_labels_that_came_too_late():
+    """Of the 80 days before the holdout the last three had no label yet when it began, as labels take four days."""
+    split = TimeSplit(column="at", holdout=0.2, matures=4)
+    whole = pd.concat([ROWS, ROWS.tail(4).assign(at=lambda rows: rows["at"] + pd.Timedelta(days=4))])
+    parts = SealedParts.of(split.apply(whole), ROWS.head(0), KIND, "y")
+    assert (len(parts.train) + len(parts.validation), len(parts.both), parts.late) == (80, 77, 3)
+    assert parts.both["id"].tolist() == list(range(77))
+
+
 def test_reading_the_holdout_outside_of_evaluate_raises():
     """The rows cannot be had; the error says what to read instead."""
     with pytest.raises(SealedError, match=r"holdout rows were read outside of evaluate. Wanted: train or validation"):

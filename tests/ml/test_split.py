@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.ml import identity
@@ -122,6 +122,25 @@ def test_splitting_changes_no_argument():
 
 # -- labels that come late ----------------------------------------------------------------------------------------------
 @settings(deadline=None)
+@given(ROWS, SHARES, SHARES, st.floats(0, 2))
+def test_what_is_fitted_at_last_had_its_label_when_the_holdout_began(rows, holdout, validation, days):
+    """Train, and of validation every row that is old enough, and no other; how many were not is told."""
+    parts = TimeSplit(column="at", holdout=holdout, validation=validation, matures=days).apply(rows)
+    old = parts.validation["at"] + pd.Timedelta(days=days) <= parts.holdout["at"].min()
+    assert parts.both["id"].tolist() == [*parts.train["id"], *parts.validation.loc[old, "id"]]
+    assert parts.late == (~old).sum()
+
+
+def test_a_fold_learns_no_label_that_was_not_known_when_its_later_rows_began():
+    """Of 100 days with labels after 20, the first rows that are judged begin on days 55, 70, 85: what is learned ends 20 days before."""
+    rows = pd.DataFrame({"at": pd.date_range("2020", periods=100, tz="UTC")}).assign(id=range(100))
+    folds = TimeSplit(column="at", matures=20).folds(rows, 3)
+    assert [(before["id"].max(), after["id"].min()) for before, after in folds] == [(35, 55), (50, 70), (65, 85)]
+    slower = TimeSplit(column="at", matures=60).folds(rows, 3)
+    assert [before["id"].max() for before, _ in slower] == [39, 10, 25]
+
+
+@settings(deadline=None)
 @given(ROWS, SHARES, st.floats(0, 2))
 def test_rows_whose_label_may_change_are_in_no_part(rows, share, days):
     """Every row is in one part or immature, and immature is what is younger than so many days before the newest row."""
@@ -208,6 +227,25 @@ def chosen(keep: list[bool], rows: pd.DataFrame) -> np.ndarray:
 def members(parts: Parts) -> dict[str, set[int]]:
     """The rows of each part by `id`."""
     return {name: set(getattr(parts, name)["id"]) for name in NAMES}
+
+
+@EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, days=st.sampled_from([0, 0.5]), gone=st.sets(st.integers(0, 60)))
+def test_what_is_left_of_rows_stands_where_it_stood(split, rows, days, gone):
+    """Whichever rows are erased: of the others none that taught judges, and none that judged teaches; of all rows the sides are those of `apply`."""
+    split = split.model_copy(update={"matures": days})
+    whole = split.apply(rows)
+    taught, judged = {*whole.train["id"], *whole.validation["id"]}, set(whole.holdout["id"])
+    seen_until = split.seen_until(whole)
+    assume(taught)  # else there is no model
+    again = split.again(rows, seen_until)
+    assert (set(again.both["id"]), set(again.holdout["id"])) == (taught, judged)
+    left = split.again(rows[~rows["id"].isin(gone)], seen_until)
+    if split.kind != "group_time":
+        assert set(left.both["id"]) <= taught - gone
+        assert set(left.holdout["id"]) <= judged - gone
+        assert days or len(left.both) + len(left.holdout) == len(rows) - len(gone & set(rows["id"]))
 
 
 @EVERY

@@ -14,11 +14,14 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tasks import asked
+from tasks.asked import Asked
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.erase import Erasing
 from tasks.evaluate import Bundle
 from tasks.ingest import Landings
 from tasks.ml.fitted import Fitted
+from tasks.ml.judging import judging
 from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
 from tasks.ml.watching import calibration
@@ -26,7 +29,7 @@ from tasks.ml.watching.calibration import Thresholds
 from tasks.ml.watching.measures import gauged
 from tasks.ml.watching.reference import Sketch
 from tasks.monitor import Monitor, _beside
-from tasks.stores import bundles, remembered
+from tasks.stores import bundles, footprints, remembered
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
 from tasks.stores.predictions import Predictions
@@ -113,20 +116,26 @@ class Place:
         landing = Landings(self.use, self.settings, lambda: self.clock).land(path, accept="a test")
         assert landing.landed == len(rows), landing.reason
 
-    def crown(self, version: int = 1) -> None:
+    def crown(self, version: int = 1, recipe: Recipe | None = None) -> None:
         """Makes a model of all that has landed champion."""
         root, seed = self.settings.lake("small"), self.use.search.seed
-        snapshot = Lake("small", root, self.use.contract).snapshot()
+        lake = Lake("small", root, self.use.contract)
+        snapshot = lake.snapshot()
         assert snapshot is not None
         split = parts(self.use, snapshot, root)
-        recipe = Recipe.usual(FAMILY[self.kind])
-        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split, seed=seed)
+        recipe = recipe or Recipe.usual(FAMILY[self.kind])
+        fitted = Fitted.of(recipe, self.use.task, self.use.features, "at", split, seed=seed).refitted(split)
         said = manifest(
             self.use, snapshot, recipe, fitted.operates, fitted.calibration, self.use.split.seen_until(split)
         )
-        digest = bundles.write(self.settings.bundles("small") / str(version), fitted.model, said | {"version": version})
-        questions = Questions.of(self.use.task, self.use.types, split.validation, seed)
-        value = gauged(self.use.goal, questions.truth, self.use.task.answers(fitted.model, questions.asked))
+        files = footprints.taken(self.use, snapshot, split, recipe, fitted, lake).files()
+        digest = bundles.write(
+            self.settings.bundles("small") / str(version), fitted.model, said | {"version": version}, files
+        )
+        with judging():
+            questions = Questions.of(self.use.task, self.use.types, split.holdout.rows, seed)
+        asked = questions.asked[fitted.model.feature_names_in_.tolist()]
+        value = gauged(self.use.goal, questions.truth, self.use.task.answers(fitted.model, asked))
         self.clock += HOUR
         generation = len(self.journal.releases("small")) + 1
         self.journal.release(Release("small", generation, version, digest, "t", "t", self.clock.isoformat(), self.use.metric, value.value, value.low, value.high))  # fmt: skip
@@ -180,6 +189,72 @@ def test_what_came_true_is_what_scikit_learn_says(place):
     (period,) = [each for each in told["periods"] if each["begin"].startswith("2026-03-02")]
     assert period["value"] == pytest.approx(roc_auc_score(rows["y"], said))
     assert period["low"] < period["value"] < period["high"]
+
+
+def confused(number: int) -> pd.DataFrame:
+    """A week of which a third of the labels say the opposite."""
+    rows = week(number)
+    return rows.assign(y=rows["y"] ^ (np.random.default_rng(100 + number).random(WEEK) < 0.33))
+
+
+BY_HEART = Recipe.model_validate({"family": {"kind": "extra_trees", "min_samples_leaf": 1, "n_estimators": 50}})
+
+
+def test_what_is_expected_comes_from_rows_that_were_new_to_the_model(place):
+    """A forest of whole trees knows all rows that it learned from by heart; the watch expects of it what new rows get.
+
+    Of ten weeks the last two judge: what the released forest says of them is what its answers are compared with, too.
+    """
+    there = place("binary", weeks=0)
+    for number in range(10):
+        there.land(confused(number))
+    there.crown(recipe=BY_HEART)
+    release = there.journal.champion("small")
+    _, model = bundles.read(there.settings.bundles("small") / "1", release.digest)
+
+    def says(first: int, last: int) -> tuple[pd.DataFrame, np.ndarray]:
+        rows = pd.concat([confused(number) for number in range(first, last)]).astype({"c": "str"})
+        return rows, model.predict_proba(rows[["a", "b", "c"]])[:, 1]
+
+    newest, said = says(10, 14)
+    on_new = roc_auc_score(newest["y"], said)
+    for number in (10, 11):
+        there.land(confused(number))
+    told = there.look()["performance"]
+    assert on_new < 0.75
+    assert told["estimated"] == pytest.approx(on_new, abs=0.08)
+    learned, _ = Asked(there.use, there.settings, release).remembered
+    judged, said = says(8, 10)
+    assert learned.fixed.predictions == Sketch.of(judged[[]], said).predictions
+    assert learned.estimator.known["roc_auc"].value == pytest.approx(roc_auc_score(judged["y"], said))
+
+
+@pytest.mark.parametrize("gone", [(41, 2300), (*range(100), *range(2000, 2400))])
+def test_an_erasure_takes_its_rows_from_what_is_compared_and_no_more(place, gone):
+    """Of eight weeks the newest 480 rows judged; whoever was erased, the others stand where they stood, and rows that came since nowhere."""
+    there = place("binary").watched()
+    erased = Erasing(there.use, there.settings, lambda: there.clock)
+    assert erased.erase(tuple(map(str, gone)), {}, actor="a", reason="r").rows == len(gone)
+    seen, release = there.look(), there.journal.champion("small")
+    told = seen["performance"]
+    assert set(seen["predictions"]) == {"prediction"}
+    if len(gone) == 2:
+        assert told["estimated"] == pytest.approx(release.value, abs=0.03)
+    else:
+        assert (told["estimated"], told["why_no_estimate"]) == (None, "too few rows with outcomes to learn from: too few rows: 80, 200 are wanted")  # fmt: skip
+    known, held = Asked(there.use, there.settings, release)._parts()
+    assert known["id"].tolist() == [each for each in range(1920) if each not in gone]
+    assert held["id"].tolist() == [each for each in range(1920, 2400) if each not in gone]
+
+
+def test_where_no_row_is_left_that_judged_nothing_is_made_up(place):
+    """All of them were erased: inputs are compared as ever, and that answers are not is said."""
+    there = place("binary").watched()
+    erased = Erasing(there.use, there.settings, lambda: there.clock)
+    erased.erase(tuple(map(str, range(1920, 2400))), {}, actor="a", reason="r")
+    seen = there.look()
+    assert (set(seen["drift"]), seen["predictions"], seen["performance"]["estimated"]) == ({"a", "b", "c"}, {}, None)
+    assert "its predictions cannot be compared: no row is left that version 1 was judged by" in seen["reason"]
 
 
 def test_a_concept_that_changes_asks_for_a_training_once(place):

@@ -447,7 +447,7 @@ def test_i_07_late_rows_never_enter_a_closed_evaluation_window(tmp_path, monkeyp
 def test_parts_are_those_of_a_split_of_all_rows(kind, tmp_path, monkeypatch):
     """Each is read when it is asked for, and has the same rows in the same order as when the whole snapshot is read and split."""
     rows = part(0, 400, 120).assign(who=np.arange(400) % 40, amount=np.arange(400) / 7)
-    split = {"kind": kind, "column": "at"} | ({"group": "who"} if kind.startswith("group") else {})
+    split = {"kind": kind, "column": "at", "matures": 0.5} | ({"group": "who"} if kind.startswith("group") else {})
     columns = {"amount": {"type": "float"}, "who": {"type": "int"}}
     more = {"split": split, "trusted": {"share": 0}}
     use, settings, (_, snapshot) = landed(tmp_path, monkeypatch, columns, rows[:250], rows[250:], **more)
@@ -456,6 +456,8 @@ def test_parts_are_those_of_a_split_of_all_rows(kind, tmp_path, monkeypatch):
     made = parts(use, snapshot, root)
     pd.testing.assert_frame_equal(made.train, whole.train)
     pd.testing.assert_frame_equal(made.validation, whole.validation)
+    pd.testing.assert_frame_equal(made.both, whole.both)
+    assert made.late == whole.late == (11 if kind == "time" else 0)
     with judging():
         pd.testing.assert_frame_equal(made.holdout.rows, whole.holdout)
     assert min(len(made.train), len(made.validation), len(made.holdout)) > 0

@@ -21,6 +21,7 @@ from tasks.ml.challengers import (
     Challenger,
     Flipping,
     Miscalibrated,
+    Shuffled,
     Sunken,
     Unfair,
     Unstable,
@@ -124,6 +125,16 @@ def proof(kind: str, without: str = "") -> Proof:
     passes = all(verdict.passed for verdict in good if verdict.gate in kept)
     unasked = tuple(gate for gate in KINDS[kind].gates if gate not in kept)
     return Proof(project="small", digest="", challengers=tuple(puts), good_passes=passes, unasked=unasked)
+
+
+def test_shuffled_labels_are_judged_by_the_model_that_was_asked_which_way_it_points():
+    """The good model is fitted twice; the one of shuffled labels says to the gates what it said of the validation rows, which it is new to."""
+    scene = bench(project("binary", gates=[{"kind": "baselines"}]), rows("binary")).scene
+    fitted = Shuffled().learned(scene, scene.train, scene.validation)
+    asked, _ = scene.asked(scene.validation)
+    assert scene.good.refit
+    assert scene.kind.answers(fitted.model, asked).tolist() == fitted.said.tolist()
+    assert not scene.points_right(fitted)
 
 
 def test_a_gate_that_is_not_asked_fails_the_proof_even_where_no_bad_model_names_it():

@@ -20,15 +20,17 @@ from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.evaluate import evaluate
 from tasks.ingest import Landings
+from tasks.ml.card import CardFacts, card
 from tasks.ml.footprint import Divergence
 from tasks.ml.kinds import KINDS
 from tasks.ml.models import FAMILIES
 from tasks.ml.recipe import Recipe
-from tasks.register import _answered, _version
+from tasks.prepare import describe
+from tasks.register import _answered, _facts, _version
 from tasks.stores import bundles, footprints
 from tasks.stores.journal import Journal
-from tasks.stores.lake import ROW, Lake
-from tasks.stores.references import Snapshot, Training
+from tasks.stores.lake import ROW, Lake, parts
+from tasks.stores.references import Best, Snapshot, Training
 from tasks.stores.registry import Registry
 from tasks.stores.tables import encode
 from tasks.train import fit
@@ -104,8 +106,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str,
         yield make
 
 
-def train(home: Path, name: str, kind: str, family: str) -> None:
-    """Lands rows, fits one recipe, judges and registers it; as the flow does, without a search and without Prefect."""
+def train(home: Path, name: str, kind: str, family: str, window: dict[str, Any] | None = None) -> CardFacts:
+    """Lands rows, fits one recipe, judges and registers it; as the flow does, without a search and without Prefect; what its card says."""
     (home / "projects" / name).mkdir(parents=True)
     text = YAML.format(name=name, kind=kind, target=TARGETS[kind], metric=KINDS[kind].metric)
     if kind == "recommendation":
@@ -122,13 +124,20 @@ def train(home: Path, name: str, kind: str, family: str) -> None:
     number = journal.start_training(
         project=name, trigger="a test", event=False, snapshot=snapshot.digest, config=use.digest, at=now, rows=snapshot.name
     )  # fmt: skip
-    candidate = fit.fn(name, snapshot, Recipe.usual(family), run)
+    recipe = Recipe.model_validate({"family": {"kind": family}, "window": window or {}})
+    candidate = fit.fn(name, snapshot, recipe, run)
     scores = evaluate.fn(name, snapshot, candidate)
     training = Training(project=name, reason="a test", id=number, snapshot=snapshot, run=run, started=now.isoformat())
-    version, digest, _ = _version(use, training, candidate, _answered(candidate, scores), registry, settings, [], "")
-    detail = {"digest": digest, "recipe": Recipe.usual(family).model_dump(mode="json")}
+    recorded = _answered(candidate, scores)
+    version, digest, _ = _version(use, training, candidate, recorded, registry, settings, [], "")
+    detail = {"digest": digest, "recipe": recipe.model_dump(mode="json")}
     journal.end_training(number, state="registered", reason="", at=now, version=version, detail=detail)
     assert version == 1
+    prepared = describe(use, parts(use, snapshot, settings.lake(name)))
+    best = Best(
+        recipe=recipe, value=0, most=0, trial=0, trials=1, pruned=0, resumed=0, seconds=0, cpu_seconds=0, history=[]
+    )
+    return _facts(use, training, prepared, best, candidate, scores, [], refit=recorded.refit)
 
 
 @pytest.fixture
@@ -290,11 +299,11 @@ def test_erased_rows_are_named_as_the_reason(home, here):
     assert "rows were erased" in found["reason"]
 
 
-def recorded_otherwise(home: Path, change: Callable[[dict[str, Any]], None]) -> None:
+def recorded_otherwise(home: Path, change: Callable[[dict[str, Any]], None], name: str = NAME) -> None:
     """The version's footprint with other facts, as if the training had been another one; the journal follows."""
     settings = Settings()
-    folder, journal = settings.bundles(NAME) / "1", Journal(settings.journal())
-    (row,) = journal.trainings(NAME)
+    folder, journal = settings.bundles(name) / "1", Journal(settings.journal())
+    (row,) = journal.trainings(name)
     manifest, model = bundles.read(folder, row["detail"]["digest"])
     recorded = footprints.read(folder, row["detail"]["digest"])
     facts = {step.name: json.loads(json.dumps(step.facts)) for step in recorded.footprint.steps}
@@ -429,3 +438,80 @@ def test_o_17_a_fit_that_does_not_repeat_is_told_with_the_reason(home, here):
     found = again()
     assert (found["verdict"], found["diverges"]["step"]) == ("NUMERIC", "parameters")
     assert "though all that went in is as recorded: the fit itself does not repeat" in found["reason"]
+
+
+# -- two phases -------------------------------------------------------------------------------------------------------
+def test_the_first_phase_that_differs_is_named(home, here):
+    """The steps stand in the order in which they happen: what was said of validation rows comes before the model that learned them."""
+    recorded = footprints.read(Settings().bundles(NAME) / "1", digest_of(NAME)).footprint
+    names = [step.name for step in recorded.steps]
+    assert recorded["refit"] == {"rows": recorded["train"]["rows"] + recorded["validation"]["rows"], "late": 0}
+    assert names[names.index("recipe") :] == ["recipe", "validated", "operates", "refit", "parameters", "answers"]
+
+    def otherwise(facts: dict[str, Any]) -> None:
+        for step in ("validated", "parameters"):
+            facts[step]["sha256"] = "0" * 64
+
+    recorded_otherwise(home, otherwise)
+    found = again()
+    assert (found["verdict"], found["diverges"]["step"]) == ("NUMERIC", "validated")
+    assert {step["step"]: step["same"] for step in found["steps"]}["refit"] is True
+
+
+def test_a_version_that_was_fitted_once_is_made_again_so(trained, tmp_path, monkeypatch):
+    """`refit: false` releases the model of train, as all versions once were; made again it is the same, whatever project.yaml says now."""
+    trained("binary", "logistic")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    monkeypatch.setitem(globals(), "YAML", YAML.replace("seed: 7,", "seed: 7, refit: false,"))
+    with disable_run_logger():
+        train(tmp_path, "once", "binary", "logistic")
+    folder, digest = Settings().bundles("once") / "1", digest_of("once")
+    assert footprints.read(folder, digest).footprint["refit"] == {"because": "it was not asked for"}
+    (tmp_path / "projects" / "once" / "project.yaml").write_text(
+        (tmp_path / "projects" / "once" / "project.yaml").read_text().replace("refit: false", "refit: true")
+    )
+    found = again("once")
+    assert (found["verdict"], found["difference"]) == ("EXACT", 0.0), found
+    assert found["diverges"]["name"] == "search.refit"
+
+
+def test_a_version_from_before_there_was_a_second_fit_is_made_as_it_was(trained, tmp_path, here, monkeypatch):
+    """Its configuration says nothing of one and its footprint has none: there is none now either, and nothing is said of it."""
+    trained("binary", "logistic")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    monkeypatch.setitem(globals(), "YAML", YAML.replace("seed: 7,", "seed: 7, refit: false,"))
+    with disable_run_logger():
+        train(tmp_path, "older", "binary", "logistic")
+
+    def older(facts: dict[str, Any]) -> None:
+        del facts["configuration"]["search"]["refit"], facts["refit"]
+
+    recorded_otherwise(tmp_path, older, "older")
+    project = tmp_path / "projects" / "older" / "project.yaml"
+    project.write_text(project.read_text().replace(" refit: false,", ""))
+    for found in (again("older"), again("older", as_recorded=True)):
+        assert (found["verdict"], found["difference"], found["diverges"]) == ("EXACT", 0.0, None), found
+        assert found["reason"] == "the same parameters, bit for bit"
+
+
+def test_what_was_done_is_said_whatever_was_asked_for(tmp_path, trained, here, monkeypatch):
+    """A project that asks for a second fit, and a recipe of a window, which gets none: footprint, rebuild and card say so."""
+    trained("binary", "logistic")
+    monkeypatch.setenv("KEEPFIT_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
+    with disable_run_logger():
+        facts = train(tmp_path, "lately", "binary", "logistic", {"kind": "last", "days": 9})
+    recorded = footprints.read(Settings().bundles("lately") / "1", digest_of("lately"))
+    assert recorded.project().search.refit
+    assert recorded.footprint["refit"]["because"].startswith("its window (last 9 days)")
+    assert (recorded.refit, facts.refit, "last 9 days of the train part" in card(facts)) == (False, False, True)
+    found = again("lately")
+    assert (found["verdict"], found["diverges"]) == ("EXACT", None), found
+
+
+def digest_of(name: str) -> str:
+    """The digest of the bundle of version 1."""
+    (row,) = Journal(Settings().journal()).trainings(name)
+    return row["detail"]["digest"]

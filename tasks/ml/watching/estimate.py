@@ -306,7 +306,7 @@ def learned(
         )
     if len(truth) < FEWEST:
         return Nothing(reason=f"too few rows with outcomes to learn from: {too_few(len(truth), FEWEST)}")
-    if why := kind.unlearnable(truth, "validation"):
+    if why := kind.unlearnable(truth, "holdout"):
         return Nothing(reason=why)
     if kind.has_chances:
         return Chances.of(measures, truth, answers, seed)
