@@ -44,21 +44,9 @@ class Head(NamedTuple):
         body = data[ends + len(self.behind) :]
         return body if len(body) == int(digits) else None
 
-
-class Asks(NamedTuple):
-    """A whole request for predictions, as its bytes came.
-
-    Attributes:
-        head: all of it but the digits of the body's length.
-        body: as long as the head says.
-    """
-
-    head: Head
-    body: bytes
-
     @classmethod
     def of(cls, data: bytes) -> Self | None:
-        """The request that the bytes are; None where they are another, a part of one, or more than one."""
+        """The head of a whole request for predictions; None where the bytes are another, a part of one, or more than one."""
         if not ASKS.match(data):
             return None
         end = data.find(b"\r\n\r\n")
@@ -66,7 +54,7 @@ class Asks(NamedTuple):
         if end < 0 or not length or len(data) != end + 4 + int(length[1]):
             return None
         begins, ends = length.span(1)
-        return cls(Head(data[:begins], data[ends : end + 4]), data[end + 4 :])
+        return cls(data[:begins], data[ends : end + 4])
 
 
 class Turnstile:
@@ -223,13 +211,13 @@ class _Protocol(HttpToolsProtocol):
 
     def _turns_away(self, data: bytes) -> bool:
         """Whether it is a whole request for predictions that has no place; it is told so then."""
-        asks = Asks.of(data)
-        if asks is None:
+        head = Head.of(data)
+        if head is None:
             return False
         if self._turnstile.refuses():
             self._write(self._turnstile.refusal)
             return True
-        self._comes = asks.head
+        self._comes = head
         return False
 
     def _write(self, answer: bytes) -> None:

@@ -241,7 +241,7 @@ def test_answers_by_column_are_the_answers_one_by_one(kind):
     base = {"project": "flights", "version": 1, "kind": kind, "target": None, "features": [], "ignored": []}
     manifest = msgspec.convert(base | more, Manifest)
     champion = Champion(release(1, 1, ""), manifest, Bundle(Path(), {}, {}), Saying(said))  # ty: ignore[invalid-argument-type]
-    columns = champion.columns(Sheet(len(said), (), {}, {}))
+    columns = champion.columns(Sheet((), np.empty((len(said), 0)), {}, {}))
     listed = champion.listed(columns)
     ids = b"".join([b"%032d" % n for n in range(len(said))])
     one = [{"id": f"{n:032d}", **each} for n, each in enumerate(listed)]
@@ -315,6 +315,27 @@ HOSTILE = {
     "endless rows of nothing": (wide(2**40), 413),
     "too many batches": (stream(pa.concat_tables([GOOD] * 65)), 413),
 }
+
+
+FLOATS = [Feature("a", "float", nullable=True), Feature("b", "float", nullable=False)]
+
+
+@pytest.mark.parametrize("some", [{"a": [0.5, None], "b": [-0.0, 2.0]}, {"more": ["x", "y"], "b": [1.0, 2.0], "a": [None, 3.0]}, {"a": [], "b": []}], ids=["as they are", "another order", "no rows"])  # fmt: skip
+def test_floats_are_read_at_once_as_they_are_one_by_one(some):
+    """With nulls, in another order, beside other columns, and where there are none."""
+    types = {"a": pa.float64(), "b": pa.float64(), "more": pa.string()}
+    batch = pa.record_batch([pa.array(values, types[name]) for name, values in some.items()], names=[*some])
+    matrix, texts = arrow._columns(batch, FLOATS)
+    found = arrow._doubles(batch, FLOATS)
+    assert found is not None
+    assert found.flags.c_contiguous
+    assert (found.shape, found.tobytes(), texts) == (matrix.shape, matrix.tobytes(), {})
+
+
+@pytest.mark.parametrize("b", [[1.0, None], [1.0, float("nan")], [1.0, float("inf")], [1, 2]], ids=["null", "NaN", "infinite", "whole"])  # fmt: skip
+def test_floats_that_are_not_as_they_should_be_are_looked_at_one_by_one(b):
+    """Which says what is wrong, or casts them."""
+    assert arrow._doubles(pa.record_batch({"a": [0.5, None], "b": b}), FLOATS) is None
 
 
 def test_v_05_columns_that_share_their_bytes_are_refused(home):

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tasks.serving.line import Line
-from tasks.serving.turnstile import Asks, Turnstile
+from tasks.serving.turnstile import Head, Turnstile
 
 BODY = b'{"rows":[]}'
 
@@ -21,7 +21,7 @@ def refusals(most, *requests):
     async def scene():
         told = []
         turnstile = Turnstile(Line(most), lambda: told.append(1))
-        return [Asks.of(data) is not None and turnstile.refuses() for data in requests], len(told)
+        return [Head.of(data) is not None and turnstile.refuses() for data in requests], len(told)
 
     return asyncio.run(scene())
 
