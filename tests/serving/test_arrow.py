@@ -17,10 +17,10 @@ from tasks.config.settings import Settings
 from tasks.serving import arrow
 from tasks.serving.answers import Refusal
 from tasks.serving.app import Door
-from tasks.serving.arrow import Sheet
 from tasks.serving.bodies import ROWS
 from tasks.serving.champion import Champion, Feature, Manifest
 from tasks.serving.protocols import STREAM
+from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Columns
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal
@@ -129,6 +129,25 @@ def test_columns_are_answered_and_logged_as_the_same_rows_in_json(home):
         assert [type(value) for value in two["row"].values()] == [type(row[name]) for name in home.names]
         assert one.keys() == two.keys()
         assert two["ms"] >= 0
+
+
+def test_many_rows_in_json_are_answered_and_logged_as_few_are(home):
+    """Each of them, however many; those of numbers alone stand in one line of the log."""
+    rows, times = [{name: row[name] for name in home.names} for row in ROWS_SENT], 150
+    few = home.ask({"rows": rows})
+    (path,) = Predictions(home.path).files("flights")
+    before = path.read_bytes().count(b"\n")
+    many = home.ask({"rows": rows * times})
+    lines = path.read_bytes().count(b"\n") - before
+    assert plain(many) == plain(few) * times
+    assert lines == (len(rows) * times if "sex" in home.names else 1)
+    logged, ids = home.logged(), [one["id"] for one in many.json()["predictions"]]
+    assert len(set(ids)) == len(rows) * times
+    assert [logged[name]["row"] for name in ids] == rows * times
+    known = [logged[one["id"]] for one in few.json()["predictions"]] * times
+    assert [[logged[name][what] for what in ("prediction", "probability", "version")] for name in ids] == [
+        [one[what] for what in ("prediction", "probability", "version")] for one in known
+    ]
 
 
 def test_the_answer_comes_as_a_stream_when_it_is_asked_for(home):
