@@ -7,80 +7,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from tasks.ml.compiled.encode import GONE, microseconds
+from tasks.ml.compiled.encode import microseconds
 from tasks.serving.answers import Refusal
 from tasks.serving.bodies import BATCHES, ROWS
 from tasks.serving.champion import Champion, Feature, Manifest, label_of
 from tasks.serving.protocols import OWN, STREAM, Answered, Protocol, Question
 from tasks.serving.reading import EXACT
+from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Columns
 from tasks.stores.packed import KINDS
 
 COMPRESSION = 3  # the field of a record batch that says how its buffers are compressed (Arrow's format/Message.fbs)
 WANTED = f"wanted an Arrow IPC stream ({STREAM})"
+DOUBLE = pa.float64()
+WHOLES = pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()
+REST = pa.float16(), pa.float32(), DOUBLE, pa.bool_(), pa.string(), pa.large_string(), pa.timestamp("us"), pa.null()
+PLAIN = frozenset(each.id for each in (*WHOLES, *REST))
 Row = dict[str, Any]
-
-
-class Sheet:
-    """Checked rows by column, for a model (`Given`) and for the log.
-
-    Attributes:
-        count: how many rows.
-        matrix: (n, numbers) float64 of the features that are numbers or truths, in their order, NaN for missing.
-        beside: the n values of other columns that were sent, as JSON has them.
-    """
-
-    def __init__(
-        self, count: int, features: Sequence[Feature], columns: dict[str, Any], beside: dict[str, list[Any]]
-    ) -> None:
-        """`columns` has of each feature its n values: float64 with NaN for missing, or texts with None."""
-        self.count, self.beside = count, beside
-        self._features = features
-        self._texts = {each.name: columns[each.name] for each in features if each.type not in KINDS}
-        self._places = {name: n for n, name in enumerate(each.name for each in features if each.type in KINDS)}
-        self.matrix = np.empty((count, len(self._places)))
-        for name, place in self._places.items():
-            self.matrix[:, place] = columns[name]
-
-    @property
-    def is_numbers(self) -> bool:
-        """Whether no feature is a text."""
-        return not self._texts
-
-    def numbers(self, columns: Sequence[str]) -> np.ndarray:
-        """(n, columns) float64, NaN for missing."""
-        if tuple(columns) == tuple(self._places):
-            return self.matrix
-        return np.ascontiguousarray(self.matrix[:, [self._places[name] for name in columns]])
-
-    def texts(self, columns: Sequence[str]) -> list[list[Any]]:
-        """Of each column its n texts, None for missing."""
-        return [self._texts[name] for name in columns]
-
-    def moments(self, columns: Sequence[str]) -> np.ndarray:
-        """(n, columns) int64, microseconds since 1970 in UTC, `GONE` for missing."""
-        made = [[GONE if text is None else microseconds(text) for text in self._texts[name]] for name in columns]
-        return np.array(made, dtype=np.int64).reshape(len(columns), self.count).T
-
-    def rows(self) -> list[Row]:
-        """The rows as they are when they come as JSON."""
-        columns = [self._texts.get(each.name) or self._told(each) for each in self._features]
-        names = [each.name for each in self._features]
-        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * self.count
-
-    def sent(self) -> list[Row]:
-        """The same with the other columns."""
-        if not self.beside:
-            return self.rows()
-        others = (dict(zip(self.beside, values, strict=True)) for values in zip(*self.beside.values(), strict=True))
-        return [row | other for row, other in zip(self.rows(), others, strict=True)]
-
-    def _told(self, feature: Feature) -> list[Any]:
-        kind = KINDS.get(feature.type)
-        if kind is None:
-            return []
-        values = self.matrix[:, self._places[feature.name]].tolist()
-        return [None if value != value else kind(value) for value in values]  # noqa: PLR0124 -- NaN alone differs from itself
 
 
 # -- what comes in ----------------------------------------------------------------------------------------------------
@@ -95,15 +38,42 @@ def read(body: bytes, champion: Champion, *, whole: bool = False) -> Sheet:
     Raises:
         Refusal: it is no such stream, or has other columns, types, or values; nothing of it is repeated.
     """
-    manifest = champion.manifest
-    schema, batches = _batches(body, manifest)
-    count = sum(batch.num_rows for batch in batches)
-    joined = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
-    found = dict(zip(schema.names, joined.columns, strict=True))
-    columns = {each.name: _values(found.get(each.name), count, each) for each in manifest.features}
-    others = found.keys() - columns.keys() if whole else champion.marks.key.keys() if champion.marks else set()
-    beside = {name: _plain(found[name], name) for name in sorted(others)} if found.keys() >= others else {}
-    return Sheet(count, manifest.features, columns, beside)
+    features, names = champion.manifest.features, {each.name for each in champion.manifest.features}
+    schema, batches = _batches(body, champion.manifest)
+    sent = batches[0] if len(batches) == 1 else pa.concat_batches([pa.RecordBatch.from_pylist([], schema), *batches])
+    others = set(schema.names) - names if whole else set(champion.marks.key) if champion.marks else set[str]()
+    beside = {name: _plain(sent[name], name) for name in sorted(others)} if others.issubset(schema.names) else {}
+    if (doubles := _doubles(sent, features)) is not None:
+        return Sheet(features, doubles, {}, beside)
+    return Sheet(features, *_columns(sent, features), beside)
+
+
+def _doubles(sent: pa.RecordBatch, features: Sequence[Feature]) -> np.ndarray | None:
+    """(n, features) float64, NaN for null, where all are floats and sent as such; None also where a value is not as it should be."""
+    names = [each.name for each in features]
+    if any(each.type != "float" for each in features) or not names or not set(names).issubset(sent.schema.names):
+        return None
+    some = sent if sent.schema.names == names else sent.select(names)
+    nulls = [column.null_count for column in some.columns]
+    if some.schema.types != [DOUBLE] * len(names) or any(
+        count and not each.nullable for count, each in zip(nulls, features, strict=True)
+    ):
+        return None
+    values = some.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+    return values if np.count_nonzero(np.isfinite(values)) == values.size - sum(nulls) else None
+
+
+def _columns(sent: pa.RecordBatch, features: Sequence[Feature]) -> tuple[np.ndarray, dict[str, list[Any]]]:
+    """The features that are numbers or truths, (n, numbers) float64, and the texts of each other one.
+
+    Raises:
+        Refusal: a value is not as it should be.
+    """
+    found = dict(zip(sent.schema.names, sent.columns, strict=True))
+    columns = {each.name: _values(found.get(each.name), sent.num_rows, each) for each in features}
+    numbers = [columns[each.name] for each in features if each.type in KINDS]
+    texts = {each.name: columns[each.name] for each in features if each.type not in KINDS}
+    return np.column_stack(numbers) if numbers else np.empty((sent.num_rows, 0)), texts
 
 
 def _batches(body: bytes, manifest: Manifest) -> tuple[pa.Schema, list[pa.RecordBatch]]:
@@ -117,11 +87,13 @@ def _batches(body: bytes, manifest: Manifest) -> tuple[pa.Schema, list[pa.Record
         schema = pa.ipc.read_schema(first)
         _fits(schema, manifest)
         batches: list[pa.RecordBatch] = []
+        size = count = 0
         for message in _following(messages):
-            batches.append(_batch(message, schema))
-            if sum(batch.nbytes for batch in batches) > len(body):  # columns that share their bytes would multiply them
+            batches.append(batch := _batch(message, schema))
+            size, count = size + batch.nbytes, count + batch.num_rows
+            if size > len(body):  # columns that share their bytes would multiply them
                 raise ValueError("buffers overlap")
-            if len(batches) > BATCHES or sum(batch.num_rows for batch in batches) > ROWS:
+            if len(batches) > BATCHES or count > ROWS:
                 raise Refusal(
                     413,
                     f"The request has more than {ROWS:,} rows, or {BATCHES} record batches. Send them in parts, each in one batch.",
@@ -180,17 +152,7 @@ def _fits(schema: pa.Schema, manifest: Manifest) -> None:
             f"A column is unknown or stands twice; wanted only what GET /projects/{manifest.project} lists, each once. "
             "Leave the others out.",
         )
-    kinds = pa.types
-    plain = (
-        kinds.is_integer,
-        kinds.is_floating,
-        kinds.is_boolean,
-        kinds.is_string,
-        kinds.is_large_string,
-        kinds.is_timestamp,
-        kinds.is_null,
-    )
-    if not all(any(allows(each.type) for allows in plain) for each in schema):
+    if not {each.id for each in schema.types} <= PLAIN:
         raise Refusal(
             422,
             f"A column has a type that is not read; {WANTED} of integers, floats, booleans, strings, timestamps. Cast the others.",

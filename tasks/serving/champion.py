@@ -23,7 +23,7 @@ from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.score import Session
 from tasks.serving.reading import EXACT, Asked, Reader
 from tasks.serving.writing import Columns, Writer
-from tasks.stores import bundles
+from tasks.stores import bundles, packed
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
 from tasks.stores.marks import MARK, Marks
@@ -252,6 +252,11 @@ class Champion:
     def read(self, body: bytes) -> Asked | None:
         """The rows of a request's body, checked; None where `check` must say what is wrong with them, or might."""
         return self._reader.read(body) if self.is_quick else None
+
+    def numbers(self, body: bytes) -> np.ndarray | None:
+        """The rows of a body, (n, features) float64, NaN for missing, where they are numbers alone and the log needs no more; else None."""
+        plain = self.marks is None and all(feature.type in packed.KINDS for feature in self.manifest.features)
+        return self._reader.numbers(body) if plain and self.answers_columns else None
 
     def answer(self, asked: Asked) -> list[dict[str, Any]]:
         """As `predict`, for rows that `read` gave.

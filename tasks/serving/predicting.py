@@ -16,9 +16,10 @@ from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
-from tasks.serving.protocols import OWN, Protocol, Question
+from tasks.serving.protocols import OWN, STREAM, Protocol, Question
 from tasks.serving.reading import Asked, joined
 from tasks.serving.shadow import Seen
+from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
 from tasks.stores.predictions import Predictions
 
@@ -152,8 +153,8 @@ class Predicting:
     ) -> tuple[bytes, list[Seen]]:
         """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
-        if protocol.is_columnar and own.pair is None and champion.answers_columns:
-            return self._by_column(champion, protocol, body, at), []
+        if own.pair is None and (sheet := _sheet(champion, protocol, body, small=small)) is not None:
+            return self._by_column(champion, protocol, sheet, at, started), []
         asked, parts = self._said(champion, protocol, body, own, at)
         took = time.perf_counter() - started
         if small and parts[0].model is champion:
@@ -175,12 +176,9 @@ class Predicting:
             except RowError as error:
                 raise Refusal(422, str(error)) from None
 
-    def _by_column(self, champion: Champion, protocol: Protocol, body: bytes, at: dt.datetime) -> bytes:
-        """The answer to rows that come by column; those of numbers alone never become rows."""
-        from tasks.serving import arrow
-
-        began, project = time.perf_counter(), champion.release.project
-        sheet = arrow.read(body, champion)
+    def _by_column(self, champion: Champion, protocol: Protocol, sheet: Sheet, at: dt.datetime, began: float) -> bytes:
+        """The answer to rows by column; those of numbers alone are logged so."""
+        project = champion.release.project
         try:
             columns = champion.columns(sheet)
         except RowError as error:
@@ -193,7 +191,9 @@ class Predicting:
             rows = each_encoded(champion.marked(sheet.rows(), sheet.sent()))
             self._log(Part(champion, [], rows, champion.listed(columns), [], {}, seconds), at, split(ids))
         self._metrics.predicted(project, sheet.count, seconds)
-        if protocol.media == arrow.STREAM:
+        if protocol.media == STREAM:
+            from tasks.serving import arrow
+
             return arrow.answer(champion, ids, columns)
         (content,) = champion.writer.answers(split(ids), champion.listed(columns), [sheet.count])
         return content
@@ -237,6 +237,21 @@ class Predicting:
                     Retry_After="5",
                 )
             self._metrics.lost(project, dropped)
+
+
+def _sheet(champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> Sheet | None:
+    """The rows of a body by column, where they come so, or are many numbers; None where they are answered one by one.
+
+    Raises:
+        Refusal: columns are not as they should be.
+    """
+    if protocol.is_columnar and champion.answers_columns:
+        from tasks.serving import arrow
+
+        return arrow.read(body, champion)
+    if protocol is not OWN or small or (numbers := champion.numbers(body)) is None or len(numbers) > ROWS:
+        return None
+    return Sheet(champion.manifest.features, numbers, {}, {})
 
 
 def _said_at_once(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from tasks.serving.writing import each_encoded
 from tasks.stores.marks import MARK, Marks
@@ -61,22 +62,50 @@ class Reader:
 
     def read(self, body: bytes) -> Asked | None:
         """The rows of a body, or None where one is not as it should be."""
-        try:
-            rows = self._decoder.decode(body).rows
-        except (ValueError, RecursionError):  # msgspec's errors are a ValueError, and Python's of UTF-8
+        if (rows := self._rows(body)) is None:
             return None
         values = list(map(astuple, rows))
-        lacking = sum([row.count(UNSET) for row in values]) if self._may_lack else 0
-        if quotes(body) != 2 * (1 + sum(map(len, values)) - lacking + self._texts(values)):
+        lacking = self._lacking(values)
+        if quotes(body) != self._quotes(values, lacking):
             return None
         if lacking or (self._may_lack and _is_wider(values, self._names)):
             return self._asked(values)
         return Asked(values, as_sent(body, len(rows)) or each_encoded(rows))
 
-    def _asked(self, values: list[tuple[Any, ...]]) -> Asked:
+    def numbers(self, body: bytes) -> np.ndarray | None:
+        """The rows of a body for a model that reads numbers and truths alone, (n, features) float64, NaN for missing; None where `read` gives none."""
+        if (rows := self._rows(body)) is None:
+            return None
+        values = list(map(astuple, rows))
+        made = None if _is_wider(values, self._names) else _array(values)
+        lacking = self._lacking(values) if made is None else 0
+        if quotes(body) != self._quotes(values, lacking):
+            return None
+        found = np.array(self._features(values), dtype=np.float64) if made is None else made
+        return found.reshape(len(values), len(self._names))
+
+    def _rows(self, body: bytes) -> list[Any] | None:
+        try:
+            return self._decoder.decode(body).rows
+        except (ValueError, RecursionError):  # msgspec's errors are a ValueError, and Python's of UTF-8
+            return None
+
+    def _lacking(self, values: list[tuple[Any, ...]]) -> int:
+        """How many values are not there."""
+        return sum([row.count(UNSET) for row in values]) if self._may_lack else 0
+
+    def _quotes(self, values: list[tuple[Any, ...]], lacking: int) -> int:
+        """How many quotation marks stand around names and texts of rows that name nothing twice."""
+        return 2 * (1 + sum(map(len, values)) - lacking + self._texts(values))
+
+    def _features(self, values: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
         """The features alone, with None for what is not there."""
         width = len(self._names)
-        plain = [tuple([None if value is UNSET else value for value in row[:width]]) for row in values]
+        return [tuple([None if value is UNSET else value for value in row[:width]]) for row in values]
+
+    def _asked(self, values: list[tuple[Any, ...]]) -> Asked:
+        """The same, and as they go into the log."""
+        plain = self._features(values)
         rows = [dict(zip(self._names, row, strict=True)) for row in plain]
         if self._marks:
             self._mark(rows, values, self._marks)
@@ -93,6 +122,14 @@ class Reader:
         if _is_wider(values, self._names):  # ignored columns may hold anything
             return sum([type(value) is str for row in values for value in row])
         return sum([type(row[place]) is str for place in self._quoted for row in values])
+
+
+def _array(values: list[tuple[Any, ...]]) -> np.ndarray | None:
+    """Numbers, NaN for None; None where one is not there: to find that out so takes no time of its own."""
+    try:
+        return np.array(values, dtype=np.float64)
+    except TypeError:
+        return None
 
 
 def _is_wider(values: list[tuple[Any, ...]], names: list[str]) -> bool:

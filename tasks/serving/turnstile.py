@@ -4,12 +4,14 @@ Two things are. While the line is full, requests for predictions are told so: at
 are refused, and each would cost the process a good part of what answering costs. And whoever asks again with the head that was let in before on
 the same connection is answered past everything else: who may ask, and for what, is decided from the head alone, by settings that do not
 change while the process runs, so that the same head would be let in again. All that arrive in one turn of the event loop are answered together
-at its end, with one call of the model and one write into the log.
+at its end, with one call of the model and one write into the log: as many as that can do in a time that a refusal may wait. A fixed number
+would be wrong: under a load that cannot be answered every connection has sent something by the next turn, and whoever is not answered costs, too.
 """
 
 import asyncio
 import functools
 import re
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +24,8 @@ ASKS = re.compile(rb"POST (?:/projects/[^ /?]+/predict|/v2/models/[^ /?]+/infer|
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES = 4096  # a longer one is not remembered
+TOGETHER_SECONDS = 0.01  # of work at the end of a turn
+MEMORY = 8  # turns, about, in which the pace of answers is forgotten
 
 AtOnce = Callable[[str, Sequence[bytes]], Sequence[bytes | None]]
 
@@ -44,21 +48,9 @@ class Head(NamedTuple):
         body = data[ends + len(self.behind) :]
         return body if len(body) == int(digits) else None
 
-
-class Asks(NamedTuple):
-    """A whole request for predictions, as its bytes came.
-
-    Attributes:
-        head: all of it but the digits of the body's length.
-        body: as long as the head says.
-    """
-
-    head: Head
-    body: bytes
-
     @classmethod
     def of(cls, data: bytes) -> Self | None:
-        """The request that the bytes are; None where they are another, a part of one, or more than one."""
+        """The head of a whole request for predictions; None where the bytes are another, a part of one, or more than one."""
         if not ASKS.match(data):
             return None
         end = data.find(b"\r\n\r\n")
@@ -66,27 +58,31 @@ class Asks(NamedTuple):
         if end < 0 or not length or len(data) != end + 4 + int(length[1]):
             return None
         begins, ends = length.span(1)
-        return cls(Head(data[:begins], data[ends : end + 4]), data[end + 4 :])
+        return cls(data[:begins], data[ends : end + 4])
 
 
 class Turnstile:
     """Makes the protocols of one server's connections."""
 
     def __init__(
-        self, line: Line, refused: Callable[[], None], at_once: AtOnce = lambda _, bodies: [None] * len(bodies)
-    ) -> None:
+        self, line: Line, refused: Callable[[], None], at_once: AtOnce = lambda _, bodies: [None] * len(bodies),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:  # fmt: skip
         """The rules of all connections.
 
         Args:
             line: who is in.
             refused: is told of each request that is turned away.
             at_once: the answer to each of a project's bodies, or None where it must go the usual way.
+            clock: seconds.
         """
+        self._clock = clock
         self._line = line
         self._told = refused
         self._at_once = at_once
         self._arriving = 0
         self._held: list[_Held] = []
+        self._pace = TOGETHER_SECONDS / max(line.most, 1)  # seconds that a request took that was answered with others
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
         body = bytes(refusal.response().body)
@@ -105,20 +101,34 @@ class Turnstile:
 
     def refuses(self) -> bool:
         """Whether the line has no place for one more request for predictions."""
-        if self._line.count + self._arriving < self._line.most:
-            self._arrives()
-            return False
-        self._told()
-        return True
+        if self._line.count + self._arriving >= self._line.most:
+            self._told()
+            return True
+        self._awaits_turn()
+        self._arriving += 1
+        return False
 
-    def hold(self, held: "_Held") -> None:
-        """Keeps a request that was counted as arriving until the end of this turn of the loop."""
+    def holds(self, held: "_Held") -> bool:
+        """Whether there is a place for a request that is answered at the end of this turn of the loop; it is kept then."""
+        if self._line.count >= self._line.most or len(self._held) >= max(
+            self._line.most, TOGETHER_SECONDS / self._pace
+        ):
+            self._told()
+            return False
+        self._awaits_turn()
         self._held.append(held)
+        return True
 
     def turn(self) -> None:
         """Ends a turn of the loop: what was held is answered, or goes the usual way."""
         self._arriving = 0
         held, self._held = self._held, []
+        began = self._clock()
+        self._let_go(held)
+        if held:
+            self._pace += ((self._clock() - began) / len(held) - self._pace) / MEMORY
+
+    def _let_go(self, held: "list[_Held]") -> None:
         for project in dict.fromkeys([each.project for each in held]):
             some = [each for each in held if each.project == project]
             for each, content in zip(some, self._at_once(project, [each.body for each in some]), strict=True):
@@ -135,11 +145,10 @@ class Turnstile:
             self._lines = always, DONE + b"".join([b"%b: %b\r\n" % each for each in always])
         return b"%bcontent-length: %d\r\n\r\n%b" % (self._lines[1], len(content), content)
 
-    def _arrives(self) -> None:
-        """Counts a request that was let through and is in the line, or answered, at the next turn of the loop."""
-        if not self._arriving:
+    def _awaits_turn(self) -> None:
+        """Sees to it that the turn ends: what was let through is in the line, or answered, by then."""
+        if not self._arriving and not self._held:
             asyncio.get_running_loop().call_soon(self.turn)
-        self._arriving += 1
 
 
 class _Protocol(HttpToolsProtocol):
@@ -214,22 +223,21 @@ class _Protocol(HttpToolsProtocol):
         body = head.body(data)
         if body is None or not 0 < len(body) <= QUICK_BYTES:
             return False
-        if self._turnstile.refuses():
-            self._write(self._turnstile.refusal)
-        else:
+        if self._turnstile.holds(_Held(self, project, data, body)):
             self._is_held, self._last = True, self.loop.time()
-            self._turnstile.hold(_Held(self, project, data, body))
+        else:
+            self._write(self._turnstile.refusal)
         return True
 
     def _turns_away(self, data: bytes) -> bool:
         """Whether it is a whole request for predictions that has no place; it is told so then."""
-        asks = Asks.of(data)
-        if asks is None:
+        head = Head.of(data)
+        if head is None:
             return False
         if self._turnstile.refuses():
             self._write(self._turnstile.refusal)
             return True
-        self._comes = asks.head
+        self._comes = head
         return False
 
     def _write(self, answer: bytes) -> None:

@@ -1,20 +1,22 @@
-"""Packed lines: records of the prediction log for rows of numbers alone, those of a whole request made with a few copies of memory.
+"""Packed lines: one for all rows of a request that are numbers alone, made with a few copies of memory.
 
-A packed line is JSON, and stands for itself like every other. Its `numbers` are those of the row and one that was answered, as little-endian
-float64 in hexadecimal digits, NaN for null; `columns` names the row's, and `types` has a letter for each. Readers of the log never see
-the difference.
+A packed line is JSON, and stands for a record of each row. Its `packed` holds for each the id and, as little-endian float64 in base64, the
+row's numbers, NaN for null, the one that was answered beside the prediction, and the prediction's place in `predictions`; `size` says how
+many characters that takes. `columns` names the row's numbers, and `types` has a letter for each. Blanks in the place of a row stand for
+none. Readers of the log never see the difference.
 """
 
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 
 ENCODER = msgspec.json.Encoder()
-PACKED = b'"numbers":"'
+PACKED = b'"packed":"'
+BLANK = ord(" ")
 KINDS: dict[str, type] = {"float": float, "int": int, "bool": bool}  # types of columns that are numbers
 LETTERS = {name[0]: kind for name, kind in KINDS.items()}
 
@@ -22,70 +24,96 @@ LETTERS = {name[0]: kind for name, kind in KINDS.items()}
 def packed(
     ids: bytes, about: bytes, columns: Mapping[str, str], rows: np.ndarray, numbers: np.ndarray, predictions: Sequence[Any], chosen: np.ndarray
 ) -> memoryview:  # fmt: skip
-    """A line for each row, as bytes that are not copied once more.
+    """One line for all rows, as bytes that are not copied once more.
 
     Args:
         ids: the ids, one behind the other, all of one length.
-        about: what stands in each line behind the id, as a part of a JSON object.
+        about: what all records have beside, as a part of a JSON object.
         columns: of the rows, name and type.
         rows: (n, columns) float64, NaN for null.
         numbers: (n,) float64, what is logged beside the predictions; without any, the predictions themselves.
         predictions: from which each row's is chosen.
         chosen: (n,) places among them.
     """
-    count = len(rows)
-    digits = binascii.hexlify(np.column_stack([rows, numbers]).astype("<f8", copy=False).data)
-    told = [ENCODER.encode(one) for one in predictions]
-    width = max(map(len, told), default=0)
-    padded = np.frombuffer(b"".join([one.ljust(width) for one in told]), np.uint8).reshape(len(told), width)
-    said = [b'","prediction":', padded.take(chosen, axis=0), b"}\n"] if told else [b'"}\n']
+    count, width = rows.shape
+    told = np.zeros((count, _wide(width)), "<f8")
+    told[:, :width], told[:, width] = rows, numbers
+    if predictions:
+        told[:, width + 1] = chosen
+    digits = np.frombuffer(ENCODER.encode(told.data), np.uint8)[1:-1]  # between quotation marks; quicker than binascii
     types = "".join([kind[0] for kind in columns.values()]).encode()
-    about = b'",%b,"columns":%b,"types":"%b",%b' % (about, ENCODER.encode([*columns]), types, PACKED)
-    return _beside(count, [b'{"id":"', _each(ids, count), about, _each(digits, count), *said])
+    names, choices = ENCODER.encode([*columns]), ENCODER.encode([*predictions])
+    each = [np.frombuffer(ids, np.uint8).reshape(count, -1), digits.reshape(count, -1)]
+    head = b'{%b,"columns":%b,"types":"%b","predictions":%b,"size":%d,%b'
+    size = sum([part.shape[1] for part in each])
+    return _around(head % (about, names, types, choices, size, PACKED), each, b'"}\n')
 
 
-def record(line: bytes) -> Any:
-    """What a line of a log holds, as if it had not been packed.
+def placed(line: bytes) -> list[tuple[int, int, Any]]:
+    """The records that a line of a log holds, as if it had not been packed: first byte in the line, number of bytes, content.
 
     Raises:
         ValueError: it is torn.
     """
     found = json.loads(line)
-    return _unpacked(found) if PACKED in line and isinstance(found, dict) and "numbers" in found else found
+    if not (PACKED in line and isinstance(found, dict) and "packed" in found):
+        return [(0, len(line.rstrip(b"\n")), found)]
+    begin, size = line.index(PACKED) + len(PACKED), found.get("size", 0)
+    try:
+        return [(begin + place * size, size, record) for place, record in _unpacked(found)]
+    except (LookupError, OverflowError) as error:
+        raise ValueError("the packed line does not hold together") from error
 
 
-def plain(line: bytes) -> bytes:
-    """A line as it is when it is not packed.
+def records(line: bytes) -> list[Any]:
+    """Their content alone.
+
+    Raises:
+        ValueError: it is torn.
+    """
+    return [record for _, _, record in placed(line)]
+
+
+def plain(line: bytes) -> list[bytes]:
+    """The lines as they are when they are not packed.
 
     Raises:
         ValueError: it is packed, and torn.
     """
-    return ENCODER.encode(record(line)) if PACKED in line else line
+    return [ENCODER.encode(record) for record in records(line)] if PACKED in line else [line]
 
 
-def _unpacked(found: dict[str, Any]) -> dict[str, Any]:
-    columns, types, digits = found.pop("columns", ()), found.pop("types", ""), found.pop("numbers")
-    *row, number = np.frombuffer(bytes.fromhex(digits), "<f8").tolist()
-    found["row"] = {name: _value(each, letter) for name, letter, each in zip(columns, types, row, strict=True)}
-    if "prediction" in found:
-        return found | {"probability": number}
-    return found | {"prediction": number, "probability": None}
+def _unpacked(found: dict[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each record that was not blanked, and its place."""
+    columns, types, predictions = found.pop("columns"), found.pop("types"), found.pop("predictions")
+    each = np.frombuffer(found.pop("packed").encode(), np.uint8).reshape(-1, found.pop("size"))
+    there, wide = np.flatnonzero(each[:, 0] != BLANK), _wide(len(columns))
+    digits = 32 * wide // 3
+    numbers = np.frombuffer(binascii.a2b_base64(each[there, -digits:].tobytes(), strict_mode=True), "<f8")
+    for place, told in zip(there.tolist(), numbers.reshape(len(there), wide).tolist(), strict=True):
+        row = {name: _value(one, letter) for name, letter, one in zip(columns, types, told[: len(columns)], strict=True)}  # fmt: skip
+        number, chosen = told[len(columns) : len(columns) + 2]
+        said = (predictions[int(chosen)], number) if predictions else (number, None)
+        name = each[place, :-digits].tobytes().decode()
+        yield place, {"id": name, **found, "row": row, "prediction": said[0], "probability": said[1]}
 
 
 def _value(number: float, letter: str) -> Any:
     return None if number != number else LETTERS[letter](number)  # noqa: PLR0124 -- NaN alone differs from itself
 
 
-def _each(text: bytes, count: int) -> np.ndarray:
-    """A text of equal parts, one a row."""
-    return np.frombuffer(text, np.uint8).reshape(count, -1)
+def _wide(width: int) -> int:
+    """How many numbers stand for a row with so many: with the two of the answer, and zeros to make whole groups of base64's digits."""
+    return -(-(width + 2) // 3) * 3
 
 
-def _beside(count: int, parts: Sequence[bytes | np.ndarray]) -> memoryview:
-    """Rows of bytes: in each what an array, (n, width) uint8, has there, or the same text, one behind the other."""
-    widths = [len(part) if isinstance(part, bytes) else part.shape[1] for part in parts]
-    made, begin = np.empty((count, sum(widths)), np.uint8), 0
-    for part, width in zip(parts, widths, strict=True):
-        made[:, begin : begin + width] = np.frombuffer(part, np.uint8) if isinstance(part, bytes) else part
-        begin += width
-    return made.reshape(-1).data
+def _around(head: bytes, parts: Sequence[np.ndarray], tail: bytes) -> memoryview:
+    """What each part, (n, width) uint8, has of a row, one behind the other, row by row between head and tail."""
+    size = sum([part.size for part in parts])
+    made, begin = np.empty(len(head) + size + len(tail), np.uint8), 0
+    made[: len(head)], made[len(head) + size :] = np.frombuffer(head, np.uint8), np.frombuffer(tail, np.uint8)
+    rows = made[len(head) : len(head) + size].reshape(len(parts[0]), -1)
+    for part in parts:
+        rows[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
+    return made.data

@@ -1,4 +1,7 @@
-"""The logs of the door: one JSON line a prediction, or an outcome, in the file before the answer is out; a killed server loses none."""
+"""The logs of the door: one JSON line a prediction, or an outcome, in the file before the answer is out; a killed server loses none.
+
+Many predictions at once may stand packed in one line.
+"""
 
 import datetime as dt
 import itertools
@@ -43,7 +46,7 @@ class Days:
         self._open: dict[str, _Day] = {}
 
     def write(self, project: str, at: dt.datetime, lines: bytes | memoryview) -> None:
-        """Writes encoded records, each with a line break behind it, with one system call.
+        """Writes encoded records, in lines with a break behind each, with one system call.
 
         Raises:
             OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
@@ -162,7 +165,7 @@ class Predictions(Days):
         return self.append_lines(project, at, ENCODER.encode_lines(records), len(records))
 
     def append_lines(self, project: str, at: dt.datetime, lines: bytes | memoryview, count: int) -> int:
-        """As `append`, for so many records that are encoded already, each with a line break behind it.
+        """As `append`, for so many records that are encoded already, in lines with a break behind each.
 
         Disk trouble is logged once a minute and never raised: what to do without a log line is the caller's to say, and
         the count says what is missing.
@@ -219,15 +222,15 @@ def _placed(lines: IO[bytes]) -> Iterator[tuple[int, int, dict[str, Any] | bytes
     """
     at = 0
     for line in lines:
-        size = len(line.rstrip(b"\n"))
         try:
-            record = packed.record(line)
+            found = packed.placed(line)
         except ValueError:
             if line.endswith(b"\n") and line.strip():
-                yield at, size, line
-            record = None
-        if isinstance(record, dict):
-            yield at, size, record
+                yield at, len(line.rstrip(b"\n")), line
+            found = []
+        for begin, size, record in found:
+            if isinstance(record, dict):
+                yield at + begin, size, record
         at += len(line)
 
 
@@ -238,26 +241,36 @@ def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 def _last(path: Path, count: int, block: int = 1 << 20) -> list[dict[str, Any]]:
     """At most so many records from the end of a file, read a block at a time."""
+    found: list[list[dict[str, Any]]] = []
     with path.open("rb") as file:
-        begin, text = file.seek(0, os.SEEK_END), b""
-        while begin and text.count(b"\n") <= count:
-            begin, before = max(begin - block, 0), begin
-            file.seek(begin)
-            text = file.read(before - begin) + text
-    lines = text.splitlines()[1 if begin else 0 :]  # the first may be cut in half
-    return [record for line in lines if isinstance(record := _read(line), dict)][-count:]
+        for line in _backward(file, block):
+            found.append(_read(line))
+            count -= len(found[-1])
+            if count <= 0:
+                break
+    return [record for some in reversed(found) for record in some][max(-count, 0) :]
 
 
-def _read(line: bytes) -> Any:
-    """What a line holds; None where a crash has torn it."""
+def _backward(file: IO[bytes], block: int) -> Iterator[bytes]:
+    """The lines of a file without their breaks, the last one first."""
+    begin, rest = file.seek(0, os.SEEK_END), b""
+    while begin:
+        begin, before = max(begin - block, 0), begin
+        file.seek(begin)
+        rest, *whole = (file.read(before - begin) + rest).split(b"\n")
+        yield from reversed(whole)
+    yield rest
+
+
+def _read(line: bytes) -> list[dict[str, Any]]:
+    """The records that a line holds; none where a crash has torn it."""
     try:
-        return packed.record(line)
+        return [record for record in packed.records(line) if isinstance(record, dict)]
     except ValueError:
-        return None
+        return []
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as lines:
         for line in lines:
-            if isinstance(record := _read(line), dict):
-                yield record
+            yield from _read(line)

@@ -63,17 +63,17 @@ _LINES: dict[str, msgspec.json.Decoder[Any]] = {
 # -- from lines to rows -----------------------------------------------------------------------------------------------
 def parsed(kind: Served, lines: bytes) -> pa.Table:
     """Lines of a log as rows of its table; torn and blanked ones are left out."""
-    records = [record for line in lines.split(b"\n") if (record := _record(kind, line)) is not None]
+    records = [record for line in lines.split(b"\n") for record in _records(kind, line)]
     schema = SCHEMAS[kind]
     columns = ([_plain(getattr(record, name)) for record in records] for name in schema.names)
     return pa.table([pa.array(some, field.type) for some, field in zip(columns, schema, strict=True)], schema=schema)
 
 
-def _record(kind: Served, line: bytes) -> Any:
+def _records(kind: Served, line: bytes) -> list[Any]:
     try:
-        return _LINES[kind].decode(plain(line))
+        return [_LINES[kind].decode(each) for each in plain(line)]
     except ValueError:
-        return None
+        return []
 
 
 def _plain(value: Any) -> Any:

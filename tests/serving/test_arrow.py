@@ -17,10 +17,10 @@ from tasks.config.settings import Settings
 from tasks.serving import arrow
 from tasks.serving.answers import Refusal
 from tasks.serving.app import Door
-from tasks.serving.arrow import Sheet
 from tasks.serving.bodies import ROWS
 from tasks.serving.champion import Champion, Feature, Manifest
 from tasks.serving.protocols import STREAM
+from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Columns
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal
@@ -129,6 +129,25 @@ def test_columns_are_answered_and_logged_as_the_same_rows_in_json(home):
         assert [type(value) for value in two["row"].values()] == [type(row[name]) for name in home.names]
         assert one.keys() == two.keys()
         assert two["ms"] >= 0
+
+
+def test_many_rows_in_json_are_answered_and_logged_as_few_are(home):
+    """Each of them, however many; those of numbers alone stand in one line of the log."""
+    rows, times = [{name: row[name] for name in home.names} for row in ROWS_SENT], 150
+    few = home.ask({"rows": rows})
+    (path,) = Predictions(home.path).files("flights")
+    before = path.read_bytes().count(b"\n")
+    many = home.ask({"rows": rows * times})
+    lines = path.read_bytes().count(b"\n") - before
+    assert plain(many) == plain(few) * times
+    assert lines == (len(rows) * times if "sex" in home.names else 1)
+    logged, ids = home.logged(), [one["id"] for one in many.json()["predictions"]]
+    assert len(set(ids)) == len(rows) * times
+    assert [logged[name]["row"] for name in ids] == rows * times
+    known = [logged[one["id"]] for one in few.json()["predictions"]] * times
+    assert [[logged[name][what] for what in ("prediction", "probability", "version")] for name in ids] == [
+        [one[what] for what in ("prediction", "probability", "version")] for one in known
+    ]
 
 
 def test_the_answer_comes_as_a_stream_when_it_is_asked_for(home):
@@ -241,7 +260,7 @@ def test_answers_by_column_are_the_answers_one_by_one(kind):
     base = {"project": "flights", "version": 1, "kind": kind, "target": None, "features": [], "ignored": []}
     manifest = msgspec.convert(base | more, Manifest)
     champion = Champion(release(1, 1, ""), manifest, Bundle(Path(), {}, {}), Saying(said))  # ty: ignore[invalid-argument-type]
-    columns = champion.columns(Sheet(len(said), (), {}, {}))
+    columns = champion.columns(Sheet((), np.empty((len(said), 0)), {}, {}))
     listed = champion.listed(columns)
     ids = b"".join([b"%032d" % n for n in range(len(said))])
     one = [{"id": f"{n:032d}", **each} for n, each in enumerate(listed)]
@@ -315,6 +334,27 @@ HOSTILE = {
     "endless rows of nothing": (wide(2**40), 413),
     "too many batches": (stream(pa.concat_tables([GOOD] * 65)), 413),
 }
+
+
+FLOATS = [Feature("a", "float", nullable=True), Feature("b", "float", nullable=False)]
+
+
+@pytest.mark.parametrize("some", [{"a": [0.5, None], "b": [-0.0, 2.0]}, {"more": ["x", "y"], "b": [1.0, 2.0], "a": [None, 3.0]}, {"a": [], "b": []}], ids=["as they are", "another order", "no rows"])  # fmt: skip
+def test_floats_are_read_at_once_as_they_are_one_by_one(some):
+    """With nulls, in another order, beside other columns, and where there are none."""
+    types = {"a": pa.float64(), "b": pa.float64(), "more": pa.string()}
+    batch = pa.record_batch([pa.array(values, types[name]) for name, values in some.items()], names=[*some])
+    matrix, texts = arrow._columns(batch, FLOATS)
+    found = arrow._doubles(batch, FLOATS)
+    assert found is not None
+    assert found.flags.c_contiguous
+    assert (found.shape, found.tobytes(), texts) == (matrix.shape, matrix.tobytes(), {})
+
+
+@pytest.mark.parametrize("b", [[1.0, None], [1.0, float("nan")], [1.0, float("inf")], [1, 2]], ids=["null", "NaN", "infinite", "whole"])  # fmt: skip
+def test_floats_that_are_not_as_they_should_be_are_looked_at_one_by_one(b):
+    """Which says what is wrong, or casts them."""
+    assert arrow._doubles(pa.record_batch({"a": [0.5, None], "b": b}), FLOATS) is None
 
 
 def test_v_05_columns_that_share_their_bytes_are_refused(home):

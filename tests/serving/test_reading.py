@@ -3,6 +3,7 @@
 import json
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,23 @@ def test_v_04_what_is_read_quickly_is_what_the_slower_look_finds(champion, rows)
         assert not any(b"\n" in row or b"\r" in row for row in asked.rows)
 
 
+MEASURED = Reader([feature for feature in FIELDS if feature.name != "sex"], ("id", "late"))
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(NEAR | RIGHT, max_size=4))
+def test_v_04_rows_of_numbers_are_read_as_the_same_numbers(rows):
+    """An array holds what the rows hold, NaN for missing; what is not read as rows is not read as one."""
+    body = json.dumps(
+        {"rows": [{name: value for name, value in row.items() if name != "sex"} for row in rows]}
+    ).encode()
+    asked, found = MEASURED.read(body), MEASURED.numbers(body)
+    assert (asked is None) == (found is None)
+    if asked is not None and found is not None:
+        wanted = [[float("nan") if value is None else float(value) for value in row] for row in asked.values]
+        np.testing.assert_array_equal(found, np.array(wanted).reshape(len(rows), 3))
+
+
 @given(st.lists(RIGHT, max_size=4))
 def test_right_rows_are_read(rows):
     """Rows as they should be take the quick way, with and without what may be missing or is ignored."""
@@ -86,6 +104,7 @@ def test_right_rows_are_read(rows):
 def test_what_is_not_as_it_should_be_is_left_to_the_slower_look(body):
     """Names that stand twice, a wish to explain, numbers out of range, other types, and what is no JSON are not read here."""
     assert READER.read(body) is None
+    assert MEASURED.numbers(body) is None
 
 
 SPACED = {"separators": (", ", ": ")}, {"separators": (",", ":")}, {"indent": 1}

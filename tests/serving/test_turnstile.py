@@ -1,11 +1,12 @@
 """The turnstile turns away whole requests for predictions while the line is full, and lets everything else through."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from tasks.serving.line import Line
-from tasks.serving.turnstile import Asks, Turnstile
+from tasks.serving.turnstile import Head, Turnstile, _Held
 
 BODY = b'{"rows":[]}'
 
@@ -21,7 +22,7 @@ def refusals(most, *requests):
     async def scene():
         told = []
         turnstile = Turnstile(Line(most), lambda: told.append(1))
-        return [Asks.of(data) is not None and turnstile.refuses() for data in requests], len(told)
+        return [Head.of(data) is not None and turnstile.refuses() for data in requests], len(told)
 
     return asyncio.run(scene())
 
@@ -29,6 +30,64 @@ def refusals(most, *requests):
 def test_v_07_so_many_a_turn_pass_and_no_more():
     """Those that are on their way into the line count, too (V-07)."""
     assert refusals(2, *[request()] * 5) == ([False, False, True, True, True], 3)
+
+
+class Asker:
+    """A connection that asks for predictions, and keeps the answers."""
+
+    def __init__(self) -> None:
+        self.said = []
+
+    def let_go(self, _data, content):
+        """Takes an answer."""
+        self.said.append(content)
+
+
+def held(asker: Any) -> _Held:
+    """A request of a connection."""
+    return _Held(asker, "flights", b"", BODY)
+
+
+def held_in_turns(most, seconds, turns):
+    """How many of 5,000 requests have a place in each turn, where one takes so long to be answered, and what all are told."""
+
+    async def scene():
+        now, asker = [0.0], Asker()
+
+        def at_once(_project, bodies):
+            now[0] += seconds * len(bodies)
+            return [b"said"] * len(bodies)
+
+        turnstile = Turnstile(Line(most), lambda: None, at_once, lambda: now[0])
+        counts = []
+        for _ in range(turns):
+            counts.append(sum(turnstile.holds(held(asker)) for _ in range(5000)))
+            await asyncio.sleep(0)
+        return counts, asker.said
+
+    return asyncio.run(scene())
+
+
+def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for():
+    """Their number follows the pace: 10 ms of answers of 20 µs each; those of 1 ms get the places of the line, and no fewer (V-07)."""
+    counts, said = held_in_turns(64, 20e-6, 100)
+    assert counts[0] == 64
+    assert counts == sorted(counts)
+    assert counts[-1] in {500, 501}
+    assert said == [b"said"] * sum(counts)
+    assert held_in_turns(64, 1e-3, 100)[0] == [64] * 100
+
+
+def test_v_07_nobody_is_held_while_the_line_is_full():
+    """What is computed in threads has its places; whoever comes beside it then is told to wait (V-07)."""
+
+    async def scene():
+        line, told = Line(2), []
+        turnstile = Turnstile(line, lambda: told.append(1), lambda _, bodies: [b""] * len(bodies))
+        line.count = 2
+        return turnstile.holds(held(Asker())), len(told)
+
+    assert asyncio.run(scene()) == (False, 1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Packed lines hold what plain lines hold, one a row, and a line that is torn or blanked is none."""
+"""A packed line holds what plain lines hold, one a row; a line that is torn, or a row that was blanked, is none."""
 
 import datetime as dt
 import json
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.stores.packed import packed, plain, record
+from tasks.stores.packed import packed, plain, records
 from tasks.stores.predictions import Predictions
 
 COLUMNS = {"age": "float", 'a "column"': "int", "new": "bool"}
@@ -18,69 +18,84 @@ MEANT = [{"age": 0.1, 'a "column"': 2, "new": True}, {"age": None, 'a "column"':
 DAY = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
 
-def lines(predictions=("no", 'ja "'), chosen=(0, 1, 0)):
-    """The packed lines of three rows."""
+def line(predictions=("no", 'ja "'), chosen=(0, 1, 0)):
+    """Three rows in a packed line."""
     made = packed(b"aabbcc", ABOUT, COLUMNS, ROWS, np.array([0.25, 0.5, 0.75]), predictions, np.array(chosen))
     return bytes(made)
 
 
-def test_a_packed_line_is_read_as_the_plain_one():
+def test_a_packed_line_is_read_as_plain_ones():
     """Whole numbers, truths, missing values and labels come back in their types; the line is JSON, and so is what it stands for."""
-    found = [record(line) for line in lines().splitlines()]
+    assert line().count(b"\n") == 1
+    found = records(line())
     assert [each["row"] for each in found] == MEANT
     assert [[type(value) for value in each["row"].values()] for each in found] == [
         [type(value) for value in row.values()] for row in MEANT
     ]
     assert [(each["id"], each["prediction"], each["probability"]) for each in found] == [("aa", "no", 0.25), ("bb", 'ja "', 0.5), ("cc", "no", 0.75)]  # fmt: skip
-    assert [json.loads(plain(line)) for line in lines().splitlines()] == found
+    assert [json.loads(each) for each in plain(line())] == found
     assert found[0].keys() == {"id", "at", "project", "version", "ms", "row", "prediction", "probability"}
 
 
 def test_numbers_are_predictions_where_nothing_is_chosen():
     """A line without labels has the number as its prediction."""
-    found = [record(line) for line in lines((), ()).splitlines()]
+    found = records(line((), ()))
     assert [(each["prediction"], each["probability"]) for each in found] == [(0.25, None), (0.5, None), (0.75, None)]
 
 
-@given(st.lists(st.floats(allow_nan=False), min_size=3, max_size=3))
-def test_every_number_comes_back_as_it_was(numbers):
-    """Bit by bit, infinities and the negative zero, too."""
-    made = packed(b"a", ABOUT, dict.fromkeys("abc", "float"), np.array([numbers]), np.array([0.5]), (), np.array([0]))
-    assert np.array([*record(bytes(made))["row"].values()]).tobytes() == np.array(numbers).tobytes()
+@given(
+    st.lists(st.lists(st.floats(allow_nan=False), min_size=4, max_size=4), min_size=1, max_size=3), st.integers(0, 4)
+)
+def test_every_number_comes_back_as_it_was(numbers, width):
+    """Bit by bit, infinities and the negative zero, too, of rows with any number of columns."""
+    rows, ids = np.array(numbers)[:, :width], b"".join([b"%02d" % n for n in range(len(numbers))])
+    made = packed(
+        ids, ABOUT, dict.fromkeys("abcd"[:width], "float"), rows, np.zeros(len(rows)), (), np.zeros(len(rows))
+    )
+    assert np.array([[*each["row"].values()] for each in records(bytes(made))]).tobytes() == rows.tobytes()
 
 
 def test_a_line_that_is_not_packed_stays():
     """Also where a feature has the name of a packed line's field."""
-    line = b'{"id":"a","row":{"numbers":"abc"},"prediction":1}'
-    assert record(line) == json.loads(line)
-    assert json.loads(plain(line)) == json.loads(line)
-    assert plain(b'{"id":"b"}') == b'{"id":"b"}'
+    one = b'{"id":"a","row":{"packed":"abc"},"prediction":1}'
+    assert records(one) == [json.loads(one)]
+    assert [json.loads(each) for each in plain(one)] == [json.loads(one)]
+    assert plain(b'{"id":"b"}') == [b'{"id":"b"}']
 
 
 @pytest.mark.parametrize(
-    "broken", [(b'"types":"fib"', b'"types":"fi"'), (b'["age",', b"["), (b'"numbers":"', b'"numbers":"zz')]
-)
+    "broken",
+    [
+        (b'"types":"fib"', b'"types":"fi"'), (b'"types":"fib"', b'"types":"fix"'), (b'["age",', b"["), (b'"packed":"', b'"packed":"zz'),
+        (b'["no",', b"["), (b'"size":', b'"other":'), (b"nHUAiD", b"nH?AiD"),
+    ],
+)  # fmt: skip
 def test_a_line_that_does_not_hold_together_is_torn(broken):
     """Readers skip it, as they skip every torn line."""
-    line = lines().splitlines()[0].replace(*broken)
-    with pytest.raises(ValueError, match=r"zip|hexadecimal"):
-        record(line)
+    assert broken[0] in line()
+    with pytest.raises(ValueError, match=r"zip|base64|together|reshape"):
+        records(line().replace(*broken))
 
 
-def test_v_11_packed_lines_are_found_blanked_and_skipped_where_they_are_torn(tmp_path):
-    """A record of many written at once goes alone; a torn line, whose values nobody can look into, is found with it (V-11)."""
+def test_v_11_packed_records_are_found_and_blanked_one_by_one(tmp_path):
+    """A record of many in a line goes alone; a torn line, whose values nobody can look into, is found with it (V-11)."""
     log = Predictions(tmp_path)
-    assert log.append_lines("flights", DAY, lines(), 3) == 0
+    for lines in (b'{"id":"before","row":{"age":1}}\n', line(), line().replace(b"aa", b"dd")):
+        assert log.append_lines("flights", DAY, lines, 1) == 0
     (path,) = log.files("flights")
     with path.open("ab") as file:
-        file.write(lines()[:200] + b"\n")
-    asked = []
+        file.write(line()[:200] + b"\n")
+    asked, size = [], path.stat().st_size
     found = log.find(
         "flights", lambda some: [each["row"]["age"] is None for each in some], lambda line: bool(asked.append(line))
     )
-    assert len(found) == 2
+    assert len(found) == 3
     assert asked == []
     log.blank(found)
-    assert [each["id"] for each in log.read("flights")] == ["aa", "cc"]
-    assert [each["id"] for each in log.newest("flights", 5)] == ["aa", "cc"]
-    assert path.stat().st_size == len(lines()) + 201
+    log.blank(found)
+    assert [each["id"] for each in log.read("flights")] == ["before", "aa", "cc", "dd", "cc"]
+    assert [[each["id"] for each in log.newest("flights", count)] for count in (1, 2, 3, 9)] == [
+        ["cc"], ["dd", "cc"], ["cc", "dd", "cc"], ["before", "aa", "cc", "dd", "cc"],
+    ]  # fmt: skip
+    assert path.stat().st_size == size
+    assert log.find("flights", lambda some: [each["row"]["age"] is None for each in some], lambda _: False) == []
