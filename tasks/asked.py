@@ -216,6 +216,10 @@ class Asked:
         if snapshot is None:
             raise ArtifactError(f"no row of {use.project} is left to compare with. Land some and train again.")
         split = parts(use, snapshot, root, self.bundle.manifest["seen_until"])
+        if split.both.empty:
+            raise ArtifactError(
+                f"no row that version {self.release.version} of {use.project} learned from is left to compare with. Train again."
+            )
         with judging():
             return split.both, split.holdout.rows
 
@@ -224,9 +228,19 @@ class Asked:
         try:
             return snapshot_named(lake, self.bundle.manifest["snapshot"])
         except ArtifactError:
+            since, until = self._reach()
+            return lake.snapshot(
+                window=(since, (pd.Timestamp(until) + pd.Timedelta(microseconds=1)).isoformat() if until else "")
+            )
+
+    def _reach(self) -> tuple[str, str]:
+        """The first and the last moment of the rows that it was made of and judged by; of a version without a footprint as far as it is known."""
+        try:
             then = footprints.read(self._folder, self.release.digest).snapshot
-            last = (pd.Timestamp(then.until) + pd.Timedelta(microseconds=1)).isoformat() if then.until else ""
-            return lake.snapshot(window=(then.window[0], last))
+        except ArtifactError:
+            told = self.split.by_time and self.split.column == self.use.contract.time
+            return "", self.bundle.manifest["seen_until"] if told else ""
+        return then.window[0], then.until
 
 
 def _windows(rows: pd.DataFrame, at: np.ndarray, days: int) -> list[pd.DataFrame]:

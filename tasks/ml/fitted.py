@@ -12,8 +12,9 @@ tells how well they fit it.
 
 Where not: a correction and a threshold also make up for how validation rows differ from train. A second model that learns this
 difference by itself is corrected for it twice. A window `last` or `decay` counts just these rows most, and a detector of anomalies takes
-them for usual, so that hardly one like them reaches the threshold any more: both stay as they were fitted on train. Where all rows of
-the past count alike a sixth more of them moves a model less, and the gate `calibration` asks of the holdout whether it is too much.
+them for usual, so that hardly one like them reaches the threshold any more: both stay as they were fitted on train. One that is neither
+corrected nor operated by a number, a recommender say, has nothing that could be counted twice. Where all rows of the past count alike a
+sixth more of them moves a model less, and the gate `calibration` asks of the holdout whether it is too much.
 """
 
 from collections.abc import Mapping
@@ -134,7 +135,8 @@ class Fitted:
         Args:
             parts: those of the first phase.
         """
-        if why := stays(self.making.kind, self.making.recipe):
+        is_set = bool(self.operates) or self.calibration != "none"
+        if is_set and (why := stays(self.making.kind, self.making.recipe)):
             return replace(self, once=why)
         learned = self.making.learned(parts.both)
         if len(learned.truth) <= self.rows:
@@ -146,7 +148,7 @@ class Fitted:
 
 
 def stays(kind: Kind, recipe: Recipe) -> str:
-    """Why a model stays as it was fitted on train, or nothing; the reason stands at the top of this file.
+    """Why a model that is corrected or operated by a number stays as it was fitted on train, or nothing; the reason stands at the top of this file.
 
     >>> from tasks.ml.kinds import Anomaly, Regression
     >>> stays(Regression("y"), Recipe.usual("ridge")), stays(Anomaly(), Recipe.usual("gaussian_mixture"))

@@ -219,20 +219,19 @@ class TimeSplit(_ByTime, frozen=True):
         Between the two lie as many rows as validate, and all whose label was not final when the later rows began. That is how far a model
         that stays as it was fitted on train (one of a window, say) lies before the holdout: what is best right after its rows need
         not be best there. One that is fitted once more learns up to the label's delay before the holdout; it is judged here from farther
-        off than there, so that all recipes are judged on the same rows.
+        off than there, so that all recipes are judged on the same rows. A pair with less than half as many rows that teach as judge is left
+        out; where all are, a history that is short beside the delay, labels that were not final teach, too: one cannot search by nothing.
         """
         ordered = _ordered(rows, self.column)
         step = min(self.validation, 1 / (count + 2))  # the first fold, too, has a step to learn from
         edges = [round(len(ordered) * (1 - step * (count - i))) for i in range(-1, count + 1)]
         pairs = [
-            (self._known(ordered.iloc[:learned], ordered.iloc[start:stop]), ordered.iloc[start:stop])
+            (ordered.iloc[:learned], ordered.iloc[start:stop])
             for learned, start, stop in zip(edges, edges[1:], edges[2:], strict=False)
         ]
-        return _both_sided(pairs)
-
-    def _known(self, earlier: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-        """The earlier rows whose label was final when the later ones began; all, where there are none: one cannot search by nothing."""
-        return earlier.iloc[: _final(earlier, self.column, self.matures, later) or len(earlier)]
+        known = [(earlier.iloc[: _final(earlier, self.column, self.matures, later)], later) for earlier, later in pairs]
+        enough = [(earlier, later) for earlier, later in known if 2 * len(earlier) >= len(later)]
+        return _both_sided(enough or pairs)
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
         """Every so many-th row by time, for a search that cannot use all: the history keeps its length, which windows ask about."""

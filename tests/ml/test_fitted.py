@@ -110,6 +110,16 @@ def test_a_correction_is_not_applied_to_a_model_that_knows_the_shift_itself(wind
     assert kind.answers(second.model, asked).mean() == pytest.approx(0.5, abs=0.04)
 
 
+@pytest.mark.parametrize("kind", ["multiclass", "recommendation"])
+def test_a_model_of_a_window_that_nothing_was_set_for_learns_the_newest_rows(kind):
+    """Neither corrected nor operated by a number there is nothing that could be counted twice."""
+    family = {"multiclass": "logistic", "recommendation": "favourites"}[kind]
+    before = rows(1200)
+    _, second = phases(MADE[kind], {"kind": family}, parted(before, 1190), window={"kind": "decay", "days": 3})
+    assert (second.calibration, second.operates) == ("none", {})
+    assert (second.refit, second.rows) == (True, 1200)
+
+
 def test_a_detector_of_anomalies_does_not_learn_the_rows_that_set_its_threshold():
     """After a shift one new row in twenty reaches the threshold, as the budget says; a detector that knew the shift would say nothing."""
     kind, frame = MADE["anomaly"], rows(1600)

@@ -136,8 +136,13 @@ def test_a_fold_learns_no_label_that_was_not_known_when_its_later_rows_began():
     rows = pd.DataFrame({"at": pd.date_range("2020", periods=100, tz="UTC")}).assign(id=range(100))
     folds = TimeSplit(column="at", matures=20).folds(rows, 3)
     assert [(before["id"].max(), after["id"].min()) for before, after in folds] == [(35, 55), (50, 70), (65, 85)]
-    slower = TimeSplit(column="at", matures=60).folds(rows, 3)
-    assert [before["id"].max() for before, _ in slower] == [39, 10, 25]
+
+
+@pytest.mark.parametrize(("days", "learned"), [(45, [10, 25, 40]), (60, [10, 25]), (90, [39, 54, 69])])
+def test_a_fold_with_few_rows_to_learn_from_is_left_out(days, learned):
+    """15 days judge each time. Where no label was final for any of them, those that were not final teach, too."""
+    rows = pd.DataFrame({"at": pd.date_range("2020", periods=100, tz="UTC")}).assign(id=range(100))
+    assert [before["id"].max() for before, _ in TimeSplit(column="at", matures=days).folds(rows, 3)] == learned
 
 
 @settings(deadline=None)

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from tasks import asked
 from tasks.asked import Asked
+from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.erase import Erasing
@@ -116,8 +117,8 @@ class Place:
         landing = Landings(self.use, self.settings, lambda: self.clock).land(path, accept="a test")
         assert landing.landed == len(rows), landing.reason
 
-    def crown(self, version: int = 1, recipe: Recipe | None = None) -> None:
-        """Makes a model of all that has landed champion."""
+    def crown(self, version: int = 1, recipe: Recipe | None = None, *, older: bool = False) -> None:
+        """Makes a model of all that has landed champion; an older one left no footprint."""
         root, seed = self.settings.lake("small"), self.use.search.seed
         lake = Lake("small", root, self.use.contract)
         snapshot = lake.snapshot()
@@ -130,7 +131,10 @@ class Place:
         )
         files = footprints.taken(self.use, snapshot, split, recipe, fitted, lake).files()
         digest = bundles.write(
-            self.settings.bundles("small") / str(version), fitted.model, said | {"version": version}, files
+            self.settings.bundles("small") / str(version),
+            fitted.model,
+            said | {"version": version},
+            {} if older else files,
         )
         with judging():
             questions = Questions.of(self.use.task, self.use.types, split.holdout.rows, seed)
@@ -255,6 +259,27 @@ def test_where_no_row_is_left_that_judged_nothing_is_made_up(place):
     seen = there.look()
     assert (set(seen["drift"]), seen["predictions"], seen["performance"]["estimated"]) == ({"a", "b", "c"}, {}, None)
     assert "its predictions cannot be compared: no row is left that version 1 was judged by" in seen["reason"]
+
+
+def test_where_no_row_is_left_that_it_learned_from_it_asks_for_a_training(place):
+    """All of them were erased: there is nothing to compare with, which is an error with the next move."""
+    there = place("binary").watched()
+    erased = Erasing(there.use, there.settings, lambda: there.clock)
+    erased.erase(tuple(map(str, range(1920))), {}, actor="a", reason="r")
+    with pytest.raises(ArtifactError, match=r"no row that version 1 of small learned from is left .* Train again"):
+        there.look()
+
+
+def test_a_version_without_a_footprint_is_looked_at_after_an_erasure(place):
+    """It knows how far its rows reached, and not which judged it: inputs are compared as ever, and that answers are not is said."""
+    there = place("binary")
+    there.crown(older=True)
+    there.land(week(8))
+    there.land(week(9))
+    Erasing(there.use, there.settings, lambda: there.clock).erase(("41",), {}, actor="a", reason="r")
+    seen = there.look()
+    assert (set(seen["drift"]), seen["predictions"]) == ({"a", "b", "c"}, {})
+    assert "its predictions cannot be compared" in seen["reason"]
 
 
 def test_a_concept_that_changes_asks_for_a_training_once(place):
