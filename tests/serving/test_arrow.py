@@ -136,9 +136,9 @@ def test_many_rows_in_json_are_answered_and_logged_as_few_are(home):
     rows, times = [{name: row[name] for name in home.names} for row in ROWS_SENT], 150
     few = home.ask({"rows": rows})
     (path,) = Predictions(home.path).files("flights")
-    before = path.read_bytes().count(b"\n")
+    before = len(list(filter(None, path.read_bytes().split(b"\n"))))
     many = home.ask({"rows": rows * times})
-    lines = path.read_bytes().count(b"\n") - before
+    lines = len(list(filter(None, path.read_bytes().split(b"\n")))) - before
     assert plain(many) == plain(few) * times
     assert lines == (len(rows) * times if "sex" in home.names else 1)
     logged, ids = home.logged(), [one["id"] for one in many.json()["predictions"]]
