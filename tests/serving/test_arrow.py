@@ -150,6 +150,15 @@ def test_many_rows_in_json_are_answered_and_logged_as_few_are(home):
     ]
 
 
+def test_v_05_too_many_rows_in_json_are_refused_undecoded(home, monkeypatch):
+    """Rows of a few bytes each get 413, and the reader of the columns never takes them apart (V-05)."""
+    reader, asked = home.door.succession.champions["flights"]._reader, []
+    monkeypatch.setattr(reader, "_decoder", type("Decoder", (), {"decode": lambda _, body: asked.append(body)})())
+    answer = home.ask({"rows": [{}] * 200_000})
+    assert (answer.status_code, asked) == (413, [])
+    assert "10,000" in answer.json()["error"]
+
+
 def test_the_answer_comes_as_a_stream_when_it_is_asked_for(home):
     """The columns hold what JSON says, in order; project and version stand in the schema; every id is in the log."""
     said = home.ask({"rows": ROWS_SENT})
