@@ -1,17 +1,18 @@
 """What comes in: a body, read no further than its limits, and the rows that it holds."""
 
 import asyncio
+import itertools
+import re
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from tasks.serving.answers import Refusal
-from tasks.serving.reading import quotes
+from tasks.serving.reading import ROWS, quotes
 
 BODY_BYTES = 8 << 20
 BUFFERED_BYTES = 64 << 20  # of all bodies that are being read: many slow big ones must not fill the memory
 BODY_SECONDS = 30.0
-ROWS = 10_000
 BATCHES = 64  # of an Arrow stream: one costs more than its rows
 
 
@@ -78,6 +79,7 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _DECODER = msgspec.json.Decoder(Rows)
+_PARTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\{', re.DOTALL)  # each text, and each brace that begins an object
 
 
 def question(body: bytes) -> Rows:
@@ -86,6 +88,11 @@ def question(body: bytes) -> Rows:
     Raises:
         Refusal: 422 for another shape or a name that stands twice in an object, 400 for no JSON, 413 for too many rows.
     """
+    if _has_too_many(body):
+        raise Refusal(
+            413,
+            f"The request has more than {ROWS:,} rows, or objects in them; wanted at most so many rows. Send them in parts.",
+        )
     try:
         asked = _DECODER.decode(body)
     except msgspec.ValidationError:
@@ -99,8 +106,6 @@ def question(body: bytes) -> Rows:
             400, 'The body is no JSON in UTF-8; wanted {"rows": [{…}]} with finite numbers. See /docs.'
         ) from None
     rows = asked.rows
-    if len(rows) > ROWS:
-        raise Refusal(413, f"The request has {len(rows):,} rows; wanted at most {ROWS:,}. Send them in parts.")
     if quotes(body) != 2 * (
         asked.names + sum(len(row) + sum(type(value) is str for value in row.values()) for row in rows)
     ):
@@ -110,3 +115,11 @@ def question(body: bytes) -> Rows:
             "one.",
         )
     return asked
+
+
+def _has_too_many(body: bytes) -> bool:
+    """Whether a body has more objects than itself and its rows may be; nothing of it is decoded, and no more read than shows it."""
+    if body.count(b"{") <= ROWS + 1:
+        return False
+    objects = (part for part in _PARTS.finditer(body) if part[0] == b"{")
+    return next(itertools.islice(objects, ROWS + 1, None), None) is not None

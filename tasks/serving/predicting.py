@@ -11,13 +11,13 @@ from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
 from tasks.serving.beside import Beside, Own, merged
-from tasks.serving.bodies import ROWS, Bodies, question
+from tasks.serving.bodies import Bodies, question
 from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, STREAM, Protocol, Question
-from tasks.serving.reading import Asked, joined
+from tasks.serving.reading import ROWS, Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
@@ -249,7 +249,7 @@ def _sheet(champion: Champion, protocol: Protocol, body: bytes, *, small: bool) 
         from tasks.serving import arrow
 
         return arrow.read(body, champion)
-    if protocol is not OWN or small or (numbers := champion.numbers(body)) is None or len(numbers) > ROWS:
+    if protocol is not OWN or small or (numbers := champion.numbers(body)) is None:
         return None
     return Sheet(champion.manifest.features, numbers, {}, {})
 

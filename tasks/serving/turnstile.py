@@ -83,6 +83,7 @@ class Turnstile:
         self._arriving = 0
         self._held: list[_Held] = []
         self._pace = TOGETHER_SECONDS / max(line.most, 1)  # seconds that a request took that was answered with others
+        self._answers = True  # whether the last turn answered anybody
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
         body = bytes(refusal.response().body)
@@ -110,9 +111,7 @@ class Turnstile:
 
     def holds(self, held: "_Held") -> bool:
         """Whether there is a place for a request that is answered at the end of this turn of the loop; it is kept then."""
-        if self._line.count >= self._line.most or len(self._held) >= max(
-            self._line.most, TOGETHER_SECONDS / self._pace
-        ):
+        if self._line.count >= self._line.most or len(self._held) >= self._most():
             self._told()
             return False
         self._awaits_turn()
@@ -124,15 +123,27 @@ class Turnstile:
         self._arriving = 0
         held, self._held = self._held, []
         began = self._clock()
-        self._let_go(held)
+        answered = self._let_go(held)
+        if answered:
+            self._pace += ((self._clock() - began) / answered - self._pace) / MEMORY
         if held:
-            self._pace += ((self._clock() - began) / len(held) - self._pace) / MEMORY
+            self._answers = answered > 0
 
-    def _let_go(self, held: "list[_Held]") -> None:
+    def _most(self) -> float:
+        """How many may be held in a turn; where nobody is answered at once they go into the line, and need its places."""
+        if not self._answers:
+            return self._line.most - self._line.count
+        return max(self._line.most, TOGETHER_SECONDS / self._pace)
+
+    def _let_go(self, held: "list[_Held]") -> int:
+        """Gives how many were answered."""
+        answered = 0
         for project in dict.fromkeys([each.project for each in held]):
             some = [each for each in held if each.project == project]
             for each, content in zip(some, self._at_once(project, [each.body for each in some]), strict=True):
                 each.asker.let_go(each.data, content)
+                answered += content is not None
+        return answered
 
     def answer(self, content: bytes, always: list[tuple[bytes, bytes]]) -> bytes:
         """The whole answer with this content.

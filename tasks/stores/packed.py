@@ -17,6 +17,7 @@ import numpy as np
 ENCODER = msgspec.json.Encoder()
 PACKED = b'"packed":"'
 BLANK = ord(" ")
+EMPTY = (b"", b"\n")  # lines, without and with their break
 KINDS: dict[str, type] = {"float": float, "int": int, "bool": bool}  # types of columns that are numbers
 LETTERS = {name[0]: kind for name, kind in KINDS.items()}
 
@@ -52,9 +53,13 @@ def packed(
 def placed(line: bytes) -> list[tuple[int, int, Any]]:
     """The records that a line of a log holds, as if it had not been packed: first byte in the line, number of bytes, content.
 
+    An empty line holds none.
+
     Raises:
         ValueError: it is torn.
     """
+    if line in EMPTY:
+        return []
     found = json.loads(line)
     if not (PACKED in line and isinstance(found, dict) and "packed" in found):
         return [(0, len(line.rstrip(b"\n")), found)]

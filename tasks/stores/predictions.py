@@ -28,7 +28,6 @@ class _Day:
 
     date: dt.date
     handle: int
-    torn: bool
 
 
 class Days:
@@ -47,6 +46,8 @@ class Days:
 
     def write(self, project: str, at: dt.datetime, lines: bytes | memoryview) -> None:
         """Writes encoded records, in lines with a break behind each, with one system call.
+
+        A break goes before them, too: whatever another process has torn, even now, stays on a line of its own. Readers skip empty lines.
 
         Raises:
             OSError: the disk did not take them; a torn line, if one is left, is skipped by every reader.
@@ -129,11 +130,8 @@ class Days:
 
     def _append(self, project: str, date: dt.date, lines: bytes | memoryview) -> None:
         day = self._day(project, date)
-        content = b"\n" + lines if day.torn else lines
-        day.torn = True  # until the write has come through
-        if os.write(day.handle, content) != len(content):
+        if os.writev(day.handle, [b"\n", lines]) != 1 + len(lines):
             raise OSError("the disk took only a part of it")
-        day.torn = False
         if self._synced:
             os.fsync(day.handle)
 
@@ -146,9 +144,8 @@ class Days:
             os.close(self._open.pop(project).handle)
         path = self.folder / project / f"{date}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        size = os.fstat(handle).st_size
-        self._open[project] = day = _Day(date, handle, torn=size > 0 and os.pread(handle, 1, size - 1) != b"\n")
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        self._open[project] = day = _Day(date, handle)
         return day
 
 

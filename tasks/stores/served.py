@@ -62,8 +62,8 @@ _LINES: dict[str, msgspec.json.Decoder[Any]] = {
 
 # -- from lines to rows -----------------------------------------------------------------------------------------------
 def parsed(kind: Served, lines: bytes) -> pa.Table:
-    """Lines of a log as rows of its table; torn and blanked ones are left out."""
-    records = [record for line in lines.split(b"\n") for record in _records(kind, line)]
+    """Lines of a log as rows of its table; empty, torn and blanked ones are left out."""
+    records = [record for line in lines.split(b"\n") if line for record in _records(kind, line)]
     schema = SCHEMAS[kind]
     columns = ([_plain(getattr(record, name)) for record in records] for name in schema.names)
     return pa.table([pa.array(some, field.type) for some, field in zip(columns, schema, strict=True)], schema=schema)

@@ -351,7 +351,7 @@ def test_v_10_disk_trouble_costs_log_lines_and_no_answers(small, monkeypatch):
     async def scene():
         opened, client = door(small.home)
         opened.succession.look()
-        monkeypatch.setattr(os, "write", full)
+        monkeypatch.setattr(os, "writev", full)
         answer = await client.post("/projects/flights/predict", json={"rows": [GOOD] * 3})
         return answer, await client.get("/metrics")
 

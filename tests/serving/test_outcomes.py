@@ -99,9 +99,9 @@ def test_v_04_what_is_no_outcome_gets_a_short_refusal_and_leaves_nothing(home):
 def test_v_10_outcomes_that_do_not_reach_the_disk_are_not_acknowledged(home, monkeypatch):
     """A full disk gives 503 and a time to wait; told again they are there once (V-10)."""
     (name,) = predicted(home, 1)
-    real = os.write
+    real = os.writev
     with monkeypatch.context() as broken:
-        broken.setattr(os, "write", lambda handle, content: real(handle, content[:20]))
+        broken.setattr(os, "writev", lambda handle, parts: real(handle, [b"".join(parts)[:20]]))
         (answer,) = told(home, [{"id": name, "value": True}])
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert Serving("flights", Settings(home=home)).outcomes_of([name]) == {}

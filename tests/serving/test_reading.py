@@ -8,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tasks.serving import bodies
 from tasks.serving.answers import Refusal
-from tasks.serving.bodies import question
+from tasks.serving.bodies import ROWS, question
 from tasks.serving.champion import Champion, Feature, RowError
 from tasks.serving.reading import Reader
 from tests.serving.test_champion import FEATURES, GOOD, fitted, loaded
@@ -105,6 +106,55 @@ def test_what_is_not_as_it_should_be_is_left_to_the_slower_look(body):
     """Names that stand twice, a wish to explain, numbers out of range, other types, and what is no JSON are not read here."""
     assert READER.read(body) is None
     assert MEASURED.numbers(body) is None
+
+
+class Counting:
+    """A decoder that counts how often it is asked."""
+
+    def __init__(self, decoder):
+        self.count, self._decoder = 0, decoder
+
+    def decode(self, body):
+        """As the decoder."""
+        self.count += 1
+        return self._decoder.decode(body)
+
+
+def test_v_05_too_many_rows_are_refused_before_anything_is_decoded(monkeypatch):
+    """However few bytes they take: neither reader decodes them, nor does the slower look, which says 413 (V-05)."""
+    reader = Reader([feature for feature in FIELDS if feature.name == "age"], ())
+    monkeypatch.setattr(reader, "_decoder", quick := Counting(reader._decoder))
+    monkeypatch.setattr(bodies, "_DECODER", slow := Counting(bodies._DECODER))
+    for row in (b"{}", b'{"age":1}', b'{"age":"\\\\"}'):
+        many = b'{"rows":[' + b",".join([row] * (ROWS + 1)) + b"]}"
+        assert reader.numbers(many) is None
+        assert reader.read(many) is None
+        with pytest.raises(Refusal, match="10,000") as refused:
+            question(many)
+        assert refused.value.status == 413
+    assert quick.count == slow.count == 0
+    right = b'{"rows":[' + b",".join([b'{"age":1}'] * ROWS) + b"]}"
+    found = reader.numbers(right)
+    assert found is not None
+    assert found.shape == (ROWS, 1)
+    assert len(question(right).rows) == ROWS
+
+
+@pytest.mark.parametrize("text", ["{" * 9, '"{', '\\"{', "\\", '{\n"'])
+def test_braces_in_texts_are_no_rows(text):
+    """A body of as many rows as may be is read, whatever stands in its texts; one row more is refused."""
+    rows = [{text: text, "{": "{"}] * ROWS
+    assert question(json.dumps({"rows": rows}).encode()).rows == rows
+    with pytest.raises(Refusal, match="10,000"):
+        question(json.dumps({"rows": [*rows, {}]}).encode())
+
+
+@pytest.mark.parametrize("end", [b'"' + b'\\"' * 3_000_000, b'"' * 5_000_001, b'"' + b"\\" * 6_000_001])
+def test_v_04_a_text_without_an_end_is_no_json(end):
+    """A body that looks as if it had too many rows, and ends within a text, is looked through once, and refused (V-04)."""
+    with pytest.raises(Refusal) as refused:
+        question(b'{"rows":[{"a":"' + b"{" * ROWS + b'{{",' + end)
+    assert refused.value.status == 400
 
 
 SPACED = {"separators": (", ", ": ")}, {"separators": (",", ":")}, {"indent": 1}

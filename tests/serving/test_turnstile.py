@@ -78,6 +78,43 @@ def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for():
     assert held_in_turns(64, 1e-3, 100)[0] == [64] * 100
 
 
+def test_v_07_requests_that_are_not_answered_at_once_need_places_in_the_line():
+    """While a canary begins nobody is answered at once: 50 such turns teach no pace, and hold no more than the line has places (V-07)."""
+
+    async def scene():
+        now, line, answers = [0.0], Line(64), [None]
+
+        def at_once(_project, bodies):
+            now[0] += (20e-6 if answers[0] else 1e-7) * len(bodies)
+            return answers * len(bodies)
+
+        async def turns(turnstile, count):
+            counts = []
+            for _ in range(count):
+                counts.append(sum(turnstile.holds(held(Asker())) for _ in range(5000)))
+                await asyncio.sleep(0)
+            return counts
+
+        made = [Turnstile(line, lambda: None, at_once, lambda: now[0]) for _ in range(2)]
+        fresh = await turns(made[0], 50)
+        answers[0] = b"said"
+        before = await turns(made[1], 100)
+        answers[0] = None
+        first, *others = await turns(made[1], 50)
+        line.count = 10
+        busy = await turns(made[1], 50)
+        answers[0] = b"said"
+        line.count = 0
+        return fresh, before[-1], first, others, busy, await turns(made[1], 2)
+
+    fresh, before, first, others, busy, after = asyncio.run(scene())
+    assert fresh == [64] * 50
+    assert before == first >= 500
+    assert others == [64] * 49
+    assert busy == [54] * 50
+    assert after == [64, before]
+
+
 def test_v_07_nobody_is_held_while_the_line_is_full():
     """What is computed in threads has its places; whoever comes beside it then is told to wait (V-07)."""
 

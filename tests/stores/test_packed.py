@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.stores.packed import packed, plain, records
 from tasks.stores.predictions import Predictions
+from tasks.stores.served import blocks, parsed
 
 COLUMNS = {"age": "float", 'a "column"': "int", "new": "bool"}
 ABOUT = b'"at":"2026-01-01T00:00:00+00:00","project":"flights","version":3,"ms":0.125'
@@ -99,3 +100,34 @@ def test_v_11_packed_records_are_found_and_blanked_one_by_one(tmp_path):
     ]  # fmt: skip
     assert path.stat().st_size == size
     assert log.find("flights", lambda some: [each["row"]["age"] is None for each in some], lambda _: False) == []
+
+
+def test_v_11_what_another_process_has_torn_takes_no_packed_line_with_it(tmp_path):
+    """Two processes have a log open, and one dies within a line: whatever the other writes next is read, found and gathered (V-11)."""
+    one, other = Predictions(tmp_path), Predictions(tmp_path)
+    for log, name in ((other, "before"), (one, "late")):
+        assert log.append("flights", DAY, [_plain(name)]) == 0
+    (path,) = one.files("flights")
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 9)
+    names = [f"{n:04d}" for n in range(1010)]
+    rows, ids = np.arange(3000.0).reshape(1000, 3), "".join(names[:1000]).encode()
+    many = packed(ids, ABOUT, COLUMNS, rows, np.zeros(1000), ("no",), np.zeros(1000))
+    assert other.append_lines("flights", DAY, many, 1000) == 0
+    assert other.append("flights", DAY, [_plain(name) for name in names[1000:1005]]) == 0
+    assert one.append("flights", DAY, [_plain(name) for name in names[1005:]]) == 0
+    everything = ["before", *names]
+    assert [each["id"] for each in other.read("flights")] == everything
+    assert [each["id"] for each in other.newest("flights", 1011)] == everything
+    assert [name for lines, _ in blocks(path, 0, 512) for name in parsed("predictions", lines)["id"].to_pylist()] == everything  # fmt: skip
+    log = path.read_bytes()
+    places = other.find("flights", lambda some: [True] * len(some), lambda line: b'"late"' in line)
+    assert [name in log[at : at + size].decode() for name, (_, at, size) in zip(everything, places, strict=False)]
+    assert len(places) == 1012
+    other.blank(places)
+    assert not path.read_bytes().translate(None, b" \n").count(b'"id"')
+    assert [*one.read("flights")] == []
+
+
+def _plain(name):
+    return {"id": name, "at": DAY.isoformat(), "version": 3, "row": {"age": 1.5}, "prediction": "no"}

@@ -51,15 +51,15 @@ def test_v_10_disk_trouble_is_counted_and_logged_once_a_minute(tmp_path, monkeyp
     """A failing disk costs log lines, not answers; the next line survives a torn one (V-10)."""
     now = 0.0
     log = Predictions(tmp_path, clock=lambda: now)
-    real = os.write
+    real = os.writev
 
-    def full(_handle, _content):
+    def full(_handle, _parts):
         raise OSError(28, "No space left on device")
 
     with caplog.at_level(logging.ERROR), monkeypatch.context() as broken:
-        broken.setattr(os, "write", full)
+        broken.setattr(os, "writev", full)
         assert log.append("flights", NOON, records("a", "b")) == 2
-        broken.setattr(os, "write", lambda handle, content: real(handle, content[:9]))
+        broken.setattr(os, "writev", lambda handle, parts: real(handle, [b"".join(parts)[:9]]))
         assert log.append("flights", NOON, records("c")) == 1
         assert len(caplog.records) == 1
         now = 61.0

@@ -191,7 +191,7 @@ def test_i_26_predictions_are_found_however_their_key_is_written(small):
     """A number, a float, a text; a torn line that may be meant; no other line, and the log reads on."""
     settings = Settings()
     path = logged(settings, {"id": 7}, {"id": 7.0}, {"id": "7"}, {"id": 70}, {"age": 7}, {"id": 7, "name": "Zoe"})
-    whole = path.read_bytes().splitlines(keepends=True)
+    whole = path.read_bytes().lstrip().splitlines(keepends=True)
     path.write_bytes(b"".join([*whole[:5], whole[5][:-20], b"\n", b'{"id": "p9", "row": {"id": 8\n']))
     done = erase(small, "7")
     assert done.predictions == 4
@@ -211,7 +211,7 @@ def test_i_26_predictions_are_found_by_the_marks_of_rows_that_a_value_names(smal
     ]
     assert Predictions(Settings().home).append("small", DAY, served) == 0
     path = Settings().home / "predictions" / "small" / "2026-03-01.jsonl"
-    whole = path.read_bytes().splitlines(keepends=True)
+    whole = path.read_bytes().lstrip().splitlines(keepends=True)
     path.write_bytes(b"".join([*whole[:3], whole[3][:-5], b"\n"]))
     done = erase(small, age="33")
     assert (done.rows, done.predictions, done.unattributed) == (1, 2, 1)
