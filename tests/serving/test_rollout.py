@@ -56,8 +56,7 @@ def stage(tmp_path_factory):
 
 @pytest.fixture
 def clean(stage):
-    """The stage with version 1 as champion and no rollout, before and after."""
-    (stage.home / "go").unlink(missing_ok=True)
+    """The stage with version 1 as champion and no rollout, before and after; what hung in one test goes on before the next asks for it."""
     yield stage
     (stage.home / "go").touch()
     if going := stage.journal.rollout("flights"):
@@ -147,6 +146,7 @@ def test_v_12_a_model_that_throws_changes_no_answer(clean, phase):
 
 def test_v_12_nobody_waits_for_a_shadow_that_hangs(clean):
     """While it hangs hundreds of requests are answered; what finds no room is dropped and counted, or counts as failed; then it scores on."""
+    (clean.home / "go").unlink(missing_ok=True)
     begun = begin(clean, 4, "shadow", shadow=Shadow(rows=5))
     for _ in range(100):
         assert said(clean.predict(HARD)) == (1, 0.2)
@@ -163,6 +163,7 @@ def test_v_12_nobody_waits_long_for_a_canary_that_hangs(clean):
 
     The other half it hangs on in the shadow, which goes on without it.
     """
+    (clean.home / "go").unlink(missing_ok=True)
     begun = begin(clean, 4, "canary", **canary())
     numbers = iter(range(10_000))
 
