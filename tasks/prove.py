@@ -30,7 +30,6 @@ from tasks.gate import made, weighed
 from tasks.ml import models, pages
 from tasks.ml.challengers import LEAKS, Challenger, Scene, chosen
 from tasks.ml.compiled.parity import compiled
-from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.gates import Change, Evidence, Serving, Verdict, configured, judge
 from tasks.ml.judging import judging
@@ -373,15 +372,13 @@ def _asked(use: Project, split: SealedParts) -> tuple[Questions, Questions | Non
 def _good(use: Project, split: SealedParts, recipe: Recipe | None) -> tuple[Recipe, Fitted]:
     """A model by the recipe that every gate passed last; without one the best family's defaults, as validation says."""
     recipes = [recipe] if recipe else [Recipe.usual(name) for name in use.search.families]
-    types = {name: column.type for name, column in use.features.items()}
-    _, truth = use.task.asked(matrix(split.validation, types), use.task.truth(split.validation), use.search.seed)
     made = [
         (each, Fitted.of(each, use.task, use.features, use.contract.time, split, seed=use.search.seed))
         for each in recipes
     ]  # fmt: skip
 
     def worth(one: tuple[Recipe, Fitted]) -> float:
-        return float(use.goal.gain(use.goal.of(truth, one[1].said), 0.0))
+        return float(use.goal.gain(use.goal.of(one[1].truth, one[1].said), 0.0))
 
     return max(made, key=worth) if len(made) > 1 else made[0]
 

@@ -82,7 +82,7 @@ class Fitted:
         operates: how its answers become decisions.
         rows: how many it learned from.
         usual: what its explainer must know of them.
-        asked: the features of the validation rows that were asked about.
+        asked: the features of the validation rows that were asked about; truth: what came true of them.
         said: what the model of the first phase said of them: the answers of a model that has not learned from them, in both phases.
         late: how many validation rows were left out when it was fitted once more: their label was not final when the holdout began.
         once: why it was fitted once only, and has not learned from them; empty where it has.
@@ -95,6 +95,7 @@ class Fitted:
     rows: int
     usual: dict[str, Any]
     asked: pd.DataFrame
+    truth: np.ndarray
     said: np.ndarray
     late: int = 0
     once: str = NOT_ASKED
@@ -125,7 +126,7 @@ class Fitted:
         asked, truth = making.asked(parts.validation)
         model, method = calibrated(kind, model, asked, truth, seed)
         said = kind.answers(model, asked)
-        return cls(making, model, method, kind.operate(truth, said), rows, known, asked, said)
+        return cls(making, model, method, kind.operate(truth, said), rows, known, asked, truth, said)
 
     def refitted(self, parts: Learnable) -> Self:
         """The second phase: the recipe fitted on train and validation, with calibration and operating numbers as they are.
