@@ -28,7 +28,7 @@ from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.provenance import code, cpu_seconds
 from tasks.config.settings import Settings
-from tasks.ml.examination import Examination, Marks, plainest
+from tasks.ml.examination import Examination, Marks, plainest, pooled
 from tasks.ml.identity import digest
 from tasks.ml.pages import progress
 from tasks.ml.recipe import Recipe
@@ -497,7 +497,8 @@ def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: flo
 def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) -> int:
     """The place of what was taken, unless the best of the families' defaults does better on the validation rows.
 
-    Of many recipes the best on the folds owes some of that to chance, and on a history that moves to the folds' own days.
+    Of many recipes the best on the folds owes some of that to chance, and on a history that moves to the folds' own days. Where rows are
+    parted by chance the days are the same, and what folds and validation rows say is pooled.
     """
     usual = [at for at, (recipe, _) in enumerate(tried) if recipe == Recipe.usual(recipe.family.kind)]
     if search.final is None or not usual or taken in usual:
@@ -505,7 +506,10 @@ def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) ->
     default = min(usual, key=lambda at: tried[at][1].loss)
     final = search.final()  # only now: most who search never ask it
     found, plain = (final.mark(tried[at][0], lambda _step, _loss: None) for at in (taken, default))
-    if found is None or plain is None or found.loss <= plain.loss:
+    if found is None or plain is None:
+        return taken
+    alike = [] if search.use.split.by_time else [(tried[taken][1], tried[default][1])]
+    if pooled([*alike, (found, plain)]) <= 0:
         return taken
     LOG.info("%s does worse on validation than %s as it comes", tried[taken][0].name, tried[default][0].name)
     return default

@@ -132,3 +132,16 @@ def plainest(candidates: Sequence[tuple[Recipe, Marks]]) -> int:
         at for at, (_, other) in enumerate(candidates) if at == best or other.loss - marks.loss <= other.noise(marks)
     ]
     return min(near, key=lambda at: (candidates[at][0].plainness, candidates[at][1].loss))
+
+
+def pooled(pairs: Sequence[tuple[Marks, Marks]]) -> float:
+    """By how much the first of a pair loses more, over pairs on different rows: the mean weighed by the inverse of each one's variance.
+
+    A pair without noise (both answered alike, or one row) decides by itself.
+    """
+    found = [(one.loss - other.loss, one.noise(other)) for one, other in pairs]
+    sure = [difference for difference, noise in found if noise == 0 and difference]
+    if sure:
+        return float(np.mean(sure))
+    weights = [1 / noise**2 if noise > 0 else 0.0 for _, noise in found]
+    return float(np.average([difference for difference, _ in found], weights=weights)) if any(weights) else 0.0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.ml import calibrate, models
 from tasks.ml.contract import Column
 from tasks.ml.contributions import Explainer, usual
-from tasks.ml.examination import Examination, Marks, plainest
+from tasks.ml.examination import Examination, Marks, plainest, pooled
 from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Calibration, Champion, Evidence, Sound
@@ -228,6 +228,18 @@ def test_the_plainest_of_equals_is_taken():
     near, far = Marks(0.505, tuple(np.array(marks.spread) + 0.005 + noise)), Marks(0.53, tuple(np.array(marks.spread) + 0.03 + noise))  # fmt: skip
     assert plainest([(best, marks), (plain, near), (middle, near)]) == 1
     assert plainest([(best, marks), (plain, far), (middle, near)]) == 0
+
+
+def test_what_two_examinations_say_weighs_by_how_sure_they_are():
+    """By hand: -6 with an error of 2 and +2 with one of 4 are (-6/4 + 2/16) / (1/4 + 1/16) = -4.4; one without an error decides alone."""
+    spread = np.array([-1.0, 1.0])  # a standard deviation of 1
+    sure, unsure = (
+        (Marks(gain, tuple(gain + noise * spread)), Marks(0.0, (0.0, 0.0))) for gain, noise in ((-6, 2), (2, 4))
+    )
+    assert pooled([sure, unsure]) == pytest.approx(-4.4)
+    assert pooled([unsure]) == pytest.approx(2)
+    assert pooled([sure, (Marks(1.0, (1.0, 1.0)), Marks(0.0, (0.0, 0.0)))]) == 1.0
+    assert pooled([(unsure[1], unsure[1])]) == 0.0
 
 
 @pytest.mark.parametrize("window", [Window(kind="last", days=10), Window(kind="decay", days=5)], ids=lambda w: w.kind)

@@ -277,6 +277,25 @@ def test_a_recipe_must_do_better_than_the_defaults_on_validation_too(lasts: bool
     assert tune._confirmed(search, tried, 1) == taken
 
 
+@pytest.mark.parametrize(("kind", "taken"), [("chance", 1), ("time", 0)])
+def test_where_rows_are_parted_by_chance_the_folds_count_beside_validation(kind: str, taken: int):
+    """Few validation rows speak a little against a recipe for which the folds speak clearly: by chance all days are alike, and it stays."""
+    use, history = project(families=["logistic"]), rows(500)
+    use = use.model_copy(update={"split": use.split.model_copy(update={"kind": kind})})
+    search = tune.Search.over(use, history[:400], validation=lambda: history[400:])
+    weak = Recipe(family=models.Logistic(), features=("amount", "empty"))
+    assert search.final is not None
+    final = search.final()
+    found, plain = (final.mark(recipe, lambda _step, _loss: None) for recipe in (weak, Recipe.usual("logistic")))
+    assert found is not None
+    assert plain is not None
+    assert found.loss > plain.loss
+    noise = np.random.default_rng(0).normal(scale=found.noise(plain) / 4, size=60)
+    better = -0.7 - found.loss + plain.loss
+    tried = [(Recipe.usual("logistic"), Marks(-0.7, (-0.7,) * 60)), (weak, Marks(better, tuple(better + noise)))]
+    assert tune._confirmed(search, tried, 1) == taken
+
+
 def test_a_search_without_a_finished_trial_says_what_to_change():
     """Nothing was finished in the time: the message names the two settings that help."""
     with pytest.raises(RuntimeError, match=r"search\.seconds more, or search\.rows fewer"):
