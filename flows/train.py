@@ -45,7 +45,7 @@ def train(
         best = tune(project, training.rows, training.run)
         candidate = fit(project, training.rows, best.recipe, training.run)
         scores = evaluate(project, training.rows, candidate)
-        verdicts = gate(project, training.rows, candidate, scores)
+        verdicts = gate(project, training.rows, candidate, scores, training.config)
         decision = register(training, prepared, best, candidate, scores, verdicts)
         if decision.version is None or decision.state != "releasing":
             return decision.model_dump(mode="json")

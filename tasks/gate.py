@@ -29,8 +29,11 @@ MONTH = dt.timedelta(days=30)
 
 
 @task(name="gate", cache_policy=NO_CACHE)
-def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores) -> list[Verdict]:
-    """Judges from the file of answers, and from what is on record of the inputs; may be repeated with the same result."""
+def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores, config: str) -> list[Verdict]:
+    """Judges from the file of answers, and from what is on record of the inputs; may be repeated with the same result.
+
+    `config`: what the training goes by, as it was admitted; a challenger that was made while that changed is refused.
+    """
     settings, run = Settings(), candidate.run
     use = Project.named(project, settings)
     journal = Journal(settings.journal())
@@ -40,7 +43,7 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores)
         made=made(Lake(project, settings.lake(project), use.contract), snapshot),
         envelope=_planned(use, settings, journal, snapshot, scores.judged(candidate), scores),
     )
-    verdicts = [*judge(use.gates, shown), *_one_code()]
+    verdicts = [*judge(use.gates, shown), *_one_code(), *_one_configuration(use, snapshot, config)]
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
     registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
@@ -52,6 +55,16 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores)
 def _one_code() -> list[Verdict]:
     """A refusal when the code changed while the training ran: nobody could say which code made the model."""
     return [Verdict(gate="code", passed=False, reason=changed)] if (changed := provenance.changed()) else []
+
+
+def _one_configuration(use: Project, snapshot: Snapshot, admitted: str) -> list[Verdict]:
+    """The same of project.yaml and hooks.py: rows that one split tuned on may judge in another."""
+    if provenance.conditions(use.digest, snapshot.trusted) == admitted:
+        return []
+    changed = (
+        "project.yaml or hooks.py changed while this ran: nobody could say which of the two was judged; start it again"
+    )
+    return [Verdict(gate="code", passed=False, reason=changed)]
 
 
 def made(lake: Lake, snapshot: Snapshot) -> Made:

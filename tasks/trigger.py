@@ -22,7 +22,6 @@ from tasks.config.settings import Settings
 from tasks.ml import threads
 from tasks.ml.admission import Admission, admission
 from tasks.ml.caps import Cap, Past
-from tasks.ml.identity import digest
 from tasks.ml.policy import ALARMED, By
 from tasks.stores import alarms, bundles, processes, runs
 from tasks.stores.journal import OUT_OF_MEMORY, Journal, Order
@@ -60,8 +59,8 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
         none = f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}"
         return _refusal(journal, orders, Training(project=project, reason=reason, refused=none))
     rows = Trust(use, settings).ready(rows, settings.actor)
-    past, recipe = journal.trainings(project), digest([use.digest, code(), lock(), rows.trusted])
-    asked = Training(project=project, reason=reason, snapshot=rows)
+    past, recipe = journal.trainings(project), provenance.conditions(use.digest, rows.trusted)
+    asked = Training(project=project, reason=reason, snapshot=rows, config=recipe)
     if not again:
         same = [row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe]
         if refused := _done(rows.name, same) or _hopeless(same):

@@ -26,7 +26,7 @@ from pydantic import BaseModel
 from tasks.config.errors import StackError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
-from tasks.config.provenance import code, cpu_seconds
+from tasks.config.provenance import code, conditions, cpu_seconds
 from tasks.config.settings import Settings
 from tasks.ml.examination import Examination, Marks, plainest, pooled
 from tasks.ml.identity import digest
@@ -60,8 +60,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     settings, start, before = Settings(), time.monotonic(), cpu_seconds()
     use = Project.named(project, settings)
     studies.prepare(settings.studies())
-    name = f"{project} {snapshot.digest[:16]} {use.digest[:16]}"
-    study = studies.study(settings.studies(), name, use.search.seed)
+    study = studies.study(settings.studies(), _name(use, snapshot), use.search.seed)
     resumed = len(_finished(study))
     shown = Progress(project, use, start)
     search = Search.of(use, snapshot, settings)
@@ -127,7 +126,7 @@ class Search:
         return cls(use, Space(asked.families, tuple(windows), ranked), examination, final)
 
     def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, place: int | None = None) -> None:
-        """Runs trials until so many are finished or the time is over; the first one always runs to its end.
+        """Runs trials until so many are finished or the time is over; until one is complete, each runs to its end.
 
         Args:
             study: where the trials are.
@@ -152,11 +151,11 @@ class Search:
         """One trial: examined fold by fold, pruned after any of them. One that raises is over, the search is not, unless memory ran out."""
         import optuna
 
-        last = len(self.examination.folds) - 1
+        last, first = len(self.examination.folds) - 1, not _complete(study)
 
         def report(step: int, loss: float) -> None:
             trial.report(loss, step)
-            late = time.monotonic() > deadline and trial.number > 0
+            late = time.monotonic() > deadline and not first
             if step < last and (late or trial.should_prune()):
                 raise optuna.TrialPruned
 
@@ -167,7 +166,10 @@ class Search:
         except BaseException as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            if isinstance(error, MemoryError) or not isinstance(error, Exception):
+            if not isinstance(error, Exception):  # somebody ended the search: that says nothing about the recipe
+                studies.again(study, study.trials[trial.number])
+                raise
+            if isinstance(error, MemoryError):
                 raise
             LOG.warning("trial %s failed", trial.number, exc_info=True)
             return
@@ -280,6 +282,11 @@ def _together(search: Search, study: "Study", snapshot: Snapshot, shown: "Progre
     raise RuntimeError(
         f"{lost or 'Workers of the search were lost'}, {ROUNDS} times. Finished trials are kept; look whether memory ran out, and train again to go on."
     )
+
+
+def _name(use: Project, snapshot: Snapshot) -> str:
+    """The study of these rows under today's conditions; what was tried under others is no answer to what is asked now."""
+    return f"{use.project} {snapshot.digest[:16]} {conditions(use.digest, snapshot.trusted)[:16]}"
 
 
 def _config(use: Project) -> str:
@@ -396,19 +403,26 @@ class Progress:
 
     def close(self, study: "Study") -> None:
         """Redraws now."""
+        import httpx
+
         self.drawn = time.monotonic()
         page = progress(
             _history(study, self.use), self.use.search.seconds, self.drawn - self.start, self.use.search.trials, self.use.goal.label,
             greater_is_better=self.use.goal.greater_is_better,
         )  # fmt: skip
-        with get_client(sync_client=True) as client:
-            client.update_artifact(self.artifact, ArtifactUpdate(data=page))
+        try:
+            with get_client(sync_client=True) as client:
+                client.update_artifact(self.artifact, ArtifactUpdate(data=page))
+        except httpx.HTTPError as error:  # a picture is no reason to lose a search
+            LOG.warning("the picture of the search could not be drawn: %s", error)
 
 
 def _earlier(use: Project, settings: Settings) -> list[Recipe]:
     """What the champion was made with, and what the last searches found best, in this order."""
-    rows = [row for row in Journal(settings.journal()).trainings(use.project) if "recipe" in row["detail"]][::-1]
-    champion = [row for row in rows if row["state"] == "released"][:1]
+    journal = Journal(settings.journal())
+    rows = [row for row in journal.trainings(use.project) if "recipe" in row["detail"]][::-1]
+    release = journal.champion(use.project)
+    champion = [row for row in rows if release and row["version"] == release.version][:1]
     return [Recipe.model_validate(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED])]
 
 
@@ -446,6 +460,10 @@ def _finished(study: "Study") -> list["FrozenTrial"]:
     ]
 
 
+def _complete(study: "Study") -> list["FrozenTrial"]:
+    return [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
+
+
 def _history(study: "Study", use: Project) -> list[dict[str, Any]]:
     """Every finished trial: number, family, value of the metric, state, seconds, parameters."""
     turn = -1.0 if use.goal.greater_is_better else 1.0
@@ -464,11 +482,16 @@ def _history(study: "Study", use: Project) -> list[dict[str, Any]]:
 def _best(study: "Study", search: Search, resumed: int, seconds: float, cpu: float) -> Best:
     """The plainest of the recipes that are not surely worse than the best, if validation confirms it."""
     use, history = search.use, _history(study, search.use)
-    complete = [trial for trial in _finished(study) if trial.state.name == "COMPLETE"]
+    complete = _complete(study)
     if not complete and (broken := _broken(study)):
         raise RuntimeError(
             f"No trial of {use.project} finished, {len(broken)} failed; the last one: {study.trials[max(broken)].user_attrs['error']}. "
             "There is no candidate and the champion stays. Mend what it says and train again."
+        )
+    if not complete and history:
+        raise RuntimeError(
+            f"No recipe of {use.project} can be judged by {use.metric}: on none of the {len(search.examination.folds)} folds it is a number. "
+            "Look whether the judged rows hold what it needs, or choose another metric."
         )
     if not complete:
         raise RuntimeError(

@@ -14,6 +14,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from tasks.config.settings import REPOSITORY
+from tasks.ml.identity import digest
 
 # What decides about the numbers in a model, or about the rows that come out of the lake.
 MATTER = (
@@ -45,6 +46,16 @@ def commit() -> str:
 def code() -> str:
     """SHA-256 over the source of `flows` and `tasks` as this process met it first: what a training's result may depend on."""
     return source()
+
+
+def conditions(config: str, trusted: int | None) -> str:
+    """Digest of all that a training depends on beside its rows.
+
+    Args:
+        config: of the project, `Project.digest`.
+        trusted: version of the rows that judge and never teach.
+    """
+    return digest([config, code(), lock(), trusted])
 
 
 def source() -> str:

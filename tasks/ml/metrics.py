@@ -69,10 +69,10 @@ class Metric:
 
 
 def _roc_auc(y: np.ndarray, p: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted Mann–Whitney statistic; ties count half. Of more than two classes the plain mean of each against the rest."""
+    """Weighted Mann–Whitney statistic; ties count half. Of more than two classes the plain mean of each that occurs against the rest."""
     if p.ndim == 2:
-        each = [_roc_auc((y == place).astype(int), p[:, place], weights) for place in range(p.shape[1])]
-        return np.mean(each, axis=0)
+        each = [_roc_auc((y == place).astype(int), p[:, place], weights) for place in np.unique(y)]
+        return np.mean(each, axis=0) if each else np.full(len(weights), np.nan)
     positive, negative = _grouped(y, p, weights)
     below = np.cumsum(negative, axis=1) - negative
     pairs = positive.sum(axis=1) * negative.sum(axis=1)

@@ -84,6 +84,7 @@ class Training(BaseModel, frozen=True):
     Attributes:
         id: number in the journal; 0 when none was admitted.
         run: id of the parent run in MLflow.
+        config: digest of what it goes by beside its rows, as `provenance.conditions` gives it.
         refused: why there is no training; empty when there is one.
         wait: seconds until an event may start one, when that is the reason.
         cpu_began: CPU-seconds that its process had used when it began.
@@ -94,6 +95,7 @@ class Training(BaseModel, frozen=True):
     id: int = 0
     snapshot: Snapshot | None = None
     run: str = ""
+    config: str = ""
     refused: str = ""
     wait: float = 0.0
     started: str = ""

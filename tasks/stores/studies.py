@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.samplers import BaseSampler
     from optuna.storages import RDBStorage
+    from optuna.trial import FrozenTrial
 
 PATIENCE = 60  # seconds that a writer waits for SQLite's lock
 
@@ -32,9 +33,14 @@ def reap(study: "Study") -> int:
     reaped = 0
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True).state == TrialState.FAIL:
-            study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
+            again(study, trial)
             reaped += 1
     return reaped
+
+
+def again(study: "Study", trial: "FrozenTrial") -> None:
+    """Queues what a trial had drawn and what it was told, to be tried once more."""
+    study.enqueue_trial({**trial.system_attrs.get("fixed_params", {}), **trial.params})
 
 
 def opened(url: str, name: str, seed: int, *, others: bool = False) -> "Study":

@@ -19,6 +19,7 @@ from flows import newcomer
 from tasks import evaluate, gate, ingest, prepare, train
 from tasks.config.errors import BatchError, KeepfitError, ProjectError
 from tasks.config.project import Project, load
+from tasks.config.provenance import conditions
 from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.ml.compatibility import compare
@@ -263,7 +264,7 @@ def trained(use: Project, settings: Settings, family: str) -> tuple[list[Verdict
     assert prepare.examined(use, split, prepare.describe(use, split)).refused == ""
     candidate = train.fit.fn(use.project, snapshot, Recipe.usual(family), "run")
     scores = evaluate.evaluate.fn(use.project, snapshot, candidate)
-    verdicts = gate.gate.fn(use.project, snapshot, candidate, scores)
+    verdicts = gate.gate.fn(use.project, snapshot, candidate, scores, conditions(use.digest, snapshot.trusted))
     release = Release(use.project, 1, 0, candidate.digest, "a", "r", NOW.isoformat(), use.metric, 0.9, 0.8, 1.0)
     Journal(settings.journal()).release(release)
     shutil.copytree(candidate.folder, settings.bundles(use.project) / "0")

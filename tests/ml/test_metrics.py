@@ -124,6 +124,15 @@ def test_a_metric_without_positives_does_not_exist(name):
     assert np.isnan(METRICS[name].of(np.zeros(5, dtype=int), np.linspace(0, 1, 5)))
 
 
+def test_a_class_that_nobody_is_of_does_not_count():
+    """A fold may lack a class that the project declares: scikit-learn's mean over the classes that are there; of one class alone there is none."""
+    rng = np.random.default_rng(0)
+    y, p = rng.choice([0, 2], 60), rng.dirichlet(np.ones(3), 60)
+    there = [roc_auc_score(y == place, p[:, place]) for place in (0, 2)]
+    assert METRICS["roc_auc"].of(y, p) == pytest.approx(np.mean(there))
+    assert np.isnan(METRICS["roc_auc"].of(np.zeros(5, dtype=int), p[:5]))
+
+
 @pytest.mark.parametrize("metric", metrics_of("binary").values(), ids=REFERENCES)
 def test_a_gain_is_positive_when_better(metric):
     """The direction of a metric is its own affair: better is more."""

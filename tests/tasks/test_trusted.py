@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from flows import looking
 from tasks import evaluate, gate, train
+from tasks.config import provenance
 from tasks.config.errors import KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -86,7 +87,12 @@ class Small:
         """The verdicts on a logistic model of the snapshot, and the digest of its bundle."""
         candidate = train.fit.fn("small", snapshot, Recipe.usual("logistic"), run)
         scores = evaluate.evaluate.fn("small", snapshot, candidate)
-        return gate.gate.fn("small", snapshot, candidate, scores), candidate.digest
+        verdicts = gate.gate.fn("small", snapshot, candidate, scores, self.conditions(snapshot))
+        return verdicts, candidate.digest
+
+    def conditions(self, snapshot: Snapshot) -> str:
+        """What a training of it goes by today."""
+        return provenance.conditions(Project.named("small", self.settings).digest, snapshot.trusted)
 
     def crown(self, run: str, digest: str, version: int) -> None:
         """Makes a trained candidate champion."""
@@ -211,6 +217,20 @@ def test_s_01_setting_apart_survives_a_fault_at_every_durable_step(small: Small,
 
 
 # -- judging ----------------------------------------------------------------------------------------------------------
+def test_o_18_a_project_that_changes_during_a_training_is_refused(small: Small):
+    """Rows that one split tuned on may judge in another: project.yaml of the end must be that of the beginning."""
+    snapshot = small.land(rows(0, 2000))
+    before = small.conditions(snapshot)
+    candidate = train.fit.fn("small", snapshot, Recipe.usual("logistic"), "run")
+    scores = evaluate.evaluate.fn("small", snapshot, candidate)
+    assert "code" not in said(gate.gate.fn("small", snapshot, candidate, scores, before))
+    yaml = small.settings.projects / "small" / "project.yaml"
+    yaml.write_text(yaml.read_text().replace("column: at", "column: at\n  holdout: 0.3"))
+    refused = said(gate.gate.fn("small", snapshot, candidate, scores, before))["code"]
+    assert not refused.passed
+    assert "project.yaml or hooks.py changed while this ran" in refused.reason
+
+
 def test_an_honest_batch_passes_both(small: Small):
     """More rows of the same world: the trusted set has nothing against the challenger, and says on how many rows."""
     verdicts, digest = small.train(small.land(rows(0, 2000)), "one")

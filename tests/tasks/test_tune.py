@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
+from uuid import UUID
 
 import distributed
+import httpx
 import numpy as np
 import optuna
 import pandas as pd
@@ -24,6 +26,7 @@ from optuna.trial import TrialState, create_trial
 from sklearn.metrics import roc_auc_score
 
 from tasks import tune
+from tasks.config import provenance
 from tasks.config.errors import StackError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
@@ -31,9 +34,10 @@ from tasks.ingest import Landings
 from tasks.ml import models
 from tasks.ml.examination import Examination, Marks
 from tasks.ml.recipe import Recipe
+from tasks.ml.split import ChanceSplit
 from tasks.ml.window import Window
 from tasks.stores import studies
-from tasks.stores.journal import Journal
+from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake
 from tasks.stores.references import Snapshot
 from tests.samples import free_port, until
@@ -187,15 +191,19 @@ def test_each_familys_defaults_are_tried_first():
 
 
 def test_what_the_champion_was_made_with_is_tried_too(settings: Settings):
-    """The recipe of the last released training comes first, then those of the last ones, the newest first."""
+    """The champion's recipe comes first, also after a rollback to it; then those of the last trainings, the newest first."""
     journal, at = Journal(settings.journal()), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
     recipes = [Recipe(family=models.Logistic(C=c)) for c in (0.1, 0.2, 0.3)]
-    for recipe, state in zip(recipes, ("released", "refused", "refused"), strict=True):
+    for recipe, version in zip(recipes, (1, 2, None), strict=True):
         number = journal.start_training(
             project="small", trigger="by hand", event=False, snapshot="s", config="c", at=at
         )
         detail = {"recipe": recipe.model_dump(mode="json")}
-        journal.end_training(number, state=state, reason="better", at=at, version=1, detail=detail)
+        journal.end_training(number, state="released" if version else "refused", reason="better", at=at, version=version, detail=detail)  # fmt: skip
+    for generation, version in enumerate((1, 2, 1), 1):
+        journal.release(
+            Release("small", generation, version, "d", "me", "because", at.isoformat(), "roc_auc", 0.9, 0.8, 1.0)
+        )
     champion, second, third = recipes
     assert tune._earlier(project(), settings) == [champion, third, second, champion]
     starts = tune.Search.over(project(), rows()).space.starts(tune._earlier(project(), settings))
@@ -280,8 +288,8 @@ def test_a_recipe_must_do_better_than_the_defaults_on_validation_too(lasts: bool
 @pytest.mark.parametrize(("kind", "taken"), [("chance", 1), ("time", 0)])
 def test_where_rows_are_parted_by_chance_the_folds_count_beside_validation(kind: str, taken: int):
     """Few validation rows speak a little against a recipe for which the folds speak clearly: by chance all days are alike, and it stays."""
-    use, history = project(families=["logistic"]), rows(500)
-    use = use.model_copy(update={"split": use.split.model_copy(update={"kind": kind})})
+    use, history = project(families=["logistic"]), rows(500).assign(_row=[f"{n * 0x9E3779B97F4A7C15 % 2**64:016x}{n:016x}" for n in range(500)])  # fmt: skip
+    use = use.model_copy(update={"split": use.split if kind == "time" else ChanceSplit()})
     search = tune.Search.over(use, history[:400], validation=lambda: history[400:])
     weak = Recipe(family=models.Logistic(), features=("amount", "empty"))
     assert search.final is not None
@@ -614,6 +622,61 @@ def test_o_16_a_trial_that_fails_is_no_failed_search(monkeypatch: pytest.MonkeyP
     assert found.trials[1].user_attrs["error"] == "ValueError: a singular matrix"
     assert len({str(trial.params) for trial in found.trials}) == 4  # what failed is not drawn again
     assert tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0).trials == 3
+
+
+def test_o_16_what_was_lost_with_the_first_trial_is_made_good_however_short_the_time_is():
+    """Until one trial is complete, each runs to its end, so that a search that was killed in its first can still end."""
+    use, found = project(families=["logistic"], trials=3), study()
+    found.add_trial(ended(TrialState.FAIL))
+    search = tune.Search.over(use, rows())
+    search.run(found, found.ask(), time.monotonic() - 1)
+    search.run(found, found.ask(), time.monotonic() - 1)
+    assert [trial.state.name for trial in found.trials] == ["FAIL", "COMPLETE", "PRUNED"]
+
+
+def test_o_16_a_recipe_during_which_somebody_ended_the_search_is_tried_again(monkeypatch: pytest.MonkeyPatch):
+    """An interrupt says nothing about the recipe: it is the next one that is tried."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    use, found = project(families=["logistic"], trials=1), study()
+    found.enqueue_trial({"family": "logistic", "logistic.C": 2.0})
+    with monkeypatch.context() as patched:
+        patched.setattr(Examination, "mark", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            searched(use, found)
+    assert [trial.params["logistic.C"] for trial in tune._complete(searched(use, found))] == [2.0]
+
+
+def test_a_metric_that_no_fold_can_be_judged_by_is_named(monkeypatch: pytest.MonkeyPatch):
+    """More time would not help: the message says so, and what would."""
+    monkeypatch.setattr(Examination, "mark", lambda *_: None)
+    use = project(families=["logistic"])
+    with pytest.raises(RuntimeError, match=r"No recipe of small can be judged by roc_auc: on none of the 2 folds"):
+        tune._best(searched(use), tune.Search.over(use, rows()), 0, 0.0, 0.0)
+
+
+def test_a_picture_that_cannot_be_drawn_ends_no_search(monkeypatch: pytest.MonkeyPatch, mixed: optuna.Study):
+    """Prefect's server restarts while the search goes on: it goes on."""
+
+    def refused(**_):
+        raise httpx.ConnectError("refused")
+
+    monkeypatch.setattr(tune, "create_markdown_artifact", lambda *_, **__: UUID(int=0))
+    monkeypatch.setattr(tune, "get_client", refused)
+    tune.Progress("small", project(), time.monotonic()).update(mixed)
+
+
+@pytest.mark.parametrize("changed", ["code", "lock"])
+def test_what_was_tried_under_other_conditions_is_another_study(changed: str, monkeypatch: pytest.MonkeyPatch):
+    """Other code, packages, or rows set apart to judge: their trials are not counted as trials of today."""
+    use = project()
+    snapshot = Snapshot(project="small", version=1, digest="d" * 64, rows=1, since="", until="", trusted=1)
+    before = tune._name(use, snapshot)
+    assert tune._name(use, snapshot.model_copy(update={"trusted": 2})) != before == tune._name(use, snapshot)
+    monkeypatch.setattr(provenance, changed, lambda: "other")
+    assert tune._name(use, snapshot) != before
 
 
 def test_o_16_when_all_trials_fail_there_is_no_candidate_but_a_reason(monkeypatch: pytest.MonkeyPatch):
