@@ -25,6 +25,7 @@ from tasks.ml.features import matrix
 from tasks.ml.fitted import Fitted
 from tasks.ml.footprint import Divergence, Footprint, Reproduction, Step, difference, judged, tolerance
 from tasks.ml.judging import judging
+from tasks.ml.kinds import KINDS
 from tasks.ml.split import ROW
 from tasks.stores import bundles, footprints
 from tasks.stores.footprints import Recorded
@@ -114,7 +115,9 @@ def rebuild(asked: Version) -> Rebuilt:
 def judge(asked: Version, rebuilt: Rebuilt) -> dict[str, Any]:
     """The verdict, and the first step in which the two part."""
     recorded = footprints.read(Path(asked.folder), asked.digest)
-    chances = recorded.project().task.has_chances
+    chances = KINDS[
+        recorded.footprint["configuration"]["kind"]
+    ].has_chances  # not as a project: keys of then may be gone
     found: Reproduction = judged(
         asked.project, asked.version, recorded.footprint, rebuilt.footprint, rebuilt.stopped,
         difference(recorded.answers, np.array(rebuilt.answers)), tolerance(recorded.answers, has_chances=chances),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from tasks.config.errors import ArtifactError
 from tasks.config.project import UNDECIDING, Project
@@ -84,11 +85,22 @@ class Recorded:
             yield Step(name=step.name, facts=step.facts | {"search": search}) if younger else step
 
     def project(self) -> Project:
-        """The project as it was then."""
+        """The project as it was then.
+
+        Raises:
+            ArtifactError: it says what this code does not know any more.
+        """
         then = json.loads(json.dumps(self.footprint["configuration"]))
         then.setdefault("search", {}).update(self.footprint["seed"]["search"])
         then.pop(HOOKS, None)
-        return Project.model_validate(then).with_hooks(self.hooks)
+        try:
+            return Project.model_validate(then).with_hooks(self.hooks)
+        except ValidationError as error:
+            where = "; ".join(f"{'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors()[:3])
+            raise ArtifactError(
+                f"The configuration of {then.get('project')} from then does not fit this code: {where}. Check out the commit that its run in MLflow "
+                "names (keepfit.code) to make it again as recorded, or leave out --as-recorded."
+            ) from error
 
     def files(self) -> dict[str, bytes]:
         """The same as files of a bundle."""

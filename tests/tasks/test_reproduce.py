@@ -511,6 +511,19 @@ def test_what_was_done_is_said_whatever_was_asked_for(tmp_path, trained, here, m
     assert (found["verdict"], found["diverges"]) == ("EXACT", None), found
 
 
+def test_a_version_whose_configuration_this_code_knows_no_more_is_made_again_all_the_same(home: Path, here: None):
+    """A key of then that is gone: by today's project.yaml it is made again; as recorded it cannot be, and the message says which key and what to do."""
+
+    def gone(facts: dict[str, Any]) -> None:
+        facts["configuration"]["gone"] = 1
+
+    recorded_otherwise(home, gone)
+    found = again()
+    assert (found["verdict"], found["diverges"]["name"]) == ("EXACT", "gone"), found
+    with pytest.raises(ArtifactError, match=r"(?s)does not fit this code: gone: .*keepfit\.code.*--as-recorded"):
+        again(as_recorded=True)
+
+
 def digest_of(name: str) -> str:
     """The digest of the bundle of version 1."""
     (row,) = Journal(Settings().journal()).trainings(name)
