@@ -45,7 +45,7 @@ class Scored(BaseModel, frozen=True):
     Attributes:
         version: who scored; none where there is no champion.
         state: scored or refused.
-        output, rejects: files; there are no rejects where none was rejected.
+        output, rejects: files; none where no row was scored, or none was rejected.
     """
 
     project: str
@@ -220,7 +220,7 @@ class Scoring:
         return Scored(
             project=self.use.project, version=version, state="scored", arrived=arrived, scored=scored, rejected=rejected,
             reason=f"{arrived:,} rows: {scored:,} scored by version {version}, {rejected:,} rejected",
-            output=str(target), rejects=str(rejects) if rejected else None,
+            output=str(target) if scored else None, rejects=str(rejects) if rejected else None,
         )  # fmt: skip
 
     def _written_apart(self, source: str, target: Path) -> None:

@@ -106,6 +106,8 @@ def test_v_04_a_row_that_does_not_fit_is_rejected_with_its_reason(place, tmp_pat
     assert len(pa.csv.read_csv(out)) == 2
     done = scoring(place).score(written(tmp_path / "in.csv", [GOOD]), out)
     assert (done.rejects, (tmp_path / "out.rejects.csv").exists()) == (None, False)
+    done = scoring(place).score(written(tmp_path / "in.csv", [GOOD | {"width": "wide"}]), out)
+    assert (done.scored, done.output, out.exists()) == (0, None, False)
 
 
 def test_what_cannot_be_scored_at_all_writes_nothing(place, tmp_path):
