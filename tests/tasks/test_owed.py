@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from tasks import owed
@@ -27,6 +28,7 @@ __all__ = ["place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
 WATCHED = "retrain: [{kind: rows, rows: 20, cooldown: 0}, {kind: drift}, {kind: decay}]\n"
 SOURCE = 'sources: [{kind: listing, name: drop, url: "file:///nowhere/*.csv"}]\n'
+NOT_DEPLOYED = "'fetch/small' is not deployed on the running stack. Say `keepfit deploy`."
 
 
 class Prefect:
@@ -37,6 +39,7 @@ class Prefect:
         self.states: dict[str, str] = {}
         self.told: list[tuple[str, str, Any]] = []
         self.busy = self.down = False
+        self.undeployed: set[str] = set()
         for name in ("train", "fetch", "watch", "came_of", "tell"):
             monkeypatch.setattr(runs, name, getattr(self, name))
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
@@ -47,11 +50,15 @@ class Prefect:
             for number, plan in enumerate(self.planned, 1)
             if len(plan) == 4 and self.states[f"run {number}"] == "coming"
         ]
+        if "train" in self.undeployed:
+            raise ObjectNotFound(LookupError("404"), NOT_DEPLOYED)
         if self.busy or any(float(plan[3]) <= delay for plan in coming):
             return None
         return self._plan(key, reason, by, f"{delay:g}")
 
     def fetch(self, _project: str, source: str, key: str) -> Any:
+        if "fetch" in self.undeployed:
+            raise ObjectNotFound(LookupError("404"), NOT_DEPLOYED)
         return self._plan(key, source)
 
     def watch(self, _project: str, reason: str, key: str) -> Any:
@@ -177,6 +184,62 @@ def test_a_fetch_is_of_the_declared_source(place: Settings, prefect: Prefect):
     owing(place).look(NAME)
     assert prefect.planned == [("order 1 0", "drop"), ("order 3 0", "other")]
     assert [run for _, run, _ in stand(place)] == ["run 1", "run 1", "run 2"]
+
+
+def test_an_order_that_cannot_be_placed_holds_up_no_other(place: Settings, prefect: Prefect):
+    """A source and its hook were declared and not deployed: what else is ordered, landed or alarmed goes its way, and the look says what is amiss."""
+    says(place, WATCHED + SOURCE)
+    lands(crowned(place, 1), 1)
+    prefect.undeployed = {"fetch"}
+    ordered(place, "a", "fetch", what="drop")
+    ordered(place, "b", by="hook")
+    sounded(place, "ignore")
+    report = Recovery(Settings(), grace=0).look()
+    assert [order.state for order in Journal(place.journal()).orders(NAME)] == ["open", "open", "done"]
+    assert [event for event, *_ in prefect.told] == ["keepfit.drift.detected"]
+    assert report.started[-2:] == ["small: b!: 'run 1'", "small: what landed was not looked at: 'run 2'"]
+    assert report.trouble == []
+
+
+def test_a_fetch_that_is_not_deployed_is_answered_with_the_reason(
+    place: Settings, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+):
+    """Tried as often as a run that fails; who deploys meanwhile has it fetched, else whoever ordered reads what to do."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    says(place, SOURCE)
+    prefect.undeployed = {"fetch"}
+    ordered(place, "a", "fetch", what="drop")
+    recovery = owing(place)
+    for _ in range(10):
+        recovery.look(NAME)
+        now[0] += 60
+    (order,) = Journal(place.journal()).orders(NAME)
+    assert (order.state, order.tries) == ("failed", 3)
+    assert order.said == NOT_DEPLOYED
+    ordered(place, "b", "fetch", what="drop")
+    recovery.look(NAME)
+    prefect.undeployed = set()
+    now[0] += 60
+    for _ in range(2):
+        recovery.look(NAME)
+        now[0] += 60
+    assert stand(place)[-1] == ("open", "run 1", 1)
+
+
+def test_what_fails_of_a_look_keeps_the_rest_of_it_not_back(place: Settings, prefect: Prefect):
+    """The training that is owed and the one that is ordered find nobody to plan them: alarms are told and the look is planned; trouble is said once."""
+    says(place, "retrain: [{kind: batch, cooldown: 0}]\n")
+    lands(crowned(place, 1), 4)
+    prefect.undeployed = {"train"}
+    ordered(place, "a")
+    sounded(place, "ignore")
+    report = Recovery(Settings(), grace=0).look()
+    assert [event for event, *_ in prefect.told] == ["keepfit.drift.detected"]
+    assert looks(prefect) == ["what landed was not looked at"]
+    assert report.started[-1].startswith("small: what landed was not looked at")
+    assert len(report.trouble) == 1
+    assert [order.state for order in Journal(place.journal()).orders(NAME)] == ["open", "done"]
 
 
 def test_a_long_cool_down_of_one_policy_holds_up_no_other(place: Settings, prefect: Prefect):
