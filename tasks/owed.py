@@ -19,6 +19,7 @@ from tasks.ml.policy import ALARMED, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
 from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
+from tasks.stores.predictions import Told
 from tasks.trigger import CRASHES, DONE, alert, caps
 
 OWED = "landed and was not trained on"  # why a training began that no event started
@@ -225,13 +226,19 @@ class Owed:
         for policy in self._use(project).retrain:
             if not isinstance(policy, OnSilence):
                 continue
-            last = self._journal.last_landed(project, policy.of)
-            key = f"silence {policy.of} since {last}"
-            said = policy.late(dt.datetime.fromisoformat(last) if last else None, now)
+            last = self._came(project, policy.of)
+            key = f"silence {policy.of} since {last.isoformat() if last else None}"
+            said = policy.late(last, now)
             if said and self._since.get(f"{project} {policy.of}") != (key, ASKED):
                 self._notice(project, policy, key, said, now)
                 self._since[f"{project} {policy.of}"] = (key, ASKED)
         return []
+
+    def _came(self, project: str, of: str) -> dt.datetime | None:
+        """When the newest rows, or outcomes, came; outcomes land, or are told of predictions."""
+        landed = self._journal.last_landed(project, of)
+        told = Told(self._settings.home).came(project, 1) if of == "outcomes" else []
+        return max([*told, *([dt.datetime.fromisoformat(landed)] if landed else [])], default=None)
 
     def _notice(self, project: str, policy: OnSilence, key: str, said: str, now: dt.datetime) -> None:
         if policy.retrain:

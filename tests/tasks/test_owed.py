@@ -20,6 +20,7 @@ from tasks.owed import Owed
 from tasks.recover import Recovery
 from tasks.stores import alarms, processes, runs
 from tasks.stores.journal import Journal
+from tasks.stores.predictions import Told
 from tests.released import NAME, NOW, crowned, place, template
 from tests.samples import free_port, until
 from tests.tasks.test_recover import lands, train
@@ -438,6 +439,7 @@ def test_no_look_is_owed_where_none_is_wanted(place: Settings, prefect: Prefect,
 
 
 # -- silence --------------------------------------------------------------------------------------------------------------
+NOON_AFTER = NOW + dt.timedelta(hours=12)
 SILENT = "retrain: [{{kind: batch}}, {{kind: silence, hours: 26, retrain: {retrain}}}]\n"
 
 
@@ -461,6 +463,20 @@ def test_silence_is_told_once_and_trained_on_where_it_is_wanted(place: Settings,
     assert [plan[2] for plan in prefect.planned] == ["silence"] * planned
 
 
+def test_outcomes_that_are_told_of_predictions_are_no_silence(place: Settings, prefect: Prefect):
+    """One file of outcomes landed long ago, or none ever; since then they stream in by prediction id. It is told when that ends, once, with its hours."""
+    says(place, "retrain: [{kind: batch}, {kind: silence, of: outcomes, hours: 26}]\n")
+    told, day = Told(place.home), dt.timedelta(days=1)
+    lands(Journal(Settings().journal()), 3, 1)
+    for hours in (0, 24, 48):
+        told.tell(NAME, NOON_AFTER + hours * day / 24, [(f"p{hours}", True, NOW - 99 * day)])
+    for hours in (48, 74, 75, 76):
+        owing(Settings(), now=NOON_AFTER + hours * day / 24).look(NAME)
+    ((event, _, payload),) = prefect.told
+    assert (event, payload["of"]) == ("keepfit.data.silent", "outcomes")
+    assert payload["reason"] == "no outcomes have landed for 27 hours; expected were some within 26"
+
+
 def test_before_anything_has_landed_nothing_is_silent(place: Settings, prefect: Prefect):
     """A project that has just been made is not late."""
     says(place, SILENT.format(retrain="true"))
@@ -474,6 +490,7 @@ import os, subprocess, sys
 from tasks.config.settings import Settings
 from tasks.stores import processes
 from tasks.stores.journal import Journal
+from tasks.stores.predictions import Told
 from tests.released import NAME, NOW
 os.setsid()
 child = subprocess.Popen([sys.executable, "-c", "import os, time; os.setsid(); time.sleep(3600)"], stdout=subprocess.DEVNULL)
