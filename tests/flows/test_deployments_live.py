@@ -148,8 +148,8 @@ def test_a_deploy_of_one_project_removes_nothing_of_others(folder: Path, stack: 
     assert f"fetch/{OTHER}" not in listed(OTHER)
 
 
-def test_a_file_that_is_broken_costs_no_deployment(folder: Path, stack: Stack):
-    """A deploy of everything, or of another project, says what is wrong with it, and has changed and removed nothing."""
+def test_what_is_broken_or_not_there_at_the_moment_costs_no_deployment(folder: Path, stack: Stack):
+    """A deploy of everything, or of another project, says what is wrong with a file and has changed nothing; a folder of projects without any is rather not mounted than meant."""
     from flows.deployments import deploy
 
     for text in ("project: [", f"project: {NAME}\n"):
@@ -157,12 +157,5 @@ def test_a_file_that_is_broken_costs_no_deployment(folder: Path, stack: Stack):
         for projects in (None, [OTHER]):
             with pytest.raises(ProjectError, match=NAME):
                 deploy(stack.settings, projects)
-    assert (listed(), automations()) == (ALL_OF_IT, EVENTS)
-
-
-def test_a_folder_of_projects_that_holds_none_costs_no_deployment(folder: Path, stack: Stack):
-    """It is rather not mounted, or misspelt, than meant."""
-    from flows.deployments import deploy
-
     assert deploy(stack.settings.model_copy(update={"projects": folder / "not mounted"})) == ([], [])
-    assert listed() == ALL_OF_IT
+    assert (listed(), automations()) == (ALL_OF_IT, EVENTS)
