@@ -64,14 +64,14 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
     stack.connect(settings)
     from flows.deployments import deploy
 
-    tell(f"deployed {', '.join(deploy(settings, [PROJECT]))}")
+    tell(f"deployed {', '.join(deploy(settings, [PROJECT]).names)}")
     journal = Journal(settings.journal())
     others = [name for name in settings.project_names() if name != PROJECT]
     with tempfile.TemporaryDirectory() as folder:
         for drop in list(drops(Path(folder))):
             batch = landed(drop, PROJECT, settings, journal, tell)
             if others:  # while the first training runs: the story is of one project
-                tell(f"  meanwhile deployed {', '.join(deploy(settings, others))}")
+                tell(f"  meanwhile deployed {', '.join(deploy(settings, others).names)}")
                 others = []
             training = _trained(drop, batch["at"], settings, journal, tell)
             tell(f"  {training['state']}: {training['reason']}")

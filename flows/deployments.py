@@ -28,11 +28,19 @@ from tasks.config.project import Project
 from tasks.config.provenance import code
 from tasks.config.settings import Settings
 from tasks.ml.policy import OnRows, OnSchedule, OnSilence, Policy
+from tasks.stores import deployed
 from tasks.stores.alarms import EVENTS
 
 WARM = f"{sys.executable} -P -m flows.warm"  # forks a run from a process that has imported everything; starts cold without it
 LANDED = "keepfit.batch.landed"
 STORM = 5.0  # seconds: events that come together are one, whatever the cool-down
+
+
+class Deployed(NamedTuple):
+    """What a deploy came to: the names of the deployments that are as the files say, and what was removed because no file says it any more."""
+
+    names: list[str]
+    removed: list[str]
 
 
 class Start(NamedTuple):
@@ -50,6 +58,7 @@ STARTS = {
     "drift": Start(EVENTS["drift"], {CLASS: "retrain"}, "drift", "drift: {{ event.payload.reason }}", "when the watch finds drift"),
     "decay": Start(EVENTS["decay"], {CLASS: "retrain"}, "decay", "decay: {{ event.payload.reason }}", "when the watch finds decay"),
 }  # fmt: skip
+
 ONE = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
 
 
@@ -68,11 +77,13 @@ def declared(use: Project) -> list[RunnerDeployment]:
     ]  # fmt: skip
 
 
-def deploy(settings: Settings | None = None, projects: Collection[str] | None = None) -> list[str]:
-    """Deploys every project, or these of them; gives the deployments' names.
+def deploy(settings: Settings | None = None, projects: Collection[str] | None = None) -> Deployed:
+    """Deploys every project, or these of them, and removes what was deployed of them and is not declared any more.
+
+    Where no project at all is found nothing is removed: their folder is rather not there at the moment than empty on purpose.
 
     Raises:
-        ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed.
+        ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed, and nothing removed.
     """
     settings = settings or Settings()
     found = [Project.named(name, settings) for name in settings.project_names()]
@@ -82,7 +93,8 @@ def deploy(settings: Settings | None = None, projects: Collection[str] | None = 
     ]
     for deployment in deployments:
         deployment.apply(work_pool_name=POOL)
-    return [deployment.full_name for deployment in deployments]
+    slugs = {each.full_name: {entry.slug for entry in each.schedules or ()} for each in deployments}
+    return Deployed([*slugs], deployed.withdraw(slugs, POOL, projects) if found else [])
 
 
 def _hooks_apart(found: list[Project]) -> None:

@@ -76,7 +76,7 @@ def play(settings: Settings, say: Say) -> dict[str, Any]:
     from flows.deployments import deploy
 
     try:
-        tell(f"deployed {', '.join(deploy(settings))}")
+        tell(f"deployed {', '.join(deploy(settings).names)}")
         journal = Journal(settings.journal())
         with tempfile.TemporaryDirectory() as folder:
             for number, drop in enumerate(_drops(data_of(settings.projects / PROJECT), Path(folder))):

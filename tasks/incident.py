@@ -87,7 +87,7 @@ class Noting:
 
 
 def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Incident]:
-    """Opens an incident when a project's watch has not reported for two intervals (faults: M-06); it ends with the next watch.
+    """Opens an incident when a project's watch has not reported for two intervals, or never has (faults: M-06); it ends with the next watch.
 
     One that goes on is put on record once an interval, so that it may be asked for at every look.
 
@@ -95,8 +95,8 @@ def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Inc
         ConflictError: a watch is at it.
     """
     journal = Journal(settings.journal())
-    last, interval = journal.last_watch(project) or (now, None)
-    alarm = records.silent(last, interval, now) if interval else None
+    last, interval, said = _due(journal, project, settings, now)
+    alarm = records.silent(last, interval, now, since=said) if interval else None
     if alarm is None or interval is None:
         return []
     known = [one for one in journal.incidents(project, state="open") if one.source == "heartbeat"]
@@ -104,6 +104,22 @@ def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Inc
         return []
     noting = Noting(Project.named(project, settings), settings)
     return noting.note([alarm], (), Seen(project, source="heartbeat"), now, patience=0)
+
+
+def _due(
+    journal: Journal, project: str, settings: Settings, now: dt.datetime
+) -> tuple[dt.datetime, dt.timedelta | None, str]:
+    """Since when the next look is waited for, how long it may take (None: nobody waits), and what to say of it.
+
+    As the last look said. Before the first one, which may fail for ever, it is due by the project's file from the first release on.
+    """
+    if last := journal.last_watch(project):
+        return *last, "the last one came {} ago"
+    releases, schedule = journal.releases(project), Project.named(project, settings).watch.schedule
+    if not releases or not schedule:
+        return now, None, ""
+    first = dt.datetime.fromisoformat(releases[0].at)
+    return first, schedule.interval(first), "none has come since the first release {} ago"
 
 
 def deeds(journal: Journal, project: str) -> list[Deed]:

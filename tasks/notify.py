@@ -59,7 +59,7 @@ class Postman:
             patience: seconds that are waited for the end of the round; a slow receiver holds nobody up for longer.
         """
         if self._round is None or not self._round.is_alive():
-            if not self.journal.notices("waiting", due=self._clock()):
+            if not self._due():
                 return self._news()
             self._round = threading.Thread(target=self._go, name="notify")
             self._round.start()
@@ -68,24 +68,22 @@ class Postman:
 
     def send(self) -> list[str]:
         """Sends what is due, oldest first, and gives a sentence for each; nothing where another process is at it."""
+        said: list[str] = []
         try:
             with self.journal.alone("notify", patience=0):
-                return self._send(self.journal.notices("waiting", due=self._clock()))
+                while due := self._due():
+                    said += [self._try(notice) for notice in due]
         except ConflictError:
             return []
-
-    def _send(self, due: list[Notice]) -> list[str]:
-        """Tries each; where one does not arrive the others to the same destination wait with it."""
-        said, away = [], set[tuple[str, str]]()
-        for notice in due:
-            where = (notice.project, notice.destination)
-            if where in away:
-                self.journal.move_notice(notice, "waiting", "an older one did not arrive", self._clock() + pause(1))
-                continue
-            state, sentence = self._try(notice)
-            said.append(sentence)
-            away |= {where} if state == "waiting" else set()
         return said
+
+    def _due(self) -> list[Notice]:
+        """The oldest message that waits for each destination of a project, where it is due; what is younger waits for it, that none overtakes another."""
+        oldest: dict[tuple[str, str], Notice] = {}
+        for notice in self.journal.notices("waiting"):
+            oldest.setdefault((notice.project, notice.destination), notice)
+        now = self._clock()
+        return [notice for notice in oldest.values() if dt.datetime.fromisoformat(notice.due) <= now]
 
     def _go(self) -> None:
         try:
@@ -97,8 +95,8 @@ class Postman:
         said, self._said = self._said, []
         return said
 
-    def _try(self, notice: Notice) -> tuple[str, str]:
-        """One try of one message: its state after it, on record, and a sentence."""
+    def _try(self, notice: Notice) -> str:
+        """One try of one message: a sentence about it, when its state is on record."""
         now = self._clock()
         try:
             target = self._destination(notice)
@@ -112,7 +110,7 @@ class Postman:
         self.journal.move_notice(notice, state, said, now + pause(notice.tries + 1))
         sentence = f"{notice.project}: incident {notice.incident} {notice.event}, {notice.destination}: {state}; {said}"
         LOG.log(logging.INFO if state == "sent" else logging.WARNING, "%s", sentence)
-        return state, sentence
+        return sentence
 
     def _destination(self, notice: Notice) -> Destination | None:
         if notice.project not in self.settings.project_names():

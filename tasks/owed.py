@@ -5,9 +5,13 @@ Each is found by what is, at every look of the recovery, so that a lost event or
 
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import groupby
 from typing import Any
+
+from prefect.exceptions import ObjectNotFound
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -15,11 +19,14 @@ from tasks.ml.policy import ALARMED, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
 from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
+from tasks.stores.predictions import Told
 from tasks.trigger import CRASHES, DONE, alert, caps
 
 OWED = "landed and was not trained on"  # why a training began that no event started
 ASKED = 0.0  # since when something is so that was seen to
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
+
+Apart = Callable[[], AbstractContextManager[object]]
 
 
 class Owed:
@@ -38,12 +45,27 @@ class Owed:
         self._since: dict[str, tuple[object, float]] = {}  # by name: what is so, and since when
         self._projects: dict[str, tuple[str, Project]] = {}
 
-    def look(self, project: str) -> list[str]:
-        """One look at a project that is declared; a line for each run that was started and each event that was told."""
+    def look(self, project: str, apart: Apart = nullcontext) -> list[str]:
+        """One look at a project that is declared; a line for each run that was started and each event that was told.
+
+        Args:
+            project: its name.
+            apart: a context for each part of the look; one that keeps an error to itself has the other parts go on.
+        """
         if project not in self._settings.project_names():
             return []
-        self.listen(project)
-        return self.train(project) + self.obey(project) + self.watch(project)
+        done: list[str] = []
+        for part in self._parts(project):
+            with apart():
+                done += part()
+        return done
+
+    def _parts(self, project: str) -> Iterator[Callable[[], list[str]]]:
+        """What a look consists of, in its order; what cannot be done of one part is no matter of another's."""
+        yield partial(self.listen, project)
+        yield partial(self.train, project)
+        yield from self._orders(project)
+        yield partial(self.watch, project)
 
     # -- what landed --------------------------------------------------------------------------------------------------
     def train(self, project: str) -> list[str]:
@@ -118,18 +140,16 @@ class Owed:
         return [f"{project}: {reason}: '{run.name}'"]
 
     # -- orders -------------------------------------------------------------------------------------------------------
-    def obey(self, project: str) -> list[str]:
-        """Sees to it that every open order has a run, or is told; a line for each that was begun or told."""
+    def _orders(self, project: str) -> Iterator[Callable[[], list[str]]]:
+        """Sees to it that every open order has a run, or is told; a part for all that are for the same."""
         ordered = sorted(
             self._journal.orders(project, "open"), key=lambda order: (order.does, _source(order), order.id)
         )
-        done: list[str] = []
         for (does, source), group in groupby(ordered, key=lambda order: (order.does, _source(order))):
             if does == "tell":
-                done += alarms.send(self._journal, [*group])
+                yield partial(alarms.send, self._journal, [*group])
             else:
-                done += self._run(project, source, [*group])
-        return done
+                yield partial(self._run, project, source, [*group])
 
     def _run(self, project: str, source: str, orders: list[Order]) -> list[str]:
         """One flow run for all orders of the same; while one of them is under way, what comes meanwhile waits together."""
@@ -188,25 +208,37 @@ class Owed:
         return waits
 
     def _fetch(self, project: str, source: str, orders: list[Order]) -> list[str]:
+        """A fetch for them; where nobody could make it they are tried again, and answered with the reason at last."""
         from tasks.stores import runs
 
-        run = runs.fetch(project, source, f"order {orders[0].id} {orders[0].tries}")
+        try:
+            run = runs.fetch(project, source, f"order {orders[0].id} {orders[0].tries}")
+        except ObjectNotFound as error:
+            self._journal.lost(orders, "", str(error), most=CRASHES)
+            return []
         self._journal.run_for(orders, str(run.id))
         return [f"{project}: {orders[0].reason}: '{run.name}'"]
 
     # -- silence ------------------------------------------------------------------------------------------------------
-    def listen(self, project: str) -> None:
-        """Puts on record, once, that what is expected has not come; a training is ordered where the policy wants one."""
+    def listen(self, project: str) -> list[str]:
+        """Puts on record, once, that what is expected has not come; a training is ordered where the policy wants one. What was begun: nothing."""
         now = self._clock()
         for policy in self._use(project).retrain:
             if not isinstance(policy, OnSilence):
                 continue
-            last = self._journal.last_landed(project, policy.of)
-            key = f"silence {policy.of} since {last}"
-            said = policy.late(dt.datetime.fromisoformat(last) if last else None, now)
+            last = self._came(project, policy.of)
+            key = f"silence {policy.of} since {last.isoformat() if last else None}"
+            said = policy.late(last, now)
             if said and self._since.get(f"{project} {policy.of}") != (key, ASKED):
                 self._notice(project, policy, key, said, now)
                 self._since[f"{project} {policy.of}"] = (key, ASKED)
+        return []
+
+    def _came(self, project: str, of: str) -> dt.datetime | None:
+        """When the newest rows, or outcomes, came; outcomes land, or are told of predictions."""
+        landed = self._journal.last_landed(project, of)
+        told = Told(self._settings.home).came(project, 1) if of == "outcomes" else []
+        return max([*told, *([dt.datetime.fromisoformat(landed)] if landed else [])], default=None)
 
     def _notice(self, project: str, policy: OnSilence, key: str, said: str, now: dt.datetime) -> None:
         if policy.retrain:

@@ -8,6 +8,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -101,7 +102,8 @@ class Recovery:
             if self.settings.prefect():
                 with self._troubled(report, project):
                     self._tell(project, report)
-                    report.started += self._owed.look(project)
+                with self._troubled(report, project):
+                    report.started += self._owed.look(project, partial(self._troubled, report, project))
             with self._troubled(report, project):
                 report.silent += [one.summary for one in self._silence(project)]
         with self._troubled(report, "messages"):
@@ -134,6 +136,8 @@ class Recovery:
             self._note(report, f"{what}: {' '.join(str(error).split())[:300]}")
 
     def _note(self, report: Report, said: str) -> None:
+        if said in report.trouble:  # one server that is away is in the way of many parts
+            return
         report.trouble.append(said)
         if said not in self._trouble:
             LOG.warning("%s", said)

@@ -102,15 +102,18 @@ def caps(
     released: dict[int, dt.datetime] = {}
     for release in journal.releases(use.project):
         released.setdefault(release.version, dt.datetime.fromisoformat(release.at))
-    known = [_past(row, released) for row in past]
+    known = [_past(row, released, use.budget.hours) for row in past]
     wanted = [dt.datetime.fromisoformat(at) for at in journal.alarmed(use.project, ALARMED)]
     return admission(by, known, wanted, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
 
 
-def _past(row: dict[str, Any], released: dict[int, dt.datetime]) -> Past:
+def _past(row: dict[str, Any], released: dict[int, dt.datetime], hours: float) -> Past:
+    """A training as the caps see it; one that did not live to say what CPU it took took its time, and no more than the hours that one may."""
     started, ended = (dt.datetime.fromisoformat(row[name]) for name in ("started", "at"))
     live = released.get(row["version"] or 0)
-    cpu = row["detail"].get("cpu_seconds", max(0.0, (ended - started).total_seconds()))
+    # Who notices that it was killed may come days later, and writes that as its end.
+    unsaid = min(max(0.0, (ended - started).total_seconds()), hours * 3600)
+    cpu = row["detail"].get("cpu_seconds", unsaid)
     by = row["by"] or ("batch" if row["event"] else "hand")  # a training of an older home does not say
     return Past(by=by, started=started, ended=max(ended, live or ended), released=live is not None, cpu=cpu)
 

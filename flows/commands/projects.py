@@ -65,8 +65,8 @@ def new(
 
 
 def deploy(*, as_json: Json = False) -> int:
-    """Bring the Prefect deployments of the running stack to what the project files say."""
-    return show({"deployments": deployed()}, as_json=as_json)
+    """Bring the Prefect deployments of the running stack to what the project files say; what they do not declare any more goes."""
+    return show(deployed(), as_json=as_json)
 
 
 @contract.command(name="diff")

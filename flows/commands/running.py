@@ -30,8 +30,8 @@ def run(flow: str, settings: Settings, **parameters: Any) -> dict[str, Any]:
     return runs.run(flow, parameters, settings, say)
 
 
-def deployed() -> list[str]:
-    """The names of all deployments, after they were brought to what the project files say.
+def deployed() -> dict[str, list[str]]:
+    """The names of all deployments, after they were brought to what the project files say, and what was removed for that.
 
     Raises:
         KeepfitError: no stack runs.
@@ -41,4 +41,4 @@ def deployed() -> list[str]:
         raise KeepfitError("No stack is running, so there is nowhere to deploy to. Say `keepfit up`.")
     from flows.deployments import deploy
 
-    return deploy(settings)
+    return dict(zip(("deployments", "removed"), deploy(settings), strict=True))

@@ -9,7 +9,7 @@ from tasks.config.settings import Settings
 def up(*, as_json: Json = False) -> int:
     """Start the local stack (Prefect, MLflow, worker, serving, inbox, recover) and deploy every project. Harmless when it runs."""
     started = stack.up(Settings(), say)
-    return show({"state": "up", **started, "deployments": deployed()}, as_json=as_json)
+    return show({"state": "up", **started, **deployed()}, as_json=as_json)
 
 
 def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int:

@@ -14,7 +14,7 @@ class Past(BaseModel, frozen=True):
     Attributes:
         by: what started it; see `policy.By`.
         released: its version became champion.
-        cpu: CPU-seconds that it took, or its seconds where those are not known.
+        cpu: CPU-seconds that it took, or its seconds where those are not known, at most `Budget.hours` of them.
     """
 
     by: str

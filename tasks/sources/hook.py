@@ -100,7 +100,9 @@ class Hook(BaseModel, frozen=True, extra="forbid"):
                 return _notifications(body)
             case "rest":
                 _parsed(body or b"{}")
-                return [_same("rest", headers.get(ID, ""))]
+                if not (name := headers.get(ID, "")):
+                    raise HookError(422, f"The message has no {ID}; wanted one, another for each message.")
+                return [_same("rest", name)]
 
     def _cloudevent(self, headers: Mapping[str, str], body: bytes) -> list[str]:
         """CloudEvents 1.0.2, HTTP binding 1.0.2, §3.1 and §3.2; batches are not taken."""

@@ -6,15 +6,17 @@ from functools import lru_cache
 from tasks.ml.profile import Profile
 from tasks.ml.watching.oddness import Batch
 from tasks.stores.journal import Journal
+from tasks.stores.predictions import Told
 
 
-def arrivals(journal: Journal, project: str, profiles: int) -> tuple[list[Batch], list[dt.datetime]]:
-    """The batches of rows that landed, in order, the newest of them with what they look like; and when outcomes landed.
+def arrivals(journal: Journal, told: Told, project: str, profiles: int) -> tuple[list[Batch], list[dt.datetime]]:
+    """The batches of rows that landed, in order, the newest of them with what they look like; and when outcomes came.
 
     Args:
         journal: where they are on record.
+        told: the outcomes that came by prediction id and are no batches; of each day the last ones count.
         project: whose.
-        profiles: how many of the newest are looked at closely; the others count as arrivals.
+        profiles: how many of the newest are looked at closely, and days on which outcomes were told; the other batches count as arrivals.
     """
     landed = [(dt.datetime.fromisoformat(row["at"]), row) for row in journal.arrivals(project, profiles)]
     batches = [
@@ -22,7 +24,7 @@ def arrivals(journal: Journal, project: str, profiles: int) -> tuple[list[Batch]
         for at, row in landed
         if row["kind"] == "rows"
     ]
-    return batches, [at for at, row in landed if row["kind"] == "outcomes"]
+    return batches, [at for at, row in landed if row["kind"] == "outcomes"] + told.came(project, profiles)
 
 
 @lru_cache(maxsize=256)

@@ -20,6 +20,7 @@ from tasks.stores import durable, packed
 
 LOG = logging.getLogger("keepfit.predictions")
 ENCODER = msgspec.json.Encoder()
+END = 1 << 16  # bytes, in which the last record of a file stands
 
 
 @dataclass
@@ -205,6 +206,11 @@ class Told(Days):
         ]
         durable.step("tell outcomes")
         self.write(project, now, ENCODER.encode_lines(records))
+
+    def came(self, project: str, days: int) -> list[dt.datetime]:
+        """When the last outcomes came of each of the newest UTC days on which some did, oldest first; only the ends of the files are read."""
+        ends = [record for path in self.files(project)[-days:] for record in _last(path, 1, END)]
+        return [dt.datetime.fromisoformat(record["came"]) for record in ends]
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:

@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.events import Event, Resource
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
@@ -81,6 +82,19 @@ def coming(client: SyncPrefectClient, deployment: UUID, by: dt.datetime, beside:
     return next((run for run in planned if run.expected_start_time is None or run.expected_start_time <= by), None)
 
 
+def _deployed(client: SyncPrefectClient, name: str) -> DeploymentResponse:
+    """The deployment of that name.
+
+    Raises:
+        ObjectNotFound: there is none; the message says what to do.
+    """
+    try:
+        return client.read_deployment_by_name(name)
+    except ObjectNotFound as error:
+        said = f"'{name}' is not deployed on the running stack. Say `keepfit deploy`."
+        raise ObjectNotFound(error.http_exc, said) from error
+
+
 def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun | None:
     """Plans a training in so many seconds; None when another one is coming no later.
 
@@ -91,7 +105,7 @@ def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"train/{project}")
+        deployment = _deployed(client, f"train/{project}")
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
         if coming(client, deployment.id, at + SAME):
             return None
@@ -108,7 +122,7 @@ def follow_up(project: str, reason: str, by: str, delay: float, beside: str | No
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"train/{project}")
+        deployment = _deployed(client, f"train/{project}")
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
         parameters = {"project": project, "reason": reason, "by": by}
         return coming(client, deployment.id, at + SAME, beside) or client.create_flow_run_from_deployment(
@@ -123,7 +137,7 @@ def fetch(project: str, source: str, key: str) -> FlowRun:
         ObjectNotFound: the project is not deployed, or declares no source.
     """
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"fetch/{project}")
+        deployment = _deployed(client, f"fetch/{project}")
         return client.create_flow_run_from_deployment(
             deployment.id, parameters={"project": project, "source": source}, state=Scheduled(), idempotency_key=key
         )
@@ -136,7 +150,7 @@ def watch(project: str, reason: str, key: str) -> FlowRun | None:
         ObjectNotFound: the project is not deployed.
     """
     with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"watch/{project}")
+        deployment = _deployed(client, f"watch/{project}")
         if coming(client, deployment.id, dt.datetime.now(dt.UTC) + SAME):
             return None
         return client.create_flow_run_from_deployment(

@@ -25,6 +25,7 @@ from tasks.ml.policy import OnSchedule, Policies
 from tasks.ml.proof import Proving
 from tasks.ml.watching.plan import WatchPlan
 from tasks.sources.scores import Scores
+from tasks.stores import deployed
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
@@ -44,6 +45,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
         sent.append((self.full_name, work_pool_name))
 
     monkeypatch.setattr(RunnerDeployment, "apply", apply)
+    monkeypatch.setattr(deployed, "withdraw", lambda *_about: [])
     return sent
 
 
@@ -224,7 +226,7 @@ def test_a_decision_is_a_form_that_demands_everything():
 
 def test_deploying_applies_every_project(tmp_path: Path, applied):
     """Each project's deployments are sent to the work pool, and their names are given back."""
-    names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments"))
+    names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments")).names
     assert names == [f"{flow}/{project}" for project in SHIPPED for flow in FLOWS]
     assert applied == [(name, POOL) for name in names]
 

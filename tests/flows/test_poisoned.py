@@ -147,7 +147,7 @@ def project(stack: Stack) -> Iterator[Stack]:
     folder.mkdir()
     try:
         (folder / "project.yaml").write_text(YAML + "release: {by: person}\n")
-        names += [name for name in deploy(stack.settings) if name.endswith(f"/{NAME}")]
+        names += [name for name in deploy(stack.settings).names if name.endswith(f"/{NAME}")]
         drop(stack, "first.csv", rows(0, 2000))
         first = ended(stack, 0)
         assert (first["state"], first["version"]) == ("registered", 1), first["reason"]

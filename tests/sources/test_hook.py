@@ -137,6 +137,18 @@ def notified(*records: dict) -> list[str]:
     return hook("s3").read(Headers({}), json.dumps({"Records": list(records)}).encode())
 
 
+@pytest.mark.parametrize("name", ["", None])
+def test_a_message_without_an_id_is_no_message_of_kind_rest(name: str | None):
+    """Signed as it is, nothing tells it from the next one, which would be taken for the same: 422 says what to send."""
+    for body in (b'{"closed": 1}', b'{"closed": 2}', b""):
+        sent = signed(body, name="")
+        headers = sent if name is not None else Headers({key: value for key, value in sent.items() if key != ID})
+        hook().admit(SECRET, headers, body, NOW)
+        with pytest.raises(HookError, match="has no webhook-id") as met:
+            hook().read(headers, body)
+        assert met.value.status == 422
+
+
 def test_a_notification_of_s3_is_an_event_for_each_object_that_was_made():
     """AWS and MinIO write the name differently; the same change twice is one, a deletion is none, the test message is none."""
     assert notified(record()) == notified(record("s3:ObjectCreated:CompleteMultipartUpload"))

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from tasks.stores import predictions
-from tasks.stores.predictions import Predictions
+from tasks.stores.predictions import Predictions, Told
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
 
@@ -100,3 +100,23 @@ def test_a_long_file_is_read_a_block_at_a_time(tmp_path):
     path.write_bytes(b"".join(json.dumps({"n": n, "text": "x" * n}).encode() + b"\n" for n in range(60)))
     for block in (7, 64, 1 << 20):
         assert [record["n"] for record in predictions._last(path, 5, block)] == [55, 56, 57, 58, 59]
+
+
+def test_when_outcomes_came_is_the_end_of_each_day_on_which_some_did(tmp_path):
+    """Not when they became known; a torn line at the end of a file is no time, nor is a record that was erased."""
+    log, day = Told(tmp_path), dt.timedelta(days=1)
+    for days in (0, 1, 4):
+        for hours in (0, 3):
+            log.tell(
+                "small", NOON + days * day + dt.timedelta(hours=hours), [("a", True, NOON - 9 * day), ("b", 1, None)]
+            )
+    log.close()
+    with log.files("small")[0].open("ab") as file:
+        file.write(b'{"id": "c", "ca')
+    log.blank(
+        log.find("small", lambda records: [record["came"] > "2026-03-05T13" for record in records], lambda _: False)
+    )
+    ends = [NOON + dt.timedelta(hours=3), NOON + day + dt.timedelta(hours=3), NOON + 4 * day]
+    assert log.came("small", 60) == ends
+    assert log.came("small", 2) == ends[1:]
+    assert log.came("other", 2) == []

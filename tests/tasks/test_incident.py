@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from tasks.config.settings import Settings
 from tasks.incident import Noting, note_silence, written
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.incident import LONGEST, Incident, Seen, described, joined
-from tasks.stores.journal import Journal
+from tasks.stores.journal import Journal, Release
 from tests.receiver import declare, receiving
 
 NOON = dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
@@ -98,6 +99,31 @@ def test_m_06_a_silent_watch_is_told_once_and_ends_with_the_next_watch(place):
     (back,) = noting(place).note([], (), Seen("small"), NOON + 4 * HOUR)
     assert (back.id, back.state) == (again.id, "closed")
     journal.record_watch(project="small", at=NOON, version=1, verdict="ok", detail={}, interval=None)
+    assert note_silence("small", place, NOON + 99 * HOUR) == []
+
+
+RELEASED = Release("small", 1, 1, "d", "a test", "first", NOON.isoformat(), "roc_auc", 0.9, 0.8, 0.95)
+
+
+def test_m_06_a_watch_that_never_succeeded_is_missed_from_the_first_release_on(place):
+    """The file says how often it is due; later releases begin no new wait, and a project without a champion has nothing to be watched."""
+    declare(place.projects, "small", FAIR + 'watch: {schedule: {cron: "0 12 * * *"}}\n')
+    journal, day = Journal(place.journal()), dt.timedelta(days=1)
+    assert note_silence("small", place, NOON + 99 * day) == []
+    journal.release(RELEASED)
+    journal.release(replace(RELEASED, generation=2, version=2, at=(NOON + 2 * day).isoformat()))
+    assert note_silence("small", place, NOON + 2 * day) == []
+    (found,) = note_silence("small", place, NOON + 2 * day + HOUR)
+    assert (found.source, [one.event for one in journal.notices()]) == ("heartbeat", ["opened", "opened"])
+    assert "no watch report for 2.04 intervals: none has come since the first release 2.0 days ago" in found.summary
+    journal.record_watch(project="small", at=NOON + 3 * day, version=2, verdict="ok", detail={}, interval=day)
+    assert note_silence("small", place, NOON + 4 * day) == []
+
+
+def test_a_watch_that_no_clock_starts_is_not_missed(place):
+    """It looks at what lands, and nobody knows when that is."""
+    declare(place.projects, "small", FAIR + "watch: {schedule: null}\n")
+    Journal(place.journal()).release(RELEASED)
     assert note_silence("small", place, NOON + 99 * HOUR) == []
 
 

@@ -137,8 +137,44 @@ def test_a_receiver_that_is_down_does_not_hold_up_the_others(place):
             journal = queue(place, one, to=("webhook ops", "webhook team"))
         Postman(place, Clock()).send()
         assert len(sink.got) == 5
-    said = [one.said for one in journal.notices("waiting")]
-    assert said == ["no answer: ConnectError", *["an older one did not arrive"] * 4]
+    assert [(one.said, one.tries) for one in journal.notices("waiting")] == [
+        ("no answer: ConnectError", 1),
+        *[("", 0)] * 4,
+    ]
+
+
+def test_m_06_no_message_overtakes_an_older_one(place):
+    """That an incident began failed three times and has minutes to wait; that it ended is queued meanwhile, and comes after it, however often is looked."""
+    clock = Clock()
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda _: (503, b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        for tries in (1, 2, 3):
+            postman.send()
+            clock.now += pause(tries) if tries < 3 else dt.timedelta()
+        sink.answer = lambda _: (204, b"", {})
+        queue(place, closed(incident(), clock.now), "ended", at=clock.now)
+        for _ in range(10):
+            clock.now += pause(3) / 8
+            postman.send()
+    assert [json.loads(got.body)["type"].rpartition(".")[2] for got in sink.got] == ["opened"] * 4 + ["ended"]
+    assert journal.unsent() == []
+
+
+def test_a_message_to_another_destination_or_of_another_project_waits_for_none(place):
+    """Each has an order of its own."""
+    with receiving() as sink:
+        notify(
+            place, f"{{webhooks: [{{name: ops, url: 'http://127.0.0.1:1/'}}, {{name: team, url: '{sink.url}/team'}}]}}"
+        )
+        declare(place.projects, "other", f"notify: {{webhooks: [{{name: ops, url: '{sink.url}/other'}}]}}\n")
+        queue(place)
+        Postman(place, Clock()).send()
+        queue(place, closed(incident(), NOON), "ended", to=("webhook ops", "webhook team"))
+        queue(place, incident().model_copy(update={"id": "o1", "project": "other"}))
+        Postman(place, Clock()).send()
+    assert [got.path for got in sink.got] == ["/team", "/other"]
 
 
 # -- private addresses ----------------------------------------------------------------------------------------------------

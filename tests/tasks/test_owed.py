@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 import pytest
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed, Failed, Scheduled
 
 from tasks import owed
@@ -19,6 +20,7 @@ from tasks.owed import Owed
 from tasks.recover import Recovery
 from tasks.stores import alarms, processes, runs
 from tasks.stores.journal import Journal
+from tasks.stores.predictions import Told
 from tests.released import NAME, NOW, crowned, place, template
 from tests.samples import free_port, until
 from tests.tasks.test_recover import lands, train
@@ -27,6 +29,7 @@ __all__ = ["place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
 WATCHED = "retrain: [{kind: rows, rows: 20, cooldown: 0}, {kind: drift}, {kind: decay}]\n"
 SOURCE = 'sources: [{kind: listing, name: drop, url: "file:///nowhere/*.csv"}]\n'
+NOT_DEPLOYED = "'fetch/small' is not deployed on the running stack. Say `keepfit deploy`."
 
 
 class Prefect:
@@ -37,6 +40,7 @@ class Prefect:
         self.states: dict[str, str] = {}
         self.told: list[tuple[str, str, Any]] = []
         self.busy = self.down = False
+        self.undeployed: set[str] = set()
         for name in ("train", "fetch", "watch", "came_of", "tell"):
             monkeypatch.setattr(runs, name, getattr(self, name))
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
@@ -47,11 +51,15 @@ class Prefect:
             for number, plan in enumerate(self.planned, 1)
             if len(plan) == 4 and self.states[f"run {number}"] == "coming"
         ]
+        if "train" in self.undeployed:
+            raise ObjectNotFound(LookupError("404"), NOT_DEPLOYED)
         if self.busy or any(float(plan[3]) <= delay for plan in coming):
             return None
         return self._plan(key, reason, by, f"{delay:g}")
 
     def fetch(self, _project: str, source: str, key: str) -> Any:
+        if "fetch" in self.undeployed:
+            raise ObjectNotFound(LookupError("404"), NOT_DEPLOYED)
         return self._plan(key, source)
 
     def watch(self, _project: str, reason: str, key: str) -> Any:
@@ -177,6 +185,62 @@ def test_a_fetch_is_of_the_declared_source(place: Settings, prefect: Prefect):
     owing(place).look(NAME)
     assert prefect.planned == [("order 1 0", "drop"), ("order 3 0", "other")]
     assert [run for _, run, _ in stand(place)] == ["run 1", "run 1", "run 2"]
+
+
+def test_an_order_that_cannot_be_placed_holds_up_no_other(place: Settings, prefect: Prefect):
+    """A source and its hook were declared and not deployed: what else is ordered, landed or alarmed goes its way, and the look says what is amiss."""
+    says(place, WATCHED + SOURCE)
+    lands(crowned(place, 1), 1)
+    prefect.undeployed = {"fetch"}
+    ordered(place, "a", "fetch", what="drop")
+    ordered(place, "b", by="hook")
+    sounded(place, "ignore")
+    report = Recovery(Settings(), grace=0).look()
+    assert [order.state for order in Journal(place.journal()).orders(NAME)] == ["open", "open", "done"]
+    assert [event for event, *_ in prefect.told] == ["keepfit.drift.detected"]
+    assert report.started[-2:] == ["small: b!: 'run 1'", "small: what landed was not looked at: 'run 2'"]
+    assert report.trouble == []
+
+
+def test_a_fetch_that_is_not_deployed_is_answered_with_the_reason(
+    place: Settings, prefect: Prefect, monkeypatch: pytest.MonkeyPatch
+):
+    """Tried as often as a run that fails; who deploys meanwhile has it fetched, else whoever ordered reads what to do."""
+    now = [0.0]
+    monkeypatch.setattr(owed, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    says(place, SOURCE)
+    prefect.undeployed = {"fetch"}
+    ordered(place, "a", "fetch", what="drop")
+    recovery = owing(place)
+    for _ in range(10):
+        recovery.look(NAME)
+        now[0] += 60
+    (order,) = Journal(place.journal()).orders(NAME)
+    assert (order.state, order.tries) == ("failed", 3)
+    assert order.said == NOT_DEPLOYED
+    ordered(place, "b", "fetch", what="drop")
+    recovery.look(NAME)
+    prefect.undeployed = set()
+    now[0] += 60
+    for _ in range(2):
+        recovery.look(NAME)
+        now[0] += 60
+    assert stand(place)[-1] == ("open", "run 1", 1)
+
+
+def test_what_fails_of_a_look_keeps_the_rest_of_it_not_back(place: Settings, prefect: Prefect):
+    """The training that is owed and the one that is ordered find nobody to plan them: alarms are told and the look is planned; trouble is said once."""
+    says(place, "retrain: [{kind: batch, cooldown: 0}]\n")
+    lands(crowned(place, 1), 4)
+    prefect.undeployed = {"train"}
+    ordered(place, "a")
+    sounded(place, "ignore")
+    report = Recovery(Settings(), grace=0).look()
+    assert [event for event, *_ in prefect.told] == ["keepfit.drift.detected"]
+    assert looks(prefect) == ["what landed was not looked at"]
+    assert report.started[-1].startswith("small: what landed was not looked at")
+    assert len(report.trouble) == 1
+    assert [order.state for order in Journal(place.journal()).orders(NAME)] == ["open", "done"]
 
 
 def test_a_long_cool_down_of_one_policy_holds_up_no_other(place: Settings, prefect: Prefect):
@@ -375,6 +439,7 @@ def test_no_look_is_owed_where_none_is_wanted(place: Settings, prefect: Prefect,
 
 
 # -- silence --------------------------------------------------------------------------------------------------------------
+NOON_AFTER = NOW + dt.timedelta(hours=12)
 SILENT = "retrain: [{{kind: batch}}, {{kind: silence, hours: 26, retrain: {retrain}}}]\n"
 
 
@@ -398,6 +463,20 @@ def test_silence_is_told_once_and_trained_on_where_it_is_wanted(place: Settings,
     assert [plan[2] for plan in prefect.planned] == ["silence"] * planned
 
 
+def test_outcomes_that_are_told_of_predictions_are_no_silence(place: Settings, prefect: Prefect):
+    """One file of outcomes landed long ago, or none ever; since then they stream in by prediction id. It is told when that ends, once, with its hours."""
+    says(place, "retrain: [{kind: batch}, {kind: silence, of: outcomes, hours: 26}]\n")
+    told, day = Told(place.home), dt.timedelta(days=1)
+    lands(Journal(Settings().journal()), 3, 1)
+    for hours in (0, 24, 48):
+        told.tell(NAME, NOON_AFTER + hours * day / 24, [(f"p{hours}", True, NOW - 99 * day)])
+    for hours in (48, 74, 75, 76):
+        owing(Settings(), now=NOON_AFTER + hours * day / 24).look(NAME)
+    ((event, _, payload),) = prefect.told
+    assert (event, payload["of"]) == ("keepfit.data.silent", "outcomes")
+    assert payload["reason"] == "no outcomes have landed for 27 hours; expected were some within 26"
+
+
 def test_before_anything_has_landed_nothing_is_silent(place: Settings, prefect: Prefect):
     """A project that has just been made is not late."""
     says(place, SILENT.format(retrain="true"))
@@ -411,6 +490,7 @@ import os, subprocess, sys
 from tasks.config.settings import Settings
 from tasks.stores import processes
 from tasks.stores.journal import Journal
+from tasks.stores.predictions import Told
 from tests.released import NAME, NOW
 os.setsid()
 child = subprocess.Popen([sys.executable, "-c", "import os, time; os.setsid(); time.sleep(3600)"], stdout=subprocess.DEVNULL)

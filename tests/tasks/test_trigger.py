@@ -167,3 +167,22 @@ def test_a_training_of_an_older_home_counts(landed: Settings):
     assert all(row["by"] in {"", None} for row in rows)
     assert trigger.caps(use, journal, rows, "batch", NOW).refused == ""
     assert trigger.caps(tight, journal, rows, "batch", NOW).cap is not None
+
+
+def test_o_01_a_training_that_a_power_cut_ended_takes_no_month_of_budget(landed: Settings):
+    """Its machine was up again 62 hours later: what it took until it was killed nobody knows, but no more than it might have (O-01)."""
+    journal, use, friday = Journal(landed.journal()), Project.named(NAME, landed), NOW - dt.timedelta(hours=62)
+    number = journal.start_training(
+        project=NAME, trigger="t", event=True, snapshot="s", config="c", at=friday, by="batch"
+    )
+    (row,) = journal.under_way()
+    journal.cut_off(row, state="crashed", reason="its process was gone", at=NOW)
+    assert trigger.caps(use, journal, journal.trainings(NAME), "batch", NOW).cap is None
+    tight = use.model_copy(update={"budget": use.budget.model_copy(update={"cpu_hours": use.budget.hours})})
+    cap = trigger.caps(tight, journal, journal.trainings(NAME), "batch", NOW).cap
+    assert cap is not None
+    assert "4.0 of 4 hours of CPU" in cap.reason
+    journal.end_training(number, state="crashed", reason="so", at=NOW, detail={"cpu_seconds": 62 * 3600.0})
+    assert trigger.caps(use, journal, journal.trainings(NAME), "batch", NOW).cap is not None, (
+        "what is known counts whole"
+    )

@@ -221,14 +221,17 @@ def closed(incident: Incident, now: dt.datetime) -> Incident:
     return incident.model_copy(update={"state": "closed", "ended": now})
 
 
-def silent(last: dt.datetime, interval: dt.timedelta, now: dt.datetime, intervals: float = 2) -> Alarm | None:
+def silent(
+    last: dt.datetime, interval: dt.timedelta, now: dt.datetime, intervals: float = 2, *, since: str = "the last one came {} ago"
+) -> Alarm | None:  # fmt: skip
     """The alarm that nobody watches: no report for so many intervals; None while that is not so (faults: M-06).
 
     Args:
-        last: when the last report came, UTC.
+        last: when the last report came, or the first was waited for, UTC.
         interval: the longest usual time between two.
         now: UTC.
         intervals: how many are waited for.
+        since: says what came then, around how long ago that is.
 
     >>> start, day = dt.datetime(2026, 1, 1, tzinfo=dt.UTC), dt.timedelta(days=1)
     >>> silent(start, day, start + 2 * day)
@@ -239,7 +242,9 @@ def silent(last: dt.datetime, interval: dt.timedelta, now: dt.datetime, interval
     if waited <= intervals * interval:
         return None
     level = waited / interval
-    says = f"no watch report for {level:.3g} intervals: the last one came {_span(waited)} ago, one every {_span(interval)} is due"
+    says = (
+        f"no watch report for {level:.3g} intervals: {since.format(_span(waited))}, one every {_span(interval)} is due"
+    )
     return Alarm(kind="freshness", what="mend", level=level, threshold=intervals, says=says)
 
 

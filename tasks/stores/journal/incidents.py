@@ -90,10 +90,9 @@ class Incidents(Database):
             return {row[0]: int(row[1]) for row in connection.execute(query.group_by(INCIDENTS.c.project))}
 
     # -- messages -----------------------------------------------------------------------------------------------------
-    def notices(self, state: str | None = None, *, due: dt.datetime | None = None) -> list[Notice]:
-        """Every message, oldest first; or those in a state, or those to be tried by a time."""
+    def notices(self, state: str | None = None) -> list[Notice]:
+        """Every message, oldest first; or those in a state."""
         met = [NOTICES.c.state == state] if state else []
-        met += [NOTICES.c.due <= _text(due)] if due else []
         with self.engine.connect() as connection:
             rows = connection.execute(sa.select(NOTICES).where(*met).order_by(NOTICES.c.id)).mappings().all()
         return [Notice(**{**row, "record": json.loads(row["record"])}) for row in rows]
