@@ -60,6 +60,7 @@ def test_an_outcome_is_known_of_its_prediction(home):
 
 WRONG = {
     "no class": [{"id": "a", "value": "SECRET"}],
+    "a number beyond all": [{"id": "a", "value": 10**400}],
     "null": [{"id": "a", "value": None}],
     "a list": [{"id": "a", "value": [True]}],
     "no value": [{"id": "a"}],
