@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.responses import Response
 from starlette.types import Scope
 
+from tasks.serving import counters
 from tasks.serving.champion import Succession
 from tasks.serving.line import Line
 
@@ -28,6 +29,8 @@ class Metrics:
         self._succession = succession
         self._line: Line | None = None
         self._swaps = 0
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            counters.install()
         self._registry = registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}  # a look-up by labels costs more than the counting
         self._requests = Counter(

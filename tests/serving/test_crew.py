@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import random
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -11,10 +12,14 @@ import threading
 import httpx
 import psutil
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 
+from tasks.serving.counters import Counters
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, Stage, until
+from tests.tasks.test_landing_faults import disk
 
+__all__ = ["disk"]
 KILLS = 30
 
 
@@ -81,6 +86,45 @@ def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
     assert counted(stage, "keepfit_predictions_total", '{project="flights"}') == before + 40
     logged = {record["id"] for record in Predictions(stage.home).read("flights")}
     assert {one["id"] for answer in answers for one in answer["predictions"]} <= logged
+
+
+def test_v_10_a_full_disk_costs_log_lines_and_no_process(disk, tmp_path):
+    """With the disk full as many processes answer as before, by routes that they have not counted yet, too (S-02, V-10)."""
+    home = disk(100_000) / "home"
+    home.mkdir()
+    stage = Stage(home)
+    stage.write(1, 0.2)
+    stage.release(1)
+    (home / "serving.log").symlink_to(tmp_path / "serving.log")
+    stage.start(SERVING_WORKERS=2)
+    try:
+        until(stage.answers, 60)
+        before = until(lambda: members(stage) if counted(stage, "keepfit_swaps_total") == 2 else None)
+        disk(-(-shutil.disk_usage(home).used // 1024))
+        assert shutil.disk_usage(home).free == 0
+        for path in ("/projects", "/projects/flights", "/v2", "/v2/models/flights", "/openapi.json", "/nothing"):
+            assert {httpx.get(stage.url + path).status_code for _ in range(8)} <= {200, 404}
+        assert {answer["version"] for answer in many(stage, 16)} == {1}
+        assert counted(stage, "keepfit_predictions_unlogged_total", '{project="flights"}') > 0
+        assert [one.pid for one in members(stage)] == [one.pid for one in before]
+    finally:
+        stage.stop()
+
+
+def test_v_10_what_finds_no_room_to_count_in_counts_for_itself(disk):
+    """Neither a new file nor one that must grow is written into a hole of a full disk; what was counted there before stays (V-10)."""
+    place = disk(64)
+    first = Counters(str(place / "counter_1.db"))
+    for number in range(4000):  # far more than the file holds
+        first.write_value(f"series {number}", float(number), 0.0)
+    second = Counters(str(place / "counter_2.db"))
+    second.write_value("another", 7.0, 0.0)
+    assert [first.read_value(f"series {number}")[0] for number in range(4000)] == [*range(4000)]
+    assert second.read_value("another")[0] == 7.0
+    assert [path.name for path in place.iterdir()] == ["counter_1.db"]
+    shared = {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(place / "counter_1.db")}
+    assert 1000 < len(shared) < 4000
+    assert all(key.strip() == f"series {value:.0f}" for key, value in shared.items())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
