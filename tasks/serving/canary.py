@@ -1,4 +1,7 @@
-"""The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers."""
+"""The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers.
+
+That others are before it is no fault of the challenger's: then the champion answers, and the shadow asks it later.
+"""
 
 import asyncio
 import hashlib
@@ -16,7 +19,7 @@ from tasks.serving.others import Pair
 from tasks.serving.protocols import Question
 from tasks.serving.writing import each_encoded
 
-PATIENCE = 1.0  # seconds that a challenger has for a request
+PATIENCE = 1.0  # seconds that a challenger has for a request, and that a request waits for its turn
 HEADER = "keepfit-key"
 Row = dict[str, Any]
 
@@ -100,13 +103,33 @@ class Canary:
             place for place, row in enumerate(asked.rows) if is_chosen(plan["share"], salt, plan["key"], row, header)
         ]
 
-    async def ask(self, pair: Pair, asked: Question, places: list[int]) -> Part | None:
-        """What the challenger says of the rows at these places; None where it fails, is late, or does not load."""
-        project, part = pair.rollout.project, None
+    async def ask(self, pair: Pair, asked: Question, places: list[int]) -> tuple[Part | None, bool]:
+        """What the challenger says of the rows at these places, None where it says nothing, and whether that is its fault.
+
+        It is where it fails, is late, or does not load; not where it had no turn.
+        """
+        project, part, failed = pair.rollout.project, None, pair.other is None
         if pair.other is not None and len(self._late) < THREADS:
-            part = await self._waited(self._threads.submit(say, pair.other, asked, places))
+            part, failed = await self._answered(pair.other, asked, places)
         self._metrics.rolled(project, "canary" if part else "fallback", len(places))
-        return part
+        return part, failed
+
+    async def _answered(self, model: Champion, asked: Question, places: list[int]) -> tuple[Part | None, bool]:
+        """Its answer, and whether it failed; the time that it has begins with its turn."""
+        loop, turn = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> Part:
+            loop.call_soon_threadsafe(turn.set)
+            return say(model, asked, places)
+
+        future = self._threads.submit(work)
+        try:
+            await asyncio.wait_for(turn.wait(), self._patience)
+        except TimeoutError:
+            if future.cancel():
+                return None, False
+        part = await self._waited(future)
+        return part, part is None
 
     async def _waited(self, future: Future[Part]) -> Part | None:
         try:
