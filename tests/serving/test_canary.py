@@ -66,10 +66,10 @@ class Model:
         return [{"prediction": 1}] * len(rows)
 
 
-def scene(model, play):
+def scene(model, play, hangs=5.0):
     counted: Any = SimpleNamespace(what=[])
     counted.rolled = lambda _project, what, count: counted.what.append((what, count))
-    canary = Canary(counted, patience=0.05)
+    canary = Canary(counted, patience=0.05, hangs=hangs)
     pair: Any = SimpleNamespace(rollout=SimpleNamespace(project="p"), other=model)
     try:
         return asyncio.run(play(lambda: canary.ask(pair, ASKED, [1]))), counted.what
@@ -88,9 +88,17 @@ def test_v_12_a_fault_is_no_answer(fault):
     assert scene(None, lambda ask: ask()) == ((None, True), [("fallback", 1)])
 
 
+async def several(ask, count):
+    """The answers to so many, one after the other."""
+    return [await ask() for _ in range(count)]
+
+
 def test_v_12_two_that_hang_are_enough():
-    """Then nobody is waited for, until one of them has ended; what it was not asked it did not fail at."""
+    """Then nobody is waited for, until one of them has ended. What is asked meanwhile it has failed at once it has hung for long."""
     model = Model()
+    for hangs, blamed in ((5.0, False), (0.0, True)):
+        found, _ = scene(Model(), lambda ask: several(ask, 3), hangs)
+        assert found == [(None, True), (None, True), (None, blamed)]
 
     async def play(ask):
         late = [await ask() for _ in range(5)]
