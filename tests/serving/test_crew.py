@@ -14,6 +14,8 @@ import psutil
 import pytest
 from prometheus_client.mmap_dict import MmapedDict
 
+from tasks.config.errors import KeepfitError
+from tasks.serving import asked
 from tasks.serving.counters import Counters
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, Stage, until
@@ -43,6 +45,14 @@ def counted(stage, name, labels=""):
     return float(found[1]) if found else 0.0
 
 
+def filled(path):
+    """A file that takes all the room that there is."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    assert shutil.disk_usage(path.parent).free == 0
+
+
 def members(stage):
     """The processes that answer."""
     return [child for child in psutil.Process(stage.process.pid).children() if alive(child)]
@@ -69,10 +79,35 @@ def test_the_counts_of_all_processes_add_up(stage):
 
 
 def test_a_release_reaches_every_process(stage):
-    """After a release no process answers with the version before."""
+    """Once a release is confirmed no process answers with the version before."""
     for version in (2, 1):
         stage.release(version)
-        until(lambda wanted=version: {answer["version"] for answer in many(stage, 16)} == {wanted})
+        asked.confirm(stage.url, stage.journal.champion("flights"), 60)
+        assert {answer["version"] for answer in many(stage, 16)} == {version}
+
+
+def test_a_process_that_does_not_follow_is_not_passed_over(stage):
+    """While one of two stands still nothing is confirmed, however often the other is met; when it has followed, it is."""
+    halted = members(stage)[0]
+    halted.suspend()
+    try:
+        stage.release(2)
+        champion = stage.journal.champion("flights")
+        until(lambda: version(stage) == 2)
+        with pytest.raises(KeepfitError, match=f"one of its processes is at generation {champion.generation - 1} of"):
+            asked.confirm(stage.url, champion, 0)
+    finally:
+        halted.resume()
+    assert "answers with it" in asked.confirm(stage.url, champion, 60)
+    stage.release(1)
+    asked.confirm(stage.url, stage.journal.champion("flights"), 60)
+
+
+def version(stage):
+    """The version of one process; nothing where a connection fell to the one that stands still."""
+    with contextlib.suppress(httpx.TransportError):
+        return stage.predict(timeout=1).json()["version"]
+    return None
 
 
 def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
@@ -100,8 +135,8 @@ def test_v_10_a_full_disk_costs_log_lines_and_no_process(disk, tmp_path):
     try:
         until(stage.answers, 60)
         before = until(lambda: members(stage) if counted(stage, "keepfit_swaps_total") == 2 else None)
-        disk(-(-shutil.disk_usage(home).used // 1024))
-        assert shutil.disk_usage(home).free == 0
+        disk(shutil.disk_usage(home).used // 1024 + 200)
+        filled(home / "rest")
         for path in ("/projects", "/projects/flights", "/v2", "/v2/models/flights", "/openapi.json", "/nothing"):
             assert {httpx.get(stage.url + path).status_code for _ in range(8)} <= {200, 404}
         assert {answer["version"] for answer in many(stage, 16)} == {1}
