@@ -10,7 +10,6 @@ from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 from tasks.stores.journal import Release
 
-GENERATION = "keepfit_champion_generation"  # in /metrics: of several processes the one that is furthest behind counts
 TRIES = 16  # requests that meet each of a few processes
 NOBODY = "no server runs; it will load the champion when it starts"
 
@@ -79,6 +78,8 @@ def _behind(address: str, champion: Release) -> str:
 
 def _oldest(address: str, project: str) -> int | None:
     """The generation that each process of the server has reached; None where it does not say."""
+    from tasks.serving.counters import GENERATION
+
     try:
         page = _get(f"{address}/metrics").text
     except httpx.HTTPError:

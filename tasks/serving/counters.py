@@ -14,6 +14,7 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
 LOG = logging.getLogger("keepfit.serving")
+GENERATION = "keepfit_champion_generation"  # in /metrics: of several processes the one that is furthest behind counts
 ROOM = 1 << 16  # bytes of a new file, as the client makes it
 LONGEST = 64  # bytes that a series takes beside its name, at most
 

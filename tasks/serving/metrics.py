@@ -16,7 +16,6 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from tasks.serving import counters
-from tasks.serving.asked import GENERATION
 from tasks.serving.champion import Succession
 from tasks.serving.line import Line
 
@@ -58,7 +57,7 @@ class Metrics:
         self._in_flight = _gauge(registry, "keepfit_requests_in_flight", "Requests that are let in", mode="livesum")
         self._version = _gauge(registry, "keepfit_champion_version", "The version that answers", "project")
         self._generation = _gauge(
-            registry, GENERATION, "The release that every process answers with, or the oldest one of any; 0: none yet", "project", mode="livemin"
+            registry, counters.GENERATION, "The release that every process answers with, or the oldest one of any; 0: none yet", "project", mode="livemin"
         )  # fmt: skip
         self._since = _gauge(
             registry, "keepfit_champion_released_timestamp_seconds", "When it was released, Unix time", "project"

@@ -11,6 +11,7 @@ import pytest
 
 from tasks.config.errors import KeepfitError
 from tasks.serving import asked
+from tasks.serving.counters import GENERATION
 from tasks.stores.journal import Release
 from tests.samples import free_port
 from tests.serving.test_guard import certificate
@@ -63,7 +64,7 @@ def test_a_server_that_is_not_believed_is_no_server_that_is_down(tmp_path):
 @pytest.mark.parametrize(("metrics", "follows"), [("4.0", False), ("5.0", True), ("0.0", False), (None, True)])
 def test_the_process_that_is_furthest_behind_decides(metrics, follows):
     """The version is the new one whoever is met; what the counters say of all of them counts, where they say it."""
-    page = f'{asked.GENERATION}{{project="small"}} {metrics}\n' if metrics else "nothing\n"
+    page = f'{GENERATION}{{project="small"}} {metrics}\n' if metrics else "nothing\n"
     with serving(lambda path: page if path == "/metrics" else json.dumps({"version": 2, "refused": {}})) as address:
         if follows:
             assert asked.confirm(address, CHAMPION, 0).startswith("the server answers with it")
