@@ -128,7 +128,11 @@ def misfit(value: object, manifest: Manifest) -> str | None:
     """What is wanted in place of a value that cannot come true of a prediction; None where it can."""
     if manifest.kind in {"binary", "multiclass"}:
         known = {text for each in (*manifest.classes, *manifest.own) for text in words(each)}
-        return None if known & {*words(value)} else "one of the classes that GET /projects/… lists"
+        return (
+            None
+            if known & {*words(value)}
+            else "one of the classes, or of the target's own values, that GET /projects/… lists"
+        )
     if manifest.kind == "regression":
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return None if fits else "a finite number"
