@@ -225,10 +225,10 @@ class Binary(Thresholded):
         [True, False, True, None]
         """
         negative = next((value for value in self.own if value != self.positive), self.labels[0])
-        known = {words(value)[0]: value for value in (*self.own, self.positive)}
+        known = {text: value for value in (*self.own, self.positive) for text in words(value)}
         known |= dict(zip(self.labels, (negative, self.positive), strict=True))
         are_all = len(self.own) > 1
-        return _each(values, lambda value: known.get(words(value)[0], None if are_all else value))
+        return _each(values, lambda value: _first(known, words(value), None if are_all else value))
 
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them, the positive one, and the target's own values, which may be told, too."""
@@ -364,7 +364,8 @@ class Multiclass:
         >>> Multiclass("y", ("1", "2", "3")).meant([1, 2.0, "3", "?", None]).tolist()
         ['1', '2', '3', None, None]
         """
-        return _each(values, lambda value: next((text for text in words(value) if text in self.labels), None))
+        known = dict(zip(self.labels, self.labels, strict=True))
+        return _each(values, lambda value: _first(known, words(value), None))
 
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them."""
@@ -914,6 +915,11 @@ def coded(names: np.ndarray) -> np.ndarray:
 def _each(values: Sequence[Any], meant: Callable[[Any], Any]) -> pd.Series:
     """What each value means, as it is: beside a gap a column of numbers would make 1.0 of 1."""
     return pd.Series([None if value is None else meant(value) for value in values], dtype=object)
+
+
+def _first(known: Mapping[str, Any], texts: Sequence[str], otherwise: Any) -> Any:
+    """What the first text that is known stands for."""
+    return next((known[text] for text in texts if text in known), otherwise)
 
 
 def _error(truth: np.ndarray, p: np.ndarray, seed: int) -> Off:

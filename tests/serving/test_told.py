@@ -12,9 +12,11 @@ import pytest
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.recipe import Learned, Recipe
+from tasks.ml.rollout import Compared
 from tasks.stores import bundles, observed
 from tasks.stores.journal import Journal, Release
 from tasks.stores.references import Snapshot
+from tasks.stores.served import Serving
 from tasks.tell import tell
 from tasks.train import manifest
 from tests.samples import SHIPPED, write_rows
@@ -86,3 +88,19 @@ def test_outcomes_by_label_by_own_value_and_by_file_are_the_same_truth(name, set
     assert seen[target].notna().sum() == 6
     found = use.task.truth(seen[use.labelled(seen)])
     assert sorted(found.tolist()) == ([0, 0, 0, 1, 1, 1] if use.kind == "binary" else sorted(of))
+    lost = compared(use, ids[:6], of).losses(
+        use.task, [(one, each.value) for one, each in Serving(name, settings).told(ids)]
+    )
+    assert lost == pytest.approx([0.1**2 - 0.5**2 if use.kind == "binary" else -1.0] * 6)
+
+
+def compared(use: Project, ids: list[str], of: tuple[Any, ...]) -> Compared:
+    """What an old model says that knows nothing, and a new one that is nearly right, as the log of a probation has it."""
+    if use.kind == "binary":
+        chances = [0.9 if value in {use.labels[1], True} else 0.1 for value in of]
+        old, new = (
+            [{"probabilities": {use.labels[0]: 1 - p, use.labels[1]: p}} for p in some] for some in ([0.5] * 6, chances)
+        )
+    else:
+        old, new = [{"prediction": ["bread"]}] * 6, [{"prediction": [value]} for value in of]
+    return Compared.of([{"answered": 2, "beside": 1, "ids": ids, "said": new, "thought": old, "ms": None}], 1, 2)
