@@ -40,6 +40,7 @@ from tasks.ml.rollout import RolloutPlan
 from tasks.ml.search import Search
 from tasks.ml.slices import Slices
 from tasks.ml.split import Split
+from tasks.ml.told import words
 from tasks.ml.trusted import Trusted
 from tasks.ml.watching.plan import WatchPlan
 from tasks.sources.hook import Hooks
@@ -239,6 +240,11 @@ class Project(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(
                 f"labels has {len(self.labels)} names; kind 'binary' has two: the negative one, the positive one"
             )
+        if self.kind == "binary" and (crossed := self._crossed):
+            raise ValueError(
+                f"labels are {list(self.labels)}, negative and positive, but {self.contract.target} has '{crossed}' for the other one: a prediction "
+                "or an outcome of that name could be either. Give the labels other names, or turn them round"
+            )
         if self.kind == "multiclass" and len(set(self.labels)) < 3:
             raise ValueError(
                 f"labels are {list(self.labels)}; kind 'multiclass' needs the three or more values of {self.contract.target}: "
@@ -316,7 +322,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         target = self.contract.target or ""  # only a kind that needs no labels has none
         match self.kind:
             case "binary":
-                return kinds.Binary(target, self.positive, (self.labels[0], self.labels[1]), self.cost, self.alerts)
+                labels = (self.labels[0], self.labels[1])
+                return kinds.Binary(target, self.positive, labels, self.cost, self.alerts, self._own)
             case "multiclass":
                 return kinds.Multiclass(target, tuple(sorted(self.labels)))
             case "regression":
@@ -325,6 +332,22 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 return kinds.Anomaly(self.alerts or kinds.Anomaly.alerts)
             case "recommendation":
                 return kinds.Recommendation(target, str(self.user), self.k)
+
+    @property
+    def _own(self) -> tuple[str | bool | int, ...]:
+        """The values of the target of two classes, as far as they are known."""
+        column = self.contract.columns[self.contract.target or ""]
+        if column.type == "bool":
+            return (False, True)
+        if column.type == "int" and self.positive in {0, 1}:
+            return (0, 1)
+        return column.categories or (self.positive,)
+
+    @property
+    def _crossed(self) -> str | None:
+        """A value of the target of two classes that is the label of the other one."""
+        means = zip(self._own, self.task.meant(self._own), strict=True)
+        return next((words(value)[0] for value, meant in means if value != meant), None)
 
     def labelled(self, rows: pd.DataFrame) -> pd.Series:
         """Which rows may teach and judge: those whose target is known; all of them where the kind needs none."""

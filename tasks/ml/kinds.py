@@ -4,7 +4,7 @@ Everything that depends on the kind of a problem asks here; nobody else asks `if
 family that fits it in `models`, a metric in `metrics`, a panel in `pictures`: tests/ml/test_kinds.py runs over all of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, ClassVar, Literal, Protocol
@@ -14,6 +14,7 @@ import pandas as pd
 from pandas.util import hash_pandas_object
 
 from tasks.ml.metrics import EPSILON, Cost, calibration_error, calibration_table, confusion, hits
+from tasks.ml.told import words
 from tasks.ml.uncertain import wilson
 
 Name = Literal["binary", "multiclass", "regression", "anomaly", "recommendation"]
@@ -69,6 +70,10 @@ class Kind(Protocol):
 
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """What came true, as metrics want it: (n,)."""
+        ...
+
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """What was told of predictions, in people's labels or as data files say it, as the target's own values: (n,); None where it is none."""
         ...
 
     def described(self) -> dict[str, Any]:
@@ -181,13 +186,18 @@ class Thresholded:
 
 @dataclass(frozen=True)
 class Binary(Thresholded):
-    """Two classes; an answer is the probability of the positive one: (n,)."""
+    """Two classes; an answer is the probability of the positive one: (n,).
+
+    Attributes:
+        own: the target's values, if they are known: two or more are all of them.
+    """
 
     target: str
     positive: str | bool | int
     labels: tuple[str, str]
     cost: Cost
     alerts: float | None = None
+    own: tuple[str | bool | int, ...] = ()
 
     name: ClassVar[Name] = "binary"
     metric: ClassVar[str] = "roc_auc"
@@ -208,9 +218,21 @@ class Binary(Thresholded):
         same = target.astype("string") == positive if isinstance(positive, str) else target == positive
         return same.astype("int8").to_numpy()
 
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """A label as the value that it stands for. Where not all values are known, whatever else is told is a negative one, as in rows.
+
+        >>> Binary("y", True, ("punctual", "late"), Cost(), own=(False, True)).meant(["late", "punctual", True, "red"]).tolist()
+        [True, False, True, None]
+        """
+        negative = next((value for value in self.own if value != self.positive), self.labels[0])
+        known = {text: value for value in (*self.own, self.positive) for text in words(value)}
+        known |= dict(zip(self.labels, (negative, self.positive), strict=True))
+        are_all = len(self.own) > 1
+        return _each(values, lambda value: _first(known, words(value), None if are_all else value))
+
     def described(self) -> dict[str, Any]:
-        """The classes as the model orders them, and the positive one."""
-        return {"classes": sorted(self.labels), "positive": self.labels[1]}
+        """The classes as the model orders them, the positive one, and the target's own values, which may be told, too."""
+        return {"classes": sorted(self.labels), "positive": self.labels[1], "own": [*(self.own or (self.positive,))]}
 
     def taught(self, truth: np.ndarray) -> np.ndarray:
         """The labels as a person calls them, so that a model's classes speak for themselves."""
@@ -335,6 +357,15 @@ class Multiclass:
         [2, 0, -1, -1]
         """
         return pd.Index(self.labels, dtype="string").get_indexer(rows[self.target].astype("string")).astype("int64")
+
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """The label.
+
+        >>> Multiclass("y", ("1", "2", "3")).meant([1, 2.0, "3", "?", None]).tolist()
+        ['1', '2', '3', None, None]
+        """
+        known = dict(zip(self.labels, self.labels, strict=True))
+        return _each(values, lambda value: _first(known, words(value), None))
 
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them."""
@@ -480,6 +511,10 @@ class Regression:
         """The target as a float."""
         return rows[self.target].astype("Float64").to_numpy(dtype="float64", na_value=np.nan)
 
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """The number as a float."""
+        return _each(values, lambda value: float(value) if isinstance(value, int | float) else None)
+
     def described(self) -> dict[str, Any]:
         """A number needs no explanation."""
         return {}
@@ -621,6 +656,10 @@ class Anomaly(Thresholded):
         """Unknown, and taken as usual: 0 for every row."""
         return np.zeros(len(rows), dtype="int8")
 
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """The same; nobody is judged by it."""
+        return _each(values, lambda value: value)
+
     def described(self) -> dict[str, Any]:
         """A score needs no explanation."""
         return {}
@@ -732,6 +771,10 @@ class Recommendation:
     def truth(self, rows: pd.DataFrame) -> np.ndarray:
         """The name of the item that each row is about: (n,)."""
         return rows[self.target].astype("string").to_numpy(dtype=object)
+
+    def meant(self, values: Sequence[Any]) -> pd.Series:
+        """The item's name."""
+        return _each(values, lambda value: words(value)[0])
 
     def described(self) -> dict[str, Any]:
         """Who is asked about, and how many items are named."""
@@ -867,6 +910,16 @@ def coded(names: np.ndarray) -> np.ndarray:
     hashes = hash_pandas_object(flat, index=False).to_numpy() >> np.uint64(12)  # ty: ignore[not-callable]
     codes = np.where(flat == "", -1.0, hashes.astype("float64"))
     return codes.reshape(np.shape(names))
+
+
+def _each(values: Sequence[Any], meant: Callable[[Any], Any]) -> pd.Series:
+    """What each value means, as it is: beside a gap a column of numbers would make 1.0 of 1."""
+    return pd.Series([None if value is None else meant(value) for value in values], dtype=object)
+
+
+def _first(known: Mapping[str, Any], texts: Sequence[str], otherwise: Any) -> Any:
+    """What the first text that is known stands for."""
+    return next((known[text] for text in texts if text in known), otherwise)
 
 
 def _error(truth: np.ndarray, p: np.ndarray, seed: int) -> Off:

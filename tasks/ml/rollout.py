@@ -169,6 +169,7 @@ class Compared:
         Of several outcomes of a row the first counts: a correction does not reach back into a test that has looked already. A number's
         loss is its error as a share of the width of the interval that the old one stated, clipped at 1.
         """
+        outcomes = [(name, value) for (name, _), value in zip(outcomes, kind.meant([told for _, told in outcomes]), strict=True) if value is not None]  # fmt: skip
         places = {name: place for place, name in enumerate(self.ids)}
         first = {name: value for name, value in reversed(outcomes) if name in places}
         known = [name for name in dict.fromkeys(name for name, _ in outcomes) if name in first]

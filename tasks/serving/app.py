@@ -192,7 +192,7 @@ class Door:
             "computed": manifest.computed,
             "kind": manifest.kind,
         }
-        known = ("classes", "positive", "threshold", "interval")
+        known = ("classes", "positive", "own", "threshold", "interval")
         decides = {name: getattr(manifest, name) for name in known if getattr(manifest, name) not in (None, ())}
         return as_json({**self._describe(champion.release.project), **more, **decides})
 

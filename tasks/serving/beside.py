@@ -24,7 +24,7 @@ class Own(NamedTuple):
 
     Attributes:
         pair: champion and other model; None where there is no rollout.
-        part: what the challenger says of its share; None where it has none, or failed.
+        part: what the challenger says of its share; None where it has none, failed, or had no turn.
         failed: whether it failed, so that the champion answers in its place.
     """
 
@@ -95,8 +95,7 @@ class Beside:
         asked, places = split() if small else await asyncio.to_thread(split)
         if not places:
             return Own(pair)
-        part = await self._canary.ask(pair, asked, places)
-        return Own(pair, part, failed=part is None)
+        return Own(pair, *await self._canary.ask(pair, asked, places))
 
     def _split(self, pair: Pair, protocol: Protocol, body: bytes, header: str | None) -> tuple[Question, list[int]]:
         """What is asked, and the places of the challenger's rows."""

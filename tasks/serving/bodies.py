@@ -79,7 +79,9 @@ class Rows(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _DECODER = msgspec.json.Decoder(Rows)
-_PARTS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|\{', re.DOTALL)  # each text, and each brace that begins an object
+_PARTS = re.compile(
+    rb'"(?:[^"\\]++|\\.)*+"?|[{\[]', re.DOTALL
+)  # each text, and each bracket that begins an object or a list
 
 
 def question(body: bytes) -> Rows:
@@ -88,11 +90,7 @@ def question(body: bytes) -> Rows:
     Raises:
         Refusal: 422 for another shape or a name that stands twice in an object, 400 for no JSON, 413 for too many rows.
     """
-    if _has_too_many(body):
-        raise Refusal(
-            413,
-            f"The request has more than {ROWS:,} rows, or objects in them; wanted at most so many rows. Send them in parts.",
-        )
+    bound(body, objects=ROWS + 1)
     try:
         asked = _DECODER.decode(body)
     except msgspec.ValidationError:
@@ -117,9 +115,27 @@ def question(body: bytes) -> Rows:
     return asked
 
 
-def _has_too_many(body: bytes) -> bool:
-    """Whether a body has more objects than itself and its rows may be; nothing of it is decoded, and no more read than shows it."""
-    if body.count(b"{") <= ROWS + 1:
+def bound(body: bytes, *, objects: int, lists: int | None = None) -> None:
+    """Looks at a body before anything of it is decoded, and no further than shows whether it is too much.
+
+    Args:
+        body: of whatever bytes.
+        objects: that it may have at most, itself among them.
+        lists: that it may have at most; None where those are bounded by its shape.
+
+    Raises:
+        Refusal: 413, it has more than its rows need.
+    """
+    if _has_more(body, b"{", objects) or (lists is not None and _has_more(body, b"[", lists)):
+        raise Refusal(
+            413,
+            f"The request has more than {ROWS:,} rows, or objects or lists in them; wanted at most so many rows. Send them in parts.",
+        )
+
+
+def _has_more(body: bytes, sign: bytes, most: int) -> bool:
+    """Whether more objects or lists begin in a body, by their bracket; brackets in texts begin none."""
+    if body.count(sign) <= most:
         return False
-    objects = (part for part in _PARTS.finditer(body) if part[0] == b"{")
-    return next(itertools.islice(objects, ROWS + 1, None), None) is not None
+    begun = (part for part in _PARTS.finditer(body) if part[0] == sign)
+    return next(itertools.islice(begun, most, None), None) is not None

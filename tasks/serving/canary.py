@@ -1,4 +1,7 @@
-"""The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers."""
+"""The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers.
+
+That others are before it is no fault of the challenger's: then the champion answers, and the shadow asks it later.
+"""
 
 import asyncio
 import hashlib
@@ -16,7 +19,8 @@ from tasks.serving.others import Pair
 from tasks.serving.protocols import Question
 from tasks.serving.writing import each_encoded
 
-PATIENCE = 1.0  # seconds that a challenger has for a request
+PATIENCE = 1.0  # seconds that a challenger has for a request, and that a request waits for its turn
+HANGS = 5.0  # seconds after which it counts as one that does not come to an end, as in the shadow
 HEADER = "keepfit-key"
 Row = dict[str, Any]
 
@@ -87,11 +91,13 @@ def _plain(value: object) -> object:
 class Canary:
     """The challengers' answers of one process, in threads of their own: the champion's threads never wait for them."""
 
-    def __init__(self, metrics: Metrics, patience: float = PATIENCE) -> None:
+    def __init__(self, metrics: Metrics, patience: float = PATIENCE, hangs: float = HANGS) -> None:
         self._metrics = metrics
-        self._patience = patience
+        self._patience, self._hangs = patience, hangs
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="canary")
-        self._late: set[Future[Part]] = set()  # those that nobody waits for any more, and that go on
+        self._late: dict[
+            Future[Part], float
+        ] = {}  # those that nobody waits for any more, and that go on, and since when
 
     def chosen(self, pair: Pair, asked: Question, header: str | None) -> list[int]:
         """The places of the rows that the challenger answers."""
@@ -100,24 +106,52 @@ class Canary:
             place for place, row in enumerate(asked.rows) if is_chosen(plan["share"], salt, plan["key"], row, header)
         ]
 
-    async def ask(self, pair: Pair, asked: Question, places: list[int]) -> Part | None:
-        """What the challenger says of the rows at these places; None where it fails, is late, or does not load."""
-        project, part = pair.rollout.project, None
-        if pair.other is not None and len(self._late) < THREADS:
-            part = await self._waited(self._threads.submit(say, pair.other, asked, places))
+    async def ask(self, pair: Pair, asked: Question, places: list[int]) -> tuple[Part | None, bool]:
+        """What the challenger says of the rows at these places, None where it says nothing, and whether that is its fault.
+
+        It is where it fails, is late, does not load, or hangs; not where it had no turn, because others are before it.
+        """
+        project = pair.rollout.project
+        if pair.other is None:
+            part, failed = None, True
+        elif len(self._late) < THREADS:
+            part, failed = await self._answered(pair.other, asked, places)
+        else:
+            now = time.monotonic()
+            part, failed = None, now - max([*self._late.values()], default=now) >= self._hangs
         self._metrics.rolled(project, "canary" if part else "fallback", len(places))
-        return part
+        return part, failed
+
+    async def _answered(self, model: Champion, asked: Question, places: list[int]) -> tuple[Part | None, bool]:
+        """Its answer, and whether it failed; the time that it has begins with its turn."""
+        loop, turn = asyncio.get_running_loop(), asyncio.Event()
+
+        def work() -> Part:
+            loop.call_soon_threadsafe(turn.set)
+            return say(model, asked, places)
+
+        future = self._threads.submit(work)
+        try:
+            await asyncio.wait_for(turn.wait(), self._patience)
+        except TimeoutError:
+            if future.cancel():
+                return None, False
+        part = await self._waited(future)
+        return part, part is None
 
     async def _waited(self, future: Future[Part]) -> Part | None:
         try:
             return await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
         except TimeoutError:
             if not future.done():
-                self._late.add(future)
-                future.add_done_callback(self._late.discard)
+                self._late[future] = time.monotonic()
+                future.add_done_callback(self._forget)
         except Exception:  # noqa: BLE001 -- whatever it raises, the champion answers
             return None
         return None
+
+    def _forget(self, future: Future[Part]) -> None:
+        self._late.pop(future, None)
 
     def close(self) -> None:
         """Waits for nobody."""

@@ -66,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True):
     ignored: tuple[str, ...]
     classes: tuple[Value, ...] = ()
     positive: Value = None
+    own: tuple[Value, ...] = ()
     threshold: float | None = None
     interval: float | None = None
     k: int | None = None

@@ -44,14 +44,14 @@ class Crew:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._counters = settings.home / "metrics" / str(settings.serving_port)
+        self._shared: dict[str, str] = {}  # the environment of processes that count together
         self._stop = threading.Event()
 
     def run(self) -> None:
         """Serves until it is told to stop."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._told)
-        shutil.rmtree(self._counters, ignore_errors=True)
-        self._counters.mkdir(parents=True)
+        self._make_room()
         family = socket.AF_INET6 if ":" in self._settings.host else socket.AF_INET
         with socket.create_server(
             (self._settings.host, self._settings.serving_port), family=family, backlog=2048
@@ -61,13 +61,22 @@ class Crew:
                 members = [self._looked_after(member, door) for member in members]
             self._end(members)
 
+    def _make_room(self) -> None:
+        """An empty folder to count in; without one each process counts for itself."""
+        shutil.rmtree(self._counters, ignore_errors=True)
+        try:
+            self._counters.mkdir(parents=True)
+            self._shared = {"PROMETHEUS_MULTIPROC_DIR": str(self._counters)}
+        except OSError as error:
+            LOG.warning("%s: no room to count in (%s); each process counts for itself", self._counters, error.strerror)
+
     def _told(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
 
     def _start(self, door: socket.socket, delay: float = BACK_OFF[0]) -> _Member:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tasks.serving.crew", str(door.fileno())],
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(self._counters), "OMP_NUM_THREADS": "1"},
+            env=os.environ | self._shared | {"OMP_NUM_THREADS": "1"},
             pass_fds=[door.fileno()], stdin=subprocess.PIPE,
         )  # fmt: skip
         return _Member(process, time.monotonic(), delay)

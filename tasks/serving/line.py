@@ -36,20 +36,36 @@ class Line:
         if self.count >= self.most:
             raise busy()
 
-    async def run(self, work: Callable[[], Any], *, quick: bool) -> Any:
-        """What the work gives; quick work is done in the event loop, the other in a thread.
+    def enter(self) -> None:
+        """Takes a place, which must be left again.
 
         Raises:
             Refusal: 429, too many are in.
         """
         self.admit()
         self.count += 1
+
+    def leave(self) -> None:
+        """Gives a place back."""
+        self.count -= 1
+
+    async def run(self, work: Callable[[], Any], *, quick: bool) -> Any:
+        """What the work gives, in a place of its own.
+
+        Raises:
+            Refusal: 429, too many are in.
+        """
+        self.enter()
         try:
-            if quick:
-                return await self._turn(work)
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await self.do(work, quick=quick)
         finally:
-            self.count -= 1
+            self.leave()
+
+    def do(self, work: Callable[[], Any], *, quick: bool) -> asyncio.Future[Any]:
+        """What the work of somebody who has a place gives; quick work is done in the event loop, the other in a thread."""
+        if quick:
+            return self._turn(work)
+        return asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def close(self) -> None:
         """Waits for what the threads have begun."""

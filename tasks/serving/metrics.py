@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from starlette.responses import Response
 from starlette.types import Scope
 
+from tasks.serving import counters
 from tasks.serving.champion import Succession
 from tasks.serving.line import Line
 
@@ -28,6 +29,8 @@ class Metrics:
         self._succession = succession
         self._line: Line | None = None
         self._swaps = 0
+        if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            counters.install()
         self._registry = registry = CollectorRegistry()
         self._children: dict[tuple[Any, ...], Any] = {}  # a look-up by labels costs more than the counting
         self._requests = Counter(
@@ -53,6 +56,9 @@ class Metrics:
         self._swapped = Counter("keepfit_swaps", "Champions put in place, in every process", registry=registry)
         self._in_flight = _gauge(registry, "keepfit_requests_in_flight", "Requests that are let in", mode="livesum")
         self._version = _gauge(registry, "keepfit_champion_version", "The version that answers", "project")
+        self._generation = _gauge(
+            registry, counters.GENERATION, "The release that every process answers with, or the oldest one of any; 0: none yet", "project", mode="livemin"
+        )  # fmt: skip
         self._since = _gauge(
             registry, "keepfit_champion_released_timestamp_seconds", "When it was released, Unix time", "project"
         )
@@ -115,6 +121,9 @@ class Metrics:
             self._version.labels(project).set(champion.release.version)
             self._since.labels(project).set(_timestamp(champion.release.at))
             self._child(self._unlogged, project)  # a series that is 0 before anything is lost
+        for project in {*self._succession.champions, *(self._succession.wanted or {})}:
+            champion = self._succession.champions.get(project)
+            self._generation.labels(project).set(champion.release.generation if champion else 0)
         for project in {*self._succession.champions, *self._succession.refused}:
             self._refusing.labels(project).set(project in self._succession.refused)
 

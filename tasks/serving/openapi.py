@@ -18,14 +18,15 @@ STYLE = (
 PLAIN_ROUTES = {
     "/projects": ("Released projects and the version that answers for each", ()),
     "/healthz": ("200 as long as the process answers", ()),
-    "/readyz": ("200 when somebody answers for every released project, else 503 and for which not", ("503",)),
+    "/readyz": ("200 when somebody answers for every released project, else 503 and for which not", ()),
     "/metrics": ("Counters in Prometheus' text format", ()),
     "/openapi.json": ("This description", ()),
     "/docs": ("This description as a page", ()),
     "/v2": ("Open Inference Protocol: this server", ()),
     "/v2/health/live": ("Open Inference Protocol: 200 as long as the process answers", ()),
-    "/v2/health/ready": ("Open Inference Protocol: as /readyz", ("503",)),
+    "/v2/health/ready": ("Open Inference Protocol: as /readyz", ()),
 }
+READY = {"type": "object", "required": ["ready"], "properties": {"ready": {"type": "boolean"}}}
 EXPLAIN = "With true every prediction has what each column adds to it, for a few rows at once"
 BINARY = {"type": "string", "format": "binary"}
 COLUMNS = (
@@ -55,6 +56,8 @@ SCALAR = {"type": ["string", "number", "boolean", "null"]}
 def describe(champions: dict[str, Champion]) -> dict[str, Any]:
     """The OpenAPI 3.1 description of this process, with the paths of each champion."""
     paths: dict[str, Any] = {path: {"get": _operation(summary, more)} for path, (summary, more) in PLAIN_ROUTES.items()}
+    for path in ("/readyz", "/v2/health/ready"):
+        paths[path]["get"]["responses"] |= _readiness()
     for name, champion in sorted(champions.items()):
         paths |= _paths(name, champion)
     paths["/hooks/{name}"] = {"post": _hook()}
@@ -64,6 +67,15 @@ def describe(champions: dict[str, Champion]) -> dict[str, Any]:
         "security": [{}, {"token": []}],
         "paths": paths,
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _readiness() -> dict[str, Any]:
+    """Ready or not, both say so in one shape: an unready server refuses nothing."""
+    content = {"application/json": {"schema": READY}}
+    return {
+        "200": {"description": "Ready", "content": content},
+        "503": {"description": "Not ready", "content": content},
     }
 
 
@@ -88,7 +100,7 @@ def _paths(name: str, champion: Champion) -> dict[str, Any]:
                 f"{name}: takes what came true of predictions; 200 when it is safe", ASKED, _outcomes_body(manifest)
             )
         },
-        f"/projects/{name}/batches": {"post": _upload(name)},
+        f"/projects/{name}/batches": {"post": _upload(name), "put": _upload(name)},
         f"/projects/{name}/trainings": {"post": _order(name)},
         f"/projects/{name}/trainings/{{id}}": {
             "get": _operation(f"{name}: what came of an order", NAMED) | {"parameters": [_in_path("id", "integer")]}
@@ -208,7 +220,7 @@ def _rows_body(manifest: Manifest) -> dict[str, Any]:
 
 def _outcomes_body(manifest: Manifest) -> dict[str, Any]:
     of_kind: dict[str, dict[str, Any]] = {
-        "binary": {"enum": list(manifest.classes)}, "multiclass": {"enum": list(manifest.classes)},
+        "binary": {"enum": list(dict.fromkeys([*manifest.classes, *manifest.own]))}, "multiclass": {"enum": list(manifest.classes)},
         "regression": {"type": "number"}, "anomaly": {"type": "boolean"}, "recommendation": {"type": "string"},
     }  # fmt: skip
     outcome = {

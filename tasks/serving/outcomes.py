@@ -9,9 +9,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tasks.ml.told import words
 from tasks.serving.answers import Refusal, as_json
 from tasks.serving.bodies import ROWS, Bodies
-from tasks.serving.champion import Champion, Manifest, label_of
+from tasks.serving.champion import Champion, Manifest
 from tasks.serving.line import Line
 from tasks.serving.reading import quotes
 from tasks.stores.predictions import Told
@@ -19,13 +20,14 @@ from tasks.stores.predictions import Told
 NAME = "^[A-Za-z0-9_.:-]{1,64}$"
 AHEAD = dt.timedelta(minutes=5)  # that the clock of whoever tells may go before this one's
 SHAPE = '{"outcomes": [{"id": text, "value": text, number, true or false, "at": time}]}, "at" where it was not just now'
+Whole = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what a contract's column of whole numbers holds
 
 
 class Outcome(msgspec.Struct, forbid_unknown_fields=True):
     """What came true of one prediction."""
 
     id: Annotated[str, msgspec.Meta(pattern=NAME)]
-    value: bool | int | float | str
+    value: bool | Whole | float | str
     at: dt.datetime | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
@@ -125,8 +127,12 @@ def checked(outcomes: list[Outcome], manifest: Manifest, now: dt.datetime) -> li
 def misfit(value: object, manifest: Manifest) -> str | None:
     """What is wanted in place of a value that cannot come true of a prediction; None where it can."""
     if manifest.kind in {"binary", "multiclass"}:
-        fits = label_of(value) in {label_of(label) for label in manifest.classes}  # ty: ignore[invalid-argument-type]
-        return None if fits else "one of the classes that GET /projects/… lists"
+        known = {text for each in (*manifest.classes, *manifest.own) for text in words(each)}
+        return (
+            None
+            if known & {*words(value)}
+            else "one of the classes, or of the target's own values, that GET /projects/… lists"
+        )
     if manifest.kind == "regression":
         fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         return None if fits else "a finite number"

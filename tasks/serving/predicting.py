@@ -65,10 +65,14 @@ class Predicting:
             len(body) <= SMALL_BYTES and not protocol.is_columnar
         )  # columns of nulls alone have many rows in few bytes
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
-        own = await self._beside.own(champion, protocol, body, request.headers, small=small)
-        content, seen = await self.line.run(
-            lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
-        )
+        self.line.enter()  # a challenger's share is a part of the work, and no more may wait for it than for the champion
+        try:
+            own = await self._beside.own(champion, protocol, body, request.headers, small=small)
+            content, seen = await self.line.do(
+                lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
+            )
+        finally:
+            self.line.leave()
         later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
         return Response(content, media_type=protocol.media, background=later)
 

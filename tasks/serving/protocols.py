@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from tasks.serving.answers import Refusal
-from tasks.serving.bodies import ROWS, question
+from tasks.serving.bodies import ROWS, bound, question
 from tasks.serving.champion import Champion, Manifest, label_of
 from tasks.serving.reading import quotes
 
@@ -115,7 +115,9 @@ INFERENCE = (
 
 
 def _read_inference(body: bytes, champion: Champion) -> Question:
-    asked = _decoded(body, Inference, INFERENCE)
+    width = len(champion.manifest.features) + len(champion.manifest.ignored)
+    bound(body, objects=ROWS + 2 * width, lists=(ROWS + 2) * (width + 1))
+    asked = _decoded(body, Inference, INFERENCE, _rows_of)
     wanted, known = tuple(one.name for one in asked.outputs), outputs(champion.manifest)
     if set(wanted) - set(known):
         raise Refusal(422, f"A wanted output does not exist; there are {', '.join(known)}.")
@@ -127,10 +129,14 @@ def _read_inference(body: bytes, champion: Champion) -> Question:
     counts = {tensor.shape[0] if tensor.shape else 0 for tensor in asked.inputs}
     if len(counts) != 1:
         raise Refusal(422, "The tensors have different first dimensions, or there is none; wanted one of n rows each.")
-    _bounded(counts.pop())
     columns = [_column(place, tensor) for place, tensor in enumerate(asked.inputs)]
     rows = [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
     return Question(rows, id=asked.id, outputs=wanted)
+
+
+def _rows_of(asked: Inference) -> int:
+    """How many rows an inference request has, by its longest tensor."""
+    return max((max(len(tensor.data), *tensor.shape[:1], 0) for tensor in asked.inputs), default=0)
 
 
 def _column(place: int, tensor: Tensor) -> list[Scalar]:
@@ -237,12 +243,18 @@ INVOCATION = (
 
 
 def _read_invocation(body: bytes, _champion: Champion) -> Question:
-    asked = _decoded(body, Invocation, INVOCATION)
+    bound(body, objects=ROWS + 2, lists=2 * ROWS + 3)  # of `index` a list for each row, too
+    asked = _decoded(body, Invocation, INVOCATION, _length)
     if (asked.dataframe_split is None) == (asked.dataframe_records is None):
         raise Refusal(422, INVOCATION)
     rows = asked.dataframe_records if asked.dataframe_split is None else _rows(asked.dataframe_split)
-    _bounded(len(rows or []))
     return Question(rows or [])
+
+
+def _length(asked: Invocation) -> int:
+    """How many rows an invocation has; its index may be longer than they are."""
+    split = asked.dataframe_split
+    return max(len(asked.dataframe_records or ()), *((len(split.data), len(split.index)) if split else (0,)))
 
 
 def _rows(split: Split) -> list[Row]:
@@ -267,25 +279,24 @@ def _versions(answered: Answered) -> list[int]:
 
 
 # -- what the last two share ------------------------------------------------------------------------------------------
-def _decoded(body: bytes, kind: type[Any], wanted: str) -> Any:
+def _decoded(body: bytes, kind: type[Any], wanted: str, count: Callable[[Any], int]) -> Any:
+    """A body as what it should be; only if it has no more rows than it may, every value of it is looked at."""
     try:
-        found = msgspec.json.decode(body)
-        texts = _texts(found)
-    except (ValueError, RecursionError):
-        raise Refusal(400, "The body is no JSON in UTF-8; wanted an object with finite numbers. See /docs.") from None
-    if quotes(body) != 2 * texts:
-        raise Refusal(422, "An object names a field twice; wanted each once. Remove one.")
-    try:
-        return msgspec.convert(found, kind)
-    except (ValueError, RecursionError):
+        asked = msgspec.json.decode(body, type=kind)
+    except (msgspec.ValidationError, RecursionError):
         raise Refusal(422, wanted) from None
+    except ValueError:
+        raise Refusal(400, "The body is no JSON in UTF-8; wanted an object with finite numbers. See /docs.") from None
+    _bounded(count(asked))
+    if quotes(body) != 2 * _texts(msgspec.json.decode(body)):  # with whatever else the protocol lets stand there
+        raise Refusal(422, "An object names a field twice; wanted each once. Remove one.")
+    return asked
 
 
 def _texts(value: Any) -> int:
-    """How many names and texts a value holds."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_texts, value.values()))
-    return sum(map(_texts, value)) if isinstance(value, list) else isinstance(value, str)
+    """How many names and texts an object or a list holds."""
+    own, inner = (len(value), value.values()) if isinstance(value, dict) else (0, value)
+    return own + sum([_texts(each) if type(each) in {dict, list} else type(each) is str for each in inner])
 
 
 def _bounded(count: int) -> None:

@@ -83,7 +83,8 @@ def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.
     table = pa.concat_tables(parts).sort_by([("at", "ascending"), ("id", "ascending")])
     rows = pd.DataFrame([json.loads(text) for text in table["row"].to_pylist()]).reindex(columns=list(use.sent))
     if target := use.contract.target:
-        rows[target] = [None if text is None else json.loads(text) for text in table["outcome"].to_pylist()]
+        told = table["outcome"].to_pylist()
+        rows[target] = use.task.meant([None if text is None else json.loads(text) for text in told])
     at = table["at"].cast(pa.timestamp("us")).to_numpy()
     slow = table["ms"].to_numpy(zero_copy_only=False).astype("float64")
     return Observed("served", rows, at, table["version"].to_numpy().astype("int64"), slow, now)

@@ -9,7 +9,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasks.stores.journal.tables import RELEASES
+from tasks.stores.journal.tables import RELEASES, ROLLOUTS
 
 LATEST = 1.0  # seconds after which there are tidings in any case
 
@@ -17,8 +17,8 @@ LATEST = 1.0  # seconds after which there are tidings in any case
 class Tidings:
     """What one follower of a journal has heard of; not for several threads at once.
 
-    SQLite counts the changes that others make to a database (https://sqlite.org/pragma.html#pragma_data_version); of a server's table the
-    releases are counted, over a connection that stays open.
+    SQLite counts the changes that others make to a database (https://sqlite.org/pragma.html#pragma_data_version); of a server's tables
+    the releases and the moves of rollouts are counted, over a connection that stays open.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -61,17 +61,19 @@ class _File:
 
 
 class _Table:
-    """The releases in a database server."""
+    """The releases and rollouts in a database server."""
 
     def __init__(self, url: str) -> None:
         self._engine = sa.create_engine(url, pool_size=1, isolation_level="AUTOCOMMIT")
-        self._ask = sa.select(sa.func.count()).select_from(RELEASES)
+        released = sa.select(sa.func.count()).select_from(RELEASES).scalar_subquery()
+        moved = sa.select(sa.func.sum(ROLLOUTS.c.revision + 1)).scalar_subquery()  # a new one is a move, too
+        self._ask = sa.select(released, moved)
 
     def mark(self) -> object:
-        """Another value after each release."""
+        """Another value after each release, and after each move of a rollout."""
         try:
             with self._engine.connect() as connection:
-                return connection.scalar(self._ask)
+                return tuple(connection.execute(self._ask).one())
         except SQLAlchemyError:
             with contextlib.suppress(SQLAlchemyError):
                 self._engine.dispose()

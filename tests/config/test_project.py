@@ -240,6 +240,16 @@ def test_the_truth_is_one_where_the_target_is_positive(tmp_path, positive, targe
     assert use.task.truth(pd.DataFrame({"failed": target})).tolist() == expected
 
 
+@pytest.mark.parametrize(("labels", "crossed"), [("[ill, well]", "ill"), ("[no, well]", "well")])
+def test_a_label_that_is_the_other_classs_value_is_refused(tmp_path, labels, crossed):
+    """Whoever tells it later could mean either."""
+    text = f"positive: ill\nlabels: {labels}\n{GOOD}".replace(
+        "failed: {type: bool}", "failed: {type: category, categories: [ill, well]}"
+    )
+    with pytest.raises(ProjectError, match=f"failed has '{crossed}' for the other one"):
+        load(write(tmp_path, text))
+
+
 RECOMMENDS = textwrap.dedent(
     """\
     project: demo

@@ -89,6 +89,38 @@ def taught(kind: Kind, recipe: Recipe, count: int = 1000):
     return model, *kind.asked(matrix(newer, types_of(kind)), kind.truth(newer), 1)
 
 
+WELL_OR_ILL = ("well", "ill")
+TOLD: list[tuple[Kind, list, list]] = [  # what may be told of a prediction, and the target's own value; None stands for a waiting row
+    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(False, True)), ["ill", "well", True, False, None, "other"], [1, 0, 1, 0, None, None]),
+    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(0, 1)), ["ill", "well", 1, 0, 1.0, None], [1, 0, 1, 0, 1, None]),
+    (Binary("y", positive=2, labels=WELL_OR_ILL, cost=Cost(), own=(2,)), ["ill", "well", 2, 7, 2.0, None], [1, 0, 1, 0, 1, None]),
+    (Binary("y", positive="1", labels=WELL_OR_ILL, cost=Cost(), own=("1",)), ["ill", "well", 1, "1", "0", None], [1, 0, 1, 1, 0, None]),
+    (Binary("y", positive="pos", labels=WELL_OR_ILL, cost=Cost(), own=("neg", "pos")), ["ill", "well", "pos", "neg", None], [1, 0, 1, 0, None]),
+    (Binary("y", positive="pos", labels=WELL_OR_ILL, cost=Cost()), ["ill", "well", "pos", "other", None], [1, 0, 1, 0, None]),
+    (Multiclass("y", ("high", "low", "middle")), ["low", "high", None, "other"], [1, 0, None, None]),
+    (Multiclass("y", ("1", "2", "3")), [None, 1, 2, "3", 3.0, 4], [None, 0, 1, 2, 2, None]),
+    (Multiclass("y", ("1.0", "2.0", "2.5")), [None, 1, 2.0, 2.5, "2.0"], [None, 0, 1, 2, 1]),
+    (Regression("y"), [None, 1, 2.5, 2**60, "soon"], [None, 1.0, 2.5, 2.0**60, None]),
+    (Anomaly(), [None, True, "x"], [None, 0, 0]),
+    (Recommendation("y", "who"), [None, "milk", 7], [None, "milk", "7"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "told", "truth"), TOLD)
+def test_what_was_told_is_the_truth_in_whichever_words(kind, told, truth):
+    """Labels and the target's own values say the same, beside rows that wait, too; what is neither is not known."""
+    meant = kind.meant(told)
+    known = meant.notna().to_numpy()
+    assert known.tolist() == [each is not None for each in truth]
+    found = kind.truth(pd.DataFrame({"y": meant[known]}))
+    assert found.tolist() == [each for each in truth if each is not None]
+
+
+def test_every_kind_is_told():
+    """No kind goes without the table above."""
+    assert {kind.name for kind, *_ in TOLD} == set(KINDS)
+
+
 def test_every_kind_is_tested():
     """No kind goes without this suite."""
     assert set(MADE) == set(KINDS)

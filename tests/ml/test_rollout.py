@@ -55,6 +55,15 @@ def test_losses_come_in_the_order_of_the_outcomes():
     assert found.estimates(KIND) == pytest.approx([0.16, 0.01])
 
 
+def test_a_better_model_wins_whether_labels_or_own_values_are_told():
+    """Old says 0.5, new 0.9, and all come true: 0.01 - 0.25 each. A label of nobody is no evidence."""
+    kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True))
+    old, new = ([{"probabilities": {"punctual": 1 - p, "late": p}}] * 4 for p in (0.5, 0.9))
+    found = Compared.of([request(["a", "b", "c", "d"], old, new)], OLD, NEW)
+    told = [("a", "late"), ("b", True), ("c", "delayed"), ("d", "punctual")]
+    assert found.losses(kind, told) == pytest.approx([0.01 - 0.25, 0.01 - 0.25, 0.81 - 0.25])
+
+
 def test_an_error_counts_as_a_share_of_the_interval_of_the_old_one():
     """It is 4 wide; what is further off loses no more than all."""
     old = [{"prediction": 10.0, "interval": [8.0, 12.0]}, {"prediction": 10.0, "interval": [8.0, 12.0]}]

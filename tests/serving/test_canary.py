@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from tasks.serving.beside import Own
 from tasks.serving.canary import Canary, is_chosen
 from tasks.serving.protocols import Question
+from tests.stage import GOOD, door, released
 
 ASKED = Question([{"id": 1}, {"id": 2}])
 
@@ -64,10 +66,10 @@ class Model:
         return [{"prediction": 1}] * len(rows)
 
 
-def scene(model, play):
+def scene(model, play, hangs=5.0):
     counted: Any = SimpleNamespace(what=[])
     counted.rolled = lambda _project, what, count: counted.what.append((what, count))
-    canary = Canary(counted, patience=0.05)
+    canary = Canary(counted, patience=0.05, hangs=hangs)
     pair: Any = SimpleNamespace(rollout=SimpleNamespace(project="p"), other=model)
     try:
         return asyncio.run(play(lambda: canary.ask(pair, ASKED, [1]))), counted.what
@@ -82,23 +84,76 @@ def test_v_12_a_fault_is_no_answer(fault):
     """Whatever it raises; the champion answers in its place, and that is counted."""
     model = Model(fault)
     model.gate.set()
-    assert scene(model, lambda ask: ask()) == (None, [("fallback", 1)])
-    assert scene(None, lambda ask: ask()) == (None, [("fallback", 1)])
+    assert scene(model, lambda ask: ask()) == ((None, True), [("fallback", 1)])
+    assert scene(None, lambda ask: ask()) == ((None, True), [("fallback", 1)])
+
+
+async def several(ask, count):
+    """The answers to so many, one after the other."""
+    return [await ask() for _ in range(count)]
 
 
 def test_v_12_two_that_hang_are_enough():
-    """Then nobody is waited for, until one of them has ended."""
+    """Then nobody is waited for, until one of them has ended. What is asked meanwhile it has failed at once it has hung for long."""
     model = Model()
+    for hangs, blamed in ((5.0, False), (0.0, True)):
+        found, _ = scene(Model(), lambda ask: several(ask, 3), hangs)
+        assert found == [(None, True), (None, True), (None, blamed)]
 
     async def play(ask):
         late = [await ask() for _ in range(5)]
         asked = model.asked
         model.gate.set()
-        while (part := await ask()) is None:
+        while (part := (await ask())[0]) is None:
             await asyncio.sleep(0.01)
         return late, asked, part.places, part.answers
 
     (late, asked, places, answers), counted = scene(model, play)
-    assert (late, asked) == ([None] * 5, 2)
+    assert (late, asked) == ([(None, True)] * 2 + [(None, False)] * 3, 2)
     assert (places, answers) == ([1], [{"prediction": 1}])
     assert (counted[0], counted[-1]) == (("fallback", 1), ("canary", 1))
+
+
+def test_v_12_whoever_waits_behind_others_is_not_blamed():
+    """Of four that come at once the two that are begun and late have failed; the two behind them had no turn, and are not begun later."""
+    model = Model()
+
+    async def play(ask):
+        found = await asyncio.gather(*(ask() for _ in range(4)))
+        model.gate.set()
+        while (await ask())[0] is None:
+            await asyncio.sleep(0.01)
+        return found
+
+    found, counted = scene(model, play)
+    assert sorted(found, key=str) == [(None, False)] * 2 + [(None, True)] * 2
+    assert model.asked == 2 + sum(what == "canary" for what, _ in counted)
+
+
+def test_v_07_who_waits_for_a_challenger_has_a_place_in_the_line(tmp_path, monkeypatch):
+    """While two wait the third is told 429 before anybody is asked, so that none is refused after a challenger has answered (V-07)."""
+    home, asked = released(tmp_path).home, []
+
+    async def play():
+        opened, client = door(home, in_flight=2)
+        opened.succession.look()
+        gate, send = asyncio.Event(), lambda: client.post("/projects/flights/predict", json={"rows": [GOOD]})
+
+        async def own(*_args, **_how):
+            asked.append(1)
+            await gate.wait()
+            return Own()
+
+        monkeypatch.setattr(opened.predicting._beside, "own", own)
+        monkeypatch.setattr(opened.predicting._beside, "splits", lambda _champion: True)
+        two = [asyncio.create_task(send()) for _ in range(2)]
+        while len(asked) < 2:
+            await asyncio.sleep(0)
+        third = await asyncio.wait_for(send(), 30)
+        gate.set()
+        return [
+            third.status_code,
+            *[answer.status_code for answer in await asyncio.gather(*two)],
+        ], opened.predicting.line.count
+
+    assert (asyncio.run(play()), len(asked)) == (([429, 200, 200], 0), 2)

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import random
 import re
+import shutil
 import signal
 import socket
 import threading
@@ -11,10 +12,16 @@ import threading
 import httpx
 import psutil
 import pytest
+from prometheus_client.mmap_dict import MmapedDict
 
+from tasks.config.errors import KeepfitError
+from tasks.serving import asked
+from tasks.serving.counters import Counters
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, Stage, until
+from tests.tasks.test_landing_faults import disk
 
+__all__ = ["disk"]
 KILLS = 30
 
 
@@ -36,6 +43,14 @@ def counted(stage, name, labels=""):
     """The number of a series in /metrics; 0 where there is none."""
     found = re.search(rf"^{name}{re.escape(labels)} (\S+)$", httpx.get(f"{stage.url}/metrics").text, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def filled(path):
+    """A file that takes all the room that there is."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    assert shutil.disk_usage(path.parent).free == 0
 
 
 def members(stage):
@@ -64,10 +79,35 @@ def test_the_counts_of_all_processes_add_up(stage):
 
 
 def test_a_release_reaches_every_process(stage):
-    """After a release no process answers with the version before."""
+    """Once a release is confirmed no process answers with the version before."""
     for version in (2, 1):
         stage.release(version)
-        until(lambda wanted=version: {answer["version"] for answer in many(stage, 16)} == {wanted})
+        asked.confirm(stage.url, stage.journal.champion("flights"), 60)
+        assert {answer["version"] for answer in many(stage, 16)} == {version}
+
+
+def test_a_process_that_does_not_follow_is_not_passed_over(stage):
+    """While one of two stands still nothing is confirmed, however often the other is met; when it has followed, it is."""
+    halted = members(stage)[0]
+    halted.suspend()
+    try:
+        stage.release(2)
+        champion = stage.journal.champion("flights")
+        until(lambda: version(stage) == 2)
+        with pytest.raises(KeepfitError, match=f"one of its processes is at generation {champion.generation - 1} of"):
+            asked.confirm(stage.url, champion, 0)
+    finally:
+        halted.resume()
+    assert "answers with it" in asked.confirm(stage.url, champion, 60)
+    stage.release(1)
+    asked.confirm(stage.url, stage.journal.champion("flights"), 60)
+
+
+def version(stage):
+    """The version of one process; nothing where a connection fell to the one that stands still."""
+    with contextlib.suppress(httpx.TransportError):
+        return stage.predict(timeout=1).json()["version"]
+    return None
 
 
 def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
@@ -81,6 +121,45 @@ def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
     assert counted(stage, "keepfit_predictions_total", '{project="flights"}') == before + 40
     logged = {record["id"] for record in Predictions(stage.home).read("flights")}
     assert {one["id"] for answer in answers for one in answer["predictions"]} <= logged
+
+
+def test_v_10_a_full_disk_costs_log_lines_and_no_process(disk, tmp_path):
+    """With the disk full as many processes answer as before, by routes that they have not counted yet, too (S-02, V-10)."""
+    home = disk(100_000) / "home"
+    home.mkdir()
+    stage = Stage(home)
+    stage.write(1, 0.2)
+    stage.release(1)
+    (home / "serving.log").symlink_to(tmp_path / "serving.log")
+    stage.start(SERVING_WORKERS=2)
+    try:
+        until(stage.answers, 60)
+        before = until(lambda: members(stage) if counted(stage, "keepfit_swaps_total") == 2 else None)
+        disk(shutil.disk_usage(home).used // 1024 + 200)
+        filled(home / "rest")
+        for path in ("/projects", "/projects/flights", "/v2", "/v2/models/flights", "/openapi.json", "/nothing"):
+            assert {httpx.get(stage.url + path).status_code for _ in range(8)} <= {200, 404}
+        assert {answer["version"] for answer in many(stage, 16)} == {1}
+        assert counted(stage, "keepfit_predictions_unlogged_total", '{project="flights"}') > 0
+        assert [one.pid for one in members(stage)] == [one.pid for one in before]
+    finally:
+        stage.stop()
+
+
+def test_v_10_what_finds_no_room_to_count_in_counts_for_itself(disk):
+    """Neither a new file nor one that must grow is written into a hole of a full disk; what was counted there before stays (V-10)."""
+    place = disk(64)
+    first = Counters(str(place / "counter_1.db"))
+    for number in range(4000):  # far more than the file holds
+        first.write_value(f"series {number}", float(number), 0.0)
+    second = Counters(str(place / "counter_2.db"))
+    second.write_value("another", 7.0, 0.0)
+    assert [first.read_value(f"series {number}")[0] for number in range(4000)] == [*range(4000)]
+    assert second.read_value("another")[0] == 7.0
+    assert [path.name for path in place.iterdir()] == ["counter_1.db"]
+    shared = {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(place / "counter_1.db")}
+    assert 1000 < len(shared) < 4000
+    assert all(key.strip() == f"series {value:.0f}" for key, value in shared.items())
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

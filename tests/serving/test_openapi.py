@@ -1,6 +1,10 @@
 """The OpenAPI document and the running server agree: schemathesis asks what the document allows, and what it does not."""
 
+import asyncio
+import re
+
 import httpx
+import jsonschema
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +14,7 @@ from schemathesis.checks import content_type_conformance, not_a_server_error, st
 from schemathesis.core.result import Ok
 from schemathesis.specs.openapi.checks import response_schema_conformance
 
-from tests.stage import Stage, until
+from tests.stage import Stage, door, released, until
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 EXAMPLES = 15  # of each operation and each way; 200 in the long sweep
@@ -81,6 +85,28 @@ def judged(stage, examples):
             assert statuses & {200, 202}, label
     assert stage.predict().status_code == 200
     assert "Traceback" not in stage.log()
+
+
+def test_an_unready_server_keeps_to_its_document_and_every_route_is_in_it(tmp_path):
+    """What /readyz says while nobody answers is what the document says of its 503; no route takes what the document does not name."""
+
+    async def scene():
+        opened, client = door(released(tmp_path).home)
+        answers = [await client.get(path) for path in ("/readyz", "/v2/health/ready")]
+        opened.succession.look()
+        return opened, answers, (await client.get("/openapi.json")).json()["paths"]
+
+    opened, answers, document = asyncio.run(scene())
+    for answer in answers:
+        told = document[answer.request.url.path]["get"]["responses"][str(answer.status_code)]
+        assert answer.status_code == 503
+        jsonschema.validate(answer.json(), told["content"]["application/json"]["schema"])
+    routes = {
+        (verb.lower(), re.sub(r"{project}", "flights", re.sub(":int", "", route.path)))
+        for route in opened.routes()
+        for verb in route.methods - {"HEAD"}
+    }
+    assert routes == {(verb, path) for path, verbs in document.items() for verb in verbs}
 
 
 def test_v_04_the_server_keeps_to_its_document(stage):

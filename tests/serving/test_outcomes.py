@@ -9,8 +9,11 @@ import pytest
 
 from tasks.config.settings import Settings
 from tasks.serving.bodies import ROWS
+from tasks.serving.champion import Manifest
+from tasks.serving.outcomes import misfit
 from tasks.stores.predictions import Told
 from tasks.stores.served import Serving
+from tests.ml.test_kinds import TOLD
 from tests.stage import GOOD, door, released
 
 LATER = (dt.datetime.now(dt.UTC) + dt.timedelta(days=1)).isoformat()
@@ -60,6 +63,7 @@ def test_an_outcome_is_known_of_its_prediction(home):
 
 WRONG = {
     "no class": [{"id": "a", "value": "SECRET"}],
+    "a number beyond all": [{"id": "a", "value": 10**400}],
     "null": [{"id": "a", "value": None}],
     "a list": [{"id": "a", "value": [True]}],
     "no value": [{"id": "a"}],
@@ -94,6 +98,36 @@ def test_v_04_what_is_no_outcome_gets_a_short_refusal_and_leaves_nothing(home):
         assert len(answer.content) < 300, name
         assert "SECRET" not in answer.text, name
     assert list(Told(home).read("flights")) == before
+
+
+POOL = [
+    True,
+    False,
+    0,
+    1,
+    1.0,
+    2,
+    2.0,
+    2.5,
+    7,
+    -0.0,
+    1e300,
+    *("1", "1.0", "2", "true", "false", "True", "ill", "well", "pos", "neg", "low", "milk", ""),
+]
+
+
+@pytest.mark.parametrize("kind", [kind for kind, *_ in TOLD])
+def test_what_is_taken_is_known_to_mean_something(kind):
+    """No value gets 200 at the door that the readers of the log then pass over."""
+    manifest = Manifest(project="p", version=1, kind=kind.name, target="y", features=(), ignored=(), **_told(kind))
+    taken = [value for value in POOL if misfit(value, manifest) is None]
+    assert taken
+    assert kind.meant(taken).notna().all()
+
+
+def _told(kind):
+    """What of its description a manifest keeps."""
+    return {name: value for name, value in kind.described().items() if name in {"classes", "positive", "own"}}
 
 
 def test_v_10_outcomes_that_do_not_reach_the_disk_are_not_acknowledged(home, monkeypatch):

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import tracemalloc
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
-from tasks.serving.bodies import ROWS
-from tasks.serving.champion import Manifest
-from tasks.serving.protocols import _tensor, outputs
+from tasks.serving.answers import Refusal
+from tasks.serving.bodies import BODY_BYTES, ROWS
+from tasks.serving.champion import Champion, Manifest
+from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, _tensor, outputs
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, door, released
 
@@ -178,6 +182,48 @@ def test_v_04_a_hostile_body_gets_a_short_refusal_in_every_protocol(home, path, 
         assert len(answer.content) < 400, name
         assert "SECRET" not in answer.text, name
     assert len(list(Predictions(home).read("flights"))) == before
+
+
+def whole(begin, item, end, size=BODY_BYTES):
+    """A body of as many items as fit."""
+    return begin + item * ((size - len(begin) - len(end)) // len(item)) + end
+
+
+MANY = {
+    "records": (INVOKE, whole(b'{"dataframe_records":[', b'{"age":1},', b'{"age":1}]}')),
+    "split": (INVOKE, whole(b'{"dataframe_split":{"columns":["age"],"data":[', b"[1],", b"[1]]}}")),
+    "index": (INVOKE, whole(b'{"dataframe_split":{"columns":["age"],"data":[[1]],"index":[', b"[1],", b"[1]]}}")),
+    "nested tensor": (INFER, whole(b'{"inputs":[{"name":"age","shape":[1],"datatype":"FP64","data":[', b"[1],", b"[1]]}]}")),
+    "tensors": (INFER, whole(b'{"inputs":[', b'{"name":"a","shape":[0],"datatype":"FP64","data":[]},', b"{}]}")),
+    "parameters": (INFER, whole(b'{"inputs":[],"parameters":{"a":[', b"{},", b"{}]}}")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MANY)
+def test_v_04_far_too_many_rows_are_refused_before_they_fill_the_memory(name):
+    """To refuse a body of 8 MiB of the smallest rows takes less memory than a tenth of its bytes, for nothing of it is decoded (V-04)."""
+    path, body = MANY[name]
+    asked = SimpleNamespace(
+        manifest=Manifest(project="p", version=1, kind="regression", target="y", features=(), ignored=("age", "new"))
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal) as met:
+            (OPEN_INFERENCE if path == INFER else MLFLOW).read(body, cast(Champion, asked))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (met.value.status, peak < BODY_BYTES / 10) == (413, True)
+
+
+def test_brackets_in_texts_are_no_rows(home):
+    """A text may hold as many as it likes."""
+    odd = {"dataframe_records": [GOOD | {"id": "[{" * 50_000}]}
+    of_tensors = inputs(
+        tensor("age", "FP64", [1]), tensor("new", "BOOL", [True]), tensor("id", "BYTES", ["[{" * 50_000])
+    )
+    answers = talk(home, ("POST", INVOKE, {"json": odd}), ("POST", INFER, {"json": of_tensors}))
+    assert [answer.status_code for answer in answers] == [200, 200]
 
 
 def test_binary_tensors_are_refused(home):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from tasks import ingest
-from tasks.config.project import Project
+from tasks.config.project import Project, load
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
 from tasks.ml.watching import older
 from tasks.stores import observed
 from tasks.stores.journal import Journal, Release
 from tasks.stores.predictions import Predictions, Told
+from tests.samples import PROJECT
 from tests.tasks.test_ingest import land, rows, small
 
 __all__ = ["small"]
@@ -89,6 +90,23 @@ def test_what_was_asked_for_comes_before_what_landed(small, use, tmp_path):
     assert look(use, settings, NOON + 9 * HOUR, NOON + 10 * HOUR).source == "landed"
     few = look(use, settings, NOON, NOON + 5 * HOUR, fewest=4)
     assert few.source == "landed", "three predictions do not turn away from what landed"
+
+
+def test_whole_numbers_of_several_classes_stay_whole_beside_a_row_that_waits(use, tmp_path):
+    """A column of numbers with a gap would make 1.0 of 1, which is no class."""
+    (tmp_path / "small").mkdir()
+    text = PROJECT.format(name="small").replace("positive: true", "kind: multiclass\nlabels: ['1', '2', '3']")
+    (tmp_path / "small" / "project.yaml").write_text(text.replace("y: {type: bool}", "y: {type: int}"))
+    graded, settings = load(tmp_path / "small"), Settings()
+    records = [
+        {"id": name, "at": (NOON + place * HOUR).isoformat(), "project": "small", "version": 1, "ms": 0.5, "prediction": "1", "row": {}}
+        for place, name in enumerate("abcd")
+    ]  # fmt: skip
+    assert Predictions(settings.home).append("small", NOON, records) == 0
+    Told(settings.home).tell("small", NOON + HOUR, [("a", 1, None), ("b", "3", None), ("c", 2, None)])
+    seen = observed.served(graded, settings, None, NOON + 9 * HOUR).rows
+    assert graded.labelled(seen).tolist() == [True, True, True, False]
+    assert graded.task.truth(seen[:3]).tolist() == [0, 2, 1]
 
 
 def test_a_prediction_of_an_older_contract_is_read(use):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import Journal, Release, Rollout
 from tasks.stores.tidings import LATEST, Tidings
 
 
@@ -25,11 +25,20 @@ def test_each_release_is_heard_of_once(tmp_path):
 
 
 def test_each_release_is_heard_of_once_on_a_server(database):
-    """The same in PostgreSQL."""
+    """The same in PostgreSQL; and each move of a rollout, so that a challenger which is stopped scores no longer than on a file."""
     journal = Journal(database)
     tidings = Tidings(database, clock=lambda: 0.0)
     assert [tidings.have_come(), tidings.have_come()] == [True, False]
     journal.release(release(1))
+    assert [tidings.have_come(), tidings.have_come()] == [True, False]
+    at = "2026-01-01T00:00:00+00:00"
+    begun = journal.begin_rollout(
+        Rollout(
+            "flights", 2, "d", 1, "d", {}, "a", "r", began=at, phase="shadow", since=at, said="nothing was scored yet"
+        )
+    )
+    assert [tidings.have_come(), tidings.have_come()] == [True, False]
+    journal.move_rollout(begun, phase="undone", scores=False)
     assert [tidings.have_come(), tidings.have_come()] == [True, False]
 
 
