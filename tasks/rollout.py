@@ -8,8 +8,8 @@ is settled at the next look.
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from tasks.config.errors import KeepfitError
@@ -20,7 +20,7 @@ from tasks.ml.rollout import Compared, RolloutPlan, Step, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
-from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, predecessor
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout
 from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
 
@@ -71,6 +71,22 @@ def _planned(use: Project) -> dict[str, Any]:
     return plan
 
 
+def _rested(overtaken: Rollout, release: Release, rollouts: Sequence[Rollout]) -> Rollout:
+    """A probation as it goes on after another challenger was tried and did not become champion: without the time that this took.
+
+    What was compared before counts on; what both would have said meanwhile nobody asked.
+    """
+    tried = [each for each in rollouts if each.generation is None and _moment(each.began) >= _moment(release.at)]
+    took = sum((_moment(each.since) - _moment(each.began) for each in tried), dt.timedelta())
+    since = (_moment(release.at) + took).isoformat()
+    said = f"it rested while version {tried[-1].version} was tried" if tried else overtaken.said
+    return replace(overtaken, phase="probation", since=since, revision=0, scores=True, said=said)
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
 class Watch:
     """Looks at rollouts, one project at a time."""
 
@@ -100,25 +116,31 @@ class Watch:
 
     # -- beginnings and ends that the releases say --------------------------------------------------------------------
     def _probation(self, releases: list[Release]) -> str | None:
-        """Begins the probation of a release that has none."""
-        release, before = releases[-1], predecessor(releases)
-        key = (release.project, release.generation)
-        if key in self._without or release.kind != "release" or before is None:
+        """Begins the probation of a release that has none, or goes on with one that rested while another challenger was tried."""
+        release, rollouts = releases[-1], self.journal.rollouts(releases[-1].project)
+        if (release.project, release.generation) in self._without or release.kind != "release" or len(releases) == 1:
             return None
-        use = Project.named(release.project, self.settings)
-        probation, now = use.release.rollout.probation, self._clock()
-        known = {each.generation for each in self.journal.rollouts(release.project)}
-        age = (now - dt.datetime.fromisoformat(release.at)).total_seconds()
-        if release.generation in known or not probation.is_wanted or age >= probation.seconds:
-            self._without.add(key)
-            return None
-        self.journal.begin_rollout(
-            Rollout(
-                release.project, release.version, release.digest, before.version, before.digest, _planned(use), release.actor, release.reason,
-                began=release.at, phase="probation", since=release.at, generation=release.generation, said="nothing was scored yet",
-            )
+        mine = [each for each in rollouts if each.generation == release.generation]
+        if mine and mine[-1].phase != "overtaken":
+            return self._none(release)
+        begun = _rested(mine[-1], release, rollouts) if mine else self._fresh(release, releases[-2])
+        probation, age = RolloutPlan.model_validate(begun.plan).probation, self._clock() - _moment(begun.since)
+        if not probation.is_wanted or age.total_seconds() >= probation.seconds:
+            return self._none(release)
+        self.journal.begin_rollout(begun)
+        return f"version {begun.version} is on probation; version {begun.against} goes on scoring"
+
+    def _none(self, release: Release) -> None:
+        """Remembers that a release needs no probation any more."""
+        self._without.add((release.project, release.generation))
+
+    def _fresh(self, release: Release, before: Release) -> Rollout:
+        """The probation of a release, from its beginning."""
+        plan = _planned(Project.named(release.project, self.settings))
+        return Rollout(
+            release.project, release.version, release.digest, before.version, before.digest, plan, release.actor, release.reason,
+            began=release.at, phase="probation", since=release.at, generation=release.generation, said="nothing was scored yet",
         )  # fmt: skip
-        return f"version {release.version} is on probation; version {before.version} goes on scoring"
 
     def _settled(self, rollout: Rollout, releases: list[Release]) -> str | None:
         """Follows what releases and rollbacks have made of it meanwhile."""

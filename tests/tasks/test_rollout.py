@@ -377,6 +377,64 @@ def test_a_second_challenger_waits_unless_a_person_brings_it(place: Settings, cl
     assert {each.phase for each in journal.release_intents(NAME)} == {"undone"}
 
 
+def on_probation(settings: Settings, clock: Clock) -> tuple[Journal, Watch]:
+    """Version 2 is champion and on probation beside version 1, of a project that wants a shadow first."""
+    journal, looks = staged(settings), watch(settings, clock)
+    release(settings, 2, clock)
+    release(settings, 2, clock)
+    looks.look(NAME)
+    return journal, looks
+
+
+@pytest.mark.parametrize("actor", ["anna", f"{BY_ITSELF}new data"])
+def test_v_13_a_probation_rests_while_another_challenger_is_tried(place: Settings, clock: Clock, actor: str):
+    """When that one is gone and the champion is the same, its probation goes on: with what it had seen, and with the time that it had left."""
+    journal, looks = on_probation(place, clock)
+    ids = serve(place, clock, 6, 2, 1, thought=None)  # nothing follows from six yet
+    clock.on(400)
+    assert looks.look(NAME) is None
+    for who in (actor, "bert"):
+        assert release(place, 3, clock, actor=who)["state"] == ROLLING
+        assert looks.look(NAME) is None
+        clock.on(5000)
+        rollout.stop(NAME, place, "not this one", clock)
+        assert looks.look(NAME) == "version 2 is on probation; version 1 goes on scoring"
+    assert phases(journal) == [(2, "overtaken"), (3, "undone"), (2, "overtaken"), (3, "undone"), (2, "probation")]
+    clock.on(599)
+    assert looks.look(NAME) is None
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["requests"], going.said) == (len(ids), "it rested while version 3 was tried")
+    clock.on(1)
+    assert "passed in its probation" in str(looks.look(NAME))
+    assert watch(place, clock).look(NAME) is None
+
+
+def test_v_13_a_probation_that_rested_brings_back(place: Settings, clock: Clock):
+    """What was compared before and after counts together: six failures on either side are the twelve that it takes."""
+    journal, looks = on_probation(place, clock)
+    serve(place, clock, 6, 1, 2, thought=None)
+    release(place, 3, clock)
+    clock.on(60)
+    rollout.stop(NAME, place, "not this one", clock)
+    looks.look(NAME)
+    serve(place, clock, 6, 1, 2, thought=None)
+    assert "version 2 undone in its probation: it fails more often: by 1 on 12 requests" in str(looks.look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 1]
+
+
+def test_a_challenger_that_becomes_champion_ends_the_probation_before_it(place: Settings, clock: Clock):
+    """Its own begins; that of the one before it does not come again."""
+    journal, looks = on_probation(place, clock)
+    release(place, 3, clock)
+    release(place, 3, clock)
+    assert looks.look(NAME) == "version 3 is champion; version 2 goes on scoring"
+    clock.on(1000)
+    looks.look(NAME)
+    assert looks.look(NAME) is None
+    assert phases(journal) == [(2, "overtaken"), (3, "passed")]
+
+
 def test_a_person_who_says_it_again_releases_at_once(place: Settings, clock: Clock):
     """In the middle of the shadow: champion is the challenger, and its probation begins with the same record."""
     journal = staged(place)
