@@ -16,7 +16,7 @@ from tasks.config.errors import KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.rollout import Compared, RolloutPlan, Step, step
+from tasks.ml.rollout import RolloutPlan, Step, Told, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
@@ -125,7 +125,8 @@ class Watch:
             return self._none(release)
         begun = _rested(mine[-1], release, rollouts) if mine else self._fresh(release, releases[-2])
         probation, age = RolloutPlan.model_validate(begun.plan).probation, self._clock() - _moment(begun.since)
-        if not probation.is_wanted or age.total_seconds() >= probation.seconds:
+        waits = Project.named(release.project, self.settings).split.matures * 86_400 if mine else 0.0
+        if not probation.is_wanted or age.total_seconds() >= probation.seconds + waits:
             return self._none(release)
         self.journal.begin_rollout(begun)
         return f"version {begun.version} is on probation; version {begun.against} goes on scoring"
@@ -189,16 +190,16 @@ class Watch:
 
     def _evidence(self, rollout: Rollout, plan: RolloutPlan) -> tuple[dict[str, Any], Step]:
         """The tests as they stand, and what follows."""
-        use, home = Project.named(rollout.project, self.settings), self.settings.home
-        began, since = (dt.datetime.fromisoformat(each) for each in (rollout.began, rollout.since))
-        compared = Compared.of(Shadows(home).since(rollout.project, began), rollout.against, rollout.version)
-        told = Serving(rollout.project, self.settings).told(compared.ids)
-        outcomes = [(name, outcome.value) for name, outcome in told if outcome.value is not None]
-        tests = compared.tests(use.task, outcomes, plan.probation)
-        then = step(plan, rollout.phase, (self._clock() - since).total_seconds(), compared, tests)  # ty: ignore[invalid-argument-type]
+        use, home, now = Project.named(rollout.project, self.settings), self.settings.home, self._clock()
+        seen = Weighing(use.task, rollout.against, rollout.version, plan.probation, use.split.matures)
+        seen.see(Shadows(home).since(rollout.project, _moment(rollout.began)))
+        told = Serving(rollout.project, self.settings).told(seen.waiting)
+        seen.hear([Told(name, outcome.value, outcome.came) for name, outcome in told if outcome.value is not None])
+        seen.judge(now)
+        then = step(plan, rollout.phase, (now - _moment(rollout.since)).total_seconds(), seen)  # ty: ignore[invalid-argument-type]
         found = {
-            "requests": len(compared.failures), "rows": len(compared.ids), "answered": compared.answered, "judged": tests["loss"].rows,
-            "warning": then.warning, "tests": {name: _test(each) for name, each in tests.items()},
+            "requests": seen.requests, "rows": seen.rows, "answered": seen.answered, "judged": seen.judged,
+            "warning": then.warning, "tests": {name: _test(each) for name, each in seen.tests.items()},
         }  # fmt: skip
         return found, then
 

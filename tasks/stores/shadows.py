@@ -25,7 +25,8 @@ class Shadows(Predictions):
         self.folder = home / FOLDER
 
     def since(self, project: str, began: dt.datetime) -> Iterator[dict[str, Any]]:
-        """The records from a moment on, in order of writing."""
+        """The records from a moment on, in order of writing; `at` is a moment."""
         for record in self.read(project, since=began.date()):
-            if dt.datetime.fromisoformat(record["at"]) >= began:
-                yield record
+            at = dt.datetime.fromisoformat(record["at"])
+            if at >= began:
+                yield record | {"at": at}

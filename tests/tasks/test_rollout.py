@@ -177,9 +177,9 @@ def test_v_13_a_worse_champion_comes_back_by_itself_once(place: Settings, clock:
     assert looks.look(NAME) is None
     going = journal.rollout(NAME)
     assert going is not None
-    assert going.evidence["warning"].startswith("it is expected to lose more: by 0.36 on 60 rows")
+    assert going.evidence["warning"].startswith("it is expected to lose more: by 0.36 on 60 requests")
     come_true(place, ids, False)
-    said = "it loses more: by 0.72 on 60 rows; the e-value"
+    said = "it loses more: by 0.72 on 60 requests; the e-value"
     assert said in str(looks.look(NAME))
     back = journal.releases(NAME)[-1]
     assert (back.version, back.kind, back.actor, back.generation) == (1, "rollback", BY_EVIDENCE, 3)
@@ -218,6 +218,51 @@ def test_outcomes_may_be_late_repeated_and_corrected(place: Settings, clock: Clo
     assert going is not None
     assert going.evidence["judged"] == 5
     assert going.evidence["tests"]["loss"]["mean"] == pytest.approx(0.25 - 0.49)
+
+
+def waits(settings: Settings, clock: Clock, probation: str) -> tuple[Journal, Watch]:
+    """Version 2 is on probation in a project whose outcomes are final after two days."""
+    text = YAML.replace("split: {", "split: {matures: 2, ") + f"release: {{rollout: {{probation: {probation}}}}}\n"
+    (settings.projects / NAME / "project.yaml").write_text(text)
+    assert Project.named(NAME, settings).split.matures == 2
+    journal = crowned(settings, 1)
+    release(settings, 2, clock)
+    looks = watch(settings, clock)
+    looks.look(NAME)
+    return journal, looks
+
+
+def test_i_19_outcomes_that_are_told_first_wait_for_the_others(place: Settings, clock: Clock):
+    """A better model whose misses become known at once, and its hits later: nothing is judged before both may be known, and it stays."""
+    journal, looks = waits(place, clock, "{rows: 200, seconds: 100000}")
+    ids = serve(place, clock, 100, 2, 1, said=0.1, thought=0.3)
+    come_true(place, ids[:20], True)
+    clock.on(47 * 3600)
+    assert looks.look(NAME) is None
+    come_true(place, ids[20:], False)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["judged"], going.scores) == (0, False)
+    clock.on(3600)
+    assert looks.look(NAME) is None
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.evidence["tests"]["loss"]["mean"] == pytest.approx((20 * 0.32 - 80 * 0.08) / 100)
+
+
+def test_a_probation_waits_for_what_is_final_later(place: Settings, clock: Clock):
+    """The old champion scores for as long as is said; the probation lasts until what it scored last is final."""
+    journal, looks = waits(place, clock, "{rows: 20, seconds: 100}")
+    ids = serve(place, clock, 19, 2, 1, said=0.9)
+    clock.on(99)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.scores
+    ids += serve(place, clock, 11, 2, 1, said=0.9)
+    come_true(place, ids, False)
+    clock.on(2 * 86400)
+    assert "version 2 undone in its probation: it loses more: by 0.72 on 30 requests" in str(looks.look(NAME))
 
 
 def test_what_does_not_change_is_not_written(place: Settings, clock: Clock):
@@ -421,6 +466,16 @@ def test_v_13_a_probation_that_rested_brings_back(place: Settings, clock: Clock)
     serve(place, clock, 6, 1, 2, thought=None)
     assert "version 2 undone in its probation: it fails more often: by 1 on 12 requests" in str(looks.look(NAME))
     assert [each.version for each in journal.releases(NAME)] == [1, 2, 1]
+
+
+def test_a_version_that_is_released_again_is_compared_with_the_one_that_it_replaces(place: Settings, clock: Clock):
+    """1, 2, 3, and 2 once more: beside it scores version 3, which answered until then."""
+    journal = crowned(place, 1, 2, 3)
+    assert release(place, 2, clock) == {"state": "released"}
+    assert watch(place, clock).look(NAME) == "version 2 is on probation; version 3 goes on scoring"
+    serve(place, clock, 12, 3, 2, thought=None)
+    assert "version 2 undone in its probation" in str(watch(place, clock).look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 3, 2, 3]
 
 
 def test_a_challenger_that_becomes_champion_ends_the_probation_before_it(place: Settings, clock: Clock):
