@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from tasks.config.errors import KeepfitError
+from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -49,17 +49,15 @@ def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc
         said = f"version {going.version} is in its {going.phase} since {going.since[:19]}; one at a time"
         journal.undo(plan.intent, said)
         return {"project": plan.project, "state": "refused", "reason": said, "version": None, "from": champion.version}
-    journal.undo(plan.intent, f"it goes through the {phase} first")
-    if going:
-        journal.move_rollout(
-            going, phase="overtaken", since=now, said=f"version {release.version} is in its {phase} now", scores=False
-        )
-    begun = journal.begin_rollout(
-        Rollout(
-            plan.project, release.version, release.digest, champion.version, champion.digest, _planned(use), release.actor, release.reason,
-            began=now, phase=phase, since=now, proposal=plan.proposal, said="nothing was scored yet",
-        )
+    rollout = Rollout(
+        plan.project, release.version, release.digest, champion.version, champion.digest, _planned(use), release.actor, release.reason,
+        began=now, phase=phase, since=now, proposal=plan.proposal, said="nothing was scored yet",
     )  # fmt: skip
+    try:
+        begun = journal.begin_rollout(rollout, instead=going, intent=plan.intent.id)
+    except ConflictError as error:
+        journal.undo(plan.intent, str(error))
+        raise
     said = f"version {begun.version} is in its {phase} beside version {begun.against}; `keepfit rollout {plan.project}` shows how it does"
     return {"project": plan.project, "state": ROLLING, "reason": said, "version": begun.version, "from": begun.against}
 
@@ -192,7 +190,8 @@ class Watch:
         """The tests as they stand, and what follows."""
         use, home, now = Project.named(rollout.project, self.settings), self.settings.home, self._clock()
         seen = Weighing(use.task, rollout.against, rollout.version, plan.probation, use.split.matures)
-        seen.see(Shadows(home).since(rollout.project, _moment(rollout.began)))
+        logged = Shadows(home).since(rollout.project, _moment(rollout.began))
+        seen.see(record | {"at": _moment(record["at"])} for record in logged)
         told = Serving(rollout.project, self.settings).told(seen.waiting)
         seen.hear([Told(name, outcome.value, outcome.came) for name, outcome in told if outcome.value is not None])
         seen.judge(now)

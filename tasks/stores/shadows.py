@@ -25,8 +25,7 @@ class Shadows(Predictions):
         self.folder = home / FOLDER
 
     def since(self, project: str, began: dt.datetime) -> Iterator[dict[str, Any]]:
-        """The records from a moment on, in order of writing; `at` is a moment."""
+        """The records from a moment on, in order of writing."""
         for record in self.read(project, since=began.date()):
-            at = dt.datetime.fromisoformat(record["at"])
-            if at >= began:
-                yield record | {"at": at}
+            if dt.datetime.fromisoformat(record["at"]) >= began:
+                yield record

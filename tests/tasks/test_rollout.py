@@ -1,9 +1,11 @@
 """From the shadow to all rows and back: the watcher over a real journal, the shadow log and late outcomes; the server's part is written by hand."""
 
+import contextlib
 import datetime as dt
 import itertools
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -368,6 +370,7 @@ def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
             monkeypatch.setattr(durable, "seam", lambda _what: None)
             Recovery(place, clock=clock).look()
             assert len({each.generation for each in journal.releases(NAME)}) == len(journal.releases(NAME))
+            assert bool(journal.rollouts(NAME)) == any("goes through" in each.said for each in journal.release_intents(NAME))  # fmt: skip
             _whole_way(place, clock)
         monkeypatch.setattr(durable, "seam", lambda _what: None)
         assert phases(journal)[-1] == (2, "undone"), reached
@@ -376,6 +379,55 @@ def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
             assert reached > 10
             return
     raise AssertionError("it never came to its end")
+
+
+def test_s_01_a_kill_where_a_shadow_begins_leaves_the_one_before_or_the_new_one(
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """The release says that it goes through the shadow first exactly where it does; the shadow that it overtakes is never lost."""
+    journal = staged(place)
+    release(place, 2, clock)
+    chosen = Releasing(NAME, place, clock)
+    begun = []
+    for reached in itertools.count():
+        with chosen.alone():
+            plan = chosen.plan(3, actor="anna", reason="better")
+            steps = itertools.count()
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(durable, "seam", lambda _what, at=reached, steps=steps: _die(next(steps) == at))
+                begun.append(rollout.begin(plan, place, clock))
+        Recovery(place, clock=clock).look()
+        going, said = journal.rollout(NAME), journal.release_intents(NAME)[-1].said
+        assert going is not None
+        if begun:
+            assert (going.version, said) == (3, "it goes through the shadow first")
+            assert phases(journal) == [(2, "overtaken"), (3, "shadow")]
+            return
+        assert (going.version, said.startswith("its process was gone")) == (2, True), reached
+
+
+def _die(now: bool) -> None:
+    if now:
+        raise KeyboardInterrupt
+
+
+def test_o_08_of_two_rollouts_that_begin_at_once_one_does(
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """The shadow that version 3 is to overtake was ended meanwhile: nothing begins, and the release says why."""
+    journal = staged(place)
+    release(place, 2, clock)
+    begin = Rollouts.begin_rollout
+
+    def raced(self: Rollouts, *what: Rollout, **how: Any) -> Rollout:
+        rollout.stop(NAME, place, "in between", clock)
+        return begin(self, *what, **how)
+
+    monkeypatch.setattr(Rollouts, "begin_rollout", raced)
+    with pytest.raises(ConflictError, match="version 2 was moved in between"):
+        release(place, 3, clock)
+    assert phases(journal) == [(2, "undone")]
+    assert "was moved in between" in journal.release_intents(NAME)[-1].said
 
 
 def _from_the_start(settings: Settings) -> Journal:
