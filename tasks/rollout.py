@@ -8,7 +8,7 @@ is settled at the next look.
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,16 +16,16 @@ from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.rollout import RolloutPlan, Step, Told, Weighing, step
+from tasks.ml.rollout import RolloutPlan, Step, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
 from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout
-from tasks.stores.served import Serving
-from tasks.stores.shadows import Shadows
+from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
 BY_EVIDENCE = "rollout: evidence"  # the actor of a rollback that no person asked for
+PATIENCE = 0.3  # seconds that a look reads: others wait for its end; what is left is read at the next ones
 REST = 20.0  # times as long as a look took nobody looks again: reading a long log must not fill a core
 ROLLING = "rolling out"  # state of a release that goes through shadow or canary first
 
@@ -85,6 +85,46 @@ def _moment(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
+class _Running:
+    """What was read of one rollout, and the tests as they stand: in the memory alone, made again from the logs after a restart.
+
+    Attributes:
+        of: which rollout, what its models answer, and after how many days outcomes are final.
+        seen: the tests.
+    """
+
+    def __init__(self, rollout: Rollout, use: Project, settings: Settings) -> None:
+        self.of = rollout.id, use.task, use.split.matures
+        plan = RolloutPlan.model_validate(rollout.plan).probation
+        self.seen = Weighing(use.task, rollout.against, rollout.version, plan, use.split.matures)
+        self._reading = Reading(rollout.project, _moment(rollout.began), settings)
+        self._rest: Iterator[None] | None = None
+        self._began = _moment(rollout.began)
+
+    def has_read(self, now: dt.datetime, until: Callable[[], bool]) -> bool:
+        """Reads on, until it is time to leave; whether all was read that was there when that began.
+
+        Only then anything is judged, as of that moment: whatever was told until then is known.
+        """
+        if self._rest is None:
+            self._rest, self._began = self._parts(), now
+        for _ in self._rest:
+            if until():
+                return False
+        self.seen.judge(self._began)
+        self._rest = None
+        return True
+
+    def _parts(self) -> Iterator[None]:
+        """Takes in what has come since the last time, a part at a time."""
+        for records in self._reading.compared():
+            self.seen.see(records)
+            yield
+        for outcomes in self._reading.told():
+            self.seen.hear(outcomes)
+            yield
+
+
 class Watch:
     """Looks at rollouts, one project at a time."""
 
@@ -96,6 +136,7 @@ class Watch:
         self._clock, self._timer = clock, timer
         self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
         self._due: dict[str, float] = {}
+        self._running: dict[str, _Running] = {}
 
     def look(self, project: str) -> str | None:
         """Moves a project's rollout as far as the evidence allows, and says so; None where nothing moved.
@@ -109,6 +150,7 @@ class Watch:
             return None
         rollout = self.journal.rollout(project)
         if rollout is None:
+            self._running.pop(project, None)
             return self._probation(releases)
         return self._settled(rollout, releases) or self._weighed(rollout)
 
@@ -174,33 +216,33 @@ class Watch:
 
     # -- what the evidence says ---------------------------------------------------------------------------------------
     def _weighed(self, rollout: Rollout) -> str | None:
-        began = self._timer()
+        began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        plan = RolloutPlan.model_validate(rollout.plan)
-        found, then = self._evidence(rollout, plan)
-        took = self._timer() - began
-        self._due[rollout.project] = began + max(plan.probation.every, REST * took)
+        seen = self._read(rollout, now, until=lambda: self._timer() - began >= PATIENCE)
+        if seen is None:
+            return None  # the next look reads on
+        plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
+        self._due[rollout.project] = began + max(plan.probation.every, REST * (self._timer() - began))
+        then = step(plan, rollout.phase, seconds, seen)  # ty: ignore[invalid-argument-type]
+        found = _found(seen, then)
         if found != rollout.evidence or then.scores != rollout.scores:
-            changes = {"evidence": found, "looked": self._clock().isoformat(), "scores": then.scores}
+            changes = {"evidence": found, "looked": now.isoformat(), "scores": then.scores}
             rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
         return self._moved(rollout, then)
 
-    def _evidence(self, rollout: Rollout, plan: RolloutPlan) -> tuple[dict[str, Any], Step]:
-        """The tests as they stand, and what follows."""
-        use, home, now = Project.named(rollout.project, self.settings), self.settings.home, self._clock()
-        seen = Weighing(use.task, rollout.against, rollout.version, plan.probation, use.split.matures)
-        logged = Shadows(home).since(rollout.project, _moment(rollout.began))
-        seen.see(record | {"at": _moment(record["at"])} for record in logged)
-        told = Serving(rollout.project, self.settings).told(seen.waiting)
-        seen.hear([Told(name, outcome.value, outcome.came) for name, outcome in told if outcome.value is not None])
-        seen.judge(now)
-        then = step(plan, rollout.phase, (now - _moment(rollout.since)).total_seconds(), seen)  # ty: ignore[invalid-argument-type]
-        found = {
-            "requests": seen.requests, "rows": seen.rows, "answered": seen.answered, "judged": seen.judged,
-            "warning": then.warning, "tests": {name: _test(each) for name, each in seen.tests.items()},
-        }  # fmt: skip
-        return found, then
+    def _read(self, rollout: Rollout, now: dt.datetime, until: Callable[[], bool]) -> Weighing | None:
+        """The tests when all was read that the logs have; None where it was time to leave before.
+
+        What was read is kept for the next look; not of another rollout, nor where what its outcomes mean has changed since.
+        """
+        use = Project.named(rollout.project, self.settings)
+        running = self._running.pop(rollout.project, None)  # it comes back if it is read well, and else is made anew
+        if running is None or running.of != (rollout.id, use.task, use.split.matures):
+            running = _Running(rollout, use, self.settings)
+        is_whole = running.has_read(now, until)
+        self._running[rollout.project] = running
+        return running.seen if is_whole else None
 
     def _moved(self, rollout: Rollout, then: Step) -> str | None:
         """Does what follows."""
@@ -238,6 +280,14 @@ class Watch:
                 raise KeepfitError(f"version {rollout.version} should be brought back ({why}), but {done['reason']}")
         LOG.warning("%s: version %d is undone: %s", rollout.project, rollout.version, why)
         return self._end(rollout, "undone", why)
+
+
+def _found(seen: Weighing, then: Step) -> dict[str, Any]:
+    """The tests as they stand, as JSON."""
+    return {
+        "requests": seen.requests, "rows": seen.rows, "answered": seen.answered, "judged": seen.judged, "warning": then.warning,
+        "tests": {name: _test(each) for name, each in seen.tests.items()},
+    }  # fmt: skip
 
 
 def _test(found: Evidence) -> dict[str, Any]:

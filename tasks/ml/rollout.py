@@ -30,7 +30,7 @@ from tasks.ml.sequential import Evidence, Wager, slower
 
 Phase = Literal["shadow", "canary", "probation", "passed", "undone", "overtaken"]
 TESTS = ("loss", "errors", "slow")
-MOST = 100_000  # rows that wait for their outcome at a time, unless a probation is to compare more
+MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome at a time; unless the plan asks for more
 LEARN = 100  # requests that tell what is usually slow
 EARLY = dt.timedelta(minutes=10)  # an outcome may be told so long before it is logged what both models said
 WORDS = {"loss": "loses more", "errors": "fails more often", "slow": "is slow more often", "estimate": "is expected to lose more"}  # fmt: skip
@@ -40,7 +40,9 @@ class Shadow(BaseModel, frozen=True, extra="forbid"):
     """Before it answers anybody, a challenger scores what the champion answers; both 0: it does not."""
 
     rows: int = Field(default=0, ge=0, description="rows that both must have scored")
-    seconds: float = Field(default=0, ge=0, description="seconds that must have passed")
+    seconds: float = Field(
+        default=0, ge=0, description="seconds that must have passed; after 100,000 rows, or `rows`, it scores no more"
+    )
 
     @property
     def is_wanted(self) -> bool:
@@ -271,7 +273,7 @@ def _width(answers: Sequence[Mapping[str, Any]]) -> float | None:
     return (high - low) or None
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """What came true of a row, and when that was told."""
 
     id: str
@@ -279,7 +281,7 @@ class Told(NamedTuple):
     came: dt.datetime
 
 
-def _counts(one: Told, before: Told | None, final: dt.datetime) -> bool:
+def _counts(one: Outcome, before: Outcome | None, final: dt.datetime) -> bool:
     """Whether an outcome counts instead of another one of the same row, which is final at a moment."""
     if before is None:
         return True
@@ -310,13 +312,13 @@ class Weighing:
         self._reach: float | None = None
         self._waiting: dict[int, Both] = {}
         self._requests: dict[str, int] = {}  # that wait, by the ids of their rows
-        self._told: dict[str, Told] = {}  # what came true of such rows
-        self._early: list[Told] = []  # what was told of rows that are not known, or not yet
+        self._told: dict[str, Outcome] = {}  # what came true of such rows
+        self._early: list[Outcome] = []  # what was told of rows that are not known, or not yet
 
     @property
-    def waiting(self) -> list[str]:
-        """The ids of the rows that wait for their outcome."""
-        return list(self._requests)
+    def waiting(self) -> int:
+        """Rows that wait for their outcome."""
+        return len(self._requests)
 
     @property
     def tests(self) -> dict[str, Evidence]:
@@ -337,7 +339,7 @@ class Weighing:
         early, self._early = self._early, []
         self.hear(early)
 
-    def hear(self, outcomes: Sequence[Told]) -> None:
+    def hear(self, outcomes: Sequence[Outcome]) -> None:
         """Takes in what came true, in any order.
 
         Of several outcomes of a row the last one counts that was told before it was final, or else the first one: a correction does not
@@ -419,7 +421,8 @@ def step(plan: RolloutPlan, phase: Phase, seconds: float, seen: Weighing) -> Ste
         return _probation(plan.probation, seconds, seen, warning)
     stage, count = (plan.shadow, seen.rows) if phase == "shadow" else (plan.canary, seen.answered)
     if count < stage.rows or seconds < stage.seconds:
-        return Step(phase, f"{_of(count, stage.rows, 'rows')}, {_of(seconds, stage.seconds, 's')}", warning)
+        scores = phase == "canary" or count < max(stage.rows, MOST)
+        return Step(phase, f"{_of(count, stage.rows, 'rows')}, {_of(seconds, stage.seconds, 's')}", warning, scores)
     return Step(plan.after(phase), f"{phase} of {count} rows in {seconds:.0f} s: {_quiet(found)}", warning)
 
 

@@ -4,7 +4,7 @@ import contextlib
 import datetime as dt
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,13 +14,15 @@ from tasks import deploy, releasing, rollout
 from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.rollout import Outcome
 from tasks.recover import Recovery
 from tasks.releasing import Plan, Releasing
 from tasks.rollback import Rollback
-from tasks.rollout import BY_EVIDENCE, ROLLING, Watch
+from tasks.rollout import BY_EVIDENCE, PATIENCE, ROLLING, Watch
 from tasks.stores import bundles, durable
 from tasks.stores.journal import BY_ITSELF, Journal, Rollout, Rollouts
 from tasks.stores.predictions import Told
+from tasks.stores.reading import Reading
 from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
 from tests.released import NAME, YAML, crowned, either, place, template
@@ -57,10 +59,22 @@ def clock() -> Clock:
     return Clock()
 
 
-def watch(settings: Settings, clock: Callable[[], dt.datetime]) -> Watch:
-    """Looks whenever it is asked to."""
-    twice = itertools.chain.from_iterable((now, now) for now in itertools.count(0.0, 1000.0))  # a look asks it twice
-    return Watch(settings, clock, timer=twice.__next__)
+class Looks:
+    """Looks whenever it is asked to: an hour lies between two looks, and a look takes no time."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], dt.datetime]) -> None:
+        self.now = 0.0
+        self._watch = Watch(settings, clock, timer=lambda: self.now)
+
+    def look(self, project: str) -> str | None:
+        """The next one."""
+        self.now += 3600
+        return self._watch.look(project)
+
+
+def watch(settings: Settings, clock: Callable[[], dt.datetime]) -> Looks:
+    """A new one, which has read nothing yet."""
+    return Looks(settings, clock)
 
 
 def staged(settings: Settings, text: str = STAGED) -> Journal:
@@ -222,7 +236,7 @@ def test_outcomes_may_be_late_repeated_and_corrected(place: Settings, clock: Clo
     assert going.evidence["tests"]["loss"]["mean"] == pytest.approx(0.25 - 0.49)
 
 
-def waits(settings: Settings, clock: Clock, probation: str) -> tuple[Journal, Watch]:
+def waits(settings: Settings, clock: Clock, probation: str) -> tuple[Journal, Looks]:
     """Version 2 is on probation in a project whose outcomes are final after two days."""
     text = YAML.replace("split: {", "split: {matures: 2, ") + f"release: {{rollout: {{probation: {probation}}}}}\n"
     (settings.projects / NAME / "project.yaml").write_text(text)
@@ -271,20 +285,108 @@ def test_what_does_not_change_is_not_written(place: Settings, clock: Clock):
     """A look at the same evidence leaves the journal as it is, and one that comes too soon does not read it."""
     journal = crowned(place, 1)
     release(place, 2, clock)
-    looks = Watch(place, clock, timer=iter([0.0, 0.1, 9.9, 10.0, 10.1]).__next__)
+    now = 0.0
+    looks = Watch(place, clock, timer=lambda: now)
     looks.look(NAME)
     serve(place, clock, 5, 2, 1)
     looks.look(NAME)
     before = journal.rollout(NAME)
     serve(place, clock, 5, 2, 1)
-    looks.look(NAME)  # 9.9 s after the first: it is not time yet
+    now = 9.9  # it is not time yet
+    looks.look(NAME)
     assert journal.rollout(NAME) == before
+    now = 10.0
     looks.look(NAME)
     after = journal.rollout(NAME)
     assert after is not None
     assert (after.revision, after.evidence["requests"]) == (2, 10)
     watch(place, clock).look(NAME)
     assert journal.rollout(NAME) == after
+
+
+def test_a_look_reads_on_from_where_the_last_one_ended(place: Settings, clock: Clock):
+    """What was read is not read again, and whoever begins anew finds the same in the logs."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    logs, kept = [], {}
+    for count in (5, 7, 9):
+        clock.on(1)
+        ids = serve(place, clock, count, 2, 1, said=0.5)
+        come_true(place, ids[1:], True)
+        looks.look(NAME)
+        logs = [path for name in ("shadows", "told") for path in (place.home / name / NAME).iterdir()]
+        kept = {path: kept.get(path, b"") + path.read_bytes()[len(kept.get(path, b"")) :] for path in logs}
+        for path in logs:
+            path.write_bytes(b"\n" * path.stat().st_size)  # nobody could read it now
+    before = journal.rollout(NAME)
+    assert before is not None
+    assert (before.evidence["requests"], before.evidence["judged"]) == (21, 18)
+    for path in logs:
+        path.write_bytes(kept[path])
+    watch(place, clock).look(NAME)
+    assert journal.rollout(NAME) == before
+
+
+def test_a_look_does_not_hold_up_others(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """It leaves when its time is over and reads on at the next; until all was read nothing is judged and nothing moves."""
+    monkeypatch.setattr("tasks.stores.reading.PART", 1000)
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    ticks = itertools.count(0.0, PATIENCE)  # a part takes as long as a look may
+    slow = Watch(place, clock, timer=lambda: next(ticks))
+    slow.look(NAME)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    looks = 0
+    while (said := slow.look(NAME)) is None:
+        looks += 1
+        assert phases(journal) == [(2, "probation")]
+        assert not journal.rollouts(NAME)[-1].evidence
+    assert looks >= 10
+    assert "it loses more: by 0.72 on 60 requests" in said
+
+
+def test_what_could_not_be_weighed_is_read_anew(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """A look that fails in the middle says so, and leaves no half of a part behind."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    come_true(place, serve(place, clock, 5, 2, 1), True)
+    told = Reading.told
+    monkeypatch.setattr(Reading, "told", _away)
+    with pytest.raises(OSError, match="away"):
+        looks.look(NAME)
+    monkeypatch.setattr(Reading, "told", told)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["requests"], going.evidence["judged"]) == (5, 5)
+
+
+def _away(_reading: Reading) -> Iterator[list[Outcome]]:
+    raise OSError("away")
+
+
+def test_a_shadow_keeps_no_more_than_it_may(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """The challenger is put away when it has scored as much as is kept, and comes back for the canary when the time is over."""
+    monkeypatch.setattr("tasks.ml.rollout.MOST", 40)
+    journal = staged(place)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    for count, scores in ((39, True), (1, False)):
+        clock.on(1)
+        serve(place, clock, count, 1, 2)
+        looks.look(NAME)
+        going = journal.rollout(NAME)
+        assert going is not None
+        assert (going.phase, going.scores) == ("shadow", scores)
+    clock.on(60)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.phase, going.scores) == ("canary", True)
 
 
 def test_the_old_one_scores_no_more_than_it_is_asked_to(place: Settings, clock: Clock):
@@ -474,7 +576,7 @@ def test_a_second_challenger_waits_unless_a_person_brings_it(place: Settings, cl
     assert {each.phase for each in journal.release_intents(NAME)} == {"undone"}
 
 
-def on_probation(settings: Settings, clock: Clock) -> tuple[Journal, Watch]:
+def on_probation(settings: Settings, clock: Clock) -> tuple[Journal, Looks]:
     """Version 2 is champion and on probation beside version 1, of a project that wants a shadow first."""
     journal, looks = staged(settings), watch(settings, clock)
     release(settings, 2, clock)
