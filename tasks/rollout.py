@@ -7,6 +7,7 @@ is settled at the next look.
 
 import datetime as dt
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
 BY_EVIDENCE = "rollout: evidence"  # the actor of a rollback that no person asked for
-PATIENCE = 0.3  # seconds that a look reads: others wait for its end; what is left is read at the next ones
+PATIENCE = 0.3  # seconds that a look may read where others wait for its end
 REST = 20.0  # times as long as a look took nobody looks again: reading a long log must not fill a core
 ROLLING = "rolling out"  # state of a release that goes through shadow or canary first
 
@@ -129,11 +130,11 @@ class Watch:
     """Looks at rollouts, one project at a time."""
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], dt.datetime] = utc, timer: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`clock` says when things happened, `timer` when to look again."""
+        self, settings: Settings, clock: Callable[[], dt.datetime] = utc, timer: Callable[[], float] = time.monotonic, patience: float = math.inf
+    ) -> None:  # fmt: skip
+        """`clock` says when things happened, `timer` when to look again; for about `patience` seconds a look reads, the next ones read on."""
         self.settings, self.journal = settings, Journal(settings.journal())
-        self._clock, self._timer = clock, timer
+        self._clock, self._timer, self._patience = clock, timer, patience
         self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
         self._due: dict[str, float] = {}
         self._running: dict[str, _Running] = {}
@@ -219,7 +220,7 @@ class Watch:
         began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        seen = self._read(rollout, now, until=lambda: self._timer() - began >= PATIENCE)
+        seen = self._read(rollout, now, until=lambda: self._timer() - began >= self._patience)
         if seen is None:
             return None  # the next look reads on
         plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()

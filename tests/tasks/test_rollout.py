@@ -18,7 +18,7 @@ from tasks.ml.rollout import Outcome
 from tasks.recover import Recovery
 from tasks.releasing import Plan, Releasing
 from tasks.rollback import Rollback
-from tasks.rollout import BY_EVIDENCE, PATIENCE, ROLLING, Watch
+from tasks.rollout import BY_EVIDENCE, ROLLING, Watch
 from tasks.stores import bundles, durable
 from tasks.stores.journal import BY_ITSELF, Journal, Rollout, Rollouts
 from tasks.stores.predictions import Told
@@ -334,8 +334,7 @@ def test_a_look_does_not_hold_up_others(place: Settings, clock: Clock, monkeypat
     monkeypatch.setattr("tasks.stores.reading.PART", 1000)
     journal = crowned(place, 1)
     release(place, 2, clock)
-    ticks = itertools.count(0.0, PATIENCE)  # a part takes as long as a look may
-    slow = Watch(place, clock, timer=lambda: next(ticks))
+    slow = Watch(place, clock, patience=0)
     slow.look(NAME)
     come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
     looks = 0
@@ -344,6 +343,20 @@ def test_a_look_does_not_hold_up_others(place: Settings, clock: Clock, monkeypat
         assert phases(journal) == [(2, "probation")]
         assert not journal.rollouts(NAME)[-1].evidence
     assert looks >= 10
+    assert "it loses more: by 0.72 on 60 requests" in said
+
+
+def test_who_looks_once_reads_all(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """`keepfit recover` has no next look; the stack, which has, leaves the rest to it."""
+    monkeypatch.setattr("tasks.stores.reading.PART", 1000)
+    monkeypatch.setattr("tasks.recover.PATIENCE", 0)
+    crowned(place, 1)
+    release(place, 2, clock)
+    stack = Recovery(place, clock=clock)
+    assert stack.look().rollouts == ["small: version 2 is on probation; version 1 goes on scoring"]
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    assert stack.look().rollouts == []
+    (said,) = Recovery(place, grace=0.0, clock=clock).look().rollouts
     assert "it loses more: by 0.72 on 60 requests" in said
 
 
