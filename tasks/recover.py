@@ -6,6 +6,7 @@ at work holds a lock that a kill frees; what is locked is left alone. What needs
 
 import datetime as dt
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,7 +22,7 @@ from tasks.ml.watching.incident import Incident
 from tasks.notify import Postman
 from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
-from tasks.rollout import Watch
+from tasks.rollout import PATIENCE, Watch
 from tasks.stores import processes
 from tasks.stores.journal import AFTER, BEFORE, Intent, Journal, Release
 from tasks.stores.registry import Registry
@@ -77,7 +78,7 @@ class Recovery:
         """
         self.settings, self.journal = settings, Journal(settings.journal())
         self._only, self._clock = None if projects is None else tuple(projects), clock
-        self._watch = Watch(settings, clock)
+        self._watch = Watch(settings, clock, patience=PATIENCE if grace else math.inf)  # who looks once reads all
         self._postman, self._patience = Postman(settings, clock), 0.5 if grace else 60.0
         self._trouble: list[str] = []  # of the last look: what goes on is said once
         self._owed = Owed(settings, self.journal, grace, clock)

@@ -7,25 +7,26 @@ is settled at the next look.
 
 import datetime as dt
 import logging
+import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
-from tasks.config.errors import KeepfitError
+from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.rollout import Compared, RolloutPlan, Step, step
+from tasks.ml.rollout import RolloutPlan, Step, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
-from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, predecessor
-from tasks.stores.served import Serving
-from tasks.stores.shadows import Shadows
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout
+from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
 BY_EVIDENCE = "rollout: evidence"  # the actor of a rollback that no person asked for
+PATIENCE = 0.3  # seconds that a look may read where others wait for its end
 REST = 20.0  # times as long as a look took nobody looks again: reading a long log must not fill a core
 ROLLING = "rolling out"  # state of a release that goes through shadow or canary first
 
@@ -49,17 +50,15 @@ def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc
         said = f"version {going.version} is in its {going.phase} since {going.since[:19]}; one at a time"
         journal.undo(plan.intent, said)
         return {"project": plan.project, "state": "refused", "reason": said, "version": None, "from": champion.version}
-    journal.undo(plan.intent, f"it goes through the {phase} first")
-    if going:
-        journal.move_rollout(
-            going, phase="overtaken", since=now, said=f"version {release.version} is in its {phase} now", scores=False
-        )
-    begun = journal.begin_rollout(
-        Rollout(
-            plan.project, release.version, release.digest, champion.version, champion.digest, _planned(use), release.actor, release.reason,
-            began=now, phase=phase, since=now, proposal=plan.proposal, said="nothing was scored yet",
-        )
+    rollout = Rollout(
+        plan.project, release.version, release.digest, champion.version, champion.digest, _planned(use), release.actor, release.reason,
+        began=now, phase=phase, since=now, proposal=plan.proposal, said="nothing was scored yet",
     )  # fmt: skip
+    try:
+        begun = journal.begin_rollout(rollout, instead=going, intent=plan.intent.id)
+    except ConflictError as error:
+        journal.undo(plan.intent, str(error))
+        raise
     said = f"version {begun.version} is in its {phase} beside version {begun.against}; `keepfit rollout {plan.project}` shows how it does"
     return {"project": plan.project, "state": ROLLING, "reason": said, "version": begun.version, "from": begun.against}
 
@@ -71,17 +70,74 @@ def _planned(use: Project) -> dict[str, Any]:
     return plan
 
 
+def _rested(overtaken: Rollout, release: Release, rollouts: Sequence[Rollout]) -> Rollout:
+    """A probation as it goes on after another challenger was tried and did not become champion: without the time that this took.
+
+    What was compared before counts on; what both would have said meanwhile nobody asked.
+    """
+    tried = [each for each in rollouts if each.generation is None and _moment(each.began) >= _moment(release.at)]
+    took = sum((_moment(each.since) - _moment(each.began) for each in tried), dt.timedelta())
+    since = (_moment(release.at) + took).isoformat()
+    said = f"it rested while version {tried[-1].version} was tried" if tried else overtaken.said
+    return replace(overtaken, phase="probation", since=since, revision=0, scores=True, said=said)
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)
+
+
+class _Running:
+    """What was read of one rollout, and the tests as they stand: in the memory alone, made again from the logs after a restart.
+
+    Attributes:
+        of: which rollout, what its models answer, and after how many days outcomes are final.
+        seen: the tests.
+    """
+
+    def __init__(self, rollout: Rollout, use: Project, settings: Settings) -> None:
+        self.of = rollout.id, use.task, use.split.matures
+        plan = RolloutPlan.model_validate(rollout.plan).probation
+        self.seen = Weighing(use.task, rollout.against, rollout.version, plan, use.split.matures)
+        self._reading = Reading(rollout.project, _moment(rollout.began), settings)
+        self._rest: Iterator[None] | None = None
+        self._began = _moment(rollout.began)
+
+    def has_read(self, now: dt.datetime, until: Callable[[], bool]) -> bool:
+        """Reads on, until it is time to leave; whether all was read that was there when that began.
+
+        Only then anything is judged, as of that moment: whatever was told until then is known.
+        """
+        if self._rest is None:
+            self._rest, self._began = self._parts(), now
+        for _ in self._rest:
+            if until():
+                return False
+        self.seen.judge(self._began)
+        self._rest = None
+        return True
+
+    def _parts(self) -> Iterator[None]:
+        """Takes in what has come since the last time, a part at a time."""
+        for records in self._reading.compared():
+            self.seen.see(records)
+            yield
+        for outcomes in self._reading.told():
+            self.seen.hear(outcomes)
+            yield
+
+
 class Watch:
     """Looks at rollouts, one project at a time."""
 
     def __init__(
-        self, settings: Settings, clock: Callable[[], dt.datetime] = utc, timer: Callable[[], float] = time.monotonic
-    ) -> None:
-        """`clock` says when things happened, `timer` when to look again."""
+        self, settings: Settings, clock: Callable[[], dt.datetime] = utc, timer: Callable[[], float] = time.monotonic, patience: float = math.inf
+    ) -> None:  # fmt: skip
+        """`clock` says when things happened, `timer` when to look again; for about `patience` seconds a look reads, the next ones read on."""
         self.settings, self.journal = settings, Journal(settings.journal())
-        self._clock, self._timer = clock, timer
+        self._clock, self._timer, self._patience = clock, timer, patience
         self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
         self._due: dict[str, float] = {}
+        self._running: dict[str, _Running] = {}
 
     def look(self, project: str) -> str | None:
         """Moves a project's rollout as far as the evidence allows, and says so; None where nothing moved.
@@ -95,30 +151,38 @@ class Watch:
             return None
         rollout = self.journal.rollout(project)
         if rollout is None:
+            self._running.pop(project, None)
             return self._probation(releases)
         return self._settled(rollout, releases) or self._weighed(rollout)
 
     # -- beginnings and ends that the releases say --------------------------------------------------------------------
     def _probation(self, releases: list[Release]) -> str | None:
-        """Begins the probation of a release that has none."""
-        release, before = releases[-1], predecessor(releases)
-        key = (release.project, release.generation)
-        if key in self._without or release.kind != "release" or before is None:
+        """Begins the probation of a release that has none, or goes on with one that rested while another challenger was tried."""
+        release, rollouts = releases[-1], self.journal.rollouts(releases[-1].project)
+        if (release.project, release.generation) in self._without or release.kind != "release" or len(releases) == 1:
             return None
-        use = Project.named(release.project, self.settings)
-        probation, now = use.release.rollout.probation, self._clock()
-        known = {each.generation for each in self.journal.rollouts(release.project)}
-        age = (now - dt.datetime.fromisoformat(release.at)).total_seconds()
-        if release.generation in known or not probation.is_wanted or age >= probation.seconds:
-            self._without.add(key)
-            return None
-        self.journal.begin_rollout(
-            Rollout(
-                release.project, release.version, release.digest, before.version, before.digest, _planned(use), release.actor, release.reason,
-                began=release.at, phase="probation", since=release.at, generation=release.generation, said="nothing was scored yet",
-            )
+        mine = [each for each in rollouts if each.generation == release.generation]
+        if mine and mine[-1].phase != "overtaken":
+            return self._none(release)
+        begun = _rested(mine[-1], release, rollouts) if mine else self._fresh(release, releases[-2])
+        probation, age = RolloutPlan.model_validate(begun.plan).probation, self._clock() - _moment(begun.since)
+        waits = Project.named(release.project, self.settings).split.matures * 86_400 if mine else 0.0
+        if not probation.is_wanted or age.total_seconds() >= probation.seconds + waits:
+            return self._none(release)
+        self.journal.begin_rollout(begun)
+        return f"version {begun.version} is on probation; version {begun.against} goes on scoring"
+
+    def _none(self, release: Release) -> None:
+        """Remembers that a release needs no probation any more."""
+        self._without.add((release.project, release.generation))
+
+    def _fresh(self, release: Release, before: Release) -> Rollout:
+        """The probation of a release, from its beginning."""
+        plan = _planned(Project.named(release.project, self.settings))
+        return Rollout(
+            release.project, release.version, release.digest, before.version, before.digest, plan, release.actor, release.reason,
+            began=release.at, phase="probation", since=release.at, generation=release.generation, said="nothing was scored yet",
         )  # fmt: skip
-        return f"version {release.version} is on probation; version {before.version} goes on scoring"
 
     def _settled(self, rollout: Rollout, releases: list[Release]) -> str | None:
         """Follows what releases and rollbacks have made of it meanwhile."""
@@ -153,32 +217,33 @@ class Watch:
 
     # -- what the evidence says ---------------------------------------------------------------------------------------
     def _weighed(self, rollout: Rollout) -> str | None:
-        began = self._timer()
+        began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        plan = RolloutPlan.model_validate(rollout.plan)
-        found, then = self._evidence(rollout, plan)
-        took = self._timer() - began
-        self._due[rollout.project] = began + max(plan.probation.every, REST * took)
+        seen = self._read(rollout, now, until=lambda: self._timer() - began >= self._patience)
+        if seen is None:
+            return None  # the next look reads on
+        plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
+        self._due[rollout.project] = began + max(plan.probation.every, REST * (self._timer() - began))
+        then = step(plan, rollout.phase, seconds, seen)  # ty: ignore[invalid-argument-type]
+        found = _found(seen, then)
         if found != rollout.evidence or then.scores != rollout.scores:
-            changes = {"evidence": found, "looked": self._clock().isoformat(), "scores": then.scores}
+            changes = {"evidence": found, "looked": now.isoformat(), "scores": then.scores}
             rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
         return self._moved(rollout, then)
 
-    def _evidence(self, rollout: Rollout, plan: RolloutPlan) -> tuple[dict[str, Any], Step]:
-        """The tests as they stand, and what follows."""
-        use, home = Project.named(rollout.project, self.settings), self.settings.home
-        began, since = (dt.datetime.fromisoformat(each) for each in (rollout.began, rollout.since))
-        compared = Compared.of(Shadows(home).since(rollout.project, began), rollout.against, rollout.version)
-        told = Serving(rollout.project, self.settings).told(compared.ids)
-        outcomes = [(name, outcome.value) for name, outcome in told if outcome.value is not None]
-        tests = compared.tests(use.task, outcomes, plan.probation)
-        then = step(plan, rollout.phase, (self._clock() - since).total_seconds(), compared, tests)  # ty: ignore[invalid-argument-type]
-        found = {
-            "requests": len(compared.failures), "rows": len(compared.ids), "answered": compared.answered, "judged": tests["loss"].rows,
-            "warning": then.warning, "tests": {name: _test(each) for name, each in tests.items()},
-        }  # fmt: skip
-        return found, then
+    def _read(self, rollout: Rollout, now: dt.datetime, until: Callable[[], bool]) -> Weighing | None:
+        """The tests when all was read that the logs have; None where it was time to leave before.
+
+        What was read is kept for the next look; not of another rollout, nor where what its outcomes mean has changed since.
+        """
+        use = Project.named(rollout.project, self.settings)
+        running = self._running.pop(rollout.project, None)  # it comes back if it is read well, and else is made anew
+        if running is None or running.of != (rollout.id, use.task, use.split.matures):
+            running = _Running(rollout, use, self.settings)
+        is_whole = running.has_read(now, until)
+        self._running[rollout.project] = running
+        return running.seen if is_whole else None
 
     def _moved(self, rollout: Rollout, then: Step) -> str | None:
         """Does what follows."""
@@ -216,6 +281,14 @@ class Watch:
                 raise KeepfitError(f"version {rollout.version} should be brought back ({why}), but {done['reason']}")
         LOG.warning("%s: version %d is undone: %s", rollout.project, rollout.version, why)
         return self._end(rollout, "undone", why)
+
+
+def _found(seen: Weighing, then: Step) -> dict[str, Any]:
+    """The tests as they stand, as JSON."""
+    return {
+        "requests": seen.requests, "rows": seen.rows, "answered": seen.answered, "judged": seen.judged, "warning": then.warning,
+        "tests": {name: _test(each) for name, each in seen.tests.items()},
+    }  # fmt: skip
 
 
 def _test(found: Evidence) -> dict[str, Any]:

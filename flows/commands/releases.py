@@ -94,7 +94,7 @@ def _rollout(found: dict[str, Any]) -> RenderableType:
         f"{found['project']}: version {found['version']} beside version {found['against']}, {found['phase']} since {found['since'][:19]}\n"
         f"{found['rows']:,} rows, {found['answered']:,} answered by version {found['version']}, {found['judged']:,} with an outcome\n{found['said']}"
     )
-    tests = table(("test", "rows", "difference", "e-value", "bar", ""), map(_test, found["tests"].items()))
+    tests = table(("test", "requests", "difference", "e-value", "bar", ""), map(_test, found["tests"].items()))
     warning = [Text(f"early warning: {found['warning']}")] if found["warning"] else []
     following = [Text(f"next: {found['next']}")] if found["next"] else []
     return Group(Text(head), tests, *warning, *following)

@@ -1,22 +1,38 @@
 """Rollout: how a challenger comes to answer, what both models said of the same rows, and what follows from it.
 
 Shadow: it scores what the champion answers, and nobody hears of it. Canary: it answers a share. Probation: it is champion, and the one
-before goes on scoring. Through all of them the same three tests compare the two, request by request and row by row.
+before goes on scoring. Through all of them the same three tests compare the two, request by request.
+
+A request is one difference: the mean of its rows, once. `alpha` is the chance that a model which is not worse is brought back, as long as
+what comes next does not depend on what it is. For failures, times and estimates that is so: all of them are known in the order of the log.
+What a request lost is known when it is told what came true of it, and then:
+
+- Where the project says after how many days outcomes are final (`split.matures`), a request is judged at that age and no sooner, in the
+  order of the requests. `alpha` holds if all that is ever told of a request is told by then, in whatever order: frauds may be found long
+  before all else is known to be none. What is told later is judged when it comes, and when it comes must then not depend on what it is.
+- Where it does not say so, a request is judged at the first look that knows an outcome of it. `alpha` holds if when an outcome is told does
+  not depend on what it is; in which order those of one look were told decides nothing.
+- What is never told is left out. If that depends on what it is, the test is about the rows that were told of and about no others; no
+  order can mend that.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
 from tasks.ml.kinds import Kind
-from tasks.ml.sequential import Evidence, slower, weighed
+from tasks.ml.sequential import Evidence, Wager, slower
 
 Phase = Literal["shadow", "canary", "probation", "passed", "undone", "overtaken"]
 TESTS = ("loss", "errors", "slow")
+MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome at a time; unless the plan asks for more
+LEARN = 100  # requests that tell what is usually slow
+EARLY = dt.timedelta(minutes=10)  # an outcome may be told so long before it is logged what both models said
 WORDS = {"loss": "loses more", "errors": "fails more often", "slow": "is slow more often", "estimate": "is expected to lose more"}  # fmt: skip
 
 
@@ -24,7 +40,9 @@ class Shadow(BaseModel, frozen=True, extra="forbid"):
     """Before it answers anybody, a challenger scores what the champion answers; both 0: it does not."""
 
     rows: int = Field(default=0, ge=0, description="rows that both must have scored")
-    seconds: float = Field(default=0, ge=0, description="seconds that must have passed")
+    seconds: float = Field(
+        default=0, ge=0, description="seconds that must have passed; after 100,000 rows, or `rows`, it scores no more"
+    )
 
     @property
     def is_wanted(self) -> bool:
@@ -59,7 +77,10 @@ class Probation(BaseModel, frozen=True, extra="forbid"):
         default=100_000, ge=0, description="rows that the old champion scores at most; 0: there is no probation"
     )
     seconds: float = Field(
-        default=7 * 86_400, ge=0, description="seconds that outcomes are waited for; it is over sooner when all those rows have one"
+        default=7 * 86_400,
+        ge=0,
+        description="seconds that the old champion scores and outcomes are waited for, then `split.matures` days more; it is over sooner "
+        "when all those rows have one",
     )  # fmt: skip
     tolerance: float = Field(
         default=0.01,
@@ -74,7 +95,11 @@ class Probation(BaseModel, frozen=True, extra="forbid"):
     )  # fmt: skip
     quick_ms: float = Field(default=20, ge=0, description="milliseconds; a request that takes no longer is never slow")
     alpha: float = Field(
-        default=0.05, gt=0, lt=1, description="chance that a model which is not worse is brought back, by all tests and looks together"
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="chance that a model which is not worse is brought back, by all tests and looks together, if all "
+        "outcomes are told within `split.matures` days, or when one is told does not depend on what it is",
     )  # fmt: skip
     every: float = Field(default=10, gt=0, description="seconds between two looks at the evidence")
     on_estimates: bool = Field(
@@ -114,6 +139,21 @@ class RolloutPlan(BaseModel, frozen=True, extra="forbid"):
 
 
 # -- what both said ---------------------------------------------------------------------------------------------------
+class Both(NamedTuple):
+    """A request that both models answered.
+
+    Attributes:
+        at: when it was made.
+        ids: of its rows.
+        old, new: what was said of them, as `Kind.heard` gives it.
+    """
+
+    at: dt.datetime
+    ids: Sequence[str]
+    old: np.ndarray
+    new: np.ndarray
+
+
 @dataclass(frozen=True)
 class Compared:
     """What the old and the new model did with the same requests, in the order in which they were scored.
@@ -121,30 +161,30 @@ class Compared:
     Attributes:
         failures: of each request 1 where only the new one failed, -1 where only the old one did, else 0.
         old_ms, new_ms: of each request that both were timed at, in one place.
-        ids: of the rows that both answered.
-        old, new: their answers.
+        both: the requests that both answered.
         answered: rows that the new one answered.
+        reach: the width of the interval that the old one states with its numbers; None where it states none.
     """
 
     failures: list[int] = field(default_factory=list)
     old_ms: list[float] = field(default_factory=list)
     new_ms: list[float] = field(default_factory=list)
-    ids: list[str] = field(default_factory=list)
-    old: list[Mapping[str, Any]] = field(default_factory=list)
-    new: list[Mapping[str, Any]] = field(default_factory=list)
+    both: list[Both] = field(default_factory=list)
     answered: int = 0
+    reach: float | None = None
 
     @classmethod
-    def of(cls, records: Iterable[Mapping[str, Any]], old: int, new: int) -> "Compared":
+    def of(cls, kind: Kind, records: Iterable[Mapping[str, Any]], old: int, new: int) -> "Compared":
         """What a shadow log holds of two versions; other versions' records are passed over.
 
         Args:
-            records: each a request: `answered` and `beside`, the versions; `ids`, of its rows; `said` and `thought`, their answers or None
-                where they failed; `ms`, a pair, or None where nobody took the time.
+            kind: of the models.
+            records: each a request, or the rows of it that one model answered: `at`; `answered` and `beside`, the versions; `ids`, of its
+                rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
             old: a version.
             new: a version.
         """
-        found, answered = cls(), 0
+        found, answered, pairs = cls(), 0, []
         for record in records:
             pair = (record["answered"], record["beside"])
             if set(pair) != {old, new}:
@@ -157,57 +197,194 @@ class Compared:
                 found.old_ms.append(before)
                 found.new_ms.append(after)
             if said is not None and thought is not None:
-                found.ids.extend(record["ids"])
-                found.old.extend(said)
-                found.new.extend(thought)
+                pairs.append((record["at"], record["ids"], said, thought))
             answered += len(record["ids"]) if pair[0] == new else 0
-        return cls(found.failures, found.old_ms, found.new_ms, found.ids, found.old, found.new, answered)
+        reach = _width([answer for _, _, said, _ in pairs for answer in said])
+        return cls(found.failures, found.old_ms, found.new_ms, _heard(kind, pairs), answered, reach)
 
-    def losses(self, kind: Kind, outcomes: Sequence[tuple[str, Any]]) -> np.ndarray:
-        """How much more the new one lost at each outcome, in the order in which they became known: (n,) from -1 to 1.
+    @property
+    def ids(self) -> list[str]:
+        """Of the rows that both answered."""
+        return [name for request in self.both for name in request.ids]
 
-        Of several outcomes of a row the first counts: a correction does not reach back into a test that has looked already. A number's
-        loss is its error as a share of the width of the interval that the old one stated, clipped at 1.
+    @property
+    def owners(self) -> np.ndarray:
+        """The place of each row's request: (n,)."""
+        return np.repeat(np.arange(len(self.both)), [len(request.ids) for request in self.both])
+
+    def losses(self, kind: Kind, first: Mapping[str, Any]) -> np.ndarray:
+        """How much more the new one lost at each request: (n,) from -1 to 1, the mean of those of its rows whose outcome is known.
+
+        Requests without such a row are left out. A number's loss is its error as a share of the width of the interval that the old one
+        stated, clipped at 1.
+
+        Args:
+            kind: of the models.
+            first: what came true, by the id of the row.
         """
         outcomes = [(name, value) for (name, _), value in zip(outcomes, kind.meant([told for _, told in outcomes]), strict=True) if value is not None]  # fmt: skip
         places = {name: place for place, name in enumerate(self.ids)}
-        first = {name: value for name, value in reversed(outcomes) if name in places}
-        known = [name for name in dict.fromkeys(name for name, _ in outcomes) if name in first]
+        known = [name for name in places if name in first]
         target = getattr(kind, "target", None)
         if not known or target is None:
             return np.zeros(0)
         truth = kind.truth(pd.DataFrame({target: pd.Series([first[name] for name in known])}))
         at = [places[name] for name in known]
-        reach = _width(self.old)
-        old, new = (
-            kind.loss(truth, kind.heard([answers[place] for place in at]), reach) for answers in (self.old, self.new)
+        reach = self.reach or 1.0
+        heard = (
+            np.concatenate(answers)[at] for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
         )
-        if old is None or new is None:
-            return np.zeros(0)
-        found = new - old
-        return found[np.isfinite(found)]
+        old, new = (kind.loss(truth, answers, reach) for answers in heard)
+        return np.zeros(0) if old is None or new is None else _means(new - old, self.owners[at])
 
     def estimates(self, kind: Kind) -> np.ndarray:
-        """How much more the new one is expected to lose at each row if the old one says the true chances: (n,), empty without chances."""
-        found = kind.foreseen(kind.heard(self.old), kind.heard(self.new)) if self.ids else None
-        return np.zeros(0) if found is None else found
+        """How much more the new one is expected to lose at each request if the old one says the true chances: (n,), empty without chances."""
+        found = [kind.foreseen(each.old, each.new) for each in self.both[:1]]
+        if not found or found[0] is None:
+            return np.zeros(0)
+        old, new = (
+            np.concatenate(answers) for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
+        )
+        return _means(np.asarray(kind.foreseen(old, new)), self.owners)
 
-    def tests(self, kind: Kind, outcomes: Sequence[tuple[str, Any]], plan: Probation) -> dict[str, Evidence]:
-        """The tests by name; alpha is split evenly over those that may bring back."""
+
+def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], list[Any]]]) -> list[Both]:
+    """Requests with the answers as metrics want them."""
+    if not pairs:
+        return []
+    ends = np.cumsum([len(ids) for _, ids, _, _ in pairs])[:-1]
+    old, new = (np.split(kind.heard([answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3))
+    return [Both(at, ids, before, after) for (at, ids, _, _), before, after in zip(pairs, old, new, strict=True)]
+
+
+def _means(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """The mean of the values that each owner has, in the order of the owners; what is no number is left out.
+
+    >>> _means(np.array([1.0, 0.5, np.nan, 0.0]), np.array([0, 2, 1, 2])).tolist()
+    [1.0, 0.25]
+    """
+    known = np.isfinite(values)
+    counts, sums = np.bincount(owners[known]), np.bincount(owners[known], values[known])
+    return sums[counts > 0] / counts[counts > 0]
+
+
+def _width(answers: Sequence[Mapping[str, Any]]) -> float | None:
+    """The width of the interval that a model states with its numbers; None where it states none."""
+    low, high = next((answer["interval"] for answer in answers if "interval" in answer), (0.0, 0.0))
+    return (high - low) or None
+
+
+class Outcome(NamedTuple):
+    """What came true of a row, and when that was told."""
+
+    id: str
+    value: Any
+    came: dt.datetime
+
+
+def _counts(one: Outcome, before: Outcome | None, final: dt.datetime) -> bool:
+    """Whether an outcome counts instead of another one of the same row, which is final at a moment."""
+    if before is None:
+        return True
+    if one.came <= final:
+        return before.came > final or one.came >= before.came
+    return one.came < before.came
+
+
+class Weighing:
+    """The tests of one rollout as they stand. It is fed with what was logged, each record once; what was weighed is not kept.
+
+    Attributes:
+        requests: that were scored.
+        rows: that both models answered.
+        answered: rows that the new one answered.
+        judged: rows that were judged by their outcome.
+    """
+
+    def __init__(self, kind: Kind, old: int, new: int, plan: Probation, matures: float = 0.0) -> None:
+        """Of two versions; outcomes are final after `matures` days, and alpha is split evenly over the tests that may bring back."""
+        self.kind, self.old, self.new, self.matures = kind, old, new, dt.timedelta(days=matures)
+        self.requests = self.rows = self.answered = self.judged = 0
         alpha = plan.alpha / (len(TESTS) + plan.on_estimates)
-        old, new = np.array(self.old_ms), np.array(self.new_ms)
-        return {
-            "loss": weighed(self.losses(kind, outcomes), plan.tolerance, alpha),
-            "errors": weighed(np.array(self.failures), plan.errors, alpha),
-            "slow": weighed(slower(old, new, least=plan.quick_ms), plan.slow, alpha),
-            "estimate": weighed(self.estimates(kind), plan.tolerance, alpha),
-        }
+        tolerances = {"loss": plan.tolerance, "errors": plan.errors, "slow": plan.slow, "estimate": plan.tolerance}
+        self._wagers = {name: Wager(tolerance, alpha) for name, tolerance in tolerances.items()}
+        self._quick, self._most = plan.quick_ms, max(MOST, plan.rows)
+        self._usual = np.zeros((2, 0))  # milliseconds of the first requests
+        self._reach: float | None = None
+        self._waiting: dict[int, Both] = {}
+        self._requests: dict[str, int] = {}  # that wait, by the ids of their rows
+        self._told: dict[str, Outcome] = {}  # what came true of such rows
+        self._early: list[Outcome] = []  # what was told of rows that are not known, or not yet
 
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for their outcome."""
+        return len(self._requests)
 
-def _width(answers: Sequence[Mapping[str, Any]]) -> float:
-    """The width of the interval that a model states with its numbers; 1 where it states none."""
-    low, high = next((answer["interval"] for answer in answers if "interval" in answer), (0.0, 1.0))
-    return (high - low) or 1.0
+    @property
+    def tests(self) -> dict[str, Evidence]:
+        """The tests by name."""
+        return {name: wager.evidence for name, wager in self._wagers.items()}
+
+    def see(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Takes in what both models did, as `Compared.of` reads it."""
+        found = Compared.of(self.kind, records, self.old, self.new)
+        self._reach = self._reach or found.reach
+        self.requests, self.answered = self.requests + len(found.failures), self.answered + found.answered
+        self._weigh("errors", np.array(found.failures))
+        self._weigh("slow", self._slow(np.array([found.old_ms, found.new_ms])))
+        self._weigh("estimate", found.estimates(self.kind))
+        for request in found.both:
+            self.rows += len(request.ids)
+            self._keep(request)
+        early, self._early = self._early, []
+        self.hear(early)
+
+    def hear(self, outcomes: Sequence[Outcome]) -> None:
+        """Takes in what came true, in any order.
+
+        Of several outcomes of a row the last one counts that was told before it was final, or else the first one: a correction does not
+        reach back into a test that has looked already.
+        """
+        for one in outcomes:
+            if (request := self._requests.get(one.id)) is None:
+                self._early.append(one)
+            elif _counts(one, self._told.get(one.id), self._waiting[request].at + self.matures):
+                self._told[one.id] = one
+        newest = max((one.came for one in outcomes), default=None)
+        self._early = [one for one in self._early if newest is None or one.came > newest - EARLY]
+
+    def judge(self, now: dt.datetime) -> None:
+        """Weighs what was lost at the requests whose outcomes are final, and of which one is known: in the order of the requests, each once."""
+        told = {self._requests[name] for name in self._told}
+        due = [number for number in told if self._waiting[number].at + self.matures <= now]
+        both = [
+            self._waiting.pop(number) for number in sorted(due, key=lambda number: (self._waiting[number].at, number))
+        ]
+        requests = Compared(both=both, reach=self._reach)
+        names = requests.ids
+        first = {name: self._told.pop(name).value for name in names if name in self._told}
+        for name in names:
+            del self._requests[name]
+        self._weigh("loss", requests.losses(self.kind, first))
+        self.judged += len(first)
+
+    def _weigh(self, name: str, differences: np.ndarray) -> None:
+        self._wagers[name] = self._wagers[name].after(differences)
+
+    def _slow(self, times: np.ndarray) -> np.ndarray:
+        """Which of the newest requests were slow, as `slower` says, by what was usual in the first ones."""
+        times = np.concatenate([self._usual, times], axis=1)
+        self._usual = times[:, :LEARN]
+        return slower(*times, learn=LEARN, least=self._quick)
+
+    def _keep(self, request: Both) -> None:
+        """Lets a request wait for its outcomes, where there is room and they can come."""
+        is_known = request.ids and getattr(self.kind, "target", None) is not None
+        if not is_known or len(self._requests) + len(request.ids) > self._most:
+            return
+        self._waiting[self.rows] = request
+        self._requests |= dict.fromkeys(request.ids, self.rows)
 
 
 # -- what follows -----------------------------------------------------------------------------------------------------
@@ -226,37 +403,37 @@ class Step:
     scores: bool = True
 
 
-def step(plan: RolloutPlan, phase: Phase, seconds: float, compared: Compared, found: Mapping[str, Evidence]) -> Step:
+def step(plan: RolloutPlan, phase: Phase, seconds: float, seen: Weighing) -> Step:
     """What the evidence allows.
 
     Args:
         plan: as configured when the rollout began.
         phase: an open one.
         seconds: since it began.
-        compared: what both said.
-        found: the tests, by name.
+        seen: the tests as they stand.
     """
+    found = seen.tests
     deciding = (*TESTS, "estimate") if plan.probation.on_estimates else TESTS
     against = [_said(name, found[name]) for name in deciding if found[name].against]
     if against:
         return Step("undone", "; ".join(against))
     warning = _said("estimate", found["estimate"]) if found["estimate"].against else ""
     if phase == "probation":
-        return _probation(plan.probation, seconds, compared, found, warning)
-    stage, count = (plan.shadow, len(compared.ids)) if phase == "shadow" else (plan.canary, compared.answered)
+        return _probation(plan.probation, seconds, seen, warning)
+    stage, count = (plan.shadow, seen.rows) if phase == "shadow" else (plan.canary, seen.answered)
     if count < stage.rows or seconds < stage.seconds:
-        return Step(phase, f"{_of(count, stage.rows, 'rows')}, {_of(seconds, stage.seconds, 's')}", warning)
+        scores = phase == "canary" or count < max(stage.rows, MOST)
+        return Step(phase, f"{_of(count, stage.rows, 'rows')}, {_of(seconds, stage.seconds, 's')}", warning, scores)
     return Step(plan.after(phase), f"{phase} of {count} rows in {seconds:.0f} s: {_quiet(found)}", warning)
 
 
-def _probation(
-    plan: Probation, seconds: float, compared: Compared, found: Mapping[str, Evidence], warning: str
-) -> Step:
-    scored, judged = len(compared.ids), found["loss"].rows
-    if seconds >= plan.seconds or judged >= plan.rows:
-        return Step("passed", f"{scored} rows in {seconds:.0f} s, {judged} with an outcome: {_quiet(found)}", warning)
-    said = f"{_of(judged, plan.rows, 'rows with an outcome')}, {_of(seconds, plan.seconds, 's')}"
-    return Step("probation", said, warning, scores=scored < plan.rows)
+def _probation(plan: Probation, seconds: float, seen: Weighing, warning: str) -> Step:
+    until = plan.seconds + seen.matures.total_seconds()
+    if seconds >= until or seen.judged >= plan.rows:
+        why = f"{seen.rows} rows in {seconds:.0f} s, {seen.judged} with an outcome: {_quiet(seen.tests)}"
+        return Step("passed", why, warning)
+    said = f"{_of(seen.judged, plan.rows, 'rows with an outcome')}, {_of(seconds, until, 's')}"
+    return Step("probation", said, warning, scores=seen.rows < plan.rows and seconds < plan.seconds)
 
 
 def _said(name: str, found: Evidence) -> str:
@@ -265,8 +442,7 @@ def _said(name: str, found: Evidence) -> str:
     >>> _said("errors", Evidence(40, 0.5, 70.0, 80.0, 60.0, 31))
     'it fails more often: by 0.5 on 40 requests; the e-value 80 reached 60 after 31'
     """
-    what = "requests" if name in {"errors", "slow"} else "rows"
-    return f"it {WORDS[name]}: by {found.mean:.3g} on {found.rows} {what}; the e-value {found.peak:.3g} reached {found.bar:.3g} after {found.crossed}"
+    return f"it {WORDS[name]}: by {found.mean:.3g} on {found.rows} requests; the e-value {found.peak:.3g} reached {found.bar:.3g} after {found.crossed}"
 
 
 def _quiet(found: Mapping[str, Evidence]) -> str:

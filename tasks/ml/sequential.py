@@ -9,7 +9,7 @@ Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -64,33 +64,78 @@ def capital(differences: np.ndarray, tolerance: float) -> np.ndarray:
     >>> np.exp(capital(np.array([1.0]), 0.0)).round(4).tolist()  # 1 + the mean bet
     [1.1958]
     """
+    return _spread(_grown(differences, tolerance))
+
+
+def _grown(differences: np.ndarray, tolerance: float) -> np.ndarray:
+    """The logarithm of what each bet has made after each difference: (n, bets)."""
     differences = np.asarray(differences, dtype="float64")
     if not (np.abs(differences) <= 1).all():
         raise ValueError("a difference is no number from -1 to 1; wanted losses from 0 to 1")
-    grown = np.cumsum(np.log1p(np.outer(differences - tolerance, BETS / (1 + tolerance))), axis=0)
-    return np.logaddexp.reduce(grown, axis=1) - math.log(len(BETS))
+    return np.cumsum(np.log1p(np.outer(differences - tolerance, BETS / (1 + tolerance))), axis=0)
+
+
+def _spread(grown: np.ndarray) -> np.ndarray:
+    """The logarithm of the capital that is spread evenly over the bets."""
+    return np.logaddexp.reduce(grown, axis=-1) - math.log(len(BETS))
+
+
+@dataclass(frozen=True)
+class Wager:
+    """A test under way: what the bets have made so far, without the differences that they were made on.
+
+    Null hypothesis: given all before it, each difference is expected to be at most the tolerance. What belongs together (the rows of one
+    request that fail by one cause) must therefore come as one difference, and which difference comes next must not depend on what it is.
+
+    Attributes:
+        tolerance: the mean that is put up with, from 0 to below 1.
+        alpha: the chance to reject a true claim, ever.
+        grown: the logarithm of what each bet has made, (bets,).
+        rows: differences so far.
+        total: their sum.
+        peak: the most that the logarithm of the capital ever was.
+        crossed: after how many of them the bar was reached, or None.
+    """
+
+    tolerance: float
+    alpha: float
+    grown: np.ndarray = field(default_factory=lambda: np.zeros(len(BETS)))
+    rows: int = 0
+    total: float = 0.0
+    peak: float = 0.0
+    crossed: int | None = None
+
+    def after(self, differences: np.ndarray) -> "Wager":
+        """The same test when these have come as well, as `capital` takes them: in any number of parts it ends the same.
+
+        >>> Wager(0.0, 0.05).after(np.ones(5)).after(np.ones(7)).crossed
+        8
+        """
+        grown = self.grown + _grown(differences, self.tolerance)
+        if not len(grown):
+            return self
+        path = _spread(grown)
+        over = np.flatnonzero(path >= -math.log(self.alpha))
+        now = self.rows + int(over[0]) + 1 if len(over) else None
+        return replace(
+            self, grown=grown[-1], rows=self.rows + len(path), total=self.total + float(np.sum(differences)), peak=max(self.peak, float(path.max())),
+            crossed=self.crossed or now,
+        )  # fmt: skip
+
+    @property
+    def evidence(self) -> Evidence:
+        """What it has seen."""
+        e, peak = (math.exp(min(value, 700.0)) for value in (float(_spread(self.grown)), self.peak))
+        return Evidence(self.rows, self.total / max(self.rows, 1), e, peak, 1 / self.alpha, self.crossed)
 
 
 def weighed(differences: np.ndarray, tolerance: float, alpha: float) -> Evidence:
-    """Whether the mean difference is above the tolerance, at a level that holds over all looks together.
-
-    Null hypothesis: given all before it, each difference is expected to be at most the tolerance. What belongs together (the rows of one
-    request that fail by one cause) must therefore come as one difference.
-
-    Args:
-        differences: as `capital` takes them: of losses from 0 to 1, or of two Bernoulli streams, 1 minus 0.
-        tolerance: as there.
-        alpha: the chance to reject a true claim, ever.
+    """Whether the mean difference is above the tolerance, at a level that holds over all looks together: `Wager`, all at once.
 
     >>> weighed(np.ones(12), 0.0, 0.05).crossed  # what fails always, where the old one never does
     8
     """
-    path = capital(differences, tolerance)
-    if not len(path):
-        return Evidence(0, 0.0, 1.0, 1.0, 1 / alpha, None)
-    over = np.flatnonzero(path >= -math.log(alpha))
-    e, peak = (float(np.exp(min(value, 700.0))) for value in (path[-1], path.max()))
-    return Evidence(len(path), float(np.mean(differences)), e, peak, 1 / alpha, int(over[0]) + 1 if len(over) else None)
+    return Wager(tolerance, alpha).after(differences).evidence
 
 
 def slower(old: np.ndarray, new: np.ndarray, learn: int = 100, least: float = 0.0, share: float = 0.95) -> np.ndarray:

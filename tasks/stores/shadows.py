@@ -3,10 +3,7 @@
 It holds answers, and no row: what was sent stands in the prediction log alone, under the same ids.
 """
 
-import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from tasks.stores.predictions import Predictions
 
@@ -23,9 +20,3 @@ class Shadows(Predictions):
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.folder = home / FOLDER
-
-    def since(self, project: str, began: dt.datetime) -> Iterator[dict[str, Any]]:
-        """The records from a moment on, in order of writing."""
-        for record in self.read(project, since=began.date()):
-            if dt.datetime.fromisoformat(record["at"]) >= began:
-                yield record

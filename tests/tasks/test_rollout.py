@@ -1,9 +1,11 @@
 """From the shadow to all rows and back: the watcher over a real journal, the shadow log and late outcomes; the server's part is written by hand."""
 
+import contextlib
 import datetime as dt
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from tasks import deploy, releasing, rollout
 from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.rollout import Outcome
 from tasks.recover import Recovery
 from tasks.releasing import Plan, Releasing
 from tasks.rollback import Rollback
@@ -19,6 +22,7 @@ from tasks.rollout import BY_EVIDENCE, ROLLING, Watch
 from tasks.stores import bundles, durable
 from tasks.stores.journal import BY_ITSELF, Journal, Rollout, Rollouts
 from tasks.stores.predictions import Told
+from tasks.stores.reading import Reading
 from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
 from tests.released import NAME, YAML, crowned, either, place, template
@@ -55,10 +59,22 @@ def clock() -> Clock:
     return Clock()
 
 
-def watch(settings: Settings, clock: Callable[[], dt.datetime]) -> Watch:
-    """Looks whenever it is asked to."""
-    twice = itertools.chain.from_iterable((now, now) for now in itertools.count(0.0, 1000.0))  # a look asks it twice
-    return Watch(settings, clock, timer=twice.__next__)
+class Looks:
+    """Looks whenever it is asked to: an hour lies between two looks, and a look takes no time."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], dt.datetime]) -> None:
+        self.now = 0.0
+        self._watch = Watch(settings, clock, timer=lambda: self.now)
+
+    def look(self, project: str) -> str | None:
+        """The next one."""
+        self.now += 3600
+        return self._watch.look(project)
+
+
+def watch(settings: Settings, clock: Callable[[], dt.datetime]) -> Looks:
+    """A new one, which has read nothing yet."""
+    return Looks(settings, clock)
 
 
 def staged(settings: Settings, text: str = STAGED) -> Journal:
@@ -177,9 +193,9 @@ def test_v_13_a_worse_champion_comes_back_by_itself_once(place: Settings, clock:
     assert looks.look(NAME) is None
     going = journal.rollout(NAME)
     assert going is not None
-    assert going.evidence["warning"].startswith("it is expected to lose more: by 0.36 on 60 rows")
+    assert going.evidence["warning"].startswith("it is expected to lose more: by 0.36 on 60 requests")
     come_true(place, ids, False)
-    said = "it loses more: by 0.72 on 60 rows; the e-value"
+    said = "it loses more: by 0.72 on 60 requests; the e-value"
     assert said in str(looks.look(NAME))
     back = journal.releases(NAME)[-1]
     assert (back.version, back.kind, back.actor, back.generation) == (1, "rollback", BY_EVIDENCE, 3)
@@ -220,24 +236,170 @@ def test_outcomes_may_be_late_repeated_and_corrected(place: Settings, clock: Clo
     assert going.evidence["tests"]["loss"]["mean"] == pytest.approx(0.25 - 0.49)
 
 
+def waits(settings: Settings, clock: Clock, probation: str) -> tuple[Journal, Looks]:
+    """Version 2 is on probation in a project whose outcomes are final after two days."""
+    text = YAML.replace("split: {", "split: {matures: 2, ") + f"release: {{rollout: {{probation: {probation}}}}}\n"
+    (settings.projects / NAME / "project.yaml").write_text(text)
+    assert Project.named(NAME, settings).split.matures == 2
+    journal = crowned(settings, 1)
+    release(settings, 2, clock)
+    looks = watch(settings, clock)
+    looks.look(NAME)
+    return journal, looks
+
+
+def test_i_19_outcomes_that_are_told_first_wait_for_the_others(place: Settings, clock: Clock):
+    """A better model whose misses become known at once, and its hits later: nothing is judged before both may be known, and it stays."""
+    journal, looks = waits(place, clock, "{rows: 200, seconds: 100000}")
+    ids = serve(place, clock, 100, 2, 1, said=0.1, thought=0.3)
+    come_true(place, ids[:20], True)
+    clock.on(47 * 3600)
+    assert looks.look(NAME) is None
+    come_true(place, ids[20:], False)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["judged"], going.scores) == (0, False)
+    clock.on(3600)
+    assert looks.look(NAME) is None
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.evidence["tests"]["loss"]["mean"] == pytest.approx((20 * 0.32 - 80 * 0.08) / 100)
+
+
+def test_a_probation_waits_for_what_is_final_later(place: Settings, clock: Clock):
+    """The old champion scores for as long as is said; the probation lasts until what it scored last is final."""
+    journal, looks = waits(place, clock, "{rows: 20, seconds: 100}")
+    ids = serve(place, clock, 19, 2, 1, said=0.9)
+    clock.on(99)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert going.scores
+    ids += serve(place, clock, 11, 2, 1, said=0.9)
+    come_true(place, ids, False)
+    clock.on(2 * 86400)
+    assert "version 2 undone in its probation: it loses more: by 0.72 on 30 requests" in str(looks.look(NAME))
+
+
 def test_what_does_not_change_is_not_written(place: Settings, clock: Clock):
     """A look at the same evidence leaves the journal as it is, and one that comes too soon does not read it."""
     journal = crowned(place, 1)
     release(place, 2, clock)
-    looks = Watch(place, clock, timer=iter([0.0, 0.1, 9.9, 10.0, 10.1]).__next__)
+    now = 0.0
+    looks = Watch(place, clock, timer=lambda: now)
     looks.look(NAME)
     serve(place, clock, 5, 2, 1)
     looks.look(NAME)
     before = journal.rollout(NAME)
     serve(place, clock, 5, 2, 1)
-    looks.look(NAME)  # 9.9 s after the first: it is not time yet
+    now = 9.9  # it is not time yet
+    looks.look(NAME)
     assert journal.rollout(NAME) == before
+    now = 10.0
     looks.look(NAME)
     after = journal.rollout(NAME)
     assert after is not None
     assert (after.revision, after.evidence["requests"]) == (2, 10)
     watch(place, clock).look(NAME)
     assert journal.rollout(NAME) == after
+
+
+def test_a_look_reads_on_from_where_the_last_one_ended(place: Settings, clock: Clock):
+    """What was read is not read again, and whoever begins anew finds the same in the logs."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    logs, kept = [], {}
+    for count in (5, 7, 9):
+        clock.on(1)
+        ids = serve(place, clock, count, 2, 1, said=0.5)
+        come_true(place, ids[1:], True)
+        looks.look(NAME)
+        logs = [path for name in ("shadows", "told") for path in (place.home / name / NAME).iterdir()]
+        kept = {path: kept.get(path, b"") + path.read_bytes()[len(kept.get(path, b"")) :] for path in logs}
+        for path in logs:
+            path.write_bytes(b"\n" * path.stat().st_size)  # nobody could read it now
+    before = journal.rollout(NAME)
+    assert before is not None
+    assert (before.evidence["requests"], before.evidence["judged"]) == (21, 18)
+    for path in logs:
+        path.write_bytes(kept[path])
+    watch(place, clock).look(NAME)
+    assert journal.rollout(NAME) == before
+
+
+def test_a_look_does_not_hold_up_others(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """It leaves when its time is over and reads on at the next; until all was read nothing is judged and nothing moves."""
+    monkeypatch.setattr("tasks.stores.reading.PART", 1000)
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    slow = Watch(place, clock, patience=0)
+    slow.look(NAME)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    looks = 0
+    while (said := slow.look(NAME)) is None:
+        looks += 1
+        assert phases(journal) == [(2, "probation")]
+        assert not journal.rollouts(NAME)[-1].evidence
+    assert looks >= 10
+    assert "it loses more: by 0.72 on 60 requests" in said
+
+
+def test_who_looks_once_reads_all(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """`keepfit recover` has no next look; the stack, which has, leaves the rest to it."""
+    monkeypatch.setattr("tasks.stores.reading.PART", 1000)
+    monkeypatch.setattr("tasks.recover.PATIENCE", 0)
+    crowned(place, 1)
+    release(place, 2, clock)
+    stack = Recovery(place, clock=clock)
+    assert stack.look().rollouts == ["small: version 2 is on probation; version 1 goes on scoring"]
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    assert stack.look().rollouts == []
+    (said,) = Recovery(place, grace=0.0, clock=clock).look().rollouts
+    assert "it loses more: by 0.72 on 60 requests" in said
+
+
+def test_what_could_not_be_weighed_is_read_anew(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """A look that fails in the middle says so, and leaves no half of a part behind."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    come_true(place, serve(place, clock, 5, 2, 1), True)
+    told = Reading.told
+    monkeypatch.setattr(Reading, "told", _away)
+    with pytest.raises(OSError, match="away"):
+        looks.look(NAME)
+    monkeypatch.setattr(Reading, "told", told)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["requests"], going.evidence["judged"]) == (5, 5)
+
+
+def _away(_reading: Reading) -> Iterator[list[Outcome]]:
+    raise OSError("away")
+
+
+def test_a_shadow_keeps_no_more_than_it_may(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """The challenger is put away when it has scored as much as is kept, and comes back for the canary when the time is over."""
+    monkeypatch.setattr("tasks.ml.rollout.MOST", 40)
+    journal = staged(place)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    for count, scores in ((39, True), (1, False)):
+        clock.on(1)
+        serve(place, clock, count, 1, 2)
+        looks.look(NAME)
+        going = journal.rollout(NAME)
+        assert going is not None
+        assert (going.phase, going.scores) == ("shadow", scores)
+    clock.on(60)
+    looks.look(NAME)
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.phase, going.scores) == ("canary", True)
 
 
 def test_the_old_one_scores_no_more_than_it_is_asked_to(place: Settings, clock: Clock):
@@ -323,6 +485,7 @@ def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
             monkeypatch.setattr(durable, "seam", lambda _what: None)
             Recovery(place, clock=clock).look()
             assert len({each.generation for each in journal.releases(NAME)}) == len(journal.releases(NAME))
+            assert bool(journal.rollouts(NAME)) == any("goes through" in each.said for each in journal.release_intents(NAME))  # fmt: skip
             _whole_way(place, clock)
         monkeypatch.setattr(durable, "seam", lambda _what: None)
         assert phases(journal)[-1] == (2, "undone"), reached
@@ -331,6 +494,55 @@ def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
             assert reached > 10
             return
     raise AssertionError("it never came to its end")
+
+
+def test_s_01_a_kill_where_a_shadow_begins_leaves_the_one_before_or_the_new_one(
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """The release says that it goes through the shadow first exactly where it does; the shadow that it overtakes is never lost."""
+    journal = staged(place)
+    release(place, 2, clock)
+    chosen = Releasing(NAME, place, clock)
+    begun = []
+    for reached in itertools.count():
+        with chosen.alone():
+            plan = chosen.plan(3, actor="anna", reason="better")
+            steps = itertools.count()
+            with monkeypatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+                patch.setattr(durable, "seam", lambda _what, at=reached, steps=steps: _die(next(steps) == at))
+                begun.append(rollout.begin(plan, place, clock))
+        Recovery(place, clock=clock).look()
+        going, said = journal.rollout(NAME), journal.release_intents(NAME)[-1].said
+        assert going is not None
+        if begun:
+            assert (going.version, said) == (3, "it goes through the shadow first")
+            assert phases(journal) == [(2, "overtaken"), (3, "shadow")]
+            return
+        assert (going.version, said.startswith("its process was gone")) == (2, True), reached
+
+
+def _die(now: bool) -> None:
+    if now:
+        raise KeyboardInterrupt
+
+
+def test_o_08_of_two_rollouts_that_begin_at_once_one_does(
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch
+):
+    """The shadow that version 3 is to overtake was ended meanwhile: nothing begins, and the release says why."""
+    journal = staged(place)
+    release(place, 2, clock)
+    begin = Rollouts.begin_rollout
+
+    def raced(self: Rollouts, *what: Rollout, **how: Any) -> Rollout:
+        rollout.stop(NAME, place, "in between", clock)
+        return begin(self, *what, **how)
+
+    monkeypatch.setattr(Rollouts, "begin_rollout", raced)
+    with pytest.raises(ConflictError, match="version 2 was moved in between"):
+        release(place, 3, clock)
+    assert phases(journal) == [(2, "undone")]
+    assert "was moved in between" in journal.release_intents(NAME)[-1].said
 
 
 def _from_the_start(settings: Settings) -> Journal:
@@ -375,6 +587,74 @@ def test_a_second_challenger_waits_unless_a_person_brings_it(place: Settings, cl
     assert release(place, 3, clock)["state"] == ROLLING
     assert phases(journal) == [(2, "overtaken"), (3, "shadow")]
     assert {each.phase for each in journal.release_intents(NAME)} == {"undone"}
+
+
+def on_probation(settings: Settings, clock: Clock) -> tuple[Journal, Looks]:
+    """Version 2 is champion and on probation beside version 1, of a project that wants a shadow first."""
+    journal, looks = staged(settings), watch(settings, clock)
+    release(settings, 2, clock)
+    release(settings, 2, clock)
+    looks.look(NAME)
+    return journal, looks
+
+
+@pytest.mark.parametrize("actor", ["anna", f"{BY_ITSELF}new data"])
+def test_v_13_a_probation_rests_while_another_challenger_is_tried(place: Settings, clock: Clock, actor: str):
+    """When that one is gone and the champion is the same, its probation goes on: with what it had seen, and with the time that it had left."""
+    journal, looks = on_probation(place, clock)
+    ids = serve(place, clock, 6, 2, 1, thought=None)  # nothing follows from six yet
+    clock.on(400)
+    assert looks.look(NAME) is None
+    for who in (actor, "bert"):
+        assert release(place, 3, clock, actor=who)["state"] == ROLLING
+        assert looks.look(NAME) is None
+        clock.on(5000)
+        rollout.stop(NAME, place, "not this one", clock)
+        assert looks.look(NAME) == "version 2 is on probation; version 1 goes on scoring"
+    assert phases(journal) == [(2, "overtaken"), (3, "undone"), (2, "overtaken"), (3, "undone"), (2, "probation")]
+    clock.on(599)
+    assert looks.look(NAME) is None
+    going = journal.rollout(NAME)
+    assert going is not None
+    assert (going.evidence["requests"], going.said) == (len(ids), "it rested while version 3 was tried")
+    clock.on(1)
+    assert "passed in its probation" in str(looks.look(NAME))
+    assert watch(place, clock).look(NAME) is None
+
+
+def test_v_13_a_probation_that_rested_brings_back(place: Settings, clock: Clock):
+    """What was compared before and after counts together: six failures on either side are the twelve that it takes."""
+    journal, looks = on_probation(place, clock)
+    serve(place, clock, 6, 1, 2, thought=None)
+    release(place, 3, clock)
+    clock.on(60)
+    rollout.stop(NAME, place, "not this one", clock)
+    looks.look(NAME)
+    serve(place, clock, 6, 1, 2, thought=None)
+    assert "version 2 undone in its probation: it fails more often: by 1 on 12 requests" in str(looks.look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 1]
+
+
+def test_a_version_that_is_released_again_is_compared_with_the_one_that_it_replaces(place: Settings, clock: Clock):
+    """1, 2, 3, and 2 once more: beside it scores version 3, which answered until then."""
+    journal = crowned(place, 1, 2, 3)
+    assert release(place, 2, clock) == {"state": "released"}
+    assert watch(place, clock).look(NAME) == "version 2 is on probation; version 3 goes on scoring"
+    serve(place, clock, 12, 3, 2, thought=None)
+    assert "version 2 undone in its probation" in str(watch(place, clock).look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 3, 2, 3]
+
+
+def test_a_challenger_that_becomes_champion_ends_the_probation_before_it(place: Settings, clock: Clock):
+    """Its own begins; that of the one before it does not come again."""
+    journal, looks = on_probation(place, clock)
+    release(place, 3, clock)
+    release(place, 3, clock)
+    assert looks.look(NAME) == "version 3 is champion; version 2 goes on scoring"
+    clock.on(1000)
+    looks.look(NAME)
+    assert looks.look(NAME) is None
+    assert phases(journal) == [(2, "overtaken"), (3, "passed")]
 
 
 def test_a_person_who_says_it_again_releases_at_once(place: Settings, clock: Clock):

@@ -107,6 +107,19 @@ def commit(connection: sa.Connection, intent: int, generation: int) -> None:
     Raises:
         ConflictError: somebody undid it in between, who took its process for dead.
     """
+    _end(connection, intent, phase="committed", generation=generation)
+
+
+def undo(connection: sa.Connection, intent: int, why: str) -> None:
+    """Marks an intent as undone, in the transaction that does something else instead.
+
+    Raises:
+        ConflictError: as `commit`.
+    """
+    _end(connection, intent, phase="undone", said=why)
+
+
+def _end(connection: sa.Connection, intent: int, **values: Any) -> None:
     mine = RELEASE_INTENTS.update().where(RELEASE_INTENTS.c.id == intent, RELEASE_INTENTS.c.phase.in_(BEFORE))
-    if connection.execute(mine.values(phase="committed", generation=generation)).rowcount != 1:
+    if connection.execute(mine.values(**values)).rowcount != 1:
         raise ConflictError(f"Release intent {intent} was undone in between. Nothing was changed; say it again.")

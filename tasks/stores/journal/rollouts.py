@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tasks.config.errors import ConflictError
 from tasks.stores import durable
+from tasks.stores.journal import intents
 from tasks.stores.journal.database import Database
 from tasks.stores.journal.tables import OPEN, ROLLOUTS
 
@@ -62,15 +63,23 @@ class Rollout:
 class Rollouts(Database):
     """What is on record of rollouts."""
 
-    def begin_rollout(self, rollout: Rollout) -> Rollout:
+    def begin_rollout(self, rollout: Rollout, *, instead: Rollout | None = None, intent: int | None = None) -> Rollout:
         """Records that a rollout begins; a project has one at a time.
 
+        One transaction overtakes the rollout that it begins `instead` of, as it was seen, and undoes the intent of the release that comes
+        after it.
+
         Raises:
-            ConflictError: another one goes on; nothing was changed.
+            ConflictError: another one goes on, or somebody moved the other one or undid the intent in between; nothing was changed.
         """
         durable.step("begin rollout")
         try:
             with self._write() as connection:
+                if instead is not None:
+                    said = f"version {rollout.version} is in its {rollout.phase} now"
+                    _move(connection, instead, {"phase": "overtaken", "since": rollout.began, "said": said, "scores": False})  # fmt: skip
+                if intent is not None:
+                    intents.undo(connection, intent, f"it goes through the {rollout.phase} first")
                 done = connection.execute(ROLLOUTS.insert().values(**_row(rollout)))
                 return replace(rollout, id=int((done.inserted_primary_key or (0,))[0]))
         except IntegrityError as error:
@@ -85,14 +94,8 @@ class Rollouts(Database):
             ConflictError: somebody has; nothing was changed.
         """
         durable.step(f"rollout {changes.get('phase', seen.phase)}")
-        moved = replace(seen, **changes, revision=seen.revision + 1)
-        mine = ROLLOUTS.update().where(ROLLOUTS.c.id == seen.id, ROLLOUTS.c.revision == seen.revision)
         with self._write() as connection:
-            if connection.execute(mine.values(**_row(moved))).rowcount != 1:
-                raise ConflictError(
-                    f"{seen.project}: the rollout of version {seen.version} was moved in between. Nothing was changed; look again."
-                )
-        return moved
+            return _move(connection, seen, changes)
 
     def rollout(self, project: str) -> Rollout | None:
         """The one that goes on, or None."""
@@ -111,6 +114,16 @@ class Rollouts(Database):
         query = sa.select(ROLLOUTS).where(ROLLOUTS.c.project == project).order_by(ROLLOUTS.c.id)
         with self.engine.connect() as connection:
             return [_rollout(row) for row in connection.execute(query).mappings()]
+
+
+def _move(connection: sa.Connection, seen: Rollout, changes: Mapping[str, Any]) -> Rollout:
+    moved = replace(seen, **changes, revision=seen.revision + 1)
+    mine = ROLLOUTS.update().where(ROLLOUTS.c.id == seen.id, ROLLOUTS.c.revision == seen.revision)
+    if connection.execute(mine.values(**_row(moved))).rowcount != 1:
+        raise ConflictError(
+            f"{seen.project}: the rollout of version {seen.version} was moved in between. Nothing was changed; look again."
+        )
+    return moved
 
 
 def _open(project: str) -> sa.Select[Any]:
