@@ -222,7 +222,8 @@ class Compared:
             kind: of the models.
             first: what came true, by the id of the row.
         """
-        outcomes = [(name, value) for (name, _), value in zip(outcomes, kind.meant([told for _, told in outcomes]), strict=True) if value is not None]  # fmt: skip
+        meant = zip(first, kind.meant([*first.values()]), strict=True)
+        first = {name: value for name, value in meant if value is not None}
         places = {name: place for place, name in enumerate(self.ids)}
         known = [name for name in places if name in first]
         target = getattr(kind, "target", None)

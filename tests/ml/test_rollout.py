@@ -75,8 +75,8 @@ def test_a_better_model_wins_whether_labels_or_own_values_are_told():
     """Old says 0.5, new 0.9, and all come true: 0.01 - 0.25 each. A label of nobody is no evidence."""
     kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True))
     old, new = ([{"probabilities": {"punctual": 1 - p, "late": p}}] * 4 for p in (0.5, 0.9))
-    found = Compared.of([request(["a", "b", "c", "d"], old, new)], OLD, NEW)
-    told = [("a", "late"), ("b", True), ("c", "delayed"), ("d", "punctual")]
+    found = compared(kind, *(([name], old[:1], new[:1]) for name in "abcd"))
+    told = {"a": "late", "b": True, "c": "delayed", "d": "punctual"}
     assert found.losses(kind, told) == pytest.approx([0.01 - 0.25, 0.01 - 0.25, 0.81 - 0.25])
 
 

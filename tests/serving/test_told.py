@@ -88,9 +88,8 @@ def test_outcomes_by_label_by_own_value_and_by_file_are_the_same_truth(name, set
     assert seen[target].notna().sum() == 6
     found = use.task.truth(seen[use.labelled(seen)])
     assert sorted(found.tolist()) == ([0, 0, 0, 1, 1, 1] if use.kind == "binary" else sorted(of))
-    lost = compared(use, ids[:6], of).losses(
-        use.task, [(one, each.value) for one, each in Serving(name, settings).told(ids)]
-    )
+    told = {one: each.value for one, each in Serving(name, settings).told(ids)}
+    lost = compared(use, ids[:6], of).losses(use.task, told)
     assert lost == pytest.approx([0.1**2 - 0.5**2 if use.kind == "binary" else -1.0] * 6)
 
 
@@ -103,4 +102,8 @@ def compared(use: Project, ids: list[str], of: tuple[Any, ...]) -> Compared:
         )
     else:
         old, new = [{"prediction": ["bread"]}] * 6, [{"prediction": [value]} for value in of]
-    return Compared.of([{"answered": 2, "beside": 1, "ids": ids, "said": new, "thought": old, "ms": None}], 1, 2)
+    records = [
+        {"at": NOW, "answered": 2, "beside": 1, "ids": [one], "said": [said], "thought": [thought], "ms": None}
+        for one, said, thought in zip(ids, new, old, strict=True)
+    ]
+    return Compared.of(use.task, records, 1, 2)
