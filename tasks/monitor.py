@@ -32,8 +32,8 @@ from tasks.stores.alarms import sound
 from tasks.stores.arrivals import arrivals
 from tasks.stores.journal import Journal, Release
 from tasks.stores.observed import Observed, instant, observed
-from tasks.stores.predictions import Told
 from tasks.stores.registry import Registry, as_json, impatient
+from tasks.stores.served import Serving
 
 SOUNDED: dict[Literal["drift", "decay"], tuple[str, ...]] = {"drift": ("inputs", "predictions"), "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
@@ -172,8 +172,8 @@ class Monitor:
     def _anomalies(self, seen: Observed, requests: tuple[int, int] | None, now: dt.datetime) -> Found:
         """What is odd about what landed, and about how it was answered."""
         asked = seen.where(np.full(len(seen), seen.source == "served"))
-        told = Told(self.settings.home)
-        batches, outcomes = arrivals(self.journal, told, self.use.project, self.plan.anomalies.history)
+        serving = Serving(self.use.project, self.settings)
+        batches, outcomes = arrivals(self.journal, serving, self.plan.anomalies.history)
         before = self.journal.last_watch(self.use.project)
         history = History(
             batches=batches, outcomes=outcomes, answered=asked.at, ms=asked.milliseconds, requests=self._requests(requests, now),

@@ -20,6 +20,7 @@ from tasks.stores import alarms, processes
 from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
 from tasks.stores.predictions import Told
+from tasks.stores.served import Serving
 from tasks.trigger import CRASHES, DONE, alert, caps
 
 OWED = "landed and was not trained on"  # why a training began that no event started
@@ -43,6 +44,7 @@ class Owed:
         """
         self._settings, self._journal, self._grace, self._clock = settings, journal, grace, clock
         self._since: dict[str, tuple[object, float]] = {}  # by name: what is so, and since when
+        self._newest: dict[str, list[dt.datetime]] = {}  # by project: when the newest outcome of a prediction came
         self._projects: dict[str, tuple[str, Project]] = {}
 
     def look(self, project: str, apart: Apart = nullcontext) -> list[str]:
@@ -237,8 +239,16 @@ class Owed:
     def _came(self, project: str, of: str) -> dt.datetime | None:
         """When the newest rows, or outcomes, came; outcomes land, or are told of predictions."""
         landed = self._journal.last_landed(project, of)
-        told = Told(self._settings.home).came(project, 1) if of == "outcomes" else []
+        told = self._told(project) if of == "outcomes" else []
         return max([*told, *([dt.datetime.fromisoformat(landed)] if landed else [])], default=None)
+
+    def _told(self, project: str) -> list[dt.datetime]:
+        """When the newest outcome of a prediction came; the lake is asked once, because what goes there has been seen in a log."""
+        known = self._newest.get(project)
+        known = Serving(project, self._settings).gathered() if known is None else known
+        came = [*known, *Told(self._settings.home).came(project, 1)]
+        self._newest[project] = [max(came)] if came else []
+        return self._newest[project]
 
     def _notice(self, project: str, policy: OnSilence, key: str, said: str, now: dt.datetime) -> None:
         if policy.retrain:

@@ -6,25 +6,24 @@ from functools import lru_cache
 from tasks.ml.profile import Profile
 from tasks.ml.watching.oddness import Batch
 from tasks.stores.journal import Journal
-from tasks.stores.predictions import Told
+from tasks.stores.served import Serving
 
 
-def arrivals(journal: Journal, told: Told, project: str, profiles: int) -> tuple[list[Batch], list[dt.datetime]]:
+def arrivals(journal: Journal, serving: Serving, profiles: int) -> tuple[list[Batch], list[dt.datetime]]:
     """The batches of rows that landed, in order, the newest of them with what they look like; and when outcomes came.
 
     Args:
         journal: where they are on record.
-        told: the outcomes that came by prediction id and are no batches; of each day the last ones count.
-        project: whose.
+        serving: the project, and the outcomes that came by prediction id and are no batches.
         profiles: how many of the newest are looked at closely, and days on which outcomes were told; the other batches count as arrivals.
     """
-    landed = [(dt.datetime.fromisoformat(row["at"]), row) for row in journal.arrivals(project, profiles)]
+    landed = [(dt.datetime.fromisoformat(row["at"]), row) for row in journal.arrivals(serving.project, profiles)]
     batches = [
         Batch(at, row["landed"], _profile(row["profile"]) if row["profile"] else None)
         for at, row in landed
         if row["kind"] == "rows"
     ]
-    return batches, [at for at, row in landed if row["kind"] == "outcomes"] + told.came(project, profiles)
+    return batches, [at for at, row in landed if row["kind"] == "outcomes"] + serving.came(profiles)
 
 
 @lru_cache(maxsize=256)

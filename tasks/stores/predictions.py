@@ -209,8 +209,8 @@ class Told(Days):
 
     def came(self, project: str, days: int) -> list[dt.datetime]:
         """When the last outcomes came of each of the newest UTC days on which some did, oldest first; only the ends of the files are read."""
-        ends = [record for path in self.files(project)[-days:] for record in _last(path, 1, END)]
-        return [dt.datetime.fromisoformat(record["came"]) for record in ends]
+        ends = (record for path in reversed(self.files(project)) for record in _last(path, 1, END))
+        return [dt.datetime.fromisoformat(record["came"]) for record in itertools.islice(ends, days)][::-1]
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:

@@ -124,7 +124,8 @@ class Serving:
     def __init__(self, project: str, settings: Settings) -> None:
         self.project = project
         self.lake = Lake(project, settings.lake(project))
-        self.logs: dict[Served, Days] = {"predictions": Predictions(settings.home), "told": Told(settings.home)}
+        self._told = Told(settings.home)
+        self.logs: dict[Served, Days] = {"predictions": Predictions(settings.home), "told": self._told}
 
     def tables(self, kind: Served) -> Iterator[pa.Table]:
         """Every record once, a part at a time; what is written meanwhile may be among them."""
@@ -160,6 +161,15 @@ class Serving:
         )
         found = [(row["id"], Outcome(json.loads(row["value"]), row[AT], row["came"])) for rows in parts for row in rows]
         return sorted(found, key=lambda one: one[1].came)
+
+    def came(self, days: int) -> list[dt.datetime]:
+        """When outcomes came, UTC, in no order: the last of each of the newest days of which there are logs, and the last of what was gathered."""
+        return [*self._told.came(self.project, days), *self.gathered()]
+
+    def gathered(self) -> list[dt.datetime]:
+        """When the last outcome came of each data file of the table; no file is read."""
+        table = self.lake.table("told")
+        return [dt.datetime.fromisoformat(file.until) for file in table.files(table.open()) if file.until]
 
     def history(self, name: str) -> list[Outcome]:
         """Everything that was told of one prediction, in the order in which it came."""

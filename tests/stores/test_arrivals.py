@@ -8,6 +8,8 @@ from tasks.ml.watching.anomalies import find
 from tasks.ml.watching.oddness import AnomalyPlan, History
 from tasks.stores.arrivals import arrivals
 from tasks.stores.predictions import Told
+from tasks.stores.served import Serving
+from tasks.tidy import Tidying
 from tests.samples import write_rows
 from tests.tasks.test_ingest import land, rows, small
 
@@ -24,7 +26,7 @@ def test_landed_batches_are_read_in_order_with_the_profiles_of_the_newest_and_ou
         land(landing, tmp_path, f"{day}.csv", rows(*range(100 * day, 100 * day + size)))
     late = Landings(small.use, Settings(), kind="outcomes", clock=lambda: NOON + 9 * DAY)
     late.land(write_rows(tmp_path / "came.csv", [{"id": "1", "y": "t", "outcome_at": "2026-03-05T00:00:00Z"}]))
-    batches, outcomes = arrivals(small.journal, Told(Settings().home), "small", 2)
+    batches, outcomes = arrivals(small.journal, Serving("small", Settings()), 2)
     assert [(one.at, one.rows) for one in batches] == [(NOON, 5), (NOON + DAY, 40), (NOON + 2 * DAY, 60)]
     assert [one.profile and one.profile.rows for one in batches] == [None, 40, 60]
     assert outcomes == [NOON + 9 * DAY]
@@ -37,7 +39,7 @@ def test_outcomes_that_were_told_of_predictions_came_too(small, tmp_path):
     told = Told(Settings().home)
     for hour in range(12 * 24):
         told.tell("small", NOON + hour * DAY / 24, [(f"p{hour}", True, None)])
-    _, outcomes = arrivals(small.journal, told, "small", 60)
+    _, outcomes = arrivals(small.journal, Serving("small", Settings()), 60)
     last = NOON + 12 * DAY - DAY / 24
     assert max(outcomes) == last
     assert len(outcomes) == 13, "the last of each UTC day"
@@ -49,3 +51,15 @@ def test_outcomes_that_were_told_of_predictions_came_too(small, tmp_path):
     assert alarmed(last + DAY / 24) == []
     (said,) = alarmed(last + 9 * DAY)
     assert said.startswith("no outcomes came for 216.0 hours")
+
+
+def test_outcomes_whose_logs_went_into_the_lake_came_as_well(small, tmp_path):
+    """The end of what was gathered is known from the table's own log, when the door's is removed."""
+    told, at = Told(Settings().home), NOON + 40 * DAY
+    told.tell("small", NOON, [("a", True, None)])
+    told.tell("small", at, [("b", True, None)])
+    Tidying(small.use, Settings(), lambda: at).tidy(30)
+    assert [path.stem for path in told.files("small")] == [f"{at.date()}"]
+    told.tell("small", at + DAY / 24, [("c", True, None)])
+    _, outcomes = arrivals(small.journal, Serving("small", Settings()), 60)
+    assert {*outcomes} == {at, at + DAY / 24}

@@ -120,3 +120,5 @@ def test_when_outcomes_came_is_the_end_of_each_day_on_which_some_did(tmp_path):
     assert log.came("small", 60) == ends
     assert log.came("small", 2) == ends[1:]
     assert log.came("other", 2) == []
+    log.blank(log.find("small", lambda records: [record["came"] > "2026-03-05" for record in records], lambda _: False))
+    assert log.came("small", 1) == ends[1:2], "nothing is left of the newest day"

@@ -21,6 +21,7 @@ from tasks.recover import Recovery
 from tasks.stores import alarms, processes, runs
 from tasks.stores.journal import Journal
 from tasks.stores.predictions import Told
+from tasks.tidy import Tidying
 from tests.released import NAME, NOW, crowned, place, template
 from tests.samples import free_port, until
 from tests.tasks.test_recover import lands, train
@@ -475,6 +476,28 @@ def test_outcomes_that_are_told_of_predictions_are_no_silence(place: Settings, p
     ((event, _, payload),) = prefect.told
     assert (event, payload["of"]) == ("keepfit.data.silent", "outcomes")
     assert payload["reason"] == "no outcomes have landed for 27 hours; expected were some within 26"
+
+
+def test_a_silence_is_the_same_when_its_logs_went_into_the_lake(place: Settings, prefect: Prefect):
+    """The last outcome came 40 days ago, a file landed before it, and its log is removed, as tidying does: another process tells no second silence, and one that saw the log neither."""
+    use, day = says(place, "retrain: [{kind: batch}, {kind: silence, of: outcomes, hours: 26}]\n"), dt.timedelta(days=1)
+    told, now = Told(place.home), [NOW + 2 * day]
+    told.tell(NAME, NOW, [("p", True, None)])
+    lands(Journal(place.journal()), 3, 1, at=NOW - 5 * day)
+    recovery = Owed(Settings(), Journal(place.journal()), 0.0, lambda: now[0])
+    recovery.look(NAME)
+    now[0] = NOW + 40 * day
+    assert Tidying(use, place, lambda: now[0]).tidy(30)["logs"] == [f"told/{NOW.date()}.jsonl"]
+    assert told.files(NAME) == []
+    for process in (recovery, owing(Settings(), now=now[0])):
+        process.look(NAME)
+    assert [payload["reason"] for _, _, payload in prefect.told] == [
+        "no outcomes have landed for 48 hours; expected were some within 26"
+    ]
+    told.tell(NAME, now[0], [("q", True, None)])
+    now[0] += 2 * day
+    recovery.look(NAME)
+    assert len(prefect.told) == 2
 
 
 def test_before_anything_has_landed_nothing_is_silent(place: Settings, prefect: Prefect):
