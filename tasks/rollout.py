@@ -1,8 +1,8 @@
 """Rollout: a challenger's way from the shadow to all rows, and back when the evidence says so; looked at again and again.
 
-What was answered, what was thought beside it and what came true are read from the logs; whoever looks decides by the tests of
-`tasks/ml/rollout.py` and moves the record in the journal. Champion is made by releases and rollbacks alone. A kill between two records
-is settled at the next look.
+What was answered, what was thought beside it and what came true are read from the logs, once, and then on from there; whoever looks
+decides by the tests of `tasks/ml/rollout.py` and moves the record in the journal. Champion is made by releases and rollbacks alone. A kill
+between two records is settled at the next look.
 """
 
 import datetime as dt
@@ -158,9 +158,10 @@ class Watch:
     # -- beginnings and ends that the releases say --------------------------------------------------------------------
     def _probation(self, releases: list[Release]) -> str | None:
         """Begins the probation of a release that has none, or goes on with one that rested while another challenger was tried."""
-        release, rollouts = releases[-1], self.journal.rollouts(releases[-1].project)
+        release = releases[-1]
         if (release.project, release.generation) in self._without or release.kind != "release" or len(releases) == 1:
             return None
+        rollouts = self.journal.rollouts(release.project)
         mine = [each for each in rollouts if each.generation == release.generation]
         if mine and mine[-1].phase != "overtaken":
             return self._none(release)

@@ -101,6 +101,9 @@ def settled(settings: Settings, before: Release, wanted: int) -> bool:
     assert {each.phase for each in ended} <= {"confirmed"}
     assert not list(settings.home.rglob("*.part"))
     assert not list((settings.home / "rehearsals").rglob("*/.*"))
+    assert (
+        Recovery(settings).look().model_dump(exclude_defaults=True, exclude={"rollouts"}) == {}
+    )  # one probation ended, the next begins
     assert Recovery(settings).look().model_dump(exclude_defaults=True) == {}
     return now.generation > before.generation
 
