@@ -310,6 +310,34 @@ def test_a_concept_that_changes_asks_for_a_training_once(place):
     )
 
 
+def test_a_fall_below_the_floor_is_an_alarm_however_near_to_it_the_version_was_trained(place):
+    """The metric stays what it was at training, and the floor is far above: what came true and what is expected both say so."""
+    there = place("binary", more="floor: 0.9999")
+    there.crown()
+    for number in (8, 9, 10, 11):
+        there.land(week(number))
+    seen = there.look()
+    told = seen["performance"]
+    assert told["decay"]["fell"]
+    assert told["realised"] > 0.97 * told["at_training"]
+    assert [(each["kind"], each["class"], each["threshold"]) for each in seen["alarms"] if each["kind"] == "performance"] == [("performance", "retrain", 0.9999)]  # fmt: skip
+    assert seen["verdict"] == "retrain"
+
+
+def test_a_drift_in_which_nothing_came_true_is_not_said_to_be_harmless(place):
+    """Outcomes mature for three weeks: what came true is of before the drift, and the estimate is in doubt about values it never met."""
+    there = place("binary", split=", matures: 21")
+    there.crown()
+    for number in (8, 9, 10, 11):
+        there.land(week(number))
+    there.land(week(12, shift=8.0))
+    seen = there.look()
+    assert seen["performance"]["realised"] is not None
+    assert seen["performance"]["doubts"]
+    assert {(each["kind"], each["effect"]) for each in seen["alarms"] if each["class"] == "retrain"} >= {("inputs", None), ("predictions", None)}  # fmt: skip
+    assert "is not known" in seen["reason"]
+
+
 def test_inputs_that_move_without_harm_are_ignored_and_broken_ones_mended(place):
     """A column that is suddenly missing is a matter of the data, and starts no training."""
     there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]")
