@@ -351,6 +351,26 @@ def test_inputs_that_move_without_harm_are_ignored_and_broken_ones_mended(place)
     assert not [order for order in there.journal.orders("small") if order.does == "train"]
 
 
+def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
+    """A week that begins broken: six calm days later the alarm stands, and asks nobody again; a later look of that day repeats it."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]\nwatch: {drift: {fewest: 295}}")
+    there.crown()
+    there.land(week(8).assign(a=lambda rows: rows["a"].where((np.arange(WEEK) % 2 == 0) | (np.arange(WEEK) > 200))))
+    first = there.look()
+    told = len(there.journal.orders("small"))
+    there.land(week(9)[:250])
+    stands = there.look()
+    there.land(week(9)[250:255].assign(a=99.0))
+    again = there.look()
+    (alarm,) = [each for each in first["alarms"] if each["kind"] == "inputs"]
+    assert alarm in stands["alarms"]
+    assert not stands["drift"]["a"]["moved"]
+    assert "The alarm of 2026-03-08 23:26 stands until its window has passed." in stands["reason"]
+    assert len(there.journal.orders("small")) == told
+    assert again["standing"] == stands["standing"]
+    assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
+
+
 def test_m_01_without_rows_nothing_is_said(place):
     """No champion, no row since it is champion, five rows: each is said as such, and is no alarm."""
     there = place("binary")
