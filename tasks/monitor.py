@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import chain, pairwise
+from typing import Any, Literal, get_args
 
 import httpx
 import numpy as np
@@ -21,13 +21,13 @@ from tasks.incident import Noting
 from tasks.measuring import Measuring
 from tasks.ml import pages, threads
 from tasks.ml.watching import anomalies, pictures, service
-from tasks.ml.watching.alarm import Alarm, Class
+from tasks.ml.watching.alarm import Alarm, Kind
 from tasks.ml.watching.curve import Shifts
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window, cleaned
 from tasks.ml.watching.oddness import Found, History, Requests
 from tasks.ml.watching.reference import merged
-from tasks.ml.watching.standing import Standing
+from tasks.ml.watching.standing import DRIFT, Standing
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
 from tasks.stores.arrivals import arrivals
@@ -35,9 +35,10 @@ from tasks.stores.journal import Journal, Release
 from tasks.stores.observed import Observed, instant, observed
 from tasks.stores.registry import Registry, as_json, impatient
 
-SOUNDED: dict[Literal["drift", "decay"], tuple[str, ...]] = {"drift": ("inputs", "predictions"), "decay": ("performance", "estimate")}  # fmt: skip
+SOUNDED: dict[Literal["drift", "decay"], tuple[Kind, ...]] = {"drift": DRIFT, "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
-JUDGED: tuple[Class, ...] = ("retrain", "mend")
+MOVED = tuple(chain(*SOUNDED.values()))
+ODD = tuple(kind for kind in get_args(Kind) if kind not in MOVED)  # what data and service are
 SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
 
 
@@ -114,7 +115,7 @@ class Monitor:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
         return {
             "version": 0, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "judged": False, "reason": reason,
+            "alarms": [], "verdict": "no champion", "judged": [], "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
@@ -153,7 +154,8 @@ class Monitor:
             "predictions": {name: drift.model_dump(mode="json") for name, drift in found.predictions.items()},
             "domain": found.domain.model_dump(mode="json", exclude={"segments"}) if found.domain else None, "performance": measuring.told,
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
-            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict, "judged": not is_silent,
+            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
+            "judged": [*(() if is_silent else MOVED), *(ODD if odd.state in {"ok", "alarm"} else ())],
             "standing": standing.model_dump(mode="json", by_alias=True) if standing else None,
             "reason": " ".join([
                 *([found.says] if not found.alarms or is_silent else []), *(alarm.says for alarm in alarms),
@@ -210,9 +212,8 @@ class Monitor:
         alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
         window = told["window"] or {}
         looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
-        judged = JUDGED if told["judged"] else ()
         seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
-        noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, judged, seen, now)
+        noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, told["judged"], seen, now)
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 
     def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:

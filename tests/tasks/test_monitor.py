@@ -578,5 +578,22 @@ def test_nothing_ends_an_incident_that_could_not_be_judged(place):
     there.crown(2)
     there.clock += 48 * HOUR
     seen = there.look()
-    assert (seen["verdict"], seen["judged"], seen["reason"].startswith("no row came")) == ("mend", False, True)
+    assert (seen["verdict"], seen["reason"].startswith("no row came")) == ("mend", True)
+    assert "freshness" in seen["judged"]
+    assert "performance" not in seen["judged"]
     assert "retrain" in {incident.what for incident in there.journal.incidents("small", state="open")}
+
+
+def test_data_that_was_late_is_over_where_too_few_rows_come_to_judge_drift(place):
+    """Fifty rows a look are too few for drift; that a batch was late is told, and that it is over when data flows again."""
+    there = place("binary", more="watch: {anomalies: {fresh_hours: 5}}")
+    there.crown()
+    there.land(week(8).head(50))
+    there.clock += 48 * HOUR
+    late = there.look()
+    assert [(one["class"], one["state"]) for one in late["incidents"]] == [("mend", "open")]
+    there.clock += 12 * HOUR
+    there.land(week(8)[50:60])
+    seen = there.look()
+    assert (seen["verdict"], seen["rows"]) == ("too few rows", 60)
+    assert [(one["class"], one["state"]) for one in seen["incidents"]] == [("mend", "closed")]

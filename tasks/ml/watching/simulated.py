@@ -22,10 +22,10 @@ from tasks.ml.watching.alarm import MONTH, Alarm
 from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.domain import Coded, sampled
 from tasks.ml.watching.findings import Known, examine
-from tasks.ml.watching.incident import PRESSING, IncidentPlan, Seen, after
+from tasks.ml.watching.incident import IncidentPlan, Seen, after
 from tasks.ml.watching.plan import WatchPlan
 from tasks.ml.watching.reference import Sketch, merged
-from tasks.ml.watching.standing import Standing
+from tasks.ml.watching.standing import DRIFT, Standing
 
 LIFE = 12  # months that a version is watched, with one reference and one calibration
 FEW = 5  # versions, below which little is said of how often there are false alarms
@@ -203,7 +203,7 @@ def openings(looks: Iterable[Look], plan: IncidentPlan) -> int:
             alarm.model_copy(update={"what": "retrain"}) if alarm.what == "ignore" else alarm for alarm in look.alarms
         ]
         steps = after(
-            [one for one in known.values() if one.state == "open"], alarms, PRESSING, Seen("simulated"), look.at, plan
+            [one for one in known.values() if one.state == "open"], alarms, DRIFT, Seen("simulated"), look.at, plan
         )
         known |= {step.incident.id: step.incident for step in steps}
         opened += sum(step.event == "opened" for step in steps)
