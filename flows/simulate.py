@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.watching.calibration import DriftPlan
+from tasks.ml.watching.plan import WatchPlan
 from tasks.ml.watching.simulated import Say, Stream, World, provoked, unprovoked
 from tasks.stores.lake import Lake, snapshot_named, teachable
 
@@ -13,12 +13,12 @@ class _Tells(Protocol):
     """What both simulations look like."""
 
     def __call__(
-        self, world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say
+        self, world: World, months: int, plan: WatchPlan, stream: Stream, seed: int, say: Say
     ) -> dict[str, Any]: ...
 
 
 def alarms(project: str | None, *, null: bool, months: int, seed: int, settings: Settings, say: Say) -> dict[str, Any]:
-    """False alarms a month where nothing is amiss; or which of the planted drifts are found, and after how many windows.
+    """False alarms a month where nothing is amiss; or which of the planted drifts are found, and after how many days.
 
     Args:
         project: days are drawn from its newest snapshot; from made rows when left out.
@@ -39,7 +39,7 @@ def alarms(project: str | None, *, null: bool, months: int, seed: int, settings:
             "reason": f"no row of {project} has landed yet; `keepfit land {project} FILE` lands some",
         }
     tells: _Tells = unprovoked if null else provoked
-    return {"project": project, **tells(world, months, use.watch.drift if use else DriftPlan(), Stream(), seed, say)}
+    return {"project": project, **tells(world, months, use.watch if use else WatchPlan(), Stream(), seed, say)}
 
 
 def _own(use: Project, settings: Settings, seed: int) -> World | None:

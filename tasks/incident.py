@@ -17,7 +17,7 @@ from tasks.config import destinations, outbound
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.watching import incident as records
-from tasks.ml.watching.alarm import Alarm, Class
+from tasks.ml.watching.alarm import Alarm, Kind
 from tasks.ml.watching.incident import LONGEST, Deed, Incident, IncidentPlan, Seen, Step, Window
 from tasks.stores.journal import Journal
 
@@ -33,7 +33,7 @@ ORDER = (
 
 @task(name="note incidents", cache_policy=NO_CACHE)
 def note_incidents(
-    use: Project, alarms: Sequence[Alarm], judged: Collection[Class], version: int | None, window: Window, plan: IncidentPlan | None = None
+    use: Project, alarms: Sequence[Alarm], judged: Collection[Kind], version: int | None, window: Window, plan: IncidentPlan | None = None
 ) -> list[Incident]:  # fmt: skip
     """Records what the alarms of a watch open, join or end. May be repeated: nobody is told twice."""
     seen = Seen(use.project, version, use.metric, window)
@@ -48,13 +48,13 @@ class Noting:
         self.journal = Journal(settings.journal())
 
     def note(
-        self, alarms: Sequence[Alarm], judged: Collection[Class], seen: Seen, now: dt.datetime, patience: float = 600
+        self, alarms: Sequence[Alarm], judged: Collection[Kind], seen: Seen, now: dt.datetime, patience: float = 600
     ) -> list[Incident]:
         """The incidents that a look opened, joined or ended, as they are on record now; one message goes out when one begins, one when it ends.
 
         Args:
             alarms: all of the look.
-            judged: the classes that the look had enough rows to judge; of another one nothing ends.
+            judged: the kinds of alarms of which the look had enough to judge; of another one nothing ends.
             seen: what was looked at; the project's private columns are added.
             now: UTC.
             patience: seconds that another look at the same project is waited for.

@@ -13,7 +13,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.computed import ComputedError
-from tasks.ml.watching.classes import Performance
+from tasks.ml.watching.classes import Number, Performance
 from tasks.ml.watching.curve import Curve, Expected, Mark
 from tasks.ml.watching.estimate import Estimated
 from tasks.ml.watching.measures import standard_error
@@ -60,13 +60,18 @@ class Measuring:
         return found.get(self.use.metric)
 
     @property
-    def _expected_to_fall(self) -> bool:
-        """Whether the estimate alone says so, within the budget; not where outcomes speak against its assumption."""
+    def _sure(self) -> float | None:
+        """The estimate; None where something speaks against it."""
+        return self.estimated.value if self.estimated and not self.estimated.doubts else None
+
+    @property
+    def _expected(self) -> Decay | None:
+        """Whether the estimate alone says that the metric falls, within the budget."""
         guess = self.estimated
-        if guess is None or guess.value is None or guess.doubts:
-            return False
+        if guess is None or self._sure is None:
+            return None
         error = float(np.hypot(guess.sampling or 0.0, guess.estimation or 0.0)) or standard_error(self.version.reference)  # fmt: skip
-        return fallen(self.use.goal, [guess.value], [error], self.version.reference, floor=self.use.floor, plan=self.use.watch.performance).fell  # fmt: skip
+        return fallen(self.use.goal, [self._sure], [error], self.version.reference, floor=self.use.floor, plan=self.use.watch.performance)  # fmt: skip
 
     # -- what came true -----------------------------------------------------------------------------------------------
     @property
@@ -136,17 +141,18 @@ class Measuring:
     # -- both ---------------------------------------------------------------------------------------------------------
     @property
     def known(self) -> Performance:
-        """For the alarms. A number that has not surely fallen, within the budget, is given a band that reaches what it was at training."""
-        expected = self.version.release.value
-        told: dict[str, Any] = {"metric": self.use.goal.label, "higher_is_better": self.use.goal.greater_is_better, "material": self.use.watch.performance.material, "expected": expected}  # fmt: skip
-        numbers = (
-            ("realised", self._came, self.decay.fell),
-            ("estimated", self.estimated, self._expected_to_fall),
-        )
-        for name, number, fell in numbers:
-            if number is not None and number.value is not None:
-                told |= {name: number.value} | ({} if fell else {f"{name}_low": expected, f"{name}_high": expected})
-        return Performance.model_validate(told)
+        """For the alarms: numbers that say something, and which of them surely fell."""
+        said: dict[Number, Decay | None] = {"realised": self.decay, "estimated": self._expected}
+        return Performance(
+            metric=self.use.goal.label, higher_is_better=self.use.goal.greater_is_better, expected=self.version.release.value,
+            estimated=self._sure, realised=self._came.value if self._came else None, is_old=self._is_old,
+            fell={name: one.bar for name, one in said.items() if one and one.fell},
+        )  # fmt: skip
+
+    @property
+    def _is_old(self) -> bool:
+        """Whether what came true newest is of a time before the newest window."""
+        return self.last is not None and self.last.end <= self.seen.until - dt.timedelta(days=self.use.watch.drift.days)
 
     @property
     def told(self) -> dict[str, Any]:

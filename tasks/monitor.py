@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Literal
+from itertools import chain, pairwise
+from typing import Any, Literal, get_args
 
 import httpx
 import numpy as np
@@ -21,12 +21,13 @@ from tasks.incident import Noting
 from tasks.measuring import Measuring
 from tasks.ml import pages, threads
 from tasks.ml.watching import anomalies, pictures, service
-from tasks.ml.watching.alarm import Alarm, Class
+from tasks.ml.watching.alarm import Alarm, Kind
 from tasks.ml.watching.curve import Shifts
 from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window, cleaned
 from tasks.ml.watching.oddness import Found, History, Requests
 from tasks.ml.watching.reference import merged
+from tasks.ml.watching.standing import DRIFT, Standing
 from tasks.releasing import utc
 from tasks.stores.alarms import sound
 from tasks.stores.arrivals import arrivals
@@ -35,9 +36,10 @@ from tasks.stores.observed import Observed, instant, observed
 from tasks.stores.registry import Registry, as_json, impatient
 from tasks.stores.served import Serving
 
-SOUNDED: dict[Literal["drift", "decay"], tuple[str, ...]] = {"drift": ("inputs", "predictions"), "decay": ("performance", "estimate")}  # fmt: skip
+SOUNDED: dict[Literal["drift", "decay"], tuple[Kind, ...]] = {"drift": DRIFT, "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
-JUDGED: tuple[Class, ...] = ("retrain", "mend")
+MOVED = tuple(chain(*SOUNDED.values()))
+ODD = tuple(kind for kind in get_args(Kind) if kind not in MOVED)  # what data and service are
 SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
 
 
@@ -114,7 +116,7 @@ class Monitor:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
         return {
             "version": 0, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "judged": False, "reason": reason,
+            "alarms": [], "verdict": "no champion", "judged": [], "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
@@ -140,8 +142,12 @@ class Monitor:
         version, requests = measuring.version, self._counted()
         found, odd = self._examined(measuring, spans), self._anomalies(measuring.seen, requests, now)
         private = Noting(self.use, self.settings, self.plan.incidents).private
-        alarms = tuple(cleaned(alarm, private) for alarm in (*found.alarms, *odd.alarms))
-        verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), found.verdict)
+        ours, others = ([cleaned(alarm, private) for alarm in each.alarms] for each in (found, odd))
+        is_silent, before = found.verdict in SILENT, self._stood(version.release.version)
+        standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, self.plan.drift)
+        alarms = (*(ours if is_silent or standing is None else standing.told(ours)), *others)
+        calm = found.verdict if is_silent else "ok"
+        verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), calm)
         apart = version.not_compared
         return {
             "version": version.release.version, "window": {"source": measuring.seen.source, "days": self.plan.drift.days, **spans[-1].told()}, "rows": found.rows,
@@ -149,12 +155,20 @@ class Monitor:
             "predictions": {name: drift.model_dump(mode="json") for name, drift in found.predictions.items()},
             "domain": found.domain.model_dump(mode="json", exclude={"segments"}) if found.domain else None, "performance": measuring.told,
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
-            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict, "judged": found.verdict not in SILENT,
+            "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
+            "judged": [*(() if is_silent else MOVED), *(ODD if odd.state in {"ok", "alarm"} else ())],
+            "standing": standing.model_dump(mode="json", by_alias=True) if standing else None,
             "reason": " ".join([
-                *([found.says] if not found.alarms or found.verdict in SILENT else []), *(alarm.says for alarm in alarms),
+                *([found.says] if not found.alarms or is_silent else []), *(alarm.says for alarm in alarms),
+                *([standing.says(measuring.seen.until)] if standing and not is_silent else []),
                 *(f"{name} cannot be compared: {why}." for name, why in apart.items()),
             ]),
         }  # fmt: skip
+
+    def _stood(self, version: int) -> Standing | None:
+        """What stood of a version's drift at the last look; None where it was not looked at since it is champion."""
+        stood = self.past[-1]["detail"].get("standing") if self.past and self.past[-1]["version"] == version else None
+        return Standing.model_validate(stood) if stood else None
 
     def _spans(self, seen: Observed) -> list[Span]:
         """The windows that end with the newest row, oldest first."""
@@ -200,15 +214,17 @@ class Monitor:
         alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
         window = told["window"] or {}
         looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
-        judged = JUDGED if told["judged"] else ()
         seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
-        noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, judged, seen, now)
+        noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, told["judged"], seen, now)
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 
     def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
-        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says."""
+        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says. Drift that only stands does not ask again."""
         open_ = {one["class"]: one["id"] for one in told["incidents"] if one["state"] == "open"}
+        stood = told.get("standing")
         for kind, moved in SOUNDED.items():
+            if kind == "drift" and stood and stood["alarmed"] != stood["judged"]:
+                continue
             loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
             what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
             if what and what in open_:

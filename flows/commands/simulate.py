@@ -48,7 +48,7 @@ def simulate_alarms(
 
     Args:
         project: Days are drawn from its newest rows; from made ones when left out.
-        null: Nothing is amiss: how many alarms are there a month? Exit code 1 when surely more than the budget: the whole interval is above it.
+        null: Nothing is amiss: how many incidents begin a month, looking as the project does? Exit code 1 when surely more than the budget: the whole interval is above it.
         months: Of watching, in versions that are watched for twelve months each. Few are few: below 60 a lucky or unlucky calibration decides.
         seed: Of everything that is drawn.
     """
@@ -62,7 +62,7 @@ def simulate_alarms(
 
 def _planted(found: dict[str, Any]) -> Table:
     """Which planted drifts were found."""
-    heads = ("drift", "found", "95 %", "windows until then", "at most", "what")
+    heads = ("drift", "found", "95 %", "days until then", "at most", "what")
     return table(heads, map(_drift, found["drifts"].items()))
 
 

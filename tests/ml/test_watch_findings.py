@@ -1,6 +1,8 @@
 """A look at a window: false alarms within their budget, real ones found, few rows never ok, each version by itself."""
 
+import datetime as dt
 import json
+from dataclasses import replace
 from functools import cache, reduce
 from operator import add
 
@@ -13,6 +15,7 @@ from tasks.ml.watching.calibration import Bar, DriftPlan, Thresholds, calibrated
 from tasks.ml.watching.classes import Performance
 from tasks.ml.watching.findings import Findings, Known, examine, examine_each
 from tasks.ml.watching.reference import Sketch, merged
+from tasks.ml.watching.standing import MONDAY, Standing
 
 PLAN = DriftPlan()
 DAILY = 40
@@ -97,6 +100,35 @@ def test_m_02_the_family_of_fifty_features_keeps_its_budget_over_200_windows():
             alarms, windows = alarms + bool(found.alarms), windows + 1
     assert windows == 200
     assert stats.binom.sf(alarms - 1, windows, PLAN.level) > 0.01, f"{alarms} alarms in {windows} windows; a share of {PLAN.level:.3f} is borne"  # fmt: skip
+
+
+def test_m_02_a_look_each_day_makes_no_more_alarms():
+    """Two versions, 40 weeks each, looked at every day: not surely more alarms begin than the budget says."""
+    begun = 0
+    for seed in range(2):
+        known, history, random = lived(seed)
+        rows = [day(random, level) for level in levels(287, random)]
+        came, standing = [*history[-35:], *(known.fixed.like(each) for each in rows)], None
+        for end in range(7, len(rows) + 1):
+            found = examine(
+                replace(known, rolling=merged(came[end : end + 28])), pd.concat(rows[end - 7 : end]), None, PLAN
+            )
+            now = Standing.after(standing, found.alarms, MONDAY + dt.timedelta(days=end), PLAN)
+            begun += bool(now.alarms) and not (standing and standing.alarms)
+            standing = now
+    assert stats.binom.sf(begun - 1, 80, PLAN.level) > 0.01, (
+        f"{begun} alarms in 80 weeks; a share of {PLAN.level:.3f} is borne"
+    )
+
+
+def test_more_judgements_ask_for_more():
+    """The bars of windows that are judged every day are above those of windows that follow one another; no less so by theory."""
+    known, history, _ = lived()
+    for days in (0, 182):
+        daily, weekly = (calibrated(known.fixed, history[:days], DriftPlan(every=every)) for every in (1, 7))
+        assert daily.method == weekly.method
+        assert all(daily.features[name].fixed.level > weekly.features[name].fixed.level for name in daily.features)
+    assert daily.auc.level > weekly.auc.level
 
 
 def test_columns_that_move_together_are_not_corrected_twice():
@@ -215,10 +247,10 @@ def test_a_short_history_falls_back_to_theory_and_says_so():
 
 
 def test_theorys_bars_are_those_of_scipy():
-    """A Kolmogorov quantile for each of four statistics of 11 columns, on as many rows as the reference has."""
+    """A Kolmogorov quantile for each of four statistics of 11 columns in seven windows, on as many rows as the reference has."""
     known, _, _ = lived()
     thresholds = calibrated(known.fixed, [], PLAN)
-    share, rows = PLAN.level * 0.8 / 44, known.fixed.rows
+    share, rows = PLAN.level * 0.8 / 44 / 7, known.fixed.rows
     assert thresholds.features["x0"].fixed.level == pytest.approx(stats.kstwobign.isf(share) * np.sqrt(2 / rows))
     assert thresholds.features["town"].fixed.level == pytest.approx(
         np.sqrt(stats.chi2.isf(share, 2) / 8 / np.log(2) * 2 / rows)

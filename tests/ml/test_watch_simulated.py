@@ -1,17 +1,34 @@
 """Simulations of the watch: days that are alike in the long run, drifts that are what they say, intervals that are exact."""
 
-from types import SimpleNamespace
+import datetime as dt
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from tasks.ml.policy import OnSchedule
+from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.calibration import DriftPlan
-from tasks.ml.watching.simulated import Life, Stream, World, interval, lives, plantable, provoked, unprovoked
+from tasks.ml.watching.incident import IncidentPlan
+from tasks.ml.watching.plan import WatchPlan
+from tasks.ml.watching.simulated import (
+    START,
+    Life,
+    Look,
+    Stream,
+    World,
+    interval,
+    lives,
+    openings,
+    plantable,
+    provoked,
+    unprovoked,
+)
 
-PLAN = DriftPlan()
+PLAN = WatchPlan()
 QUICK = Stream(rows=60, history=84)
+SMALL = DriftPlan(sample=200)
 
 
 def test_levels_carry_over_and_have_a_season_of_a_week():
@@ -64,9 +81,23 @@ def test_the_interval_holds_the_rate_as_often_as_it_says(versions):
     assert hits / 1000 > 0.9
 
 
+def look(day: int, *kinds: str, what: str = "ignore") -> Look:
+    """At the end of a day, with an alarm of each kind."""
+    alarms = [Alarm.model_validate({"kind": kind, "class": what, "level": 1.0, "threshold": 0.5, "says": "s"}) for kind in kinds]  # fmt: skip
+    return Look(day, START + dt.timedelta(days=day), tuple(alarms))
+
+
+def test_what_is_counted_are_incidents():
+    """Two alarms of one look are one, those of days in a row too; a calm day ends it, and the next alarm is another; with more patience it is not."""
+    looks = [look(1), look(2, "inputs", "predictions"), look(3, "inputs"), look(4), look(5, "inputs"), look(6)]
+    assert openings(looks, IncidentPlan()) == 2
+    assert openings(looks, IncidentPlan(quiet_hours=48)) == 1
+    assert openings([look(1, "inputs"), look(2, "inputs", what="mend")], IncidentPlan()) == 2
+
+
 def test_one_unlucky_calibration_is_no_verdict(monkeypatch):
     """A version that alarms in each window: nobody knows how others do. Six of them are surely above the budget."""
-    monkeypatch.setattr(Life, "looks", lambda life: [SimpleNamespace(alarms=("alarm",))] * life.windows)
+    monkeypatch.setattr(Life, "looks", lambda life: [look(day, "inputs") for day in range(1, life.length, 7)])
     world = World.made(0)
     one, six = (unprovoked(world, months, PLAN, QUICK, 0, lambda _said: None) for months in (3, 72))
     assert one["low"] > one["budget"]
@@ -106,36 +137,53 @@ def test_rows_without_numbers_have_fewer_drifts():
 
 def test_months_are_parted_into_versions_of_a_year():
     """The last one has what is left."""
-    assert [life.windows for life in lives(World.made(0), 30, PLAN, QUICK, 0)] == [52, 52, 26]
+    assert [life.length for life in lives(World.made(0), 30, PLAN, QUICK, 0)] == [365, 365, 183]
+
+
+@pytest.mark.parametrize(
+    ("plan", "days"),
+    [
+        (WatchPlan(drift=SMALL), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (WatchPlan(drift=SMALL, schedule=None), [1, 2, 3, 4, 5, 6, 7, 8]),
+        (WatchPlan(drift=SMALL, on_batch=False, schedule=OnSchedule(cron="0 6 * * 1")), [7]),
+    ],
+    ids=["as it comes", "batches alone", "Mondays alone"],
+)
+def test_it_is_looked_as_often_as_the_project_does(plan, days):
+    """Each day is a batch; where those start no look, the clock does."""
+    assert [look.day for look in Life(World.made(0), QUICK, plan, 3, 8).looks()] == days
 
 
 def test_a_life_is_the_same_each_time():
-    """What is found in its windows, too."""
-    world = World.made(0)
-    first, again = ([found.model_dump() for found in Life(world, QUICK, PLAN, 3, 2).looks()] for _ in range(2))
+    """What is found in it, too."""
+    world, planted = World.made(0), plantable(World.made(0).rows)[0]
+    first, again = ([*Life(world, QUICK, WatchPlan(drift=SMALL), 3, 5).looks(planted)] for _ in range(2))
     assert first == again
+    assert first[-1].alarms
 
 
 def test_what_both_simulations_tell():
     """Few months, short histories: all numbers are there; a mean that rises by half a standard deviation is found."""
-    world, heard = World.made(0), []
-    null = unprovoked(world, 1, PLAN, QUICK, 0, heard.append)
+    world, plan, heard = World.made(0), WatchPlan(drift=SMALL), []
+    null = unprovoked(world, 1, plan, QUICK, 0, heard.append)
     assert {"rate", "budget", "low", "high", "ok"} <= set(null)
     assert null["low"] <= null["rate"] <= null["high"]
     assert null["ok"]
-    assert null["windows"] == 4
-    found = provoked(World(world.rows[["a", "town"]], world.said, world.mixtures), 1, PLAN, QUICK, 0, heard.append)
+    assert null["looks"] == 30
+    found = provoked(World(world.rows[["a", "town"]], world.said, world.mixtures), 1, plan, QUICK, 0, heard.append)
     assert {"mean", "category"} <= set(found["drifts"])
     assert found["drifts"]["mean"]["found"] == 1.0
     assert len(heard) == 1 + len(found["drifts"])
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_twenty_versions_keep_their_budget_and_find_what_is_planted():
-    """240 months as `keepfit simulate alarms` asks for them."""
+@pytest.mark.timeout(3600)
+def test_versions_that_are_looked_at_daily_keep_their_budget_and_find_what_is_planted():
+    """120 months with nothing amiss and twenty versions with each drift, as `keepfit simulate alarms` asks for them."""
     world = World.made(0)
-    null = unprovoked(world, 240, PLAN, Stream(), 0, print)
+    null = unprovoked(world, 120, PLAN, Stream(), 0, print)
+    assert null["looks"] == 3650
     assert null["ok"], null
     found = provoked(world, 240, PLAN, Stream(), 0, print)["drifts"]
     assert min(drift["low"] for drift in found.values()) > 0.8, found
+    assert max(drift["delay"] for drift in found.values()) <= 14, found

@@ -53,13 +53,13 @@ def test_o_11_a_storm_over_many_looks_queues_one_message_for_each_destination_an
     """Sixty looks with a hundred alarms each, then calm."""
     keeps, seen = noting(place), Seen("small", 3, "roc_auc")
     for minute in range(60):
-        found = keeps.note([alarm(f"f{each}") for each in range(100)], ("retrain",), seen, NOON + minute * HOUR / 60)
+        found = keeps.note([alarm(f"f{each}") for each in range(100)], ("inputs",), seen, NOON + minute * HOUR / 60)
         assert [(one.state, one.version) for one in found] == [("open", 3)]
     journal = Journal(place.journal())
     told = [(one.event, one.destination) for one in journal.notices()]
     assert told == [("opened", "webhook ops"), ("opened", "SMALL_CHAT 1")]
     assert journal.incidents()[0].count == 6000
-    (over,) = keeps.note([], ("retrain", "mend"), seen, NOON + 14 * HOUR)
+    (over,) = keeps.note([], ("inputs", "predictions"), seen, NOON + 14 * HOUR)
     assert (over.state, [one.event for one in journal.notices()][2:]) == ("closed", ["ended", "ended"])
 
 

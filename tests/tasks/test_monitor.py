@@ -310,6 +310,34 @@ def test_a_concept_that_changes_asks_for_a_training_once(place):
     )
 
 
+def test_a_fall_below_the_floor_is_an_alarm_however_near_to_it_the_version_was_trained(place):
+    """The metric stays what it was at training, and the floor is far above: what came true and what is expected both say so."""
+    there = place("binary", more="floor: 0.9999")
+    there.crown()
+    for number in (8, 9, 10, 11):
+        there.land(week(number))
+    seen = there.look()
+    told = seen["performance"]
+    assert told["decay"]["fell"]
+    assert told["realised"] > 0.97 * told["at_training"]
+    assert [(each["kind"], each["class"], each["threshold"]) for each in seen["alarms"] if each["kind"] == "performance"] == [("performance", "retrain", 0.9999)]  # fmt: skip
+    assert seen["verdict"] == "retrain"
+
+
+def test_a_drift_in_which_nothing_came_true_is_not_said_to_be_harmless(place):
+    """Outcomes mature for three weeks: what came true is of before the drift, and the estimate is in doubt about values it never met."""
+    there = place("binary", split=", matures: 21")
+    there.crown()
+    for number in (8, 9, 10, 11):
+        there.land(week(number))
+    there.land(week(12, shift=8.0))
+    seen = there.look()
+    assert seen["performance"]["realised"] is not None
+    assert seen["performance"]["doubts"]
+    assert {(each["kind"], each["effect"]) for each in seen["alarms"] if each["class"] == "retrain"} >= {("inputs", None), ("predictions", None)}  # fmt: skip
+    assert "is not known" in seen["reason"]
+
+
 def test_inputs_that_move_without_harm_are_ignored_and_broken_ones_mended(place):
     """A column that is suddenly missing is a matter of the data, and starts no training."""
     there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]")
@@ -321,6 +349,26 @@ def test_inputs_that_move_without_harm_are_ignored_and_broken_ones_mended(place)
     assert next(alarm for alarm in seen["alarms"] if alarm["kind"] == "inputs")["features"][0] == "a"
     assert seen["drift"]["a"]["fixed"]["missing"] == [0.0, 0.5]
     assert not [order for order in there.journal.orders("small") if order.does == "train"]
+
+
+def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
+    """A week that begins broken: six calm days later the alarm stands, and asks nobody again; a later look of that day repeats it."""
+    there = place("binary", more="retrain: [{kind: batch}, {kind: drift}]\nwatch: {drift: {fewest: 295}}")
+    there.crown()
+    there.land(week(8).assign(a=lambda rows: rows["a"].where((np.arange(WEEK) % 2 == 0) | (np.arange(WEEK) > 200))))
+    first = there.look()
+    told = len(there.journal.orders("small"))
+    there.land(week(9)[:250])
+    stands = there.look()
+    there.land(week(9)[250:255].assign(a=99.0))
+    again = there.look()
+    (alarm,) = [each for each in first["alarms"] if each["kind"] == "inputs"]
+    assert alarm in stands["alarms"]
+    assert not stands["drift"]["a"]["moved"]
+    assert "The alarm of 2026-03-08 23:26 stands until its window has passed." in stands["reason"]
+    assert len(there.journal.orders("small")) == told
+    assert again["standing"] == stands["standing"]
+    assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
 
 
 def test_m_01_without_rows_nothing_is_said(place):
@@ -530,5 +578,22 @@ def test_nothing_ends_an_incident_that_could_not_be_judged(place):
     there.crown(2)
     there.clock += 48 * HOUR
     seen = there.look()
-    assert (seen["verdict"], seen["judged"], seen["reason"].startswith("no row came")) == ("mend", False, True)
+    assert (seen["verdict"], seen["reason"].startswith("no row came")) == ("mend", True)
+    assert "freshness" in seen["judged"]
+    assert "performance" not in seen["judged"]
     assert "retrain" in {incident.what for incident in there.journal.incidents("small", state="open")}
+
+
+def test_data_that_was_late_is_over_where_too_few_rows_come_to_judge_drift(place):
+    """Fifty rows a look are too few for drift; that a batch was late is told, and that it is over when data flows again."""
+    there = place("binary", more="watch: {anomalies: {fresh_hours: 5}}")
+    there.crown()
+    there.land(week(8).head(50))
+    there.clock += 48 * HOUR
+    late = there.look()
+    assert [(one["class"], one["state"]) for one in late["incidents"]] == [("mend", "open")]
+    there.clock += 12 * HOUR
+    there.land(week(8)[50:60])
+    seen = there.look()
+    assert (seen["verdict"], seen["rows"]) == ("too few rows", 60)
+    assert [(one["class"], one["state"]) for one in seen["incidents"]] == [("mend", "closed")]

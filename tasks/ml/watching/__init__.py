@@ -11,4 +11,5 @@ Drift, in the order in which it is called (`findings.py` first):
     known = Known(fixed, thresholds, rolling=merged(windows), rows=some_rows, performance=Performance(...))
     findings = examine(known, rows, said, plan)                # of one version; `examine_each` of a window of several
     findings.verdict, findings.drift, findings.alarms, findings.sketch
+    standing = Standing.after(standing, findings.alarms, until, plan)   # JSON; between judgements, and until an alarm's window has passed
 """

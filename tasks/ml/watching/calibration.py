@@ -6,6 +6,10 @@ order, and with the windows just before it; a block is at least as long as a win
 (block permutation: Künsch 1989, The jackknife and the bootstrap for general stationary observations; Politis and Romano 1994). Of each
 draw the greatest of all columns' standardised distances counts, so that the family of all columns, of both references and of missing
 values is corrected at once, and what moves together is not corrected twice (Westfall and Young 1993, Resampling-based multiple testing).
+
+A window slides: it is judged day after day, and each day is another chance of a false alarm. So a draw is not one window but all that are
+judged within the days of one, and the greatest of those counts. An alarm stands until its window has passed (`standing`), so that a false
+one begins at most once in so many days: as often as the budget says, however often anybody looks.
 """
 
 from collections.abc import Sequence
@@ -43,6 +47,12 @@ class DriftPlan(BaseModel, frozen=True, extra="forbid"):
         le=90,
         description="days in a window; whole weeks keep the days of a week from looking like drift",
     )
+    every: int = Field(
+        default=1,
+        ge=1,
+        le=90,
+        description="days between two judgements of drift; looks between them repeat the last one, so that more of them make no more false alarms",
+    )
     rolling: int = Field(
         default=4, ge=1, le=52, description="windows in the rolling reference, just before the one looked at"
     )
@@ -64,8 +74,13 @@ class DriftPlan(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def level(self) -> float:
-        """Chance of a false alarm in one window. Windows follow one another; whoever looks more often sees the same alarm again."""
+        """Chance of a false alarm in all windows that are judged within the days of one."""
         return min(self.false_alarms * self.days / MONTH, 0.5)
+
+    @property
+    def shifts(self) -> np.ndarray:
+        """By how many days the windows that are judged within the days of one are later than the first of them: (judgements,)."""
+        return np.arange(0, self.days, self.every)
 
 
 class Bar(BaseModel, frozen=True, extra="forbid"):
@@ -149,12 +164,16 @@ def calibrated(
     tests = [_Test(side, name, column) for side in SIDES for name, column in getattr(fixed, side).items()]
     level, windows = plan.level * (1 - TOGETHER), len(history) // plan.days
     with limited(threads):
-        found = [test.drawn(draws, history, level / max(4 * len(tests), 1), plan.days) for test in tests]
+        found = [
+            test.drawn(draws, history, level / max(4 * len(tests) * len(plan.shifts), 1), plan.days) for test in tests
+        ]
     apart = _apart(found)
     blocks, needed = int(windows * apart), int(np.ceil(1 / level))
-    usual, rank = draws.usual or fixed.rows or 1, int(np.ceil((blocks + 1) * (1 - level)))
-    permuted = len(draws.window) > 0 and bool(tests) and rank <= blocks
-    bars = _permuted(found, rank / blocks, blocks, windows) if permuted else _theory(found, usual, fixed.rows)
+    usual, rank = draws.usual or fixed.rows or 1, (blocks + 1) * (1 - level)
+    permuted = bool(len(draws.starts) and tests and rank <= blocks and draws.apart.any(axis=1).all())
+    bars = (
+        _permuted(found, draws.apart, rank / blocks, blocks, windows) if permuted else _theory(found, usual, fixed.rows)
+    )
     known = dict(zip([(test.side, test.name) for test in tests], bars, strict=True))
     aucs = _aucs(samples, plan, seed, threads)
     return Thresholds(
@@ -183,38 +202,61 @@ def _says(blocks: int, needed: int, aucs: int, *, permuted: bool) -> str:
 
 @dataclass(frozen=True)
 class _Draws:
-    """Which days of the history make up a window, its fixed and its rolling reference: (draws, days) of 0 and 1 each."""
+    """Which days of the history make up windows that are judged one after the other, and their references.
 
-    window: np.ndarray
+    Attributes:
+        starts: (draws, judgements) the first day of each window.
+        fixed: (draws, days) of 0 and 1: the days of the reference of all of a draw.
+        days, rolling: of a window, and of its rolling reference.
+        usual: rows of a window.
+    """
+
+    starts: np.ndarray
     fixed: np.ndarray
-    rolling: np.ndarray
+    days: int
+    rolling: int
     usual: int
+
+    @property
+    def apart(self) -> np.ndarray:
+        """Which draws share no day of their windows: (draws, draws) bool."""
+        first, reach = self.starts[:, 0], self.starts[:1, -1] - self.starts[:1, 0] + self.days
+        return np.abs(first[:, None] - first) >= reach
+
+    def counts(self, daily: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Those of the windows, their fixed and their rolling references: (draws, judgements, bins) each; daily: (days, bins)."""
+        until = np.vstack([np.zeros(daily.shape[1]), np.cumsum(daily, axis=0)])
+        window, rolling = (
+            until[self.starts + self.days] - until[self.starts],
+            until[self.starts] - until[np.maximum(self.starts - self.rolling, 0)],
+        )
+        return window, np.broadcast_to((self.fixed @ daily)[:, None], window.shape), rolling
 
 
 def _drawn(fixed: Sketch, history: Sequence[Sketch], plan: DriftPlan, random: np.random.Generator) -> _Draws:
-    """Every window of the history that has enough rows and days enough around it, each with several references."""
+    """Every window of the history that has enough rows and days enough around it, with those judged after it, each with several references."""
     rows, days, w = np.array([sketch.rows for sketch in history]), len(history), plan.days
-    starts = np.array([at for at in range(w, days - w + 1) if rows[at : at + w].sum() >= plan.fewest], dtype=int)
+    usual, reach = np.convolve(rows, np.ones(w), "valid") if days >= w else np.zeros(0), int(plan.shifts[-1])
+    starts = np.array(
+        [at for at in range(w, days - w - reach + 1) if usual[at + plan.shifts].min() >= plan.fewest], dtype=int
+    )
     wanted = max(round(fixed.rows / max(rows.mean(), 1)), w) if days else w
-    if days < 3 * w or not len(starts):
+    if days < 3 * w + reach or not len(starts):
         none = np.zeros((0, days))
-        return _Draws(none, none, none, int(rows.sum() * w / days) if days else 0)
-    chosen = np.repeat(
-        starts, max(DRAWS // len(starts), 1) if wanted < days - 3 * w else 1
-    )  # all other days have one order
-    place = np.arange(days)
-    window = (place >= chosen[:, None]) & (place < chosen[:, None] + w)
-    rolling = (place < chosen[:, None]) & (place >= chosen[:, None] - plan.rolling * w)
-    others = np.stack([_others(days, start, w, wanted, random) for start in chosen])
-    usual = int(np.median([rows[at : at + w].sum() for at in starts]))
-    return _Draws(window.astype(float), others.astype(float), rolling.astype(float), usual)
+        return _Draws(none[:, :1].astype(int), none, w, plan.rolling * w, int(rows.sum() * w / days) if days else 0)
+    others = days - 3 * w - reach
+    chosen = np.repeat(starts, max(DRAWS // len(starts), 1) if wanted < others else 1)  # all other days have one order
+    picked = np.stack([_others(days, (start - w, start + 2 * w + reach), w, wanted, random) for start in chosen])
+    return _Draws(
+        chosen[:, None] + plan.shifts, picked.astype(float), w, plan.rolling * w, int(np.median(usual[starts]))
+    )
 
 
-def _others(days: int, start: int, w: int, wanted: int, random: np.random.Generator) -> np.ndarray:
-    """Blocks of days for a reference, in a random order, until it has as many as the true one; none is next to the window: (days,)."""
+def _others(days: int, around: tuple[int, int], w: int, wanted: int, random: np.random.Generator) -> np.ndarray:
+    """Blocks of days for a reference, in a random order, until it has as many as the true one; none of those around the windows: (days,)."""
     shift = int(random.integers(w))
     block = (np.arange(days) + shift) // w
-    free = (np.arange(days) < start - w) | (np.arange(days) >= start + 2 * w)
+    free = (np.arange(days) < around[0]) | (np.arange(days) >= around[1])
     order = random.permutation(block.max() + 1)
     sizes = np.bincount(block[free], minlength=block.max() + 1)[order]
     taken = order[np.cumsum(sizes) - sizes < wanted]
@@ -223,7 +265,7 @@ def _others(days: int, start: int, w: int, wanted: int, random: np.random.Genera
 
 @dataclass(frozen=True)
 class _Drawn:
-    """One column's four statistics in each draw, (draws, 4), and what theory says of their squares.
+    """One column's four statistics in each window of each draw, (draws, judgements, 4), and what theory says of their squares.
 
     Attributes:
         noise: of so rare a square, times (1/n + 1/m); usual: of its mean.
@@ -249,12 +291,12 @@ class _Test:
     def drawn(self, draws: _Draws, history: Sequence[Sketch], share: float, days: int) -> _Drawn:
         """Its statistics in every draw; `share` is the chance of a false alarm that theory gives each, `days` are those of a window."""
         noise, usual = self._theory(share)
-        if not len(draws.window):
-            return _Drawn(noise, usual, np.zeros((0, 4)), np.ones((0, 4)), 0.0)
+        if not len(draws.starts):
+            return _Drawn(noise, usual, np.zeros((0, 1, 4)), np.ones((0, 1, 4)), 0.0)
         counts = self._daily(history)
-        window, *references = (chosen @ counts for chosen in (draws.window, draws.fixed, draws.rolling))
+        window, *references = draws.counts(counts)
         pairs = [self._statistics(reference, window) for reference in references]
-        found, scale = (np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True))
+        found, scale = (np.concatenate(parts, axis=-1) for parts in zip(*pairs, strict=True))
         return _Drawn(noise, usual, found, scale, _carried(counts[:, :-1], days))
 
     def _daily(self, history: Sequence[Sketch]) -> np.ndarray:
@@ -264,13 +306,13 @@ class _Test:
         return np.stack([none if column is None else np.r_[column.held, column.missing] for column in past])
 
     def _statistics(self, reference: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Distance and change of the missing share, and 1/n + 1/m of each: (draws, 2) both."""
-        found = distances(reference[:, :-1], window[:, :-1], numeric=isinstance(self.column.bins, Ruler))
-        there = [np.maximum(side[:, :-1].sum(axis=1), 1) for side in (reference, window)]
-        rows = [np.maximum(side.sum(axis=1), 1) for side in (reference, window)]
-        gaps = np.abs(reference[:, -1] / rows[0] - window[:, -1] / rows[1])
-        return np.stack([found, gaps], axis=1), np.stack(
-            [sum(1 / side for side in sizes) for sizes in (there, rows)], axis=1
+        """Distance and change of the missing share, and 1/n + 1/m of each: (draws, judgements, 2) both."""
+        found = distances(reference[..., :-1], window[..., :-1], numeric=isinstance(self.column.bins, Ruler))
+        there = [np.maximum(side[..., :-1].sum(axis=-1), 1) for side in (reference, window)]
+        rows = [np.maximum(side.sum(axis=-1), 1) for side in (reference, window)]
+        gaps = np.abs(reference[..., -1] / rows[0] - window[..., -1] / rows[1])
+        return np.stack([found, gaps], axis=-1), np.stack(
+            [sum(1 / side for side in sizes) for sizes in (there, rows)], axis=-1
         )
 
     def _theory(self, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -309,20 +351,29 @@ def _apart(found: Sequence[_Drawn]) -> float:
     return (1 - carried) / (1 + carried)
 
 
-def _permuted(found: Sequence[_Drawn], share: float, blocks: int, windows: int) -> list[Bars]:
+def _permuted(found: Sequence[_Drawn], apart: np.ndarray, share: float, blocks: int, windows: int) -> list[Bars]:
     """The bars below which the greatest standardised statistic of all stays in such a share of the draws.
 
-    A window of the history resembles its neighbours, that are in its reference; a later one does not, and is farther from the fixed
-    reference by as much as so many fewer independent windows say less about their mean.
+    What is usual for a draw is what the draws that share no day with it say, as it is for a window to come: a window that helped to say
+    what is usual is never far from it. A window of the history resembles its neighbours, that are in its reference; a later one does not, and
+    is farther from the fixed reference by as much as so many fewer independent windows say less about their mean.
     """
-    values = np.stack([each.found for each in found], axis=1)  # (draws, columns, 4)
-    floors = FLOOR * np.sqrt(np.stack([each.scale for each in found], axis=1).mean(axis=0))
-    mean, deviation = values.mean(axis=0), np.maximum(values.std(axis=0), floors)
-    greatest = ((values - mean) / deviation).max(axis=(1, 2))
+    values = np.stack([each.found for each in found], axis=2)  # (draws, judgements, columns, 4)
+    floors = FLOOR * np.sqrt(np.stack([each.scale for each in found], axis=2).mean(axis=(0, 1)))
+    mean, deviation = _usual(values, apart, floors)
+    greatest = ((values - mean[:, None]) / deviation[:, None]).max(axis=(1, 2, 3))
+    (mean,), (deviation,) = _usual(values, np.ones((1, len(values))), floors)
     later = 1 + 1 / blocks
     farther = np.sqrt(later / (later - 2 * (1 / blocks - 1 / windows)))
     bar = (mean + float(np.quantile(greatest, share, method="higher")) * deviation) * np.array([farther, farther, 1, 1])
     return [_bars(levels, each.noise) for levels, each in zip(bar, found, strict=True)]
+
+
+def _usual(values: np.ndarray, among: np.ndarray, floors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every statistic among the draws of each row of `among`: (rows, columns, 4) both."""
+    share = among / among.sum(axis=1, keepdims=True)
+    mean, squares = (np.tensordot(share, each.mean(axis=1), axes=1) for each in (values, values**2))
+    return mean, np.maximum(np.sqrt(np.maximum(squares - mean**2, 0)), floors)
 
 
 def _theory(found: Sequence[_Drawn], usual: int, reference: int) -> list[Bars]:
@@ -330,7 +381,7 @@ def _theory(found: Sequence[_Drawn], usual: int, reference: int) -> list[Bars]:
     scale = np.array([1 / max(usual, 1) + 1 / max(rows, 1) for rows in (reference, reference, usual, usual)])
     seen = [each.found**2 / each.scale / each.usual for each in found if len(each.found)]
     wider = max(1.0, float(np.mean(seen))) if seen else 1.0
-    most = [each.found.max(axis=0, initial=0.0) for each in found]
+    most = [each.found.max(axis=(0, 1), initial=0.0) for each in found]
     levels = [np.maximum(np.sqrt(each.noise * wider * scale), top) for each, top in zip(found, most, strict=True)]
     return [_bars(level, each.noise * wider) for level, each in zip(levels, found, strict=True)]
 
@@ -359,7 +410,7 @@ def _aucs(samples: Sequence[pd.DataFrame], plan: DriftPlan, seed: int, threads: 
 
 def _auc_bar(aucs: np.ndarray, plan: DriftPlan, independent: float) -> Bar:
     """An upper bound for the next window's AUC, above ½: one-sided prediction from those known (Student's t), else theory's error, doubled."""
-    level, theory = plan.level * TOGETHER, np.sqrt(1 / (6 * plan.sample))
+    level, theory = plan.level * TOGETHER / len(plan.shifts), np.sqrt(1 / (6 * plan.sample))
     noise = float(stats.norm.isf(level)) ** 2 / 12
     if len(aucs) < ENOUGH:
         return Bar(level=float(stats.norm.isf(level) * theory * DOUBT), noise=noise * DOUBT**2)

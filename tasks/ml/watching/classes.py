@@ -14,6 +14,8 @@ from tasks.ml.watching.domain import Domain
 from tasks.ml.watching.drift import Drift, distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch, texts
 
+Number = Literal["estimated", "realised"]
+
 NAMED = 5  # features named in an alarm
 LOOKED = 20_000  # values of a column looked at closely, evenly over the window: a distance is within about 0.01
 FITS = 3.0  # by how much nearer a column must come to its reference before it counts as explained
@@ -28,42 +30,32 @@ class Performance(BaseModel, frozen=True, extra="forbid"):
 
     Attributes:
         metric: its name; higher_is_better: its direction.
-        material: the smallest fall that counts, as a share of what was expected.
         expected: what the version had when it was trained.
-        estimated, estimated_low, estimated_high: what it is expected to have in this window, without outcomes.
-        realised, realised_low, realised_high: what it had, as far as outcomes came true.
+        estimated: what it is expected to have in this window, without outcomes; None, too, where that is in doubt.
+        realised: what it had, as far as outcomes came true.
+        is_old: whether those are of a time before this window, and say nothing of what moved in it.
+        fell: which of the two surely fell, within the budget of false alarms, and the value that it is beyond.
     """
 
     metric: str = "the metric"
     higher_is_better: bool = True
-    material: float = 0.03
     expected: float | None = None
     estimated: float | None = None
-    estimated_low: float | None = None
-    estimated_high: float | None = None
     realised: float | None = None
-    realised_low: float | None = None
-    realised_high: float | None = None
+    is_old: bool = False
+    fell: dict[Number, float] = {}
 
-    def change(self, of: Literal["estimated", "realised"]) -> float | None:
+    def change(self, of: Number) -> float | None:
         """By how much the metric is above what it was at training, below 0 when it is worse; None when either is unknown."""
         now = getattr(self, of)
         if now is None or self.expected is None:
             return None
         return (now - self.expected) * (1 if self.higher_is_better else -1)
 
-    def falls(self, of: Literal["estimated", "realised"]) -> bool:
-        """Whether it is worse by a share that matters, and beyond its band."""
-        change = self.change(of)
-        if change is None or self.expected is None or change > -self.material * abs(self.expected) or change == 0:
-            return False
-        best = getattr(self, f"{of}_high" if self.higher_is_better else f"{of}_low")
-        return best is None or (best < self.expected if self.higher_is_better else best > self.expected)
-
     @property
     def effect(self) -> float | None:
-        """What came true, else what is expected."""
-        realised = self.change("realised")
+        """What came true in this window, else what is expected of it."""
+        realised = None if self.is_old else self.change("realised")
         return self.change("estimated") if realised is None else realised
 
 
@@ -103,15 +95,14 @@ def alarms(moved: Moved, performance: Performance) -> tuple[Alarm, ...]:
     where nobody can say whether it will; else they are ignored. A fall is mended, too, where broken inputs explain it.
     """
     broken = brokenness(moved)
-    falls = any(performance.falls(of) for of in ("estimated", "realised"))
     unknown = performance.effect is None and bool(moved.predictions or not moved.reference.predictions)
-    what: Class = "mend" if broken else "retrain" if falls or unknown else "ignore"
+    what: Class = "mend" if broken else "retrain" if performance.fell or unknown else "ignore"
     found = []
     if moved.features or moved.together:
         found.append(_inputs(moved, performance, broken, what))
     if moved.predictions:
         found.append(_predictions(moved, performance, what))
-    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in ("estimated", "realised") if performance.falls(of)]  # fmt: skip
+    found += [_fall(of, moved, performance, "mend" if broken else "retrain") for of in sorted(performance.fell)]
     return tuple(found)
 
 
@@ -233,7 +224,7 @@ def _inputs(moved: Moved, performance: Performance, broken: Mapping[str, str], w
         head = f"no feature moved alone, but together they tell the window apart (AUC {level:.2f}, usually at most {bar:.2f}): {texts(names)}"
     return Alarm(
         kind="inputs", what=what, effect=performance.effect, features=tuple(names[:NAMED]), segments=segments, level=level, threshold=bar,
-        says=f"{head}{_where(segments)}. {_next(what, moved, performance)}",
+        says=f"{head}{_where(segments)}. {_next(what, moved, performance, performance.effect)}",
     )  # fmt: skip
 
 
@@ -241,24 +232,25 @@ def _predictions(moved: Moved, performance: Performance, what: Class) -> Alarm:
     name, level, bar = _strongest(moved.predictions)
     return Alarm(
         kind="predictions", what=what, effect=performance.effect, features=tuple(_by_excess(moved.features))[:NAMED], level=level, threshold=bar,
-        says=f"what the model says moved: {name} by {level:.2f} where {bar:.2f} is usual at most. {_next(what, moved, performance)}",
+        says=f"what the model says moved: {name} by {level:.2f} where {bar:.2f} is usual at most. {_next(what, moved, performance, performance.effect)}",
     )  # fmt: skip
 
 
-def _fall(of: Literal["estimated", "realised"], moved: Moved, performance: Performance, what: Class) -> Alarm:
-    now, expected = float(getattr(performance, of)), float(performance.expected or 0.0)
+def _fall(of: Number, moved: Moved, performance: Performance, what: Class) -> Alarm:
+    now, bar, effect = float(getattr(performance, of)), performance.fell[of], performance.change(of)
     came = "came true at" if of == "realised" else "is estimated at"
+    beyond = "below" if performance.higher_is_better else "above"
+    was = "" if performance.expected is None else f", and was {performance.expected:.4g} at training"
     return Alarm(
-        kind="performance" if of == "realised" else "estimate", what=what, effect=performance.change(of),
-        features=tuple(_by_excess(moved.features))[:NAMED], segments=moved.domain.segments if moved.domain else (), level=now, threshold=expected,
-        says=f"{performance.metric} {came} {now:.4g}, and was {expected:.4g} at training. {_next(what, moved, performance)}",
+        kind="performance" if of == "realised" else "estimate", what=what, effect=effect,
+        features=tuple(_by_excess(moved.features))[:NAMED], segments=moved.domain.segments if moved.domain else (), level=now, threshold=bar,
+        says=f"{performance.metric} {came} {now:.4g}, surely {beyond} {bar:.4g}{was}. {_next(what, moved, performance, effect)}",
     )  # fmt: skip
 
 
-def _next(what: Class, moved: Moved, performance: Performance) -> str:
+def _next(what: Class, moved: Moved, performance: Performance, effect: float | None) -> str:
     """What to do, and why."""
     act = {"mend": "Mend the data before a model learns from it", "retrain": "Retrain", "ignore": "Nothing to do"}[what]
-    effect = performance.effect
     if effect is not None:
         return f"{act}: {performance.metric} changes by {effect:+.3g}."
     if moved.predictions or not moved.reference.predictions:

@@ -183,20 +183,20 @@ def joined(
 def after(
     known: Sequence[Incident],
     alarms: Sequence[Alarm],
-    judged: Collection[Class],
+    judged: Collection[Kind],
     seen: Seen,
     now: dt.datetime,
     plan: IncidentPlan | None = None,
 ) -> list[Step]:
     """What one look makes of a project's incidents: those that end, then those that begin or go on.
 
-    One ends when a look that could judge its class found it calm for long enough; one that was not seen for too long gives way to a new
+    One ends when a look that could judge all that it is about found it calm for long enough; one that was not seen for too long gives way to a new
     one; that nobody watches ends with any watch. A look with too few rows judges nothing, and ends nothing (faults: M-01).
 
     Args:
         known: the project's open incidents.
         alarms: of this look.
-        judged: the classes that the look had enough rows to judge.
+        judged: the kinds of alarms of which the look had enough to judge.
         seen: what was looked at.
         now: UTC.
         plan: when alarms belong together, and when they are over.
@@ -210,7 +210,8 @@ def after(
     def is_over(one: Incident) -> bool:
         if one.source != seen.source:
             return one.source == "heartbeat"
-        return one.what in replaced or (one.what in judged and one.last_seen <= quiet)
+        is_calm = {alarm.kind for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
+        return one.what in replaced or is_calm
 
     over = [Step(closed(one, now), "ended") for one in known if one.id not in going_on and is_over(one)]
     return over + [Step(one.incident, "opened" if one.is_new else None) for one in found]

@@ -2,13 +2,15 @@
 
 Days are drawn from one set of rows, each with its own weights: what a day favours follows the days before (autoregression) and the day of
 the week, over three random mixtures of all columns, so that columns move together. Over a long time every day is like every other: each
-alarm is a false one. The reference, its calibration and the looks at windows are those that `watch` calls.
+alarm is a false one. The reference, its calibration, the looks at sliding windows, what stands between them and what becomes an incident are
+those that `watch` calls, as often as it would.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import datetime as dt
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,16 +18,20 @@ from pydantic import BaseModel, Field
 from scipy import stats
 
 from tasks.ml.uncertain import wilson
-from tasks.ml.watching.alarm import MONTH
-from tasks.ml.watching.calibration import DriftPlan, calibrated
+from tasks.ml.watching.alarm import MONTH, Alarm
+from tasks.ml.watching.calibration import calibrated
 from tasks.ml.watching.domain import Coded, sampled
-from tasks.ml.watching.findings import Findings, Known, examine
+from tasks.ml.watching.findings import Known, examine
+from tasks.ml.watching.incident import IncidentPlan, Seen, after
+from tasks.ml.watching.plan import WatchPlan
 from tasks.ml.watching.reference import Sketch, merged
+from tasks.ml.watching.standing import DRIFT, Standing
 
 LIFE = 12  # months that a version is watched, with one reference and one calibration
 FEW = 5  # versions, below which little is said of how often there are false alarms
 MIXTURES = 3
 LOOKS = 12  # windows in which a planted drift is to be found
+START = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)  # of the looks: a Monday
 TIED = 0.3  # rank correlation of two columns, below which breaking it changes next to nothing
 
 Say = Callable[[str], None]
@@ -104,63 +110,104 @@ class World:
         return np.searchsorted(reached, random.random(rows) * reached[-1])
 
 
+class Day(NamedTuple):
+    """What came on one day: features, what the model said of them, and how both are counted."""
+
+    rows: pd.DataFrame
+    said: np.ndarray
+    sketch: Sketch
+
+
+class Look(NamedTuple):
+    """One look: on which day after the version's history, from 1, at which time, and the alarms of drift that stand then."""
+
+    day: int
+    at: dt.datetime
+    alarms: tuple[Alarm, ...]
+
+
 @dataclass(frozen=True)
 class Life:
-    """One version's: what it was trained on, and the windows that came after.
+    """One version's: what it was trained on, and the days that came after.
 
     Attributes:
         world, stream, plan: as they are.
         seed: of all that is drawn.
-        windows: how many come.
+        length: how many days come; each is a batch.
     """
 
     world: World
     stream: Stream
-    plan: DriftPlan
+    plan: WatchPlan
     seed: int
-    windows: int
+    length: int
 
     @cached_property
     def days(self) -> list[np.ndarray]:
-        """Which rows came, day by day."""
+        """Which rows came, day by day; those of the history first."""
         random = np.random.default_rng(self.seed)
-        levels = self.stream.levels(self.stream.history + self.windows * self.plan.days, random)
+        levels = self.stream.levels(self.stream.history + self.length, random)
         return [self.world.day(level, int(random.poisson(self.stream.rows)), random) for level in levels]
-
-    def window(self, number: int) -> np.ndarray:
-        """Which rows came in a window; those before the first one are the history's."""
-        start = self.stream.history + number * self.plan.days
-        return np.concatenate(self.days[start : start + self.plan.days])
 
     @cached_property
     def known(self) -> Known:
-        """Of the version, before its first window."""
-        world, past = self.world, self.days[: self.stream.history]
+        """Of the version, before its first day."""
+        world, plan, past = self.world, self.plan.drift, self.days[: self.stream.history]
         every = np.concatenate(past)
         fixed = Sketch.of(world.rows.iloc[every], world.said[every])
         history = [fixed.like(world.rows.iloc[day], world.said[day]) for day in past]
-        samples = [
-            sampled(world.rows.iloc[self.window(-number)], self.plan.sample, self.seed)
-            for number in range(self.stream.history // self.plan.days, 0, -1)
-        ]
-        thresholds = calibrated(fixed, history, self.plan, samples, seed=self.seed)
-        newest = merged(history[-self.plan.rolling * self.plan.days :])
-        return Known(fixed, thresholds, newest, sampled(world.rows.iloc[every], self.plan.sample, self.seed))
+        ends = range(len(past) % plan.days + plan.days, len(past) + 1, plan.days)
+        windows = [np.concatenate(past[end - plan.days : end]) for end in ends]
+        samples = [sampled(world.rows.iloc[window], plan.sample, self.seed) for window in windows]
+        thresholds = calibrated(fixed, history, plan, samples, seed=self.seed)
+        return Known(fixed, thresholds, rows=sampled(world.rows.iloc[every], plan.sample, self.seed))
 
-    def looks(self, planted: "Planted | None" = None) -> Iterator[Findings]:
-        """What was found in each window, with a drift planted from the first one on."""
-        known = self.known
-        newest = [known.fixed.like(self.world.rows.iloc[rows], self.world.said[rows]) for rows in map(self.window, range(-self.plan.rolling, 0))]  # fmt: skip
-        for number in range(self.windows):
-            chosen = self.window(number)
-            rows, said = self.world.rows.iloc[chosen].reset_index(drop=True), self.world.said[chosen]
-            if planted is not None:
-                rows, said = planted.into(rows, said, number, self.seed + number)
-            rolling = merged(newest[-self.plan.rolling :])
-            found = examine(Known(known.fixed, known.thresholds, rolling, known.rows), rows, said, self.plan, seed=self.seed)  # fmt: skip
-            if found.sketch is not None:
-                newest.append(found.sketch)
-            yield found
+    def looks(self, planted: "Planted | None" = None) -> Iterator[Look]:
+        """What stood at each look, with a drift planted from the first day on."""
+        window, rolling, standing = self.plan.drift.days, self.plan.drift.rolling * self.plan.drift.days, None
+        came = [self._came(day) for day in range(max(self.stream.history - window - rolling, 0), self.stream.history)]
+        for day in range(1, self.length + 1):
+            came.append(self._came(self.stream.history + day - 1, planted))
+            if day % _step(self.plan):
+                continue
+            before = merged([each.sketch for each in came[-window - rolling : -window]])
+            rows, said = (
+                pd.concat([each.rows for each in came[-window:]], ignore_index=True),
+                np.concatenate([each.said for each in came[-window:]]),
+            )
+            found = examine(replace(self.known, rolling=before), rows, said, self.plan.drift, seed=self.seed)
+            at = START + dt.timedelta(days=day)
+            standing = Standing.after(standing, found.alarms, at, self.plan.drift)
+            yield Look(day, at, standing.alarms)
+
+    def _came(self, day: int, planted: "Planted | None" = None) -> "Day":
+        """What came on a day."""
+        rows, said = self.world.rows.iloc[self.days[day]].reset_index(drop=True), self.world.said[self.days[day]]
+        if planted is not None:
+            rows, said = planted.into(rows, said, (day - self.stream.history) // self.plan.drift.days, self.seed + day)
+        return Day(rows, said, self.known.fixed.like(rows, said))
+
+
+def _step(plan: WatchPlan) -> int:
+    """Days from one look to the next, where each day is a batch."""
+    if plan.on_batch or plan.schedule is None:
+        return 1
+    return max(round(plan.schedule.interval(START) / dt.timedelta(days=1)), 1)
+
+
+def openings(looks: Iterable[Look], plan: IncidentPlan) -> int:
+    """How many incidents the looks open, as `tasks/incident.py` would tell of them; what an alarm costs is not asked: none is to ignore."""
+    known, opened = {}, 0
+    for look in looks:
+        alarms = [
+            alarm.model_copy(update={"what": "retrain"}) if alarm.what == "ignore" else alarm for alarm in look.alarms
+        ]
+        steps = after(
+            [one for one in known.values() if one.state == "open"], alarms, DRIFT, Seen("simulated"), look.at, plan
+        )
+        known |= {step.incident.id: step.incident for step in steps}
+        opened += sum(step.event == "opened" for step in steps)
+    return opened
 
 
 @dataclass(frozen=True)
@@ -258,17 +305,14 @@ def _tied(numbers: pd.DataFrame) -> tuple[str, str] | None:
     return str(numbers.columns[one]), str(numbers.columns[other])
 
 
-def lives(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int) -> list[Life]:
+def lives(world: World, months: int, plan: WatchPlan, stream: Stream, seed: int) -> list[Life]:
     """So many months of watching, in versions that are watched for twelve months each."""
     parts = [min(LIFE, months - at) for at in range(0, months, LIFE)]
-    return [
-        Life(world, stream, plan, seed + number, max(round(part * MONTH / plan.days), 1))
-        for number, part in enumerate(parts)
-    ]
+    return [Life(world, stream, plan, seed + number, max(round(part * MONTH), 1)) for number, part in enumerate(parts)]
 
 
-def unprovoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
-    """How many alarms a month there are when nothing is amiss, with a 95 % interval; `ok` unless all of that lies above the budget.
+def unprovoked(world: World, months: int, plan: WatchPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
+    """How many incidents of drift a month begin when nothing is amiss, with a 95 % interval; `ok` unless all of that lies above the budget.
 
     A version has one calibration, lucky or not, for all of its windows: versions are what is counted. One says nothing of how they
     differ, and is always ok; fewer than five say little, which `says` says.
@@ -276,22 +320,24 @@ def unprovoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed:
     Args:
         world: what days are drawn from.
         months: of watching, all together.
-        plan: the budget, and how windows are looked at.
+        plan: the budget, how often is looked, and when an incident is over.
         stream: how days differ.
         seed: of all that is drawn.
         say: is told how far it is.
     """
-    counts, spans = [], []
+    counts, spans, budget = [], [], plan.drift.false_alarms
     for life in (every := lives(world, months, plan, stream, seed)):
-        counts.append(sum(bool(found.alarms) for found in life.looks()))
-        spans.append(life.windows * plan.days / MONTH)
-        say(f"version {len(counts)} of {len(every)}: {sum(counts)} false alarms in {sum(spans):.0f} months; {plan.false_alarms:g} a month are borne")  # fmt: skip
+        counts.append(openings(life.looks(), plan.incidents))
+        spans.append(life.length / MONTH)
+        say(
+            f"version {len(counts)} of {len(every)}: {sum(counts)} false alarms in {sum(spans):.0f} months; {budget:g} a month are borne"
+        )
     low, high = interval(counts, spans)
     return {
-        "rate": sum(counts) / sum(spans), "budget": plan.false_alarms, "low": low, "high": high,
-        "ok": low <= plan.false_alarms or len(counts) == 1, "says": _sureness(len(counts)),
-        "alarms": sum(counts), "months": round(sum(spans), 1), "windows": sum(life.windows for life in every), "versions": len(every),
-        "days": plan.days, "columns": world.rows.shape[1], "stream": stream.model_dump(),
+        "rate": sum(counts) / sum(spans), "budget": budget, "low": low, "high": high,
+        "ok": low <= budget or len(counts) == 1, "says": _sureness(len(counts)),
+        "alarms": sum(counts), "months": round(sum(spans), 1), "looks": sum(life.length // _step(plan) for life in every), "versions": len(every),
+        "days": plan.drift.days, "every": plan.drift.every, "columns": world.rows.shape[1], "stream": stream.model_dump(),
     }  # fmt: skip
 
 
@@ -322,30 +368,31 @@ def interval(counts: Sequence[int], spans: Sequence[float]) -> tuple[float, floa
     return float(low * wider / span), float(stats.chi2.ppf(0.975, 2 * shrunk + 2) / 2 * wider / span)
 
 
-def provoked(world: World, months: int, plan: DriftPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
-    """Of each planted drift: in how many versions it was found within twelve windows, and after how many.
+def provoked(world: World, months: int, plan: WatchPlan, stream: Stream, seed: int, say: Say) -> dict[str, Any]:
+    """Of each planted drift: in how many versions it was found within twelve windows, and after how many days.
 
-    A false alarm in these windows counts as found, as nobody could tell.
+    A false alarm in these days counts as found, as nobody could tell.
 
     Args:
         world: what days are drawn from.
         months: divided by twelve: versions that each drift is planted into.
-        plan: how windows are looked at.
+        plan: how often is looked, and at what.
         stream: how days differ.
         seed: of all that is drawn.
         say: is told how far it is.
     """
-    some, told = [Life(world, stream, plan, life.seed, LOOKS) for life in lives(world, months, plan, stream, seed)], {}
+    length, told = LOOKS * plan.drift.days, {}
+    some = [Life(world, stream, plan, life.seed, length) for life in lives(world, months, plan, stream, seed)]
     for planted in plantable(world.rows):
         delays = [_delay(life, planted) for life in some]
         told[planted.name] = _found(planted, delays)
         say(f"{planted.name}: {told[planted.name]['found']:.0%} found, of {len(some)}; {planted.about}")
-    return {"drifts": told, "versions": len(some), "windows": LOOKS, "days": plan.days, "budget": plan.false_alarms, "stream": stream.model_dump()}  # fmt: skip
+    return {"drifts": told, "versions": len(some), "windows": LOOKS, "days": plan.drift.days, "budget": plan.drift.false_alarms, "stream": stream.model_dump()}  # fmt: skip
 
 
 def _delay(life: Life, planted: Planted) -> int | None:
-    """After how many windows a planted drift is found; None if in none."""
-    return next((number for number, found in enumerate(life.looks(planted), start=1) if found.alarms), None)
+    """After how many days a planted drift is found; None if it never is."""
+    return next((look.day for look in life.looks(planted) if look.alarms), None)
 
 
 def _found(planted: Planted, delays: Sequence[int | None]) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Standing: what the watch says of drift between two judgements of it, and after an alarm.
+
+A window slides, and each look at it is another chance of a false alarm. So drift is judged at most once in so many days (`DriftPlan.every`),
+looks between repeat that, and an alarm stands until the window that it was of has passed. Two alarms begin at least a window apart then,
+and a false one begins in at most the share of such times that the bars were made for (`calibration`).
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+from typing import Self
+
+from pydantic import BaseModel
+
+from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.calibration import DriftPlan
+
+DRIFT: tuple[Kind, ...] = ("inputs", "predictions")
+MONDAY = dt.datetime(1970, 1, 5, tzinfo=dt.UTC)  # days are counted from here
+
+
+class Standing(BaseModel, frozen=True, extra="forbid"):
+    """What stands of one version's drift.
+
+    Attributes:
+        judged: the end of the window that was judged last, UTC.
+        alarmed: of the last one in which drift was found and of which not all has passed; None without one.
+        alarms: that it found.
+    """
+
+    judged: dt.datetime
+    alarmed: dt.datetime | None = None
+    alarms: tuple[Alarm, ...] = ()
+
+    @classmethod
+    def after(cls, before: Self | None, found: Sequence[Alarm], until: dt.datetime, plan: DriftPlan) -> Self:
+        """What stands after a look.
+
+        Args:
+            before: what stood; None of a version that is looked at for the first time.
+            found: the alarms of this look; only those of drift count.
+            until: the end of its window, UTC.
+            plan: how often drift is judged, and how long a window is.
+        """
+        if before is not None and _place(before.judged, plan) == _place(until, plan):
+            return before
+        if mine := tuple(alarm for alarm in found if alarm.kind in DRIFT):
+            return cls(judged=until, alarmed=until, alarms=mine)
+        if before is None or before.alarmed is None or until - before.alarmed >= dt.timedelta(days=plan.days):
+            return cls(judged=until)
+        return before.model_copy(update={"judged": until})
+
+    def told(self, found: Sequence[Alarm]) -> tuple[Alarm, ...]:
+        """The alarms of a look: those of drift that stand, and the others that it found."""
+        return (*self.alarms, *(alarm for alarm in found if alarm.kind not in DRIFT))
+
+    def says(self, until: dt.datetime) -> str:
+        """A sentence where drift was not judged by this look, or calm, while an alarm stands; nothing else."""
+        if self.judged != until:
+            return f"Drift is as it was judged at {self.judged:%Y-%m-%d %H:%M}."
+        if self.alarmed is not None and self.alarmed != until:
+            return f"The alarm of {self.alarmed:%Y-%m-%d %H:%M} stands until its window has passed."
+        return ""
+
+
+def _place(until: dt.datetime, plan: DriftPlan) -> int:
+    """In which time between two judgements a window ends."""
+    return (until - MONDAY) // dt.timedelta(days=plan.every)
