@@ -57,7 +57,7 @@ def test_losses_come_in_the_order_of_the_outcomes():
 
 def test_a_better_model_wins_whether_labels_or_own_values_are_told():
     """Old says 0.5, new 0.9, and all come true: 0.01 - 0.25 each. A label of nobody is no evidence."""
-    kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True))
+    kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True), are_all=True)
     old, new = ([{"probabilities": {"punctual": 1 - p, "late": p}}] * 4 for p in (0.5, 0.9))
     found = Compared.of([request(["a", "b", "c", "d"], old, new)], OLD, NEW)
     told = [("a", "late"), ("b", True), ("c", "delayed"), ("d", "punctual")]
