@@ -323,7 +323,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         match self.kind:
             case "binary":
                 labels = (self.labels[0], self.labels[1])
-                return kinds.Binary(target, self.positive, labels, self.cost, self.alerts, self._own)
+                return kinds.Binary(target, self.positive, labels, self.cost, self.alerts, *self._own)
             case "multiclass":
                 return kinds.Multiclass(target, tuple(sorted(self.labels)))
             case "regression":
@@ -334,19 +334,20 @@ class Project(BaseModel, frozen=True, extra="forbid"):
                 return kinds.Recommendation(target, str(self.user), self.k)
 
     @property
-    def _own(self) -> tuple[str | bool | int, ...]:
-        """The values of the target of two classes, as far as they are known."""
+    def _own(self) -> tuple[tuple[str | bool | int, ...], bool]:
+        """The values of the target of two classes as far as they are known, and whether they are all."""
         column = self.contract.columns[self.contract.target or ""]
         if column.type == "bool":
-            return (False, True)
+            return (False, True), True
         if column.type == "int" and self.positive in {0, 1}:
-            return (0, 1)
-        return column.categories or (self.positive,)
+            return (0, 1), False  # the other one may be -1
+        return (column.categories, True) if column.categories else ((self.positive,), False)
 
     @property
     def _crossed(self) -> str | None:
         """A value of the target of two classes that is the label of the other one."""
-        means = zip(self._own, self.task.meant(self._own), strict=True)
+        own, _ = self._own
+        means = zip(own, self.task.meant(own), strict=True)
         return next((words(value)[0] for value, meant in means if value != meant), None)
 
     def labelled(self, rows: pd.DataFrame) -> pd.Series:

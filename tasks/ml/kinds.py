@@ -189,7 +189,7 @@ class Binary(Thresholded):
     """Two classes; an answer is the probability of the positive one: (n,).
 
     Attributes:
-        own: the target's values, if they are known: two or more are all of them.
+        own: the target's values, as far as they are known; are_all: whether it has no other, which then is a negative one.
     """
 
     target: str
@@ -198,6 +198,7 @@ class Binary(Thresholded):
     cost: Cost
     alerts: float | None = None
     own: tuple[str | bool | int, ...] = ()
+    are_all: bool = False
 
     name: ClassVar[Name] = "binary"
     metric: ClassVar[str] = "roc_auc"
@@ -221,14 +222,14 @@ class Binary(Thresholded):
     def meant(self, values: Sequence[Any]) -> pd.Series:
         """A label as the value that it stands for. Where not all values are known, whatever else is told is a negative one, as in rows.
 
-        >>> Binary("y", True, ("punctual", "late"), Cost(), own=(False, True)).meant(["late", "punctual", True, "red"]).tolist()
+        >>> kind = Binary("y", True, ("punctual", "late"), Cost(), own=(False, True), are_all=True)
+        >>> kind.meant(["late", "punctual", True, "red"]).tolist()
         [True, False, True, None]
         """
         negative = next((value for value in self.own if value != self.positive), self.labels[0])
         known = {text: value for value in (*self.own, self.positive) for text in words(value)}
         known |= dict(zip(self.labels, (negative, self.positive), strict=True))
-        are_all = len(self.own) > 1
-        return _each(values, lambda value: _first(known, words(value), None if are_all else value))
+        return _each(values, lambda value: _first(known, words(value), None if self.are_all else value))
 
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them, the positive one, and the target's own values, which may be told, too."""

@@ -10,6 +10,7 @@ from tasks.config.errors import ProjectError
 from tasks.config.project import Project, load
 from tasks.config.settings import Settings
 from tasks.ml.gates import ALL
+from tasks.ml.kinds import Binary
 
 GOOD = textwrap.dedent(
     """\
@@ -248,6 +249,25 @@ def test_a_label_that_is_the_other_classs_value_is_refused(tmp_path, labels, cro
     )
     with pytest.raises(ProjectError, match=f"failed has '{crossed}' for the other one"):
         load(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("column", "positive", "own"),
+    [
+        ("bool", "true", ((False, True), True)),
+        ("int", "1", ((0, 1), False)),
+        ("int", "7", ((7,), False)),
+        ("category, categories: [ill, well]", "ill", (("ill", "well"), True)),
+        ("text", "ill", (("ill",), False)),
+    ],
+)
+def test_the_targets_own_values_are_known_as_far_as_the_contract_says_them(tmp_path, column, positive, own):
+    """Of numbers and of open texts there may be others; they are negative, in rows and in what is told."""
+    text = GOOD.replace("failed: {type: bool}", f"failed: {{type: {column}}}")
+    kind = load(write(tmp_path, f"positive: {positive}\nlabels: [fine, failing]\n{text}")).task
+    assert isinstance(kind, Binary)
+    assert (kind.own, kind.are_all) == own
+    assert kind.truth(pd.DataFrame({"failed": kind.meant(["failing", "fine", *own[0]])}))[:2].tolist() == [1, 0]
 
 
 RECOMMENDS = textwrap.dedent(

@@ -91,11 +91,11 @@ def taught(kind: Kind, recipe: Recipe, count: int = 1000):
 
 WELL_OR_ILL = ("well", "ill")
 TOLD: list[tuple[Kind, list, list]] = [  # what may be told of a prediction, and the target's own value; None stands for a waiting row
-    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(False, True)), ["ill", "well", True, False, None, "other"], [1, 0, 1, 0, None, None]),
-    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(0, 1)), ["ill", "well", 1, 0, 1.0, None], [1, 0, 1, 0, 1, None]),
+    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(False, True), are_all=True), ["ill", "well", True, False, None, "other"], [1, 0, 1, 0, None, None]),
+    (Binary("y", positive=True, labels=WELL_OR_ILL, cost=Cost(), own=(0, 1)), ["ill", "well", 1, 0, 1.0, -1, None], [1, 0, 1, 0, 1, 0, None]),
     (Binary("y", positive=2, labels=WELL_OR_ILL, cost=Cost(), own=(2,)), ["ill", "well", 2, 7, 2.0, None], [1, 0, 1, 0, 1, None]),
     (Binary("y", positive="1", labels=WELL_OR_ILL, cost=Cost(), own=("1",)), ["ill", "well", 1, "1", "0", None], [1, 0, 1, 1, 0, None]),
-    (Binary("y", positive="pos", labels=WELL_OR_ILL, cost=Cost(), own=("neg", "pos")), ["ill", "well", "pos", "neg", None], [1, 0, 1, 0, None]),
+    (Binary("y", positive="pos", labels=WELL_OR_ILL, cost=Cost(), own=("neg", "pos"), are_all=True), ["ill", "well", "pos", "neg", None], [1, 0, 1, 0, None]),
     (Binary("y", positive="pos", labels=WELL_OR_ILL, cost=Cost()), ["ill", "well", "pos", "other", None], [1, 0, 1, 0, None]),
     (Multiclass("y", ("high", "low", "middle")), ["low", "high", None, "other"], [1, 0, None, None]),
     (Multiclass("y", ("1", "2", "3")), [None, 1, 2, "3", 3.0, 4], [None, 0, 1, 2, 2, None]),

@@ -73,7 +73,7 @@ def test_a_request_counts_with_the_mean_of_its_rows():
 
 def test_a_better_model_wins_whether_labels_or_own_values_are_told():
     """Old says 0.5, new 0.9, and all come true: 0.01 - 0.25 each. A label of nobody is no evidence."""
-    kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True))
+    kind = Binary("y", positive=True, labels=("punctual", "late"), cost=Cost(), own=(False, True), are_all=True)
     old, new = ([{"probabilities": {"punctual": 1 - p, "late": p}}] * 4 for p in (0.5, 0.9))
     found = compared(kind, *(([name], old[:1], new[:1]) for name in "abcd"))
     told = {"a": "late", "b": True, "c": "delayed", "d": "punctual"}
