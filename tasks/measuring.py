@@ -21,6 +21,8 @@ from tasks.ml.watching.realised import MONDAY, Decay, Measured, Realised, decay,
 from tasks.stores.journal import Release
 from tasks.stores.observed import Observed
 
+UNCHANGED = frozenset({"refused", "held"})  # states of trainings that released nothing
+
 
 @dataclass(frozen=True)
 class Measuring:
@@ -175,16 +177,17 @@ class Measuring:
         return {"begin": one.begin.isoformat(), "end": one.end.isoformat(), "version": int(one.version), "rows": one.rows, "state": one.state, "says": one.says, **ends}  # fmt: skip
 
     # -- over time ----------------------------------------------------------------------------------------------------
-    def curve(self, looks: Sequence[dict[str, Any]]) -> Curve:
-        """Measured and expected, with alarms and releases, by the clock of the rows.
+    def curve(self, looks: Sequence[dict[str, Any]], trainings: Sequence[dict[str, Any]]) -> Curve:
+        """Measured and expected, with alarms, releases and trainings that made none, by the clock of the rows.
 
         Args:
             looks: as the watch tells them, those that had a window, oldest first; the last one is this one.
+            trainings: of the project, as they are on record.
         """
         week = dt.timedelta(days=looks[-1]["window"]["days"])
         newest = {look["window"]["until"]: look for look in looks}
         expected = (self._expectation(dt.datetime.fromisoformat(until) - week, week, look) for until, look in sorted(newest.items()))  # fmt: skip
-        return Curve.of(self.use.goal, self.periods, [each for each in expected if each], self._marks(looks), self.use.floor)  # fmt: skip
+        return Curve.of(self.use.goal, self.periods, [each for each in expected if each], [*self._marks(looks), *_retrained(looks[:-1], trainings)], self.use.floor)  # fmt: skip
 
     def _expectation(self, begin: dt.datetime, week: dt.timedelta, look: dict[str, Any]) -> Expected | None:
         """What a look expected of its window, on the period in which its middle lies."""
@@ -204,6 +207,20 @@ class Measuring:
         marks = [Mark(at=_moment(at), event="released", name=f"v{number}") for number, at in firsts.items()]
         loud = {look["window"]["until"] for look in looks if any(alarm["class"] == "retrain" for alarm in look["alarms"])}  # fmt: skip
         return marks + [Mark(at=dt.datetime.fromisoformat(until), event="alarm") for until in sorted(loud)]
+
+
+def _retrained(looks: Sequence[dict[str, Any]], trainings: Sequence[dict[str, Any]]) -> list[Mark]:
+    """Trainings that were refused or held, each at the end of the newest window that had been looked at when it began."""
+    ends = [
+        (dt.datetime.fromisoformat(look["at"]), dt.datetime.fromisoformat(look["window"]["until"])) for look in looks
+    ]
+    found = {
+        (max(before), training["state"])
+        for training in trainings
+        if training["state"] in UNCHANGED
+        and (before := [until for at, until in ends if at <= dt.datetime.fromisoformat(training["started"])])
+    }
+    return [Mark(at=until, event="retrained", name=state) for until, state in sorted(found)]
 
 
 def _moment(at: np.datetime64) -> dt.datetime:

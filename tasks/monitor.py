@@ -132,7 +132,7 @@ class Monitor:
         told = self._judged(measuring, spans, now)
         looks = [row["detail"] for row in self.past if row["until"]]
         self.drawn = {
-            "curve": pictures.curve(measuring.curve([*looks, told])),
+            "curve": pictures.curve(measuring.curve([*looks, told], self.journal.trainings(self.use.project))),
             "drift": pictures.drift(self._shifts(told)),
         }
         return told

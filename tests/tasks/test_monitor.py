@@ -422,6 +422,27 @@ def test_the_pictures_are_drawn(place):
     assert all(png.startswith(b"\x89PNG") and len(png) < 200_000 for png in monitor.drawn.values())
 
 
+def test_trainings_that_changed_nothing_are_on_the_curve(place, monkeypatch):
+    """Those that were refused or held, at the end of the window that was looked at before they began; the clock of landed rows is not the wall's."""
+    there, drawn = place("binary").watched(), []
+    monkeypatch.setattr("tasks.monitor.pictures.curve", lambda curve: drawn.append(curve) or b"")
+
+    def train(state: str) -> None:
+        number = there.journal.start_training(
+            project="small", trigger="t", event=False, snapshot="s", config="c", at=there.clock
+        )
+        there.journal.end_training(number, state=state, reason="r", at=there.clock)
+
+    train("refused")  # nobody had looked
+    until = there.look()["window"]["until"]
+    for state in ("refused", "refused", "held", "failed", "released"):
+        train(state)
+    there.land(week(10))
+    there.look()
+    marks = [(mark.at.isoformat(), mark.name) for mark in drawn[-1].marks if mark.event == "retrained"]
+    assert marks == [(dt.datetime.fromisoformat(until).isoformat(), name) for name in ("held", "refused")]
+
+
 def test_what_is_remembered_is_made_anew(place):
     """It lies in files of their own, which an erasure deletes; without them the next look makes them of the rows that are there."""
     there = place("binary").watched()

@@ -244,7 +244,10 @@ def _drawn(fixed: Sketch, history: Sequence[Sketch], plan: DriftPlan, random: np
     if days < 3 * w + reach or not len(starts):
         none = np.zeros((0, days))
         return _Draws(none[:, :1].astype(int), none, w, plan.rolling * w, int(rows.sum() * w / days) if days else 0)
-    others = days - 3 * w - reach
+    starts, others = (
+        starts[:: max(len(starts) // DRAWS, 1)],
+        days - 3 * w - reach,
+    )  # more of a long history are no more independent
     chosen = np.repeat(starts, max(DRAWS // len(starts), 1) if wanted < others else 1)  # all other days have one order
     picked = np.stack([_others(days, (start - w, start + 2 * w + reach), w, wanted, random) for start in chosen])
     return _Draws(
