@@ -223,7 +223,7 @@ class Table:
 
         Args:
             add: data files that it brings in.
-            remove: those that it takes out.
+            remove: those that it takes out; one that is among both stays, for its name says that its content is the same.
             transactions: names under which the table knows the change.
             schema: the columns that it shall have.
             at: when.
@@ -236,11 +236,15 @@ class Table:
         table = self._ready(schema)
         if transactions and self.holds(table, transactions[0]):
             return table.version()
-        millis = int(at.timestamp() * 1000)
+        millis, stay = int(at.timestamp() * 1000), {file.path for file in add} & {file.path for file in remove}
         actions: list[AddAction | RemoveAction] = [
-            RemoveAction(file.path, bool(add), millis, file.size, {}) for file in remove
+            RemoveAction(file.path, bool(add), millis, file.size, {}) for file in remove if file.path not in stay
         ]
-        actions += [AddAction(file.path, file.size, {}, millis, True, self._stats(file)) for file in add]
+        actions += [
+            AddAction(file.path, file.size, {}, millis, True, self._stats(file))
+            for file in add
+            if file.path not in stay
+        ]
         durable.step(f"commit {self.root.rsplit('/', 1)[-1]}")
         table.create_write_transaction(
             actions, "append", table.schema(),
