@@ -76,7 +76,7 @@ class Trust(Workplace):
     def _chosen(self, table: pa.Table) -> np.ndarray:
         """Which rows are set apart: (n,) bool. Only those whose label is final."""
         rows, use = self.lake.frame(table), self.use
-        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True))
+        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True), use.split.newest(rows))
         final = pa.array(pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)]))
         unit = use.split.unit(use.contract.key)
         is_final = pc.is_in(pa.array(rows[ROW]), value_set=final)  # ty: ignore[missing-attribute]
