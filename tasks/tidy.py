@@ -73,10 +73,11 @@ class Tidying(Workplace):
             return []
         dates = {version.number: pd.Timestamp(version.at) for version in self.lake.versions(kind)}
         current = max((number for number, at in dates.items() if at <= since), default=0)
-        needed = {newest.version(), current, *(number for number, at in dates.items() if at > since)}
+        first = min(current, *(number for number, at in dates.items() if at > since), newest.version())
         read = {_read(kind, row) for row in trainings}
-        needed |= set(dates) if kind == TRUSTED and None in read else {number for number in read if number is not None}
-        files = {file.path for number in needed for file in table.files(table.open(number))}
+        needed = set(dates) if kind == TRUSTED and None in read else {number for number in read if number is not None}
+        files = {file.path for number in needed if number < first for file in table.files(table.open(number))}
+        files |= table.since(first)
         return [name for name in table.stored() if name not in files]
 
     def _remove(self, removed: dict[Kind, list[str]], at: dt.datetime, keep_days: float) -> None:

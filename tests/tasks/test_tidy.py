@@ -110,6 +110,18 @@ def test_s_11_where_a_training_does_not_say_its_trusted_set_every_one_stays(smal
     assert "trusted" not in tidying(small).tidy(0)["removed"]
 
 
+def test_what_any_version_since_one_has_is_what_each_of_them_has(small, tmp_path: Path):
+    """Landings, corrections and a compaction: from whichever version on, the commits name the same data files as every version opened."""
+    for n in range(4):
+        land(small, tmp_path, "a.csv", rows(*range(9), age=str(n)))
+        land(small, tmp_path, f"{n}.csv", rows(20 + n))
+    tidying(small).tidy(30)
+    table = small.lake.landed
+    every = [{file.path for file in table.files(table.open(version))} for version in range((table.newest or 0) + 1)]
+    assert len(every) == 10
+    assert [table.since(version) for version in range(10)] == [set.union(*every[version:]) for version in range(10)]
+
+
 def test_tidy_compacts_whatever_small_files_there_are(small, tmp_path: Path):
     """Five small files become one, with the same digest; a second time there is nothing to do."""
     for n in range(5):
