@@ -10,8 +10,10 @@ from typing import Any
 from prefect import flow
 
 from flows.stack.probes import heartbeat
+from flows.upkeep import Upkeep
 from tasks.config.settings import Settings
 from tasks.recover import Recovery
+from tasks.releasing import utc
 from tasks.stores.registry import IMPATIENT
 from tasks.stores.sqlite import refuse_damaged
 
@@ -45,23 +47,25 @@ def once(settings: Settings, project: str | None = None) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Looks until it is told to stop; writes a heartbeat that `status` reads."""
+    """Looks until it is told to stop, and has each project tidied once a day; writes a heartbeat that `status` reads."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("keepfit").setLevel(logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     os.environ.update(IMPATIENT)
     settings, stop = Settings(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    recovery = Recovery(settings)
+    recovery, upkeep = Recovery(settings), Upkeep(settings, utc)
     while not stop.is_set():
         try:
             found = recovery.look().model_dump(exclude={"trouble"}, exclude_defaults=True)
             if found:
                 LOG.info("%s", found)
+            upkeep.look()
         except Exception:
             LOG.exception("a look failed; the next one is in %s s", LOOK)
         heartbeat(settings, "recover").touch()
         stop.wait(LOOK)
+    upkeep.end()
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ class Subject:
     Attributes:
         snapshot: whose rows.
         rows: labelled, without those that were set apart; trusted: those.
+        newest: the newest instant of the snapshot, from which it is counted which of them are final.
         split: the same rows, as a training would split them.
         recipe: of the newest challenger that every gate passed; None when there is none.
     """
@@ -139,6 +140,7 @@ class Subject:
     snapshot: Snapshot
     rows: pd.DataFrame
     trusted: pd.DataFrame
+    newest: pd.Timestamp | None
     split: SealedParts
     recipe: Recipe | None
 
@@ -154,18 +156,19 @@ class Subject:
                 snapshot = snapshot_named(lake, name)
                 if snapshot is None:
                     return None
-                rows, trusted, _ = teachable(use, snapshot, settings.lake(use.project))
+                rows, trusted, last = teachable(use, snapshot, settings.lake(use.project))
             except (ArtifactError, *UNREADABLE):  # rows were erased since, or tidied away: the newest ones do as well
                 if name is None:
                     raise
                 continue
-            return cls.parted(use, snapshot, rows, trusted, recipe)
+            return cls.parted(use, snapshot, rows, trusted, recipe, last)
         return None
 
     @classmethod
     def parted(
-        cls, use: Project, snapshot: Snapshot, rows: pd.DataFrame, trusted: pd.DataFrame, recipe: Recipe | None
-    ) -> "Subject":
+        cls, use: Project, snapshot: Snapshot, rows: pd.DataFrame, trusted: pd.DataFrame, recipe: Recipe | None,
+        last: pd.Timestamp | None = None,
+    ) -> "Subject":  # fmt: skip
         """The newest rows, so that they are of one time; where nothing was set apart yet, some of them are as the first training would."""
         newest, by_time = use.prove.rows, use.split.kind == "time"
         rows = (
@@ -178,8 +181,8 @@ class Subject:
             mine = use.trusted.chosen(units(rows, unit), use.search.seed)
             rows, trusted = rows[~mine], rows[mine]
         rows = rows.reset_index(drop=True)
-        split = _split(use, rows, trusted)
-        return cls(use, snapshot, rows, trusted, split, recipe)
+        split = _split(use, rows, trusted, last)
+        return cls(use, snapshot, rows, trusted, last, split, recipe)
 
     @property
     def refused(self) -> str:
@@ -192,8 +195,8 @@ class Subject:
         )
 
 
-def _split(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame) -> SealedParts:
-    return SealedParts.of(use.split.apply(rows), trusted, use.task, use.contract.target)
+def _split(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame, newest: pd.Timestamp | None) -> SealedParts:
+    return SealedParts.of(use.split.apply(rows, newest), trusted, use.task, use.contract.target)
 
 
 def _recipe(use: Project, detail: dict[str, Any]) -> Recipe | None:
@@ -234,7 +237,7 @@ class Bench:
         good = first.refitted(split) if use.search.refit else first
         scene = Scene(
             kind=use.task, metric=use.goal, contract=use.contract, columns=use.features, split=use.split, slices=use.slices, floor=use.floor, seed=use.search.seed,
-            gates=use.gates, tests=bool(use.behaviour(settings)), rows=subject.rows, train=split.train, validation=split.validation, recipe=recipe, good=good, first=first.model,
+            gates=use.gates, tests=bool(use.behaviour(settings)), rows=subject.rows, newest=subject.newest, train=split.train, validation=split.validation, recipe=recipe, good=good, first=first.model,
         )  # fmt: skip
         own = _bundle(use, subject.snapshot, recipe, good, split)
         holdout, trusted = _asked(use, split)
@@ -259,7 +262,7 @@ class Bench:
         rows, columns = other
         contract = self.subject.use.contract
         use = self.subject.use.model_copy(update={"contract": contract.model_copy(update={"columns": contract.columns | columns})})  # fmt: skip
-        split = _split(use, rows, self.subject.trusted.reindex(columns=rows.columns))
+        split = _split(use, rows, self.subject.trusted.reindex(columns=rows.columns), self.subject.newest)
         refused = examined(use, split, describe(use, split)).refused
         if refused:
             return [Verdict(gate=LEAKS, passed=False, reason=refused)]

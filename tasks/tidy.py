@@ -13,8 +13,8 @@ from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
 from tasks.stores.gathering import forget, gather
 from tasks.stores.journal import made_nothing
-from tasks.stores.lake import named
-from tasks.stores.served import SCHEMAS, Serving
+from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, named
+from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
 
 
@@ -31,8 +31,9 @@ class Tidying(Workplace):
         """Removes what is older than `keep_days` and needed by no model, and compacts small data files.
 
         Kept is what the newest version of a table has, what any version had in the last `keep_days`, and every snapshot
-        that a registered version was trained on. Before that predictions and outcomes by id go from the logs into their tables; a
-        log that is wholly there is removed `keep_days` after its day, and so is a shadow log that no rollout reads any more.
+        that a registered version was trained on, with the trusted set that judged it. Before that predictions and outcomes
+        by id go from the logs into their tables; a log that is wholly there is removed `keep_days` after its day, and so is
+        a shadow log that no rollout reads any more.
 
         Returns:
             {"gathered": records by log, "logs": those removed, "compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
@@ -41,8 +42,9 @@ class Tidying(Workplace):
             now = self._clock()
             gathered, logs = ({}, []) if dry_run else gather(self, self._serving, now, keep_days)
             logs += [] if dry_run else self._forget(now, keep_days)
-            kept_for = self.snapshots()
-            removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), kept_for) for kind in KINDS}
+            trainings = [row for row in self.journal.trainings(self.project) if not made_nothing(row)]
+            kept_for = sorted({row["rows"] or "" for row in trainings})
+            removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), trainings) for kind in KINDS}
             size = sum(self.lake.table(kind).sizes(names) for kind, names in removed.items())
             compacted: dict[str, int] = {kind: len(files) for kind, files in crowded(self.lake, 2).items()}
             if not dry_run:
@@ -57,31 +59,25 @@ class Tidying(Workplace):
                 "reason": f"{sum(compacted.values())} small files {would}compacted, {sum(counts.values())} files that nothing needs {would}removed ({size:,} bytes)",
             }  # fmt: skip
 
-    def snapshots(self) -> list[str]:
-        """The names of the snapshots that a version of the model was, or is being, trained on."""
-        trainings = [row for row in self.journal.trainings(self.project) if not made_nothing(row)]
-        return sorted({row["rows"] or "" for row in trainings})
-
     def _forget(self, now: dt.datetime, keep_days: float) -> list[str]:
         """Removes old shadow logs, up to what the rollout that goes on compares; gives their names."""
         rollout = self.journal.rollout(self.project)
         needed = dt.datetime.fromisoformat(rollout.began) if rollout else None
         return forget(self._shadows, self.project, now, keep_days, needed)
 
-    def _unneeded(self, kind: Kind, since: dt.datetime, kept_for: list[str]) -> list[str]:
+    def _unneeded(self, kind: Kind, since: dt.datetime, trainings: list[dict[str, Any]]) -> list[str]:
         """The stored data files of a table that no version needs which must stay readable."""
         table = self.lake.table(kind)
         newest = table.open()
-        if newest is None or "" in kept_for:  # a training of an older keepfit does not say what it needs: all is kept
+        if newest is None or not all(row["rows"] for row in trainings):  # an older keepfit did not say what it needs
             return []
         dates = {version.number: pd.Timestamp(version.at) for version in self.lake.versions(kind)}
         current = max((number for number, at in dates.items() if at <= since), default=0)
-        needed = {newest.version(), current, *(number for number, at in dates.items() if at > since)}
-        for name in kept_for if kind not in {"quarantine", *SCHEMAS} else ():
-            rows, outcomes, _, _ = named(name)
-            wanted = rows if kind == "rows" else outcomes
-            needed |= set() if wanted is None else {wanted}
-        files = {file.path for number in needed for file in table.files(table.open(number))}
+        first = min(current, *(number for number, at in dates.items() if at > since), newest.version())
+        read = {_read(kind, row) for row in trainings}
+        needed = set(dates) if kind == TRUSTED and None in read else {number for number in read if number is not None}
+        files = {file.path for number in needed if number < first for file in table.files(table.open(number))}
+        files |= table.since(first)
         return [name for name in table.stored() if name not in files]
 
     def _remove(self, removed: dict[Kind, list[str]], at: dt.datetime, keep_days: float) -> None:
@@ -93,3 +89,9 @@ class Tidying(Workplace):
         self.do(Change(
             project=self.project, id=f"tidy {digest([edit.delete for edit in edits])}", at=at, why=why, contract=self.contract, edits=edits,
         ))  # fmt: skip
+
+
+def _read(kind: Kind, training: dict[str, Any]) -> int | None:
+    """The version of a table that a training read; None where it read none, or is so old that it does not say."""
+    rows, outcomes, _, _ = named(training["rows"])
+    return {ROWS: rows, OUTCOMES: outcomes, TRUSTED: training["trusted"]}.get(kind)

@@ -75,6 +75,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
     number = journal.start_training(
         project=project, trigger=reason, event=by != "hand", by=by, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
         runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}", process=processes.this(),
+        trusted=rows.trusted or 0,
     )  # fmt: skip
     _takes(journal, orders, number)
     run = registry.start(f"{project} {rows.name}", {

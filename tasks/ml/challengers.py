@@ -44,7 +44,7 @@ class Scene:
     """A project's real rows, and a good model that was made of them.
 
     Attributes:
-        rows: all labelled rows as they landed, without the trusted ones.
+        rows: all labelled rows as they landed, without the trusted ones; newest: the newest instant of those without a label too.
         train, validation: those that the good model learned from.
         good: the good model; recipe: what it was made by.
         first: the same before it was fitted once more: what is asked about validation rows is asked of it.
@@ -64,6 +64,7 @@ class Scene:
     tests: bool
     seed: int
     rows: pd.DataFrame
+    newest: pd.Timestamp | None
     train: pd.DataFrame
     validation: pd.DataFrame
     recipe: Recipe
@@ -321,7 +322,7 @@ class Smuggled(Challenger):
     def landed(self, scene: Scene) -> tuple[pd.DataFrame, dict[str, Column]]:
         """What the split holds back comes twice, the second time as if it had happened long before."""
         time, rows = scene.contract.time, scene.rows.sort_values(scene.contract.time, kind="stable")
-        copies = scene.split.apply(rows).holdout.reset_index(drop=True)
+        copies = scene.split.apply(rows, scene.newest).holdout.reset_index(drop=True)
         earlier = copies[time] - 0.6 * (rows[time].max() - rows[time].min())
         random = scene.random
         names = pd.array([random.bytes(16).hex() for _ in range(len(copies))], dtype="str")

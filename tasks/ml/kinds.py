@@ -557,8 +557,9 @@ class Regression:
         return len(np.unique(truth)) > 1
 
     def questions(self, truth: np.ndarray) -> dict[str, np.ndarray]:
-        """Is it above the middle? A copy of the target answers that, in whatever unit."""
-        above = (truth > np.median(truth)).astype("int8")
+        """Is it above the middle, or at least there where nothing is above? A copy of the target answers that, in whatever unit."""
+        middle = np.median(truth)
+        above = (truth > middle if (truth > middle).any() else truth >= middle).astype("int8")
         return {f"{self.target} above its median": above} if 0 < above.sum() < len(above) else {}
 
     def unsound(self, answers: np.ndarray) -> str:

@@ -81,34 +81,47 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
                     )
 
     def find(
-        self, learned: "Stacked", truth: pd.Series, holdout: pd.DataFrame, contract: Contract, seed: int = 0
-    ) -> list[Leak]:
+        self, learned: "Stacked", truths: Sequence[pd.Series], holdout: pd.DataFrame, contract: Contract, seed: int = 0,
+        *, repeats: bool = False,
+    ) -> list[Leak]:  # fmt: skip
         """Every leak, those that block first.
 
         Args:
             learned: train and validation; the only rows whose target is looked at.
-            truth: (n,) their target, 0 and 1.
+            truths: yes-or-no questions about their target, each (n,) of 0 and 1; none where there is none to ask about.
             holdout: read for two questions only, whether its rows and whether its groups stand in `learned`; it needs no target.
             contract: what the columns are.
             seed: of the sample and of the folds.
+            repeats: whether rows are alike by their nature, as those of one user are: then they are no copies.
         """
         looked = [name for name in contract.features if name not in self.allow]
-        keys = [name for name in contract.key if name not in {*self.allow, contract.time, contract.target}]
         rng = np.random.default_rng(seed)
         chosen = np.sort(rng.permutation(len(learned))[:SAMPLE])
-        labels, folds = truth.to_numpy()[chosen].astype(np.int64), rng.integers(0, FOLDS, len(chosen))
-        rows = learned.at(chosen)
+        folds, rows = rng.integers(0, FOLDS, len(chosen)), learned.at(chosen)
         times = rows[contract.time]
         ordered = rows.at(_by_time(times))
         found = [
-            *(self._separable(name, rows, labels, folds, contract, key=False) for name in looked),
-            *(self._separable(name, rows, labels, folds, contract, key=True) for name in keys),
+            *(
+                leak
+                for truth in truths
+                for leak in self._telling(rows, truth.to_numpy()[chosen].astype(np.int64), folds, contract)
+            ),
             *(_stamped(name, rows[name], times, contract.columns) for name in looked),
             *(_filled_later(name, ordered[name]) for name in looked),
-            self._doubled(learned, holdout, contract, rng),
+            None if repeats else self._doubled(learned, holdout, contract, rng),
             *(self._bleed(name, learned, holdout, contract) for name in self._groups(contract)),
         ]
-        return sorted((leak for leak in found if leak), key=lambda leak: not leak.blocks)
+        told = sorted((leak for leak in found if leak), key=lambda leak: leak.blocks)  # what comes last stands
+        return sorted({(leak.kind, leak.column): leak for leak in told}.values(), key=lambda leak: not leak.blocks)
+
+    def _telling(
+        self, rows: "Stacked", truth: np.ndarray, folds: np.ndarray, contract: Contract
+    ) -> Iterator[Leak | None]:
+        """Features and parts of the key that alone tell one question's answer."""
+        looked = [name for name in contract.features if name not in self.allow]
+        keys = [name for name in contract.key if name not in {*self.allow, contract.time, contract.target}]
+        for names, key in ((looked, False), (keys, True)):
+            yield from (self._separable(name, rows, truth, folds, contract, key=key) for name in names)
 
     def _separable(
         self, name: str, rows: "Stacked", truth: np.ndarray, folds: np.ndarray, contract: Contract, *, key: bool

@@ -37,26 +37,28 @@ def outcome_contract(contract: Contract) -> Contract:
 
 @dataclass(frozen=True)
 class Labels:
-    """The newest outcome of every key; of two with one time the greater by content, so that no order of files matters.
+    """The newest outcome of every key; of two with one time the one that came later, then the greater by content, so that no order of files matters.
 
     Attributes:
         outcomes: rows of the table `outcomes`: key, target, `outcome_at`.
         ids: (n, 16) their names.
         key, target: columns.
+        came: the column that says when it was told; None where nobody wrote that down.
     """
 
     outcomes: pa.Table
     ids: np.ndarray
     key: tuple[str, ...]
     target: str
+    came: str | None = None
 
     @cached_property
     def _newest(self) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of the keys in order, and where the newest outcome of each stands."""
         hashes = key_hashes(self.outcomes, self.key)
         words = np.ascontiguousarray(self.ids).view(">u8").reshape(-1, 2)
-        at = self.outcomes[AT].cast(pa.int64()).to_numpy()
-        order = np.lexsort((words[:, 1], words[:, 0], at, hashes))
+        times = [self.outcomes[name].cast(pa.int64()).to_numpy() for name in (self.came, AT) if name]
+        order = np.lexsort((words[:, 1], words[:, 0], *times, hashes))
         last = np.append(hashes[order][1:] != hashes[order][:-1], True)[: len(order)]
         return hashes[order][last], order[last]
 

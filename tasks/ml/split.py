@@ -87,6 +87,10 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.column: "datetime"}
 
+    def newest(self, rows: pd.DataFrame) -> pd.Timestamp | None:
+        """The instant from which `matures` is counted back, of all rows, those without a label too; None when there is none."""
+        return _last(rows, self.column)
+
     def unit(self, key: tuple[str, ...]) -> tuple[str, ...]:
         """The columns whose equal values stand on one side as a whole: a row's key."""
         return key
@@ -139,6 +143,10 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.column: "datetime"} if self.column else {}
 
+    def newest(self, rows: pd.DataFrame) -> pd.Timestamp | None:
+        """The instant from which `matures` is counted back, of all rows, those without a label too; None when no column tells it."""
+        return _last(rows, self.column)
+
     def unit(self, key: tuple[str, ...]) -> tuple[str, ...]:
         """The columns whose equal values stand on one side as a whole: a row's key."""
         return key
@@ -155,18 +163,22 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         """
         return self._sides(rows) == HOLDOUT
 
-    def apply(self, rows: pd.DataFrame) -> Parts:
+    def apply(self, rows: pd.DataFrame, newest: pd.Timestamp | None = None) -> Parts:
         """Splits by hash; a row's side does not depend on any other row.
+
+        Args:
+            rows: those with a label.
+            newest: what `newest` gives of all rows; by default of these.
 
         Raises:
             ValueError: the hash of a row needs its name, and it has none.
         """
-        mature, immature = _matured(rows, self.column, self.matures)
+        mature, immature = _matured(rows, self.column, self.matures, newest)
         return _parted(mature, self._sides(mature), immature)
 
-    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+    def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:  # noqa: ARG002 - a verb of every split
         """Splits what is left of a snapshot as the whole was split: a row's side does not depend on any other row."""
-        return self.apply(rows)
+        return self.apply(rows, newest)
 
     @abstractmethod
     def _sides(self, rows: pd.DataFrame) -> np.ndarray:
@@ -188,28 +200,29 @@ class TimeSplit(_ByTime, frozen=True):
         default=0.15, gt=0, lt=1, description="share of the rows before them that stops and sets the threshold"
     )
 
-    def apply(self, rows: pd.DataFrame) -> Parts:
+    def apply(self, rows: pd.DataFrame, newest: pd.Timestamp | None = None) -> Parts:
         """Splits by time; rows of one instant stay together, so every holdout row is newer than every other.
 
-        Which rows are mature follows from the rows alone, never from a clock, so a snapshot is split the same for ever.
+        Which rows are mature follows from the rows alone, never from a clock, so a snapshot is split the same for ever. That
+        is counted back from `newest`, which the method of that name gives of all rows; by default of these.
 
         >>> rows = pd.DataFrame({"at": pd.date_range("2020", periods=10, tz="UTC")})
         >>> parts = TimeSplit(column="at", holdout=0.2, validation=0.25).apply(rows)
         >>> len(parts.train), len(parts.validation), len(parts.holdout)
         (6, 2, 2)
         """
-        mature, immature = _matured(rows, self.column, self.matures)
+        mature, immature = _matured(rows, self.column, self.matures, newest)
         learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
         late = len(validation) - _final(validation, self.column, self.matures, holdout)
         return Parts(train, validation, holdout, immature, late)
 
-    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:
+    def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:
         """Splits what is left of a snapshot as the whole was split, by what a model has seen; validation rows stand among train.
 
         Shares of fewer rows would be cut elsewhere, and what taught would judge.
         """
-        mature, immature = _matured(rows, self.column, self.matures)
+        mature, immature = _matured(rows, self.column, self.matures, newest)
         new = self.unseen(mature, seen_until)
         return Parts(mature[~new], mature[:0], mature[new], immature)
 
@@ -260,7 +273,7 @@ class GroupTimeSplit(_ByTime, frozen=True):
         """The columns that the contract must have, and of which type; None is any type."""
         return {self.group: None, self.column: "datetime"}
 
-    def apply(self, rows: pd.DataFrame) -> Parts:
+    def apply(self, rows: pd.DataFrame, newest: pd.Timestamp | None = None) -> Parts:
         """Splits every group by time; rows of one group and instant stay together.
 
         A group judges only when older rows of it remain to learn from and to validate; else all of it teaches.
@@ -270,7 +283,7 @@ class GroupTimeSplit(_ByTime, frozen=True):
         >>> "".join(parts.train["who"]), len(parts.validation), list(parts.holdout["at"].dt.day)
         ('aaaaabb', 1, [7, 8])
         """
-        mature, immature = _matured(rows, self.column, self.matures)
+        mature, immature = _matured(rows, self.column, self.matures, newest)
         lines = _Lines.of(mature, self.group, self.column)
         judging = lines.reaching(lines.size - _amount(self.holdout, lines.size))
         left = lines.number(~judging)
@@ -279,9 +292,9 @@ class GroupTimeSplit(_ByTime, frozen=True):
         sides = np.select([able & judging, able & validating], [HOLDOUT, VALIDATION], TRAIN)
         return _parted(mature, sides, immature)
 
-    def again(self, rows: pd.DataFrame, seen_until: str) -> Parts:  # noqa: ARG002 - a verb of every split
+    def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:  # noqa: ARG002 - a verb of every split
         """Splits what is left of a snapshot, group by group: in a group that lost rows the cuts move by as many at most."""
-        return self.apply(rows)
+        return self.apply(rows, newest)
 
     def folds(self, rows: pd.DataFrame, count: int, target: str | None = None) -> Folds:  # noqa: ARG002 - a verb of every split
         """Pairs (every group's earlier rows, its rows right after them), each pair reaching further; small groups only teach.
@@ -407,12 +420,20 @@ def _ordered(rows: pd.DataFrame, column: str | None) -> pd.DataFrame:
     return (rows if ordered else rows.sort_values(column, kind="stable")).reset_index(drop=True)
 
 
-def _matured(rows: pd.DataFrame, column: str | None, days: float) -> tuple[pd.DataFrame, int]:
+def _last(rows: pd.DataFrame, column: str | None) -> pd.Timestamp | None:
+    last = None if column is None else rows[column].max()
+    return None if pd.isna(last) else last
+
+
+def _matured(
+    rows: pd.DataFrame, column: str | None, days: float, newest: pd.Timestamp | None
+) -> tuple[pd.DataFrame, int]:
     """The rows whose label is final, by time, and the number of the others."""
     ordered = _ordered(rows, column)
     if column is None:
         return ordered, 0
-    mature = int((ordered[column] <= ordered[column].max() - pd.Timedelta(days=days)).sum())
+    last = _last(ordered, column) if newest is None else newest
+    mature = 0 if last is None else int((ordered[column] <= last - pd.Timedelta(days=days)).sum())
     return ordered.iloc[:mature], len(ordered) - mature  # a view: parts of rows in order need no memory of their own
 
 

@@ -517,10 +517,11 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
         seen_until: of a model that exists, as its manifest says it: rows are what they were to it, also where others are not there any more.
     """
     lake = Lake(use.project, root, use.contract)
-    chosen = _chosen(use, snapshot, lake, tuple(use.split.columns_needed()))
+    chosen = _chosen(use, snapshot, lake)
     outline = chosen.outline
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
-    made = use.split.apply(known) if seen_until is None else use.split.again(known, seen_until)
+    newest = chosen.newest
+    made = use.split.apply(known, newest) if seen_until is None else use.split.again(known, seen_until, newest)
     both, holdout = (
         outline.only(pd.concat([part[PLACE] for part in some]).to_numpy())
         for some in ([made.train, made.validation], [made.holdout])
@@ -544,11 +545,11 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
     )
 
 
-def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, int]:
-    """The verified rows of a snapshot with a label, without what was set apart; what was; and how many wait for their label."""
+def teachable(use: Project, snapshot: Snapshot, root: str) -> tuple[pd.DataFrame, pd.DataFrame, pd.Timestamp | None]:
+    """The verified rows of a snapshot with a label, without what was set apart; what was; and the newest instant, as `Chosen` has it."""
     lake = Lake(use.project, root, use.contract)
     chosen = _chosen(use, snapshot, lake)
-    return use.completed(lake.named(chosen.outline.only(chosen.places))), use.completed(chosen.trusted), chosen.waiting
+    return use.completed(lake.named(chosen.outline.only(chosen.places))), use.completed(chosen.trusted), chosen.newest
 
 
 @dataclass(frozen=True)
@@ -561,6 +562,7 @@ class Chosen:
         known: the columns by which they are split, of these rows in this order.
         trusted: what was set apart.
         waiting: how many more wait for their label.
+        newest: the newest instant of the whole snapshot, by the column that the split counts back from; None without one.
     """
 
     outline: Outline
@@ -568,12 +570,14 @@ class Chosen:
     known: pd.DataFrame
     trusted: pd.DataFrame
     waiting: int
+    newest: pd.Timestamp | None
 
 
-def _chosen(use: Project, snapshot: Snapshot, lake: Lake, by: tuple[str, ...] = ()) -> Chosen:
+def _chosen(use: Project, snapshot: Snapshot, lake: Lake) -> Chosen:
     trusted, unit, target = lake.apart(snapshot.trusted), use.split.unit(use.contract.key), use.contract.target
+    by = tuple(use.split.columns_needed())
     outline, known = lake.outline(snapshot, (*unit, *([target] if target else []), *by))
     common, labelled = ~apart(known, trusted, unit), use.labelled(known).to_numpy()
-    places = outline.order[(common & labelled)[outline.order]]
+    places, newest = outline.order[(common & labelled)[outline.order]], use.split.newest(known)
     known = known[list(by)].iloc[places].reset_index(drop=True)
-    return Chosen(outline, places, known, trusted, int((common & ~labelled).sum()))
+    return Chosen(outline, places, known, trusted, int((common & ~labelled).sum()), newest)

@@ -198,12 +198,12 @@ class Known:
 
     @cached_property
     def labels(self) -> Labels | None:
-        """The outcomes that had come: the one that became known last counts."""
+        """The outcomes that had come: the one that became known last counts, of two with one such time the one that was told later."""
         parts = [_until(rows, "came", self.at) for rows in self.serving.tables("told")]
         told = pa.concat_tables(parts).combine_chunks() if parts else None
         if told is None or not len(told):
             return None
-        return Labels(told, row_ids(told.select(["id", "value", AT])), ("id",), "value")
+        return Labels(told, row_ids(told.select(["id", "value", AT])), ("id",), "value", "came")
 
     def counts(self) -> dict[str, Any]:
         """How many predictions there are, how many wait for their outcome, and how many outcomes have a prediction that is not here.

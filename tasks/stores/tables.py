@@ -143,6 +143,18 @@ class Table:
             key=lambda file: file.path,
         )  # fmt: skip
 
+    def since(self, version: int) -> set[str]:
+        """The names of the data files that any version from this one on has.
+
+        One version is opened; of each later one only its commit is read, which says what it brought: opening costs ten times that.
+        """
+        names = {file.path for file in self.files(self.open(version))}
+        for number in range(version + 1, (self.newest or 0) + 1):
+            with self._filesystem.open_input_stream(self._at(f"_delta_log/{number:020d}.json")) as commit:
+                actions = [json.loads(line) for line in commit.read().splitlines()]
+            names |= {action["add"]["path"] for action in actions if "add" in action}
+        return names
+
     def holds(self, table: DeltaTable | None, transaction: str) -> bool:
         """Whether a commit with this application transaction was made."""
         return table is not None and table.transaction_version(transaction) is not None
@@ -223,7 +235,7 @@ class Table:
 
         Args:
             add: data files that it brings in.
-            remove: those that it takes out.
+            remove: those that it takes out; one that is among both stays, for its name says that its content is the same.
             transactions: names under which the table knows the change.
             schema: the columns that it shall have.
             at: when.
@@ -236,11 +248,15 @@ class Table:
         table = self._ready(schema)
         if transactions and self.holds(table, transactions[0]):
             return table.version()
-        millis = int(at.timestamp() * 1000)
+        millis, stay = int(at.timestamp() * 1000), {file.path for file in add} & {file.path for file in remove}
         actions: list[AddAction | RemoveAction] = [
-            RemoveAction(file.path, bool(add), millis, file.size, {}) for file in remove
+            RemoveAction(file.path, bool(add), millis, file.size, {}) for file in remove if file.path not in stay
         ]
-        actions += [AddAction(file.path, file.size, {}, millis, True, self._stats(file)) for file in add]
+        actions += [
+            AddAction(file.path, file.size, {}, millis, True, self._stats(file))
+            for file in add
+            if file.path not in stay
+        ]
         durable.step(f"commit {self.root.rsplit('/', 1)[-1]}")
         table.create_write_transaction(
             actions, "append", table.schema(),

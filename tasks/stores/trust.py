@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.trusted import units
+from tasks.stores import durable
 from tasks.stores.changes import Change, Edit, Workplace, utc
 from tasks.stores.lake import ROW, TRUSTED, Lake
 from tasks.stores.references import Snapshot
@@ -57,9 +58,15 @@ class Trust(Workplace):
                 return self._told("refused", len(table), objection)
             at, stage = self._clock(), Stage(self.staging, self.lake.trusted.time)
             stage.add(table)
+            chosen = tuple(stage.close())
+            if {file.path for file in chosen} == {file.path for file in before}:
+                durable.remove(self.staging)
+                return self._told(
+                    "unchanged", len(table), f"the set that stands is these rows of {snapshot.name} already"
+                )
             self.do(Change(
                 project=self.project, id=f"{WHY} {snapshot.digest[:16]} {at.isoformat()}", at=at, contract=self.contract, staging=str(self.staging),
-                edits=(Edit(table=TRUSTED, add=tuple(stage.close()), remove=tuple(before)),),
+                edits=(Edit(table=TRUSTED, add=chosen, remove=tuple(before)),),
                 why={"keepfit.why": WHY, "keepfit.name": reason, "keepfit.actor": actor, "keepfit.snapshot": snapshot.name},
             ))  # fmt: skip
             return self._told(
@@ -69,7 +76,7 @@ class Trust(Workplace):
     def _chosen(self, table: pa.Table) -> np.ndarray:
         """Which rows are set apart: (n,) bool. Only those whose label is final."""
         rows, use = self.lake.frame(table), self.use
-        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True))
+        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True), use.split.newest(rows))
         final = pa.array(pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)]))
         unit = use.split.unit(use.contract.key)
         is_final = pc.is_in(pa.array(rows[ROW]), value_set=final)  # ty: ignore[missing-attribute]

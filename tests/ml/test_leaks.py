@@ -53,7 +53,7 @@ def found(rows: pd.DataFrame, rules: Contract, limits: Leaks | None = None, hold
     """What is found in rows, with no holdout unless one is given."""
     truth = rows["y"].astype("int8")
     return (limits or Leaks()).find(
-        Stacked((rows,)), truth, rows.iloc[:0] if holdout is None else holdout, rules, seed=3
+        Stacked((rows,)), [truth], rows.iloc[:0] if holdout is None else holdout, rules, seed=3
     )
 
 
@@ -436,7 +436,7 @@ class Real:
         """What is found under these limits."""
         return limits.find(
             Stacked((self.learned,)),
-            pd.Series(self.use.task.truth(self.learned), index=self.learned.index),
+            [pd.Series(self.use.task.truth(self.learned), index=self.learned.index)],
             self.holdout,
             self.use.contract,
             7,

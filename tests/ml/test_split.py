@@ -338,6 +338,20 @@ def test_i_19_no_label_that_may_change_is_judged_by(split):
 
 
 @EVERY
+def test_i_19_what_is_final_is_counted_back_from_the_newest_row_of_all(split):
+    """Rows that have no label yet are newer than those that are split: they take none of these away twice."""
+    rows = frame([(24 * day, "abcdefgh"[day % 8], True) for day in range(100)])
+    delayed, newest = split.model_copy(update={"matures": 20}), rows["at"].max()
+    labelled = rows[rows["at"] <= newest - pd.Timedelta(days=20)]
+    assert members(delayed.apply(labelled, newest)) == members(split.apply(labelled))
+    assert delayed.apply(labelled, newest).immature == 0
+    assert delayed.apply(labelled).immature == 20
+    parts = delayed.apply(labelled, newest)
+    again = delayed.again(labelled, split.seen_until(parts), newest)
+    assert set(again.holdout["id"]) == set(parts.holdout["id"])
+
+
+@EVERY
 def test_i_16_a_single_class_splits_like_any_other(split):
     """Where all labels are one class, or none is known, rows are still parted and folded; whoever trains says it cannot."""
     for label in (True, None):

@@ -9,10 +9,12 @@ from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.judging import judging
 from tasks.ml.profile import Profile
 from tasks.stores import durable
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.references import Snapshot
+from tasks.stores.trust import Trust
 from tests.samples import write_rows
 from tests.tasks.test_ingest import SMALL, counts, land, rows, small
 
@@ -153,6 +155,26 @@ def test_i_19_rows_without_a_label_wait_for_it_and_neither_teach_nor_judge(late,
     land(outcomes(late), tmp_path, "late.csv", [{"id": str(n), "y": "t"} for n in range(100, 105)])
     split = parts(late.use, newest(late.lake), root)
     assert (split.immature, len(split.train) + len(split.validation) + len(split.holdout)) == (15, 105)
+
+
+def test_i_19_a_delay_is_taken_off_once_where_labels_come_as_outcomes(late, tmp_path: Path):
+    """A row a day for 100 days, each outcome 20 days after: all 80 that have come are final, and teach, judge and may be set apart."""
+    text = SMALL.replace("y: {type: bool}", "y: {type: bool, nullable: true}").replace(
+        "column: at", "column: at, matures: 20"
+    )
+    settings = Settings()
+    (settings.projects / "small" / "project.yaml").write_text(text + "trusted: {share: 0.5, fewest: 20}")
+    use = Project.named("small", settings)
+    days = [(DAY + dt.timedelta(days=n)).isoformat() for n in range(100)]
+    land(late, tmp_path, "a.csv", [{"id": str(n), "at": at, "age": "1", "y": ""} for n, at in enumerate(days)])
+    land(outcomes(late), tmp_path, "late.csv", [{"id": str(n), "y": "tf"[n % 2]} for n in range(80)])
+    split = parts(use, newest(late.lake), settings.lake("small"))
+    with judging():
+        holdout = split.holdout.rows
+    assert (holdout["id"].max(), split.immature) == (79, 20)
+    assert len(split.train) + len(split.validation) + len(holdout) == 80
+    ready = Trust(use, settings).ready(newest(late.lake), "a test")
+    assert late.lake.apart(ready.trusted)["id"].max() > 59
 
 
 def test_i_19_positives_that_are_labelled_first_are_no_reason_to_hold(late, tmp_path: Path):

@@ -332,6 +332,29 @@ def test_i_18_a_leak_ends_the_training_before_it_begins(kind, said, tmp_path, mo
     assert prepare.examined(allowed, split, prepare.describe(allowed, split)).refused == ""
 
 
+def examined_as(use: Project, rows: pd.DataFrame) -> Prepared:
+    """What preparing says of rows that are split as the project says."""
+    split = sealed(use, use.split.apply(rows))
+    return prepare.examined(use, split, prepare.describe(use, split))
+
+
+@pytest.mark.parametrize("cap", [np.inf, 40])
+def test_i_18_a_copy_of_a_number_is_met_whether_or_not_most_rows_stand_at_their_highest(cap):
+    """A regression whose target is capped so that more than half of its rows have the cap: three times the target is a leak all the same."""
+    use = project({key: {"type": "float"} for key in ("y", "amount", "culprit")}, kind="regression", labels=[])
+    y = np.minimum(np.random.default_rng(1).permutation(600) / 6, cap)
+    found = examined_as(use, part(0, 600, 150).assign(y=y, culprit=3 * y))
+    assert found.refused.startswith("leak: column 'culprit' alone tells the target: AUC 1.000 [")
+
+
+def test_i_18_groups_on_both_sides_are_met_where_nothing_is_asked_of_a_target():
+    """An anomaly project names a group that must stand on one side, and every group stands on both: refused."""
+    columns = {"amount": {"type": "float"}, "who": {"type": "int"}}
+    use = project(columns, kind="anomaly", positive=True, leaks={"group": "who"})
+    found = examined_as(use, part(0, 600, 150).assign(who=np.arange(600) % 7))
+    assert found.refused.startswith("leak: 100.0% of 120 holdout rows belong to a 'who' that was trained on")
+
+
 def test_i_18_a_leak_is_refused_and_the_champion_stays(tmp_path, monkeypatch, seen):
     """The flow ends well as refused: nothing is tuned or fitted, the journal has the reason, the champion is the one before."""
     _, settings, (bad,) = landed(tmp_path, monkeypatch, COLUMNS, poisoned("copy"))

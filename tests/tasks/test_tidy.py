@@ -1,6 +1,7 @@
 import datetime as dt
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -10,6 +11,8 @@ from tasks import ingest
 from tasks.config.errors import ArtifactError
 from tasks.config.settings import Settings
 from tasks.stores import durable
+from tasks.stores.changes import Change, Edit
+from tasks.stores.staging import Stage
 from tasks.tidy import Tidying
 from tests.tasks.test_ingest import land, rows, small
 from tests.tasks.test_outcomes import newest
@@ -22,10 +25,21 @@ def trained(landings: ingest.Landings, state: str = "registered") -> str:
     """Records a training on the newest snapshot; gives the snapshot's name."""
     snapshot, journal = newest(landings.lake), landings.journal
     number = journal.start_training(
-        project="small", trigger="test", event=False, snapshot=snapshot.digest, config="", at=NOW, rows=snapshot.name
-    )
+        project="small", trigger="test", event=False, snapshot=snapshot.digest, config="", at=NOW, rows=snapshot.name, trusted=snapshot.trusted or 0
+    )  # fmt: skip
     journal.end_training(number, state=state, reason="", at=NOW)
     return snapshot.name
+
+
+def set_apart(landings: ingest.Landings, name: str) -> None:
+    """Makes the newest rows the trusted set, in place of the one before, however few they are."""
+    lake, stage = landings.lake, Stage(landings.staging, landings.lake.trusted.time)
+    with landings.alone():
+        stage.add(pa.concat_tables(list(lake.content(newest(lake))), promote_options="permissive"))
+        edit = Edit(table="trusted", add=tuple(stage.close()), remove=tuple(lake.trusted.files(lake.trusted.open())))
+        landings.do(Change(
+            project="small", id=f"trust {name}", at=NOW, why={"keepfit.why": "trust"}, contract=landings.contract, edits=(edit,), staging=str(landings.staging),
+        ))  # fmt: skip
 
 
 def tidying(landings: ingest.Landings, settings: Settings | None = None) -> Tidying:
@@ -67,6 +81,47 @@ def test_s_11_a_recent_version_stays_for_so_many_days(small, tmp_path: Path):
     assert Tidying(small.use, Settings(), lambda: later).tidy(30)["removed"] == {"rows": 2}
 
 
+def test_s_11_the_trusted_set_by_which_a_version_was_judged_stays(small, tmp_path: Path):
+    """Of three trusted sets the one that judged a model reads on, and the newest; the outcomes' own versions say nothing of them."""
+    late = ingest.Landings(small.use, Settings(), kind="outcomes")
+    sets = []
+    for n in range(3):
+        land(small, tmp_path, f"{n}.csv", rows(*range(20 * n, 20 * n + 20)))
+        for key in range(3):
+            land(late, tmp_path, f"late{n}{key}.csv", [{"id": str(key), "y": "tf"[n % 2]}])
+        set_apart(small, str(n))
+        sets.append(newest(small.lake).trusted)
+        if n == 0:
+            trained(small)
+    assert tidying(small).tidy(0)["removed"]["trusted"] == 1
+    assert [len(small.lake.apart(sets[n])) for n in (0, 2)] == [20, 60]
+    with pytest.raises(ArtifactError, match="no model was trained on it"):
+        small.lake.apart(sets[1])
+
+
+def test_s_11_where_a_training_does_not_say_its_trusted_set_every_one_stays(small, tmp_path: Path):
+    """A home from before trainings said so: none of its trusted sets is removed."""
+    for n in range(3):
+        land(small, tmp_path, f"{n}.csv", rows(*range(20 * n, 20 * n + 20)))
+        set_apart(small, str(n))
+    small.journal.start_training(
+        project="small", trigger="test", event=False, snapshot="", config="", at=NOW, rows=newest(small.lake).name
+    )
+    assert "trusted" not in tidying(small).tidy(0)["removed"]
+
+
+def test_what_any_version_since_one_has_is_what_each_of_them_has(small, tmp_path: Path):
+    """Landings, corrections and a compaction: from whichever version on, the commits name the same data files as every version opened."""
+    for n in range(4):
+        land(small, tmp_path, "a.csv", rows(*range(9), age=str(n)))
+        land(small, tmp_path, f"{n}.csv", rows(20 + n))
+    tidying(small).tidy(30)
+    table = small.lake.landed
+    every = [{file.path for file in table.files(table.open(version))} for version in range((table.newest or 0) + 1)]
+    assert len(every) == 10
+    assert [table.since(version) for version in range(10)] == [set.union(*every[version:]) for version in range(10)]
+
+
 def test_tidy_compacts_whatever_small_files_there_are(small, tmp_path: Path):
     """Five small files become one, with the same digest; a second time there is nothing to do."""
     for n in range(5):
@@ -83,6 +138,7 @@ STEPS = st.lists(
         st.tuples(st.just("land"), st.integers(0, 3), st.integers(0, 40), st.integers(1, 20)),
         st.tuples(st.just("outcomes"), st.integers(0, 40)),
         st.tuples(st.just("train"), st.sampled_from(["registered", "released", "running", "refused"])),
+        st.tuples(st.just("trust")),
         st.tuples(st.just("tidy")),
     ),
     min_size=3, max_size=14,
@@ -92,12 +148,12 @@ STEPS = st.lists(
 @hypothesis_settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=STEPS)
 def test_s_11_no_history_of_landings_makes_tidy_remove_what_is_needed(small, tmp_path_factory, history):
-    """After any landings, corrections, outcomes, trainings and removals every snapshot of a model reads as it was."""
+    """After any landings, corrections, outcomes, trusted sets, trainings and removals every snapshot of a model reads as it was."""
     folder = tmp_path_factory.mktemp("any")
     settings = Settings(home=folder / "state")
     landings = ingest.Landings(small.use, settings)
     late = ingest.Landings(small.use, settings, kind="outcomes")
-    needed: dict[str, int] = {}
+    needed: dict[tuple[str, int | None], tuple[int, int]] = {}
     for n, (what, *how) in enumerate(history):
         match what, how:
             case "land", (name, start, count):
@@ -107,12 +163,15 @@ def test_s_11_no_history_of_landings_makes_tidy_remove_what_is_needed(small, tmp
             case "train", (state,) if landings.lake.snapshot():
                 name = trained(landings, state)
                 if state != "refused":
-                    needed[name] = read(landings, name)
+                    judged = newest(landings.lake).trusted
+                    needed[name, judged] = read(landings, name), len(landings.lake.apart(judged))
+            case "trust", _ if landings.lake.snapshot():
+                set_apart(landings, str(n))
             case "tidy", _:
                 tidying(landings, settings).tidy(0)
     tidying(landings, settings).tidy(0)
-    for name, count in needed.items():
-        assert read(landings, name) == count
+    for (name, judged), counts in needed.items():
+        assert (read(landings, name), len(landings.lake.apart(judged))) == counts
     if (whole := landings.lake.snapshot()) is not None:
         assert len(landings.lake.read(whole)) == landings.journal.totals("small")["rows"]
 

@@ -50,13 +50,13 @@ def landed(place: Settings, tmp_path: Path) -> Settings:
 
 
 def test_what_starts_a_training_is_on_record(landed: Settings):
-    """By, in the journal; only a person's start counts as none of an event."""
+    """By, in the journal, and which trusted set judges: none yet; only a person's start counts as none of an event."""
     for by in ("drift", "hand"):
         training = admitted(by, again=True)
         assert training.refused == ""
         ends(landed, training)
     rows = Journal(landed.journal()).trainings(NAME)[-2:]
-    assert [(row["by"], row["event"]) for row in rows] == [("drift", True), ("hand", False)]
+    assert [(row["by"], row["event"], row["trusted"]) for row in rows] == [("drift", True, 0), ("hand", False, 0)]
 
 
 def test_o_07_three_at_once_are_one_training(landed: Settings):

@@ -26,6 +26,7 @@ from tasks.ml.judging import judging
 from tasks.ml.recipe import Recipe
 from tasks.ml.split import ROW
 from tasks.stores import durable
+from tasks.stores.changes import Change, Edit
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import TRUSTED, Lake, parts
 from tasks.stores.references import Snapshot
@@ -289,6 +290,31 @@ def test_a_renewed_set_is_new_to_the_champion_only_where_it_was_apart_before(sma
     assert f"{new} trusted rows" in found.reason or f"only {new} of {len(after)}" in found.reason
     with pytest.raises(KeepfitError, match="--why is empty"):
         looking.trust("small", None, " ", small.settings)
+
+
+def test_a_set_that_is_renewed_from_its_own_rows_stays_as_it_is(small: Small):
+    """The same rows chosen twice over are the set that stands: said so, and the next file lands."""
+    before = small.land(rows(0, 2000))
+    for _ in range(2):
+        told = looking.trust("small", None, "once more", small.settings)
+        assert (told["state"], told["version"]) == ("unchanged", before.trusted)
+        assert told["rows"] == len(small.lake.apart(before.trusted))
+    assert not small.settings.staging("small").exists()
+    assert small.land(rows(2000, 10), "b.csv").rows == 2010
+
+
+def test_a_home_where_such_a_renewal_was_begun_goes_on(small: Small):
+    """An intent that brings in the data file that it takes out, as an older keepfit wrote it, is finished by whoever comes next."""
+    before = small.land(rows(0, 2000))
+    files = tuple(small.lake.trusted.files(small.lake.trusted.open()))
+    begun = Change(
+        project="small", id="trust twice", at=NOW, why={"keepfit.why": "trust"}, contract=small.use.contract,
+        edits=(Edit(table=TRUSTED, add=files, remove=files),), staging=str(small.settings.staging("small")),
+    )  # fmt: skip
+    small.journal.intend("small", begun.model_dump_json(), NOW.isoformat())
+    after = small.land(rows(2000, 10), "b.csv")
+    assert (after.rows, small.journal.intent("small")) == (2010, None)
+    pd.testing.assert_frame_equal(small.lake.apart(after.trusted), small.lake.apart(before.trusted))
 
 
 def test_i_26_an_erased_row_leaves_the_trusted_set(small: Small):

@@ -83,6 +83,11 @@ TRAININGS = sa.Table(
     sa.Column("event", sa.Boolean, nullable=False, comment="started by an event, so that the cool-down holds"),
     sa.Column("snapshot", sa.Text, nullable=False, comment="digest of the snapshot"),
     sa.Column("rows", sa.Text, comment="name of the snapshot"),
+    sa.Column(
+        "trusted",
+        sa.Integer,
+        comment="version of the table `trusted` that judged; 0, which has no row, where nothing was set apart; empty in older trainings",
+    ),
     sa.Column("config", sa.Text, nullable=False, comment="digest of project and code"),
     sa.Column(
         "state",

@@ -20,7 +20,7 @@ class Trainings(Releases):
 
     def start_training(
         self, *, project: str, trigger: str, event: bool, snapshot: str, config: str, at: dt.datetime, rows: str = "", runner: str = "", process: str = "",
-        by: str = "",
+        by: str = "", trusted: int | None = None,
     ) -> int:  # fmt: skip
         """Records that a training began; gives its number."""
         with self._write() as connection:
@@ -31,6 +31,7 @@ class Trainings(Releases):
                     event=event,
                     snapshot=snapshot,
                     rows=rows,
+                    trusted=trusted,
                     config=config,
                     state="running",
                     reason="",
