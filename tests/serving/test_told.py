@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tasks.config.project import Project
-from tasks.config.settings import Settings
+from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.recipe import Learned, Recipe
 from tasks.ml.rollout import Compared
 from tasks.stores import bundles, observed
@@ -69,10 +69,17 @@ def ask(settings: Settings, path: str, **body: Any) -> Any:
     return asyncio.run(scene())
 
 
+@pytest.fixture
+def shipped(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The projects of the repository, also where a stack of the session has others."""
+    monkeypatch.setenv("KEEPFIT_PROJECTS", str(REPOSITORY / "deployments"))
+    return settings.model_copy(update={"projects": REPOSITORY / "deployments"})
+
+
 @pytest.mark.parametrize("name", SHIPPED)
-def test_outcomes_by_label_by_own_value_and_by_file_are_the_same_truth(name, settings, tmp_path):
+def test_outcomes_by_label_by_own_value_and_by_file_are_the_same_truth(name, shipped, tmp_path):
     """Seven predictions: labels over HTTP, own values over HTTP, own values in a file, and one that waits."""
-    use = Project.named(name)
+    settings, use = shipped, Project.named(name, shipped)
     use = use.model_copy(update={"computed": {}})  # their code is not what is told
     rows = served(use, settings)[[*use.sent]].head(7)
     sent = [{key: None if pd.isna(value) else value for key, value in row.items()} for row in rows.to_dict("records")]
