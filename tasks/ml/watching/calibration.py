@@ -28,6 +28,7 @@ from tasks.ml.watching.drift import distances
 from tasks.ml.watching.reference import Column, Ruler, Sketch
 
 TOGETHER = 0.2  # share of the budget for what only several columns show together
+ANSWERED = 0.2  # share of it for what a version says, where other rows say what is usual of that
 DRAWS = 400
 KOLMOGOROV = np.pi**2 / 12  # mean of the squared Kolmogorov distribution
 FLOOR = 0.1  # of a distance's standard deviation, in √(1/n + 1/m): where a history never moved, rows still are draws
@@ -146,6 +147,7 @@ def calibrated(
     plan: DriftPlan,
     samples: Sequence[pd.DataFrame] = (),
     *,
+    share: float = 1 - TOGETHER,
     seed: int = 0,
     threads: int = 1,
 ) -> Thresholds:
@@ -157,12 +159,13 @@ def calibrated(
             reference was made from and all since that nobody found odd. Without any, theory says what is usual.
         plan: how many false alarms a month are borne, and how long a window is.
         samples: some rows of each of several windows of the history, in order, for the domain classifier; features only.
+        share: of the budget for single columns, all together; the domain classifier has its own beside.
         seed: of the draws.
         threads: that learning may use.
     """
     draws = _drawn(fixed, history, plan, np.random.default_rng(seed))
     tests = [_Test(side, name, column) for side in SIDES for name, column in getattr(fixed, side).items()]
-    level, windows = plan.level * (1 - TOGETHER), len(history) // plan.days
+    level, windows = plan.level * share, len(history) // plan.days
     with limited(threads):
         found = [
             test.drawn(draws, history, level / max(4 * len(tests) * len(plan.shifts), 1), plan.days) for test in tests
