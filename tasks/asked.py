@@ -18,7 +18,7 @@ from tasks.ml.judging import judging
 from tasks.ml.metrics import Metric
 from tasks.ml.split import Split
 from tasks.ml.watching import estimate
-from tasks.ml.watching.calibration import ANSWERED, TOGETHER, calibrated
+from tasks.ml.watching.calibration import calibrated_apart
 from tasks.ml.watching.domain import sampled
 from tasks.ml.watching.measures import Reference, measures
 from tasks.ml.watching.older import held, read, sort
@@ -171,12 +171,10 @@ class Asked:
             if len(week) >= plan.fewest
         ]
         history = daily(fixed, features[recent], at[recent])
-        kept = ANSWERED if answered.predictions else 0.0  # one budget for both, which are calibrated on their own rows
-        ours = calibrated(fixed, history, plan, some, share=1 - TOGETHER - kept, seed=seed, threads=threads.share(1))
-        theirs = calibrated(answered, daily(answered, judged[[]], then, said), plan, share=ANSWERED, seed=seed)
+        theirs = daily(answered, judged[[]], then, said)
         learned = Learned(
             fixed=fixed.model_copy(update={"predictions": answered.predictions}),
-            thresholds=ours.model_copy(update={"predictions": theirs.predictions}),
+            thresholds=calibrated_apart(fixed, history, answered, theirs, plan, some, seed=seed, threads=threads.share(1)),
             estimator=estimate.learned(
                 self.use.task, self.measures, truth, np.empty(0) if said is None else said, judged, seed=seed
             ),

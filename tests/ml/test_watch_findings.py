@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tasks.ml.watching.calibration import Bar, DriftPlan, Thresholds, calibrated
+from tasks.ml.watching import calibration
+from tasks.ml.watching.calibration import Bar, DriftPlan, Thresholds, calibrated, calibrated_apart
 from tasks.ml.watching.classes import Performance
 from tasks.ml.watching.findings import Findings, Known, examine, examine_each
 from tasks.ml.watching.reference import Sketch, merged
@@ -263,6 +264,52 @@ def test_a_smaller_budget_asks_for_more():
     usual, strict = (calibrated(known.fixed, history, DriftPlan(false_alarms=budget)) for budget in (2.0, 0.3))
     assert strict.features["x0"].fixed.level > usual.features["x0"].fixed.level
     assert strict.needed > usual.needed
+
+
+def answered(random: np.random.Generator, days: int, rows: int) -> tuple[Sketch, list[Sketch]]:
+    """What a version says of so many rows a day, all days alike: a sketch of all, and one of each."""
+    said = [random.random(rows) for _ in range(days)]
+    every = np.concatenate(said)
+    fixed = Sketch.of(pd.DataFrame(index=range(len(every))), every)
+    return fixed, [fixed.like(pd.DataFrame(index=range(rows)), each) for each in said]
+
+
+def test_columns_and_answers_share_one_budget_of_false_alarms(monkeypatch):
+    """Each is calibrated on rows of its own and may alarm for a part; what is left is the classifier's. Columns alone have all of it."""
+    known, history, random = lived()
+    shares: list[float] = []
+
+    def spied(*given, share, **more):
+        shares.append(share)
+        return calibrated(*given, share=share, **more)
+
+    monkeypatch.setattr(calibration, "calibrated", spied)
+    both = calibrated_apart(known.fixed, history, *answered(random, 35, 40), PLAN)
+    assert len(shares) == 2
+    assert sum(shares) + calibration.TOGETHER == pytest.approx(1)
+    assert both.needed == np.ceil(1 / (PLAN.level * shares[0]))
+    assert calibrated_apart(known.fixed, history, Sketch.of(pd.DataFrame()), [], PLAN) == known.thresholds
+
+
+def test_what_is_usual_of_answers_is_said_of_windows_of_their_own_size():
+    """Bars that come of windows of 1,400 answers rise for a window of 280, though that is what the columns' windows have."""
+    known, history, random = lived()
+    fixed, judged = answered(random, 70, 200)
+    thresholds = calibrated_apart(known.fixed, history, fixed, judged, PLAN)
+    assert (thresholds.rows, thresholds.said) == (280, 1400)
+    whole = replace(known, fixed=known.fixed.model_copy(update={"predictions": fixed.predictions}), thresholds=thresholds, rolling=None)  # fmt: skip
+    (bars,), seen = thresholds.predictions.values(), examine(whole, window(random), random.random(280), PLAN)
+    assert [drift.bar for drift in seen.predictions.values()] == [bars.fixed.of(280, 1400)]
+    assert bars.fixed.of(280, 1400) > 1.3 * bars.fixed.level
+
+
+def test_bars_of_answers_by_theory_beside_columns_by_permutation_are_said():
+    """Five weeks that judged a version are too few for a fifth of the budget; half a year of columns is enough."""
+    known, history, random = lived()
+    says = calibrated_apart(known.fixed, history, *answered(random, 35, 40), PLAN).says
+    assert says.startswith("by block permutation over a history worth")
+    assert "; those of its answers by theory" in says
+    assert "this budget needs 44" in says
 
 
 def test_thresholds_are_json_and_repeat():

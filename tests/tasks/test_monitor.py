@@ -529,39 +529,17 @@ def test_rows_are_told_apart_by_the_columns_that_are_compared_in_what_is_usual_t
     """The classifier's bar comes from classifiers that were given the same columns."""
     given: list[list[str]] = []
 
-    def calibrated(fixed: Sketch, history: Any, plan: Any, samples: Any = (), **more: Any) -> Thresholds:
-        given.extend(list(rows.columns) for rows in samples)
-        return calibration.calibrated(fixed, history, plan, samples, **more)
+    def calibrated_apart(*known: Any, **more: Any) -> Thresholds:
+        given.extend(list(rows.columns) for rows in known[-1])
+        return calibration.calibrated_apart(*known, **more)
 
-    monkeypatch.setattr(asked, "calibrated", calibrated)
+    monkeypatch.setattr(asked, "calibrated_apart", calibrated_apart)
     there = place("binary").watched()
     path = there.settings.projects / "small" / "project.yaml"
     path.write_text(path.read_text().replace("c: {type: category}", "c: {type: float, nullable: true}"))
     assert set(there.look()["drift"]) == {"a", "b"}
     assert given
     assert all(columns == ["a", "b"] for columns in given)
-
-
-def test_columns_and_answers_share_one_budget_of_false_alarms(place, monkeypatch):
-    """Either is calibrated on rows of its own, and may alarm for a part of the budget; the rest is the classifier's."""
-    given: list[tuple[set[str], float]] = []
-
-    def calibrated(fixed: Sketch, *past: Any, share: float, **more: Any) -> Thresholds:
-        given.append((set(fixed.features), share))
-        return calibration.calibrated(fixed, *past, share=share, **more)
-
-    monkeypatch.setattr(asked, "calibrated", calibrated)
-    place("binary").watched().look()
-    assert [columns for columns, _ in given] == [{"a", "b", "c"}, set()]
-    assert sum(share for _, share in given) + calibration.TOGETHER == pytest.approx(1)
-
-
-def test_a_share_of_the_budget_lasts_longer_in_proportion():
-    """With a third of it a history must be three times as long until it is assured."""
-    fixed, plan = Sketch.of(pd.DataFrame({"a": np.arange(500.0)}), None, {"a": "float"}), calibration.DriftPlan()
-    whole, third = (calibration.calibrated(fixed, [], plan, share=share) for share in (0.9, 0.3))
-    assert third.needed == pytest.approx(3 * whole.needed, abs=3)
-    assert third.features["a"].fixed.level > whole.features["a"].fixed.level
 
 
 def asked_for(there: Place, rows: pd.DataFrame) -> None:

@@ -121,7 +121,7 @@ class Thresholds(BaseModel, frozen=True, extra="forbid"):
         budget: false alarms a month; level: chance of one in a window.
         blocks: windows of the history that do not overlap, as many as independent ones would be: fewer where a window resembles the one
             before; needed: how many permutation needs for this budget.
-        rows: of a usual window.
+        rows: of a usual window; said: of one of those that say what is usual of predictions.
         features, predictions: the bars of each column.
         auc: of the domain classifier: `Bar.level` above ½.
         auc_windows: windows of the history whose AUC is known; below 5 theory stands in.
@@ -134,11 +134,16 @@ class Thresholds(BaseModel, frozen=True, extra="forbid"):
     blocks: int
     needed: int
     rows: int
+    said: int
     features: dict[str, Bars]
     predictions: dict[str, Bars] = {}
     auc: Bar
     auc_windows: int = 0
     says: str
+
+    def usual(self, side: "Side") -> int:
+        """Rows of the windows that the bars of a side are made for."""
+        return self.said if side == "predictions" else self.rows
 
 
 def calibrated(
@@ -179,28 +184,55 @@ def calibrated(
     )
     known = dict(zip([(test.side, test.name) for test in tests], bars, strict=True))
     aucs = _aucs(samples, plan, seed, threads)
+    few = "" if len(aucs) >= ENOUGH else f"; what columns do together by theory, of {len(aucs)} windows (wanted {ENOUGH})"
     return Thresholds(
-        method="block permutation" if permuted else "theory", budget=plan.false_alarms, level=plan.level, blocks=blocks, needed=needed, rows=usual,
+        method="block permutation" if permuted else "theory", budget=plan.false_alarms, level=plan.level, blocks=blocks, needed=needed, rows=usual, said=usual,
         features={name: bar for (side, name), bar in known.items() if side == "features"},
         predictions={name: bar for (side, name), bar in known.items() if side == "predictions"},
-        auc=_auc_bar(aucs, plan, len(aucs) * apart), auc_windows=len(aucs), says=_says(blocks, needed, len(aucs), permuted=permuted),
+        auc=_auc_bar(aucs, plan, len(aucs) * apart), auc_windows=len(aucs), says=_says(blocks, needed, permuted=permuted) + few,
     )  # fmt: skip
 
 
-SIDES: tuple[Literal["features", "predictions"], ...] = ("features", "predictions")
+def calibrated_apart(
+    fixed: Sketch,
+    history: Sequence[Sketch],
+    answered: Sketch,
+    judged: Sequence[Sketch],
+    plan: DriftPlan,
+    samples: Sequence[pd.DataFrame] = (),
+    *,
+    seed: int = 0,
+    threads: int = 1,
+) -> Thresholds:
+    """As `calibrated`, where other rows say what is usual of a version's answers than of columns: both share the one budget.
+
+    Args:
+        fixed, history: of the columns alone.
+        answered, judged: of the answers alone; without any the columns have the whole budget.
+        plan, samples, seed, threads: as there.
+    """
+    kept = ANSWERED if answered.predictions else 0.0
+    ours = calibrated(fixed, history, plan, samples, share=1 - TOGETHER - kept, seed=seed, threads=threads)
+    if not kept:
+        return ours
+    theirs = calibrated(answered, judged, plan, share=kept, seed=seed)
+    apart = f"; those of its answers {_says(theirs.blocks, theirs.needed, permuted=theirs.method == 'block permutation')}"
+    says = ours.says + apart * (theirs.method != ours.method)
+    return ours.model_copy(update={"predictions": theirs.predictions, "said": theirs.rows, "says": says})
 
 
-def _says(blocks: int, needed: int, aucs: int, *, permuted: bool) -> str:
-    """How much the bars can be trusted."""
+Side = Literal["features", "predictions"]
+SIDES: tuple[Side, ...] = ("features", "predictions")
+
+
+def _says(blocks: int, needed: int, *, permuted: bool) -> str:
+    """How much the bars of single columns can be trusted."""
     if permuted:
-        own = f"by block permutation over a history worth {blocks} independent windows"
-    else:
-        own = (
-            f"by theory, Bonferroni-corrected and widened by what a history worth {blocks} independent windows shows: this budget needs {needed}, "
-            "until then it is not assured"
-        )
-    few = "" if aucs >= ENOUGH else f"; what columns do together by theory, of {aucs} windows (wanted {ENOUGH})"
-    return own + few
+        return f"by block permutation over a history worth {blocks} independent windows"
+    return (
+        f"by theory, Bonferroni-corrected and widened by what a history worth {blocks} independent windows shows: this budget needs {needed}, "
+        "until then it is not assured"
+    )
 
 
 @dataclass(frozen=True)
@@ -274,15 +306,16 @@ class _Drawn:
     """One column's four statistics in each window of each draw, (draws, judgements, 4), and what theory says of their squares.
 
     Attributes:
-        noise: of so rare a square, times (1/n + 1/m); usual: of its mean.
-        found: the statistics; scale: 1/n + 1/m of each.
+        noise: of so rare a square, times (1/n + 1/m).
+        found: the statistics; scale: (4,) the mean of their 1/n + 1/m.
+        wider: how many times as great as theory says their squares are on average; 1 where nothing was drawn.
         carried: correlation of windows of the history with those before them.
     """
 
     noise: np.ndarray
-    usual: np.ndarray
     found: np.ndarray
     scale: np.ndarray
+    wider: float
     carried: float
 
 
@@ -290,7 +323,7 @@ class _Drawn:
 class _Test:
     """One column, and where it stands."""
 
-    side: Literal["features", "predictions"]
+    side: Side
     name: str
     column: Column
 
@@ -298,12 +331,13 @@ class _Test:
         """Its statistics in every draw; `share` is the chance of a false alarm that theory gives each, `days` are those of a window."""
         noise, usual = self._theory(share)
         if not len(draws.starts):
-            return _Drawn(noise, usual, np.zeros((0, 1, 4)), np.ones((0, 1, 4)), 0.0)
+            return _Drawn(noise, np.zeros((0, 1, 4)), np.ones(4), 1.0, 0.0)
         counts = self._daily(history)
         window, *references = draws.counts(counts)
         pairs = [self._statistics(reference, window) for reference in references]
         found, scale = (np.concatenate(parts, axis=-1) for parts in zip(*pairs, strict=True))
-        return _Drawn(noise, usual, found, scale, _carried(counts[:, :-1], days))
+        wider = float((found**2 / scale / usual).mean())
+        return _Drawn(noise, found, scale.mean(axis=(0, 1)), wider, _carried(counts[:, :-1], days))
 
     def _daily(self, history: Sequence[Sketch]) -> np.ndarray:
         """Its counts day by day, what is missing last: (days, bins + 1). A day whose sketch lacks it has none."""
@@ -364,29 +398,29 @@ def _permuted(found: Sequence[_Drawn], apart: np.ndarray, share: float, blocks: 
     what is usual is never far from it. A window of the history resembles its neighbours, that are in its reference; a later one does not, and
     is farther from the fixed reference by as much as so many fewer independent windows say less about their mean.
     """
-    values = np.stack([each.found for each in found], axis=2)  # (draws, judgements, columns, 4)
-    floors = FLOOR * np.sqrt(np.stack([each.scale for each in found], axis=2).mean(axis=(0, 1)))
-    mean, deviation = _usual(values, apart, floors)
-    greatest = ((values - mean[:, None]) / deviation[:, None]).max(axis=(1, 2, 3))
-    (mean,), (deviation,) = _usual(values, np.ones((1, len(values))), floors)
     later = 1 + 1 / blocks
     farther = np.sqrt(later / (later - 2 * (1 / blocks - 1 / windows)))
-    bar = (mean + float(np.quantile(greatest, share, method="higher")) * deviation) * np.array([farther, farther, 1, 1])
-    return [_bars(levels, each.noise) for levels, each in zip(bar, found, strict=True)]
+    greatest, every = np.full(len(apart), -np.inf), np.ones((1, len(apart)))
+    for each in found:  # one column at a time, as all draws of all columns are much
+        mean, deviation = _usual(each, apart)
+        greatest = np.maximum(greatest, ((each.found - mean[:, None]) / deviation[:, None]).max(axis=(1, 2)))
+    most = float(np.quantile(greatest, share, method="higher"))
+    whole = [_usual(each, every) for each in found]
+    bars = [(mean[0] + most * deviation[0]) * np.array([farther, farther, 1, 1]) for mean, deviation in whole]
+    return [_bars(levels, each.noise) for levels, each in zip(bars, found, strict=True)]
 
 
-def _usual(values: np.ndarray, among: np.ndarray, floors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every statistic among the draws of each row of `among`: (rows, columns, 4) both."""
+def _usual(each: _Drawn, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of a column's statistics among the draws of each row of `among`: (rows, 4) both."""
     share = among / among.sum(axis=1, keepdims=True)
-    mean, squares = (np.tensordot(share, each.mean(axis=1), axes=1) for each in (values, values**2))
-    return mean, np.maximum(np.sqrt(np.maximum(squares - mean**2, 0)), floors)
+    mean, squares = (share @ values.mean(axis=1) for values in (each.found, each.found**2))
+    return mean, np.maximum(np.sqrt(np.maximum(squares - mean**2, 0)), FLOOR * np.sqrt(each.scale))
 
 
 def _theory(found: Sequence[_Drawn], usual: int, reference: int) -> list[Bars]:
     """Bonferroni's bars between independent rows, widened by how much more the few windows of the history move, and above all that they did."""
     scale = np.array([1 / max(usual, 1) + 1 / max(rows, 1) for rows in (reference, reference, usual, usual)])
-    seen = [each.found**2 / each.scale / each.usual for each in found if len(each.found)]
-    wider = max(1.0, float(np.mean(seen))) if seen else 1.0
+    wider = max(1.0, float(np.mean([each.wider for each in found]))) if found else 1.0
     most = [each.found.max(axis=(0, 1), initial=0.0) for each in found]
     levels = [np.maximum(np.sqrt(each.noise * wider * scale), top) for each, top in zip(found, most, strict=True)]
     return [_bars(level, each.noise * wider) for level, each in zip(levels, found, strict=True)]

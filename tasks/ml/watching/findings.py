@@ -160,7 +160,7 @@ def _drifts(
     bars = getattr(known.thresholds, side)
     fixed, rolling, now = (getattr(each, side) if each else {} for each in (known.fixed, known.rolling, sketch))
     return {
-        name: _drift(fixed[name], rolling.get(name), column, bars.get(name), known.thresholds.rows, plan)
+        name: _drift(fixed[name], rolling.get(name), column, bars.get(name), known.thresholds.usual(side), plan)
         for name, column in now.items()
     }
 

@@ -19,7 +19,7 @@ from scipy import stats
 
 from tasks.ml.uncertain import wilson
 from tasks.ml.watching.alarm import MONTH, Alarm
-from tasks.ml.watching.calibration import calibrated
+from tasks.ml.watching.calibration import calibrated_apart
 from tasks.ml.watching.domain import Coded, sampled
 from tasks.ml.watching.findings import Known, examine
 from tasks.ml.watching.incident import IncidentPlan, Seen, after
@@ -42,7 +42,7 @@ class Stream(BaseModel, frozen=True, extra="forbid"):
     """How days differ while nothing is amiss.
 
     Attributes:
-        rows: of a day, on average; history: days that a version is trained on and calibrated with.
+        rows: of a day, on average; history: days that a version is trained on and its columns are calibrated with.
         carried: how much of a day's level the next one keeps; restless: standard deviation of the levels, in logarithms of the weights.
         weekly: how far the days of a week are apart, the same.
     """
@@ -52,6 +52,16 @@ class Stream(BaseModel, frozen=True, extra="forbid"):
     carried: float = Field(default=0.6, ge=0, lt=1)
     restless: float = Field(default=0.1, ge=0)
     weekly: float = Field(default=0.2, ge=0)
+
+    @property
+    def judged(self) -> int:
+        """Days after them by which a version is judged, and its answers are calibrated with: a fifth of all."""
+        return self.history // 4
+
+    @property
+    def past(self) -> int:
+        """Days before a version is watched."""
+        return self.history + self.judged
 
     def levels(self, days: int, random: np.random.Generator) -> np.ndarray:
         """What each day favours: (days, 3)."""
@@ -119,7 +129,7 @@ class Day(NamedTuple):
 
 
 class Look(NamedTuple):
-    """One look: on which day after the version's history, from 1, at which time, and the alarms of drift that stand then."""
+    """One look: on which day after the version's past, from 1, at which time, and the alarms of drift that stand then."""
 
     day: int
     at: dt.datetime
@@ -144,30 +154,35 @@ class Life:
 
     @cached_property
     def days(self) -> list[np.ndarray]:
-        """Which rows came, day by day; those of the history first."""
+        """Which rows came, day by day; those of the past first."""
         random = np.random.default_rng(self.seed)
-        levels = self.stream.levels(self.stream.history + self.length, random)
+        levels = self.stream.levels(self.stream.past + self.length, random)
         return [self.world.day(level, int(random.poisson(self.stream.rows)), random) for level in levels]
 
     @cached_property
     def known(self) -> Known:
         """Of the version, before its first day."""
-        world, plan, past = self.world, self.plan.drift, self.days[: self.stream.history]
-        every = np.concatenate(past)
-        fixed = Sketch.of(world.rows.iloc[every], world.said[every])
-        history = [fixed.like(world.rows.iloc[day], world.said[day]) for day in past]
+        world, plan = self.world, self.plan.drift
+        past, judged = self.days[: self.stream.history], self.days[self.stream.history : self.stream.past]
+        every, new = np.concatenate(past), np.concatenate(judged)
+        fixed = Sketch.of(world.rows.iloc[every])
+        answered = Sketch.of(world.rows.iloc[new][[]], world.said[new])
         ends = range(len(past) % plan.days + plan.days, len(past) + 1, plan.days)
         windows = [np.concatenate(past[end - plan.days : end]) for end in ends]
-        samples = [sampled(world.rows.iloc[window], plan.sample, self.seed) for window in windows]
-        thresholds = calibrated(fixed, history, plan, samples, seed=self.seed)
-        return Known(fixed, thresholds, rows=sampled(world.rows.iloc[every], plan.sample, self.seed))
+        thresholds = calibrated_apart(
+            fixed, [fixed.like(world.rows.iloc[day]) for day in past],
+            answered, [answered.like(world.rows.iloc[day][[]], world.said[day]) for day in judged],
+            plan, [sampled(world.rows.iloc[window], plan.sample, self.seed) for window in windows], seed=self.seed,
+        )  # fmt: skip
+        whole = fixed.model_copy(update={"predictions": answered.predictions})
+        return Known(whole, thresholds, rows=sampled(world.rows.iloc[every], plan.sample, self.seed))
 
     def looks(self, planted: "Planted | None" = None) -> Iterator[Look]:
         """What stood at each look, with a drift planted from the first day on."""
         window, rolling, standing = self.plan.drift.days, self.plan.drift.rolling * self.plan.drift.days, None
-        came = [self._came(day) for day in range(max(self.stream.history - window - rolling, 0), self.stream.history)]
+        came = [self._came(day) for day in range(max(self.stream.past - window - rolling, 0), self.stream.past)]
         for day in range(1, self.length + 1):
-            came.append(self._came(self.stream.history + day - 1, planted))
+            came.append(self._came(self.stream.past + day - 1, planted))
             if day % _step(self.plan):
                 continue
             before = merged([each.sketch for each in came[-window - rolling : -window]])
@@ -184,7 +199,7 @@ class Life:
         """What came on a day."""
         rows, said = self.world.rows.iloc[self.days[day]].reset_index(drop=True), self.world.said[self.days[day]]
         if planted is not None:
-            rows, said = planted.into(rows, said, (day - self.stream.history) // self.plan.drift.days, self.seed + day)
+            rows, said = planted.into(rows, said, (day - self.stream.past) // self.plan.drift.days, self.seed + day)
         return Day(rows, said, self.known.fixed.like(rows, said))
 
 
