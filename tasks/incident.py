@@ -48,13 +48,13 @@ class Noting:
         self.journal = Journal(settings.journal())
 
     def note(
-        self, alarms: Sequence[Alarm], judged: Collection[Kind], seen: Seen, now: dt.datetime, patience: float = 600
+        self, alarms: Sequence[Alarm], judged: Collection[str], seen: Seen, now: dt.datetime, patience: float = 600
     ) -> list[Incident]:
         """The incidents that a look opened, joined or ended, as they are on record now; one message goes out when one begins, one when it ends.
 
         Args:
             alarms: all of the look.
-            judged: the kinds of alarms of which the look had enough to judge; of another one nothing ends.
+            judged: the kinds of alarms of which the look had enough to judge, and the checks that had; of others nothing ends.
             seen: what was looked at; the project's private columns are added.
             now: UTC.
             patience: seconds that another look at the same project is waited for.

@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
-from typing import Any, Literal, get_args
+from itertools import pairwise
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -38,8 +38,6 @@ from tasks.stores.served import Serving
 
 SOUNDED: dict[Literal["drift", "decay"], tuple[Kind, ...]] = {"drift": DRIFT, "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
-MOVED = tuple(chain(*SOUNDED.values()))
-ODD = tuple(kind for kind in get_args(Kind) if kind not in MOVED)  # what data and service are
 SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
 
 
@@ -156,7 +154,7 @@ class Monitor:
             "domain": found.domain.model_dump(mode="json", exclude={"segments"}) if found.domain else None, "performance": measuring.told,
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
             "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
-            "judged": [*(() if is_silent else MOVED), *(ODD if odd.state in {"ok", "alarm"} else ())],
+            "judged": [*found.judged, *measuring.judged, *odd.judged],
             "standing": standing.model_dump(mode="json", by_alias=True) if standing else None,
             "reason": " ".join([
                 *([found.says] if not found.alarms or is_silent else []), *(alarm.says for alarm in alarms),

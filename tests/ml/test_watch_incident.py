@@ -31,9 +31,19 @@ BOTH = ("retrain", "mend")
 ALL = get_args(Kind)
 
 
-def alarm(feature="amount", *, kind="inputs", what="retrain", effect=None, level=0.4, segments=(), says="amount moved"):
+def alarm(
+    feature="amount",
+    *,
+    kind="inputs",
+    what="retrain",
+    effect=None,
+    level=0.4,
+    segments=(),
+    says="amount moved",
+    check="",
+):
     return Alarm(
-        kind=kind, what=what, effect=effect, features=(feature,), segments=segments, level=level, threshold=0.1, says=says
+        kind=kind, what=what, effect=effect, features=(feature,), segments=segments, level=level, threshold=0.1, says=says, check=check
     )  # fmt: skip
 
 
@@ -101,6 +111,28 @@ def test_what_was_odd_ends_though_too_few_rows_came_to_judge_drift():
     for alarms, ended in (([late], 1), ([late, broken], 0)):
         first = one(alarms)[0].incident
         assert len(after([first], [], ("freshness", "volume"), FRAUD, NOON + 13 * HOUR)) == ended
+
+
+def test_a_bad_batch_is_not_over_before_its_check_had_another_one():
+    """That rows came lately says nothing of how many came; of a record that does not name its check the kind is asked."""
+    bad = alarm(kind="volume", what="mend", check="rows a batch")
+    (first,), (older,) = (one([each]) for each in (bad, bad.model_copy(update={"check": ""})))
+    for judged, ended in (
+        (("arrival of rows", "rows a day", "freshness", "volume"), (0, 1)),
+        (("rows a batch", "volume"), (1, 1)),
+    ):
+        over = [after([each.incident], [], judged, FRAUD, NOON + 13 * HOUR) for each in (first, older)]
+        assert tuple(map(len, over)) == ended
+
+
+def test_alarms_of_two_checks_of_a_kind_both_have_to_be_over():
+    """Neither hides the other, though both are about how many rows came."""
+    both = [alarm(kind="volume", what="mend", check=check) for check in ("rows a batch", "rows a day")]
+    first = one(both)[0].incident
+    assert [
+        len(after([first], [], judged, FRAUD, NOON + 13 * HOUR))
+        for judged in (["rows a day"], ["rows a day", "rows a batch"])
+    ] == [0, 1]
 
 
 def test_m_06_no_report_for_two_intervals_is_an_alarm_and_any_watch_ends_it():

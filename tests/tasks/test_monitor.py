@@ -179,6 +179,9 @@ def test_a_project_of_every_kind_is_watched(place, kind):
     assert {"realised", "estimated", "low", "high"} <= set(told)
     assert (told["realised"] is not None) == (kind != "anomaly")
     assert (told["estimated"] is not None) == (kind in {"binary", "multiclass", "regression"})
+    assert ("performance" in seen["judged"], "inputs" in seen["judged"]) == (kind != "anomaly", True)
+    assert ("estimate" in seen["judged"]) == (told["estimated"] is not None and not told["doubts"])
+    assert ("predictions" in seen["judged"]) == bool(seen["predictions"])
     assert there.journal.watches("small")[-1]["detail"]["verdict"] == seen["verdict"]
 
 
@@ -625,6 +628,23 @@ def test_nothing_ends_an_incident_that_could_not_be_judged(place):
     assert "freshness" in seen["judged"]
     assert "performance" not in seen["judged"]
     assert "retrain" in {incident.what for incident in there.journal.incidents("small", state="open")}
+
+
+def test_a_bad_batch_is_not_over_before_another_one_came(place):
+    """Looks that have no batch to judge leave its incident open, though they know that rows came lately; the next usual one ends it."""
+    there = place("binary", more="watch: {anomalies: {at_least: 5, fresh_hours: 100}}")
+    there.crown()
+    there.land(week(8).head(30))
+    opened = there.look()
+    assert "has 30 rows; usually it has about 300" in opened["anomalies"]["rows a batch"]["says"]
+    there.clock += 13 * HOUR
+    waiting = there.look()
+    there.land(week(9))
+    over = there.look()
+    assert [[(one["class"], one["state"]) for one in seen["incidents"]] for seen in (opened, waiting, over)] == [
+        [("mend", "open")], [], [("mend", "closed")],
+    ]  # fmt: skip
+    assert waiting["anomalies"]["arrival of rows"]["state"] == "ok"
 
 
 def test_data_that_was_late_is_over_where_too_few_rows_come_to_judge_drift(place):

@@ -22,6 +22,7 @@ class Alarm(BaseModel, frozen=True, populate_by_name=True):
         segments: where it is, as conditions on features, for example `night = true`.
         level, threshold: the statistic, and what it had to pass.
         says: a sentence without a row or a value of a person.
+        check: of data or service, that found it; empty where the kind says it all.
     """
 
     kind: Kind
@@ -32,3 +33,9 @@ class Alarm(BaseModel, frozen=True, populate_by_name=True):
     level: float
     threshold: float
     says: str
+    check: str = ""
+
+    @property
+    def judged_by(self) -> str:
+        """What has to be judged again before it is over: its check, else its kind."""
+        return self.check or self.kind

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from tasks.ml.watching.alarm import Alarm
+from tasks.ml.watching.alarm import Alarm, Kind
 from tasks.ml.watching.calibration import Bar, Bars, DriftPlan, Thresholds
 from tasks.ml.watching.classes import Moved, Performance, alarms
 from tasks.ml.watching.domain import Apart, Domain, sampled, told_apart
@@ -60,6 +60,12 @@ class Findings(BaseModel, frozen=True, extra="forbid"):
     alarms: tuple[Alarm, ...] = ()
     says: str
     sketch: Sketch | None = Field(default=None, exclude=True, repr=False)
+
+    @property
+    def judged(self) -> tuple[Kind, ...]:
+        """Of which drift there was enough to judge."""
+        sides: dict[Kind, dict[str, Drift]] = {"inputs": self.drift, "predictions": self.predictions}
+        return tuple(kind for kind, drifts in sides.items() if drifts)
 
 
 def examine(

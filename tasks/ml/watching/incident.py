@@ -87,7 +87,7 @@ class Incident(BaseModel, frozen=True, populate_by_name=True, extra="forbid"):
         count: its alarms so far.
         looks: the watches that found some.
         window: of the last of them.
-        alarms: the strongest, at most 20, each kind and leading feature once.
+        alarms: the strongest, at most 20, each kind, check and leading feature once.
         metric, effect: the project's metric, and the worst expected change of it; None where nothing can be said.
         features: what explains it, the strongest first, at most 20.
         more: features beyond those.
@@ -183,7 +183,7 @@ def joined(
 def after(
     known: Sequence[Incident],
     alarms: Sequence[Alarm],
-    judged: Collection[Kind],
+    judged: Collection[str],
     seen: Seen,
     now: dt.datetime,
     plan: IncidentPlan | None = None,
@@ -196,7 +196,7 @@ def after(
     Args:
         known: the project's open incidents.
         alarms: of this look.
-        judged: the kinds of alarms of which the look had enough to judge.
+        judged: the kinds of alarms of which the look had enough to judge, and the checks that had.
         seen: what was looked at.
         now: UTC.
         plan: when alarms belong together, and when they are over.
@@ -210,7 +210,7 @@ def after(
     def is_over(one: Incident) -> bool:
         if one.source != seen.source:
             return one.source == "heartbeat"
-        is_calm = {alarm.kind for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
+        is_calm = {alarm.judged_by for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
         return one.what in replaced or is_calm
 
     over = [Step(closed(one, now), "ended") for one in known if one.id not in going_on and is_over(one)]
@@ -276,10 +276,10 @@ def _begun(seen: Seen, what: Class, now: dt.datetime) -> Incident:
 
 
 def _grown(incident: Incident, alarms: Sequence[Alarm], seen: Seen, now: dt.datetime) -> Incident:
-    """The incident with more alarms; of each kind and leading feature the strongest stays."""
-    strongest: dict[tuple[Kind, str], Alarm] = {}
+    """The incident with more alarms; of each kind, check and leading feature the strongest stays."""
+    strongest: dict[tuple[str, str, str], Alarm] = {}
     for alarm in sorted((*alarms, *incident.alarms), key=_strength, reverse=True):
-        strongest.setdefault((alarm.kind, alarm.features[0] if alarm.features else ""), alarm)
+        strongest.setdefault((alarm.kind, alarm.check, alarm.features[0] if alarm.features else ""), alarm)
     kept = tuple(cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
     met = [*(name for alarm in strongest.values() for name in alarm.features), *incident.features]
     features = list(dict.fromkeys(met))
