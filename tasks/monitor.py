@@ -21,9 +21,9 @@ from tasks.incident import Noting
 from tasks.measuring import Measuring
 from tasks.ml import pages, threads
 from tasks.ml.watching import anomalies, pictures, service
-from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.alarm import Alarm, Kind, gravest
 from tasks.ml.watching.curve import Shifts
-from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
+from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window, cleaned
 from tasks.ml.watching.oddness import Found, History, Requests
 from tasks.ml.watching.reference import merged
@@ -145,7 +145,7 @@ class Monitor:
         standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, self.plan.drift)
         alarms = (*(ours if is_silent or standing is None else standing.told(ours)), *others)
         calm = found.verdict if is_silent else "ok"
-        verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), calm)
+        verdict = gravest(alarms) or calm
         apart = version.not_compared
         return {
             "version": version.release.version, "window": {"source": measuring.seen.source, "days": self.plan.drift.days, **spans[-1].told()}, "rows": found.rows,
@@ -223,10 +223,10 @@ class Monitor:
         for kind, moved in SOUNDED.items():
             if kind == "drift" and stood and stood["alarmed"] != stood["judged"]:
                 continue
-            loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
-            what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
+            loud = [alarm for alarm in map(Alarm.model_validate, told["alarms"]) if alarm.kind in moved]
+            what = gravest(loud)
             if what and what in open_:
-                said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
+                said = " ".join(alarm.says for alarm in loud if alarm.what == what)
                 sound(self.use, self.journal, kind, what, reason=said, incident=open_[what], at=now)  # fmt: skip
 
     def _shifts(self, told: dict[str, Any]) -> Shifts:

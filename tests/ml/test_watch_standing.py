@@ -3,19 +3,22 @@
 import datetime as dt
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.calibration import DriftPlan
+from tasks.ml.watching.incident import Seen
+from tasks.ml.watching.incident import after as incidents
 from tasks.ml.watching.standing import MONDAY, Standing
 
 PLAN = DriftPlan()
 HOUR = dt.timedelta(hours=1)
 
 
-def alarm(kind: str = "inputs", says: str = "moved") -> Alarm:
-    return Alarm.model_validate({"kind": kind, "class": "retrain", "level": 1.0, "threshold": 0.5, "says": says})
+def alarm(kind: str = "inputs", says: str = "moved", what: str = "retrain") -> Alarm:
+    return Alarm.model_validate({"kind": kind, "class": what, "level": 1.0, "threshold": 0.5, "says": says})
 
 
 def at(hours: float) -> dt.datetime:
@@ -47,6 +50,44 @@ def test_an_alarm_stands_until_its_window_has_passed():
     assert (days[2].says(at(24 * 3)), days[-1].says(at(24 * 11))) == ("", "")
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "told"),
+    [
+        ("retrain", "ignore", ["retrain"] * 7 + ["ignore"]), ("mend", "retrain", ["mend"] * 7 + ["retrain"]), ("mend", "ignore", ["mend"] * 7 + ["ignore"]),
+        ("ignore", "retrain", ["ignore"] + ["retrain"] * 7), ("retrain", "mend", ["retrain"] + ["mend"] * 7),
+    ],
+)  # fmt: skip
+def test_what_is_less_grave_does_not_take_the_place_of_what_stands(first, then, told):
+    """One class on the first day, another one on each day after it: the graver one is told until the first one's window has passed."""
+    days = after(*((24 * day, (alarm(what=then if day else first),)) for day in range(8)))
+    assert [each.alarms[0].what for each in days] == told
+
+
+def test_a_class_that_comes_and_goes_opens_one_incident():
+    """Predictions are beyond their bar every other day, without them nobody need do anything: one incident in the week, not one every other day."""
+    days = after(*((24 * day, (alarm(what="ignore" if day % 2 else "retrain"),)) for day in range(7)))
+    known, events = {}, []
+    for day, stood in enumerate(days):
+        open_ = [one for one in known.values() if one.state == "open"]
+        steps = incidents(open_, stood.alarms, ("inputs", "predictions"), Seen("small"), at(24 * day))
+        known |= {step.incident.id: step.incident for step in steps}
+        events += [step.event for step in steps if step.event]
+    assert events == ["opened"]
+
+
+def test_an_alarm_ends_where_the_clock_of_the_rows_went_back():
+    """It was of what was served on Tuesday; the next look is at rows that landed for days before that, and is calm."""
+    first, back = after((24, (alarm(),)), (-24 * 3, ()))
+    assert (first.alarms, back.alarms) == ((alarm(),), ())
+
+
+def test_windows_pass_by_the_day():
+    """The newest row of one weekly file is some minutes before midnight, that of the next one some minutes earlier: the week has passed."""
+    late = 24 - 2 / 60
+    _, same, over = after((late, (alarm(),)), (late + 6 * 24, ()), (late + 7 * 24 - 17 / 60, ()))
+    assert (same.alarms, over.alarms) == ((alarm(),), ())
+
+
 def test_other_alarms_come_and_go_with_each_look():
     """What fell, or is expected to, is told at once, and does not stand."""
     fell = alarm("performance")
@@ -66,4 +107,4 @@ def test_two_alarms_begin_at_least_a_window_apart(looks, every):
         if now.alarms and not (before and before.alarms):
             begun.append(hours)
         before = now
-    assert all(later - earlier >= 7 * 24 for earlier, later in pairwise(begun))
+    assert all(later // 24 - earlier // 24 >= 7 for earlier, later in pairwise(begun))

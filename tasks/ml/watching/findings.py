@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.alarm import Alarm, Kind, gravest
 from tasks.ml.watching.calibration import Bar, Bars, DriftPlan, Thresholds
 from tasks.ml.watching.classes import Moved, Performance, alarms
 from tasks.ml.watching.domain import Apart, Domain, sampled, told_apart
@@ -16,7 +16,6 @@ from tasks.ml.watching.drift import Drift, compared
 from tasks.ml.watching.reference import Column, Sketch
 
 Verdict = Literal["no data", "too few rows", "no reference", "ok", "ignore", "mend", "retrain"]
-GRAVEST: tuple[Literal["mend", "retrain", "ignore"], ...] = ("mend", "retrain", "ignore")
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def examine(
         moved = replace(moved, domain=domain)
     found = alarms(moved, known.performance)
     return Findings(
-        verdict=next((what for what in GRAVEST if any(alarm.what == what for alarm in found)), "ok"), rows=len(rows), drift=drift,
+        verdict=gravest(found) or "ok", rows=len(rows), drift=drift,
         predictions=predictions, domain=domain, domain_bar=bar, alarms=found, sketch=sketch,
         says=" ".join(alarm.says for alarm in found) or f"nothing moved beyond what is usual; thresholds {known.thresholds.says}",
     )  # fmt: skip

@@ -1,8 +1,9 @@
 """Standing: what the watch says of drift between two judgements of it, and after an alarm.
 
 A window slides, and each look at it is another chance of a false alarm. So drift is judged at most once in so many days (`DriftPlan.every`),
-looks between repeat that, and an alarm stands until the window that it was of has passed. Two alarms begin at least a window apart then,
-and a false one begins in at most the share of such times that the bars were made for (`calibration`).
+looks between repeat that, and an alarm stands until the window that it was of has passed: what is found meanwhile takes its place only where
+it is as grave. Two alarms of a class begin at least a window apart then, and a false one begins in at most the share of such times that the
+bars were made for (`calibration`).
 """
 
 import datetime as dt
@@ -11,7 +12,7 @@ from typing import Self
 
 from pydantic import BaseModel
 
-from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.alarm import Alarm, Kind, gravest
 from tasks.ml.watching.calibration import DriftPlan
 
 DRIFT: tuple[Kind, ...] = ("inputs", "predictions")
@@ -41,13 +42,16 @@ class Standing(BaseModel, frozen=True, extra="forbid"):
             until: the end of its window, UTC.
             plan: how often drift is judged, and how long a window is.
         """
-        if before is not None and _place(before.judged, plan) == _place(until, plan):
+        if before is not None and _place(before.judged, plan.every) == _place(until, plan.every):
             return before
-        if mine := tuple(alarm for alarm in found if alarm.kind in DRIFT):
-            return cls(judged=until, alarmed=until, alarms=mine)
-        if before is None or before.alarmed is None or until - before.alarmed >= dt.timedelta(days=plan.days):
-            return cls(judged=until)
-        return before.model_copy(update={"judged": until})
+        mine = tuple(alarm for alarm in found if alarm.kind in DRIFT)
+        if before is not None and before._stands(until, plan) and gravest((*before.alarms, *mine)) != gravest(mine):
+            return before.model_copy(update={"judged": until})
+        return cls(judged=until, alarmed=until if mine else None, alarms=mine)
+
+    def _stands(self, until: dt.datetime, plan: DriftPlan) -> bool:
+        """Whether there is an alarm whose window has not passed, counted in days; the rows of a day before its own say nothing of it."""
+        return self.alarmed is not None and 0 <= _place(until, 1) - _place(self.alarmed, 1) < plan.days
 
     def told(self, found: Sequence[Alarm]) -> tuple[Alarm, ...]:
         """The alarms of a look: those of drift that stand, and the others that it found."""
@@ -62,6 +66,6 @@ class Standing(BaseModel, frozen=True, extra="forbid"):
         return ""
 
 
-def _place(until: dt.datetime, plan: DriftPlan) -> int:
-    """In which time between two judgements a window ends."""
-    return (until - MONDAY) // dt.timedelta(days=plan.every)
+def _place(at: dt.datetime, days: int) -> int:
+    """In which of the times of so many days a moment lies."""
+    return (at - MONDAY) // dt.timedelta(days=days)
