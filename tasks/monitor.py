@@ -90,8 +90,8 @@ class Monitor:
         """One look at the newest window; on record, its alarms joined to incidents and out, when this returns.
 
         Returns:
-            {"project", "at", "version", "window", "rows", "drift", "not_compared", "predictions", "domain", "performance", "anomalies", "alarms", "incidents",
-            "verdict", "reason"}.
+            {"project", "at", "version", "window", "rows", "drift", "not_compared", "predictions", "domain", "performance", "anomalies", "alarms", "judged",
+            "repeated": kinds of alarms that an earlier look found, "incidents", "verdict", "reason"}.
         """
         now, champion = self._clock(), self.journal.champion(self.use.project)
         seen = self._nobody() if champion is None else self._looked(champion, now)
@@ -114,7 +114,7 @@ class Monitor:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
         return {
             "version": 0, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "judged": [], "reason": reason,
+            "alarms": [], "verdict": "no champion", "judged": [], "repeated": [], "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Monitor:
         private = Noting(self.use, self.settings, self.plan.incidents).private
         ours, others = ([cleaned(alarm, private) for alarm in each.alarms] for each in (found, odd))
         is_silent, before = found.verdict in SILENT, self._stood(version.release.version)
-        standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, self.plan.drift)
+        standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, now, self.plan.drift)
         alarms = (*(ours if is_silent or standing is None else standing.told(ours)), *others)
         calm = found.verdict if is_silent else "ok"
         verdict = gravest(alarms) or calm
@@ -155,10 +155,11 @@ class Monitor:
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
             "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
             "judged": [*found.judged, *measuring.judged, *odd.judged],
+            "repeated": [*standing.repeated(now)] if standing else [],
             "standing": standing.model_dump(mode="json", by_alias=True) if standing else None,
             "reason": " ".join([
                 *([found.says] if not found.alarms or is_silent else []), *(alarm.says for alarm in alarms),
-                *([standing.says(measuring.seen.until)] if standing and not is_silent else []),
+                *([standing.says(now)] if standing and not is_silent else []),
                 *(f"{name} cannot be compared: {why}." for name, why in apart.items()),
             ]),
         }  # fmt: skip
@@ -217,13 +218,14 @@ class Monitor:
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 
     def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
-        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says. Drift that only stands does not ask again."""
+        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says. What an earlier look found asks nobody again."""
         open_ = {one["class"]: one["id"] for one in told["incidents"] if one["state"] == "open"}
-        stood = told.get("standing")
         for kind, moved in SOUNDED.items():
-            if kind == "drift" and stood and stood["alarmed"] != stood["judged"]:
-                continue
-            loud = [alarm for alarm in map(Alarm.model_validate, told["alarms"]) if alarm.kind in moved]
+            loud = [
+                Alarm.model_validate(alarm)
+                for alarm in told["alarms"]
+                if alarm["kind"] in {*moved} - {*told["repeated"]}
+            ]
             what = gravest(loud)
             if what and what in open_:
                 said = " ".join(alarm.says for alarm in loud if alarm.what == what)

@@ -113,7 +113,8 @@ def test_m_02_a_look_each_day_makes_no_more_alarms():
             found = examine(
                 replace(known, rolling=merged(came[end : end + 28])), pd.concat(rows[end - 7 : end]), None, PLAN
             )
-            now = Standing.after(standing, found.alarms, MONDAY + dt.timedelta(days=end), PLAN)
+            at = MONDAY + dt.timedelta(days=end)
+            now = Standing.after(standing, found.alarms, at, at, PLAN)
             begun += bool(now.alarms) and not (standing and standing.alarms)
             standing = now
     assert stats.binom.sf(begun - 1, 80, PLAN.level) > 0.01, (

@@ -26,11 +26,12 @@ def at(hours: float) -> dt.datetime:
     return MONDAY + hours * HOUR
 
 
-def after(*looks: tuple[float, tuple[Alarm, ...]], plan: DriftPlan = PLAN) -> list[Standing]:
-    """What stands after each of these looks: the hour in which its window ends, and what it found."""
+def after(*looks: tuple[float, tuple[Alarm, ...]], plan: DriftPlan = PLAN, rows: float | None = None) -> list[Standing]:
+    """What stands after each of these looks: its hour, and what it found; its window ends then, or in the hour of the newest row."""
     found: list[Standing] = []
     for hours, alarms in looks:
-        found.append(Standing.after(found[-1] if found else None, alarms, at(hours), plan))
+        until = at(hours if rows is None else rows)
+        found.append(Standing.after(found[-1] if found else None, alarms, until, at(hours), plan))
     return found
 
 
@@ -88,6 +89,21 @@ def test_windows_pass_by_the_day():
     assert (same.alarms, over.alarms) == ((alarm(),), ())
 
 
+def test_rows_that_land_under_a_time_that_stays_are_judged_too():
+    """All rows of a month say its first day: each day's looks judge what has landed by then, and an alarm stands as long as the newest row does."""
+    first, again, next_week, later = after((0, ()), (5, (alarm(),)), (24 * 7, (alarm(),)), (24 * 14, ()), rows=0)
+    assert (again, next_week.alarms, later.alarms) == (first, (alarm(),), (alarm(),))
+    assert [stood.repeated(at(hours)) for stood, hours in ((next_week, 24 * 7), (later, 24 * 14))] == [(), ("inputs",)]
+    assert later.says(at(24 * 14)) == "The alarm of 1970-01-05 00:00 stands until its window has passed."
+
+
+def test_what_an_older_keepfit_recorded_is_judged_anew():
+    """It does not say when it looked; an alarm of its stands as ever."""
+    old = Standing.model_validate({"judged": at(24), "alarmed": at(1), "alarms": [alarm()]})
+    now = Standing.after(old, (), at(25), at(25), PLAN)
+    assert (now.looked, now.alarms, now.repeated(at(25))) == (at(25), (alarm(),), ("inputs",))
+
+
 def test_other_alarms_come_and_go_with_each_look():
     """What fell, or is expected to, is told at once, and does not stand."""
     fell = alarm("performance")
@@ -103,7 +119,7 @@ def test_two_alarms_begin_at_least_a_window_apart(looks, every):
     hours, plan, begun, before = 0, DriftPlan(every=every), [], None
     for wait, found in looks:
         hours += wait
-        now = Standing.after(before, (alarm(),) if found else (), at(hours), plan)
+        now = Standing.after(before, (alarm(),) if found else (), at(hours), at(hours), plan)
         if now.alarms and not (before and before.alarms):
             begun.append(hours)
         before = now

@@ -370,8 +370,23 @@ def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
     assert not stands["drift"]["a"]["moved"]
     assert "The alarm of 2026-03-08 23:26 stands until its window has passed." in stands["reason"]
     assert len(there.journal.orders("small")) == told
+    assert (first["repeated"], "inputs" in stands["repeated"]) == ([], True)
     assert again["standing"] == stands["standing"]
     assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
+
+
+def test_rows_that_land_under_a_newest_time_that_stays_are_judged_the_next_day(place):
+    """A project whose rows tell the month alone: the second file of March is looked at as the first one was."""
+    there, march = place("binary"), pd.Timestamp("2026-03-02", tz="UTC")
+    there.crown()
+    there.land(week(8).assign(at=march))
+    calm = there.look()
+    there.clock += 24 * HOUR
+    there.land(week(9, shift=3.0).assign(at=march))
+    moved = there.look()
+    assert (calm["window"], [alarm["kind"] for alarm in calm["alarms"]]) == (moved["window"], [])
+    assert "inputs" in [alarm["kind"] for alarm in moved["alarms"]]
+    assert moved["repeated"] == []
 
 
 def test_m_01_without_rows_nothing_is_said(place):
