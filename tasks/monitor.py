@@ -97,12 +97,12 @@ class Monitor:
         seen = self._nobody() if champion is None else self._looked(champion, now)
         told: dict[str, Any] = {"project": self.use.project, "at": now.isoformat(), **seen}
         told["incidents"] = self._noted(told, now)
+        self._sound(told, now)  # first: a look that is not on record is repeated, and says the same once
         interval = self.plan.schedule.interval(now) if self.plan.schedule else None
         until = told["window"]["until"] if told["window"] else ""
         self.journal.record_watch(
             project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told, interval=interval
         )  # fmt: skip
-        self._sound(told, now)
         return told
 
     @cached_property

@@ -30,7 +30,7 @@ from tasks.ml.watching.calibration import Thresholds
 from tasks.ml.watching.measures import gauged
 from tasks.ml.watching.reference import Sketch
 from tasks.monitor import Monitor, _beside
-from tasks.stores import bundles, footprints, remembered
+from tasks.stores import bundles, durable, footprints, remembered
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
 from tasks.stores.predictions import Predictions
@@ -373,6 +373,27 @@ def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
     assert (first["repeated"], "inputs" in stands["repeated"]) == ([], True)
     assert again["standing"] == stands["standing"]
     assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
+
+
+def test_an_alarm_is_out_before_its_look_is_on_record(place, monkeypatch):
+    """The watch is killed where the look is recorded: the event of drift is ordered already, and the look that is repeated orders no second one."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8).assign(a=lambda rows: rows["a"].where(np.arange(WEEK) % 2 == 0)))
+    there.clock += 6 * HOUR  # both looks are of one day
+
+    def seam(what: str) -> None:
+        if what == "record watch":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable, "seam", seam)
+    with pytest.raises(KeyboardInterrupt):
+        there.look()
+    killed = there.journal.orders("small")
+    monkeypatch.setattr(durable, "seam", lambda _what: None)
+    there.look()
+    assert [(order.does, order.by) for order in killed] == [("tell", "drift")]
+    assert there.journal.orders("small") == killed
 
 
 def test_rows_that_land_under_a_newest_time_that_stays_are_judged_the_next_day(place):
