@@ -213,7 +213,7 @@ class Monitor:
         alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
         window = told["window"] or {}
         looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
-        seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
+        seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked, repeated=told["repeated"])
         noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, told["judged"], seen, now)
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 

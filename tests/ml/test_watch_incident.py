@@ -69,6 +69,24 @@ def test_o_11_a_storm_of_alarms_over_200_features_is_one_incident_of_a_bounded_s
     assert len(json.dumps(described(known[0]).told())) < 10_000
 
 
+def test_an_alarm_that_stands_is_counted_once():
+    """Found in one look, repeated in 23: one alarm, which goes on until the last of them; beside it counts what a later look found."""
+    known = []
+    for hour in range(24):
+        seen = Seen("fraud", window=Window(rows=100 + hour), repeated=("inputs",) if hour else ())
+        storm = [alarm(), *([alarm(kind="performance")] if hour == 5 else [])]
+        known = [step.incident for step in after(known, storm, ALL, seen, NOON + hour * HOUR)]
+    (lasts,) = known
+    assert (lasts.count, lasts.looks, lasts.window.rows, lasts.last_seen) == (2, 2, 105, NOON + 23 * HOUR)
+    assert "(2 alarms in 2 looks)" in described(lasts).summary
+
+
+def test_an_incident_that_begins_with_what_stands_counts_it():
+    """Nobody looked for days: the one before gives way, and the new one has one alarm."""
+    begun = joined((), [alarm()], Seen("fraud", repeated=("inputs",)), NOON)[0].incident
+    assert (begun.count, begun.looks) == (1, 1)
+
+
 def test_each_class_has_an_incident_of_its_own_and_what_is_to_be_ignored_has_none():
     """What is to be retrained on and what is to be mended are apart."""
     found = one([alarm(), alarm(kind="volume", what="mend"), alarm(what="ignore")])

@@ -371,6 +371,8 @@ def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
     assert "The alarm of 2026-03-08 23:26 stands until its window has passed." in stands["reason"]
     assert len(there.journal.orders("small")) == told
     assert (first["repeated"], "inputs" in stands["repeated"]) == ([], True)
+    (incident,) = there.journal.incidents("small", state="open")
+    assert (incident.looks, incident.last_seen) == (1, there.clock)
     assert again["standing"] == stands["standing"]
     assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
 

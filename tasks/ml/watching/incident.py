@@ -84,7 +84,7 @@ class Incident(BaseModel, frozen=True, populate_by_name=True, extra="forbid"):
         what: retrain the model, or mend the data or the service; `class` in JSON.
         first_seen, last_seen: of its alarms, UTC.
         ended: when it was over.
-        count: its alarms so far.
+        count: its alarms so far, each as often as it was found; one that stands between is not found again.
         looks: the watches that found some.
         window: of the last of them.
         alarms: the strongest, at most 20, each kind, check and leading feature once.
@@ -136,6 +136,7 @@ class Seen(NamedTuple):
         project, version, metric, window: as in `Incident`.
         private: columns of which the name alone is told.
         source: who looked.
+        repeated: kinds of which the alarms were found by an earlier look: they say that it goes on, and count no more.
     """
 
     project: str
@@ -144,6 +145,7 @@ class Seen(NamedTuple):
     window: Window = Window()
     private: Collection[str] = ()
     source: SOURCE = "watch"
+    repeated: Collection[Kind] = ()
 
 
 class Step(NamedTuple):
@@ -283,10 +285,11 @@ def _grown(incident: Incident, alarms: Sequence[Alarm], seen: Seen, now: dt.date
     kept = tuple(cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
     met = [*(name for alarm in strongest.values() for name in alarm.features), *incident.features]
     features = list(dict.fromkeys(met))
+    found = [alarm for alarm in alarms if alarm.kind not in seen.repeated] if incident.looks else alarms
     effects = [effect for effect in (incident.effect, *(alarm.effect for alarm in alarms)) if effect is not None]
     return incident.model_copy(update={
-        "version": seen.version, "window": seen.window, "metric": seen.metric or incident.metric, "last_seen": max(now, incident.last_seen),
-        "count": incident.count + len(alarms), "looks": incident.looks + 1, "alarms": kept, "effect": min(effects, default=None),
+        "version": seen.version, "window": seen.window if found else incident.window, "metric": seen.metric or incident.metric, "last_seen": max(now, incident.last_seen),
+        "count": incident.count + len(found), "looks": incident.looks + bool(found), "alarms": kept, "effect": min(effects, default=None),
         "features": tuple(dict.fromkeys(plain(name) for name in features[:MOST])), "more": max(len(features) - MOST, incident.more),
     })  # fmt: skip
 
