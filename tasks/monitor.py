@@ -108,7 +108,7 @@ class Monitor:
     @cached_property
     def past(self) -> list[dict[str, Any]]:
         """The looks before this one that pictures and comparisons need, read once."""
-        return self.journal.watches(self.use.project, 4 * self.plan.history)
+        return self.journal.watches(self.use.project, self.plan.looks)
 
     def _nobody(self) -> dict[str, Any]:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
