@@ -15,7 +15,7 @@ from tasks.ml.watching.domain import Apart, Domain, sampled, told_apart
 from tasks.ml.watching.drift import Drift, compared
 from tasks.ml.watching.reference import Column, Sketch
 
-Verdict = Literal["no data", "too few rows", "no reference", "ok", "ignore", "mend", "retrain"]
+Verdict = Literal["no data", "too few rows", "ok", "ignore", "mend", "retrain"]
 
 
 @dataclass(frozen=True)
@@ -96,34 +96,6 @@ def examine(
         predictions=predictions, domain=domain, domain_bar=bar, alarms=found, sketch=sketch,
         says=" ".join(alarm.says for alarm in found) or f"nothing moved beyond what is usual; thresholds {known.thresholds.says}",
     )  # fmt: skip
-
-
-def examine_each(
-    known: Mapping[int, Known], rows: pd.DataFrame, said: np.ndarray | None, versions: np.ndarray, plan: DriftPlan, *,
-    seed: int = 0, threads: int = 1,
-) -> dict[int, Findings]:  # fmt: skip
-    """The same for each version that answered in the window, against what is known of it; a version of which nothing is known says so.
-
-    Args:
-        known: by version.
-        rows: as `examine` takes them, of all versions together.
-        said: the same.
-        versions: (n,) which version answered a row.
-        plan: as there.
-        seed: as there.
-        threads: as there.
-    """
-    found = {}
-    for version in (int(version) for version in np.unique(versions)):
-        mine = np.asarray(versions) == version
-        if version not in known:
-            found[version] = Findings(
-                verdict="no reference", rows=int(mine.sum()), says=f"nothing was kept of what version {version} was trained on; release a version that was trained since"
-            )  # fmt: skip
-            continue
-        answers = None if said is None else np.asarray(said)[mine]
-        found[version] = examine(known[version], rows[mine], answers, plan, seed=seed, threads=threads)
-    return found
 
 
 def _too_few(known: Known, sketch: Sketch, plan: DriftPlan) -> Findings:
