@@ -109,7 +109,7 @@ def _through(drop: Drop, settings: Settings, journal: Journal, say: Say, *, is_f
         return
     seen = awaited(lambda: _watched(journal, drop), f"nobody has watched {drop.name}", settings)
     say(f"  {seen['verdict']}: {seen['detail']['reason']}")
-    if any(alarm["class"] == "retrain" for alarm in seen["detail"]["alarms"]):
+    if _asking(seen):
         training = awaited(lambda: _answered(journal, seen), f"the alarm on {drop.name} has led to no training", settings)  # fmt: skip
         say(f"  {training['state']}: {training['reason']}")
 
@@ -132,6 +132,16 @@ def _watched(journal: Journal, drop: Drop) -> dict[str, Any] | None:
     """The first look after a file had landed."""
     batch = journal.batch(PROJECT, drop.digest)
     return next((row for row in journal.watches(PROJECT) if batch and row["at"] > batch["at"]), None)
+
+
+def _asking(seen: dict[str, Any]) -> list[str]:
+    """The kinds of a look's alarms that ask for a training; those that an earlier look had found do not."""
+    detail = seen["detail"]
+    return [
+        alarm["kind"]
+        for alarm in detail["alarms"]
+        if alarm["class"] == "retrain" and alarm["kind"] not in detail.get("repeated", ())
+    ]
 
 
 def _answered(journal: Journal, seen: dict[str, Any]) -> dict[str, Any] | None:
@@ -181,7 +191,7 @@ def _events(journal: Journal) -> dict[int, dict[str, Any]]:
         seen = next((row for row in journal.watches(PROJECT) if row["at"] > batch["at"]), None)
         if seen is None or not batch["name"].startswith("week_"):
             continue
-        alarms = [alarm["kind"] for alarm in seen["detail"]["alarms"] if alarm["class"] == "retrain"]
+        alarms = _asking(seen)
         led = _answered(journal, seen) if alarms else None
         found[int(batch["name"][5:7])] = {
             "alarm": ", ".join(alarms) or None, "decision": led["state"] if led else None, "made": led["version"] if led else None, "reason": led["reason"] if led else None,

@@ -10,15 +10,12 @@ import logging
 import re
 from collections.abc import Collection, Sequence
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from tasks.config import destinations, outbound
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.watching import incident as records
-from tasks.ml.watching.alarm import Alarm, Kind
-from tasks.ml.watching.incident import LONGEST, Deed, Incident, IncidentPlan, Seen, Step, Window
+from tasks.ml.watching.alarm import Alarm
+from tasks.ml.watching.incident import LONGEST, Deed, Incident, IncidentPlan, Seen, Step
 from tasks.stores.journal import Journal
 
 LOG = logging.getLogger("keepfit.incident")
@@ -31,15 +28,6 @@ ORDER = (
 )
 
 
-@task(name="note incidents", cache_policy=NO_CACHE)
-def note_incidents(
-    use: Project, alarms: Sequence[Alarm], judged: Collection[Kind], version: int | None, window: Window, plan: IncidentPlan | None = None
-) -> list[Incident]:  # fmt: skip
-    """Records what the alarms of a watch open, join or end. May be repeated: nobody is told twice."""
-    seen = Seen(use.project, version, use.metric, window)
-    return Noting(use, Settings(), plan).note(alarms, judged, seen, dt.datetime.now(dt.UTC))
-
-
 class Noting:
     """Keeps the incidents of one project."""
 
@@ -48,13 +36,13 @@ class Noting:
         self.journal = Journal(settings.journal())
 
     def note(
-        self, alarms: Sequence[Alarm], judged: Collection[Kind], seen: Seen, now: dt.datetime, patience: float = 600
+        self, alarms: Sequence[Alarm], judged: Collection[str], seen: Seen, now: dt.datetime, patience: float = 600
     ) -> list[Incident]:
         """The incidents that a look opened, joined or ended, as they are on record now; one message goes out when one begins, one when it ends.
 
         Args:
             alarms: all of the look.
-            judged: the kinds of alarms of which the look had enough to judge; of another one nothing ends.
+            judged: the kinds of alarms of which the look had enough to judge, and the checks that had; of others nothing ends.
             seen: what was looked at; the project's private columns are added.
             now: UTC.
             patience: seconds that another look at the same project is waited for.

@@ -13,6 +13,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.computed import ComputedError
+from tasks.ml.watching.alarm import Kind
 from tasks.ml.watching.classes import Number, Performance
 from tasks.ml.watching.curve import Curve, Expected, Mark
 from tasks.ml.watching.estimate import Estimated
@@ -150,6 +151,12 @@ class Measuring:
             estimated=self._sure, realised=self._came.value if self._came else None, is_old=self._is_old,
             fell={name: one.bar for name, one in said.items() if one and one.fell},
         )  # fmt: skip
+
+    @property
+    def judged(self) -> tuple[Kind, ...]:
+        """Of which of its alarms there was enough to judge."""
+        enough: dict[Kind, bool] = {"performance": self.decay.periods > 0, "estimate": self._sure is not None}
+        return tuple(kind for kind, is_enough in enough.items() if is_enough)
 
     @property
     def _is_old(self) -> bool:

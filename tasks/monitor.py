@@ -4,8 +4,8 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
-from typing import Any, Literal, get_args
+from itertools import pairwise
+from typing import Any, Literal
 
 import httpx
 import numpy as np
@@ -21,9 +21,9 @@ from tasks.incident import Noting
 from tasks.measuring import Measuring
 from tasks.ml import pages, threads
 from tasks.ml.watching import anomalies, pictures, service
-from tasks.ml.watching.alarm import Alarm, Kind
+from tasks.ml.watching.alarm import Alarm, Kind, gravest
 from tasks.ml.watching.curve import Shifts
-from tasks.ml.watching.findings import GRAVEST, Findings, Known, examine
+from tasks.ml.watching.findings import Findings, Known, examine
 from tasks.ml.watching.incident import Seen, Window, cleaned
 from tasks.ml.watching.oddness import Found, History, Requests
 from tasks.ml.watching.reference import merged
@@ -38,8 +38,6 @@ from tasks.stores.served import Serving
 
 SOUNDED: dict[Literal["drift", "decay"], tuple[Kind, ...]] = {"drift": DRIFT, "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
-MOVED = tuple(chain(*SOUNDED.values()))
-ODD = tuple(kind for kind in get_args(Kind) if kind not in MOVED)  # what data and service are
 SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
 
 
@@ -92,31 +90,31 @@ class Monitor:
         """One look at the newest window; on record, its alarms joined to incidents and out, when this returns.
 
         Returns:
-            {"project", "at", "version", "window", "rows", "drift", "not_compared", "predictions", "domain", "performance", "anomalies", "alarms", "incidents",
-            "verdict", "reason"}.
+            {"project", "at", "version", "window", "rows", "drift", "not_compared", "predictions", "domain", "performance", "anomalies", "alarms", "judged",
+            "repeated": kinds of alarms that an earlier look found, "incidents", "verdict", "reason"}.
         """
         now, champion = self._clock(), self.journal.champion(self.use.project)
         seen = self._nobody() if champion is None else self._looked(champion, now)
         told: dict[str, Any] = {"project": self.use.project, "at": now.isoformat(), **seen}
         told["incidents"] = self._noted(told, now)
+        self._sound(told, now)  # first: a look that is not on record is repeated, and says the same once
         interval = self.plan.schedule.interval(now) if self.plan.schedule else None
         until = told["window"]["until"] if told["window"] else ""
         self.journal.record_watch(
             project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told, interval=interval
         )  # fmt: skip
-        self._sound(told, now)
         return told
 
     @cached_property
     def past(self) -> list[dict[str, Any]]:
         """The looks before this one that pictures and comparisons need, read once."""
-        return self.journal.watches(self.use.project, 4 * self.plan.history)
+        return self.journal.watches(self.use.project, self.plan.looks)
 
     def _nobody(self) -> dict[str, Any]:
         reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
         return {
             "version": 0, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "judged": [], "reason": reason,
+            "alarms": [], "verdict": "no champion", "judged": [], "repeated": [], "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
@@ -144,10 +142,10 @@ class Monitor:
         private = Noting(self.use, self.settings, self.plan.incidents).private
         ours, others = ([cleaned(alarm, private) for alarm in each.alarms] for each in (found, odd))
         is_silent, before = found.verdict in SILENT, self._stood(version.release.version)
-        standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, self.plan.drift)
+        standing = before if is_silent else Standing.after(before, ours, measuring.seen.until, now, self.plan.drift)
         alarms = (*(ours if is_silent or standing is None else standing.told(ours)), *others)
         calm = found.verdict if is_silent else "ok"
-        verdict = next((what for what in GRAVEST if any(alarm.what == what for alarm in alarms)), calm)
+        verdict = gravest(alarms) or calm
         apart = version.not_compared
         return {
             "version": version.release.version, "window": {"source": measuring.seen.source, "days": self.plan.drift.days, **spans[-1].told()}, "rows": found.rows,
@@ -156,11 +154,12 @@ class Monitor:
             "domain": found.domain.model_dump(mode="json", exclude={"segments"}) if found.domain else None, "performance": measuring.told,
             "requests": requests, "anomalies": {check.name: check._asdict() for check in odd.checks},
             "alarms": [alarm.model_dump(mode="json", by_alias=True) for alarm in alarms], "verdict": verdict,
-            "judged": [*(() if is_silent else MOVED), *(ODD if odd.state in {"ok", "alarm"} else ())],
+            "judged": [*found.judged, *measuring.judged, *odd.judged],
+            "repeated": [*standing.repeated(now)] if standing else [],
             "standing": standing.model_dump(mode="json", by_alias=True) if standing else None,
             "reason": " ".join([
                 *([found.says] if not found.alarms or is_silent else []), *(alarm.says for alarm in alarms),
-                *([standing.says(measuring.seen.until)] if standing and not is_silent else []),
+                *([standing.says(now)] if standing and not is_silent else []),
                 *(f"{name} cannot be compared: {why}." for name, why in apart.items()),
             ]),
         }  # fmt: skip
@@ -214,21 +213,22 @@ class Monitor:
         alarms = [Alarm.model_validate(alarm) for alarm in told["alarms"]]
         window = told["window"] or {}
         looked = Window(start=window.get("since"), end=window.get("until"), rows=told["rows"])
-        seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked)
+        seen = Seen(self.use.project, told["version"] or None, self.use.metric, looked, repeated=told["repeated"])
         noted = Noting(self.use, self.settings, self.plan.incidents).note(alarms, told["judged"], seen, now)
         return [{name: value for name, value in one.told().items() if name in {"id", "class", "state", "summary"}} for one in noted]  # fmt: skip
 
     def _sound(self, told: dict[str, Any], now: dt.datetime) -> None:
-        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says. Drift that only stands does not ask again."""
+        """Alarms go out, one event for drift and one for decay; what asks again, and when, `sound` says. What an earlier look found asks nobody again."""
         open_ = {one["class"]: one["id"] for one in told["incidents"] if one["state"] == "open"}
-        stood = told.get("standing")
         for kind, moved in SOUNDED.items():
-            if kind == "drift" and stood and stood["alarmed"] != stood["judged"]:
-                continue
-            loud = [alarm for alarm in told["alarms"] if alarm["kind"] in moved]
-            what = next((each for each in GRAVEST if any(alarm["class"] == each for alarm in loud)), None)
+            loud = [
+                Alarm.model_validate(alarm)
+                for alarm in told["alarms"]
+                if alarm["kind"] in {*moved} - {*told["repeated"]}
+            ]
+            what = gravest(loud)
             if what and what in open_:
-                said = " ".join(alarm["says"] for alarm in loud if alarm["class"] == what)
+                said = " ".join(alarm.says for alarm in loud if alarm.what == what)
                 sound(self.use, self.journal, kind, what, reason=said, incident=open_[what], at=now)  # fmt: skip
 
     def _shifts(self, told: dict[str, Any]) -> Shifts:

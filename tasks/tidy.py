@@ -1,4 +1,4 @@
-"""Tidy: the logs of the door go into the lake, small data files become few, and what nothing needs any more leaves the disk."""
+"""Tidy: the logs of the door go into the lake, small data files become few, and what nothing needs any more leaves disk and journal."""
 
 import datetime as dt
 from collections.abc import Callable
@@ -9,10 +9,11 @@ import pandas as pd
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest
+from tasks.stores import durable, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
 from tasks.stores.gathering import forget, gather
-from tasks.stores.journal import made_nothing
+from tasks.stores.journal import made_nothing, predecessor
 from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, named
 from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
@@ -23,7 +24,7 @@ class Tidying(Workplace):
 
     def __init__(self, use: Project, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> None:
         super().__init__(use, settings)
-        self._clock = clock
+        self.use, self._settings, self._clock = use, settings, clock
         self._serving = Serving(use.project, settings)
         self._shadows = Shadows(settings.home)
 
@@ -32,16 +33,24 @@ class Tidying(Workplace):
 
         Kept is what the newest version of a table has, what any version had in the last `keep_days`, and every snapshot
         that a registered version was trained on, with the trusted set that judged it. Before that predictions and outcomes
-        by id go from the logs into their tables; a log that is wholly there is removed `keep_days` after its day, and so is
-        a shadow log that no rollout reads any more.
+        by id go from the logs into their tables; a log that is wholly there is removed `keep_days` after its day, and so are
+        a shadow log that no rollout reads any more, and a look of the watch that the next ones do not read. Of what watches compare
+        with stays what they need of the champion and of the versions that may take its place; of another one they make it anew.
 
         Returns:
-            {"gathered": records by log, "logs": those removed, "compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots, "reason"}.
+            {"gathered": records by log, "logs": those removed, "compacted": small files by table, "removed": files by table, "bytes", "kept_for": names of snapshots,
+            "looks": how many were removed, "remembered": folders of the watch that were, "reason"}.
         """
         with self.alone():
             now = self._clock()
             gathered, logs = ({}, []) if dry_run else gather(self, self._serving, now, keep_days)
             logs += [] if dry_run else self._forget(now, keep_days)
+            looks = self.journal.forget_watches(
+                self.project, now - dt.timedelta(days=keep_days), self.use.watch.looks, dry_run=dry_run
+            )
+            folders = remembered.unneeded(self._settings, self.project, self._answering())
+            for folder in [] if dry_run else folders:
+                durable.remove(folder)
             trainings = [row for row in self.journal.trainings(self.project) if not made_nothing(row)]
             kept_for = sorted({row["rows"] or "" for row in trainings})
             removed = {kind: self._unneeded(kind, now - dt.timedelta(days=keep_days), trainings) for kind in KINDS}
@@ -53,10 +62,13 @@ class Tidying(Workplace):
                 compact(self, now)
             counts = {kind: len(names) for kind, names in removed.items() if names}
             would = "would be " if dry_run else ""
+            watch = (
+                f"; {looks} looks and {len(folders)} folders of the watch {would}removed" if looks or folders else ""
+            )
             return {
                 "project": self.project, "state": "planned" if dry_run else "tidy", "gathered": gathered, "logs": logs, "compacted": compacted, "removed": counts, "bytes": size,
-                "kept_for": kept_for,
-                "reason": f"{sum(compacted.values())} small files {would}compacted, {sum(counts.values())} files that nothing needs {would}removed ({size:,} bytes)",
+                "kept_for": kept_for, "looks": looks, "remembered": [folder.name for folder in folders],
+                "reason": f"{sum(compacted.values())} small files {would}compacted, {sum(counts.values())} files that nothing needs {would}removed ({size:,} bytes){watch}",
             }  # fmt: skip
 
     def _forget(self, now: dt.datetime, keep_days: float) -> list[str]:
@@ -64,6 +76,13 @@ class Tidying(Workplace):
         rollout = self.journal.rollout(self.project)
         needed = dt.datetime.fromisoformat(rollout.began) if rollout else None
         return forget(self._shadows, self.project, now, keep_days, needed)
+
+    def _answering(self) -> set[int]:
+        """The champion, and the versions that a rollout or a rollback may put in its place."""
+        releases, rollout = self.journal.releases(self.project), self.journal.rollout(self.project)
+        before = predecessor(releases) if releases else None
+        found = {release.version for release in (*releases[-1:], *([before] if before else []))}
+        return found | ({rollout.version, rollout.against} if rollout else set())
 
     def _unneeded(self, kind: Kind, since: dt.datetime, trainings: list[dict[str, Any]]) -> list[str]:
         """The stored data files of a table that no version needs which must stay readable."""

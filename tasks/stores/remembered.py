@@ -4,6 +4,7 @@ The rows are personal where the project's are: an erasure forgets all of it.
 """
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -41,7 +42,7 @@ class Remembered:
     @classmethod
     def of(cls, settings: Settings, project: str, version: int, key: str) -> Self:
         """Where it is; `key` names what it was made from, so that another plan has another folder."""
-        return cls(settings.home / "watch" / project / f"{version}-{key[:12]}")
+        return cls(_home(settings, project) / f"{version}-{key[:12]}")
 
     def read(self) -> tuple[Learned, pd.DataFrame] | None:
         """What is there, and the rows; None where it is not."""
@@ -61,4 +62,18 @@ class Remembered:
 
 def kept(settings: Settings, project: str) -> list[Path]:
     """Every file that watches keep of a project's rows; when they are deleted the next watch looks at the rows that are left."""
-    return sorted(path for path in (settings.home / "watch" / project).rglob("*") if path.is_file())
+    return sorted(path for path in _home(settings, project).rglob("*") if path.is_file())
+
+
+def unneeded(settings: Settings, project: str, versions: Collection[int]) -> list[Path]:
+    """The folders of other versions than these, and of these all but the newest: under another plan they were made anew."""
+    newest_first = sorted(_home(settings, project).glob("*-*"), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    needed = {
+        version: next((each for each in newest_first if each.name.startswith(f"{version}-")), None)
+        for version in versions
+    }
+    return sorted(folder for folder in newest_first if folder not in needed.values())
+
+
+def _home(settings: Settings, project: str) -> Path:
+    return settings.home / "watch" / project

@@ -42,6 +42,20 @@ def test_recall_is_counted_within_the_budget():
     assert story._caught(truth, answers) == 0.5
 
 
+def test_an_alarm_that_stands_is_not_waited_for():
+    """What an earlier week's look found asks for no training in this week, and is not in its row; what is found in it does, and is."""
+    alarms = [
+        {"kind": "inputs", "class": "retrain"},
+        {"kind": "performance", "class": "retrain"},
+        {"kind": "volume", "class": "mend"},
+    ]
+    asking = [
+        story._asking({"detail": {"alarms": alarms, **more}})
+        for more in ({"repeated": ["inputs"]}, {"repeated": []}, {})
+    ]
+    assert asking == [["performance"], ["inputs", "performance"], ["inputs", "performance"]]
+
+
 @pytest.mark.parametrize(("late", "state"), [(0.7, "done"), (0.5, "failed")])
 def test_the_story_ends_well_when_recall_is_back(late, state):
     """Nearly what it was before the pattern, on average of the last two weeks."""

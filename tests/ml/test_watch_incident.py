@@ -31,9 +31,19 @@ BOTH = ("retrain", "mend")
 ALL = get_args(Kind)
 
 
-def alarm(feature="amount", *, kind="inputs", what="retrain", effect=None, level=0.4, segments=(), says="amount moved"):
+def alarm(
+    feature="amount",
+    *,
+    kind="inputs",
+    what="retrain",
+    effect=None,
+    level=0.4,
+    segments=(),
+    says="amount moved",
+    check="",
+):
     return Alarm(
-        kind=kind, what=what, effect=effect, features=(feature,), segments=segments, level=level, threshold=0.1, says=says
+        kind=kind, what=what, effect=effect, features=(feature,), segments=segments, level=level, threshold=0.1, says=says, check=check
     )  # fmt: skip
 
 
@@ -57,6 +67,24 @@ def test_o_11_a_storm_of_alarms_over_200_features_is_one_incident_of_a_bounded_s
     assert (known[0].features[0], len(known[0].features), len(known[0].alarms)) == ("f199", MOST, MOST)
     assert known[0].more == 180
     assert len(json.dumps(described(known[0]).told())) < 10_000
+
+
+def test_an_alarm_that_stands_is_counted_once():
+    """Found in one look, repeated in 23: one alarm, which goes on until the last of them; beside it counts what a later look found."""
+    known = []
+    for hour in range(24):
+        seen = Seen("fraud", window=Window(rows=100 + hour), repeated=("inputs",) if hour else ())
+        storm = [alarm(), *([alarm(kind="performance")] if hour == 5 else [])]
+        known = [step.incident for step in after(known, storm, ALL, seen, NOON + hour * HOUR)]
+    (lasts,) = known
+    assert (lasts.count, lasts.looks, lasts.window.rows, lasts.last_seen) == (2, 2, 105, NOON + 23 * HOUR)
+    assert "(2 alarms in 2 looks)" in described(lasts).summary
+
+
+def test_an_incident_that_begins_with_what_stands_counts_it():
+    """Nobody looked for days: the one before gives way, and the new one has one alarm."""
+    begun = joined((), [alarm()], Seen("fraud", repeated=("inputs",)), NOON)[0].incident
+    assert (begun.count, begun.looks) == (1, 1)
 
 
 def test_each_class_has_an_incident_of_its_own_and_what_is_to_be_ignored_has_none():
@@ -101,6 +129,28 @@ def test_what_was_odd_ends_though_too_few_rows_came_to_judge_drift():
     for alarms, ended in (([late], 1), ([late, broken], 0)):
         first = one(alarms)[0].incident
         assert len(after([first], [], ("freshness", "volume"), FRAUD, NOON + 13 * HOUR)) == ended
+
+
+def test_a_bad_batch_is_not_over_before_its_check_had_another_one():
+    """That rows came lately says nothing of how many came; of a record that does not name its check the kind is asked."""
+    bad = alarm(kind="volume", what="mend", check="rows a batch")
+    (first,), (older,) = (one([each]) for each in (bad, bad.model_copy(update={"check": ""})))
+    for judged, ended in (
+        (("arrival of rows", "rows a day", "freshness", "volume"), (0, 1)),
+        (("rows a batch", "volume"), (1, 1)),
+    ):
+        over = [after([each.incident], [], judged, FRAUD, NOON + 13 * HOUR) for each in (first, older)]
+        assert tuple(map(len, over)) == ended
+
+
+def test_alarms_of_two_checks_of_a_kind_both_have_to_be_over():
+    """Neither hides the other, though both are about how many rows came."""
+    both = [alarm(kind="volume", what="mend", check=check) for check in ("rows a batch", "rows a day")]
+    first = one(both)[0].incident
+    assert [
+        len(after([first], [], judged, FRAUD, NOON + 13 * HOUR))
+        for judged in (["rows a day"], ["rows a day", "rows a batch"])
+    ] == [0, 1]
 
 
 def test_m_06_no_report_for_two_intervals_is_an_alarm_and_any_watch_ends_it():

@@ -31,7 +31,7 @@ def test_landed_batches_are_read_in_order_with_the_profiles_of_the_newest_and_ou
     assert [one.profile and one.profile.rows for one in batches] == [None, 40, 60]
     assert outcomes == [NOON + 9 * DAY]
     found = find(History(batches=batches, outcomes=outcomes, target="y"), NOON + 10 * DAY)
-    assert (found.state, found.alarms) == ("too few", ())
+    assert ({one.state for one in found.checks}, found.alarms) == ({"too few", "no data"}, ())
 
 
 def test_outcomes_that_were_told_of_predictions_came_too(small, tmp_path):

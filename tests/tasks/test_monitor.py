@@ -30,7 +30,7 @@ from tasks.ml.watching.calibration import Thresholds
 from tasks.ml.watching.measures import gauged
 from tasks.ml.watching.reference import Sketch
 from tasks.monitor import Monitor, _beside
-from tasks.stores import bundles, footprints, remembered
+from tasks.stores import bundles, durable, footprints, remembered
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import Lake, parts
 from tasks.stores.predictions import Predictions
@@ -179,6 +179,9 @@ def test_a_project_of_every_kind_is_watched(place, kind):
     assert {"realised", "estimated", "low", "high"} <= set(told)
     assert (told["realised"] is not None) == (kind != "anomaly")
     assert (told["estimated"] is not None) == (kind in {"binary", "multiclass", "regression"})
+    assert ("performance" in seen["judged"], "inputs" in seen["judged"]) == (kind != "anomaly", True)
+    assert ("estimate" in seen["judged"]) == (told["estimated"] is not None and not told["doubts"])
+    assert ("predictions" in seen["judged"]) == bool(seen["predictions"])
     assert there.journal.watches("small")[-1]["detail"]["verdict"] == seen["verdict"]
 
 
@@ -367,8 +370,46 @@ def test_m_02_an_alarm_of_drift_stands_until_its_window_has_passed(place):
     assert not stands["drift"]["a"]["moved"]
     assert "The alarm of 2026-03-08 23:26 stands until its window has passed." in stands["reason"]
     assert len(there.journal.orders("small")) == told
+    assert (first["repeated"], "inputs" in stands["repeated"]) == ([], True)
+    (incident,) = there.journal.incidents("small", state="open")
+    assert (incident.looks, incident.last_seen) == (1, there.clock)
     assert again["standing"] == stands["standing"]
     assert f"Drift is as it was judged at {stands['window']['until'][:16].replace('T', ' ')}." in again["reason"]
+
+
+def test_an_alarm_is_out_before_its_look_is_on_record(place, monkeypatch):
+    """The watch is killed where the look is recorded: the event of drift is ordered already, and the look that is repeated orders no second one."""
+    there = place("binary")
+    there.crown()
+    there.land(week(8).assign(a=lambda rows: rows["a"].where(np.arange(WEEK) % 2 == 0)))
+    there.clock += 6 * HOUR  # both looks are of one day
+
+    def seam(what: str) -> None:
+        if what == "record watch":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(durable, "seam", seam)
+    with pytest.raises(KeyboardInterrupt):
+        there.look()
+    killed = there.journal.orders("small")
+    monkeypatch.setattr(durable, "seam", lambda _what: None)
+    there.look()
+    assert [(order.does, order.by) for order in killed] == [("tell", "drift")]
+    assert there.journal.orders("small") == killed
+
+
+def test_rows_that_land_under_a_newest_time_that_stays_are_judged_the_next_day(place):
+    """A project whose rows tell the month alone: the second file of March is looked at as the first one was."""
+    there, march = place("binary"), pd.Timestamp("2026-03-02", tz="UTC")
+    there.crown()
+    there.land(week(8).assign(at=march))
+    calm = there.look()
+    there.clock += 24 * HOUR
+    there.land(week(9, shift=3.0).assign(at=march))
+    moved = there.look()
+    assert (calm["window"], [alarm["kind"] for alarm in calm["alarms"]]) == (moved["window"], [])
+    assert "inputs" in [alarm["kind"] for alarm in moved["alarms"]]
+    assert moved["repeated"] == []
 
 
 def test_m_01_without_rows_nothing_is_said(place):
@@ -603,6 +644,23 @@ def test_nothing_ends_an_incident_that_could_not_be_judged(place):
     assert "freshness" in seen["judged"]
     assert "performance" not in seen["judged"]
     assert "retrain" in {incident.what for incident in there.journal.incidents("small", state="open")}
+
+
+def test_a_bad_batch_is_not_over_before_another_one_came(place):
+    """Looks that have no batch to judge leave its incident open, though they know that rows came lately; the next usual one ends it."""
+    there = place("binary", more="watch: {anomalies: {at_least: 5, fresh_hours: 100}}")
+    there.crown()
+    there.land(week(8).head(30))
+    opened = there.look()
+    assert "has 30 rows; usually it has about 300" in opened["anomalies"]["rows a batch"]["says"]
+    there.clock += 13 * HOUR
+    waiting = there.look()
+    there.land(week(9))
+    over = there.look()
+    assert [[(one["class"], one["state"]) for one in seen["incidents"]] for seen in (opened, waiting, over)] == [
+        [("mend", "open")], [], [("mend", "closed")],
+    ]  # fmt: skip
+    assert waiting["anomalies"]["arrival of rows"]["state"] == "ok"
 
 
 def test_data_that_was_late_is_over_where_too_few_rows_come_to_judge_drift(place):

@@ -1,4 +1,5 @@
 import datetime as dt
+import os
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 from tasks import ingest
 from tasks.config.errors import ArtifactError
 from tasks.config.settings import Settings
+from tasks.ml.watching.plan import WatchPlan
 from tasks.stores import durable
 from tasks.stores.changes import Change, Edit
+from tasks.stores.journal import Release, Rollout
 from tasks.stores.staging import Stage
 from tasks.tidy import Tidying
 from tests.tasks.test_ingest import land, rows, small
@@ -120,6 +123,59 @@ def test_what_any_version_since_one_has_is_what_each_of_them_has(small, tmp_path
     every = [{file.path for file in table.files(table.open(version))} for version in range((table.newest or 0) + 1)]
     assert len(every) == 10
     assert [table.since(version) for version in range(10)] == [set.union(*every[version:]) for version in range(10)]
+
+
+def watched(settings: Settings, name: str, made: int) -> Path:
+    """What a watch compares with, made then."""
+    folder = settings.home / "watch" / "small" / name
+    folder.mkdir(parents=True)
+    for file in ("rows.parquet", "learned.json"):
+        (folder / file).write_text("somebody's")
+    os.utime(folder, (made, made))
+    return folder
+
+
+def test_what_the_watch_no_longer_compares_with_is_removed(small):
+    """Of four champions and a challenger in its shadow: the champion's newest plan stays, the one before it, and the challenger."""
+    settings = Settings()
+    for generation, version in enumerate((1, 2, 3, 4), start=1):
+        small.journal.release(
+            Release("small", generation, version, f"d{version}", "a", "r", NOW.isoformat(), "roc_auc", 0.9, 0.8, 1.0)
+        )
+    small.journal.begin_rollout(
+        Rollout("small", 15, "d15", 4, "d4", {}, "a", "r", NOW.isoformat(), "shadow", NOW.isoformat())
+    )
+    gone = [watched(settings, name, made) for name, made in (("1-aa", 9), ("2-bb", 9), ("4-cc", 1), ("4-dd", 2))]
+    stays = [watched(settings, name, made) for name, made in (("3-ee", 1), ("4-ff", 3), ("15-ff", 1))]
+    planned = tidying(small).tidy(30, dry_run=True)
+    assert all(folder.exists() for folder in gone)
+    done = tidying(small).tidy(30)
+    assert planned["remembered"] == done["remembered"] == [folder.name for folder in gone]
+    assert "0 looks and 4 folders of the watch removed" in done["reason"]
+    assert sorted((settings.home / "watch" / "small").iterdir()) == sorted(stays)
+    assert all((folder / "rows.parquet").read_text() == "somebody's" for folder in stays)
+    assert tidying(small).tidy(30)["remembered"] == []
+
+
+def test_old_looks_are_removed_but_for_those_that_the_next_one_reads(small):
+    """Pictures of two windows read eight looks; younger ones than the days to keep stay whatever their number, and other projects' all."""
+    days = dt.timedelta(days=1)
+    use = small.use.model_copy(update={"watch": WatchPlan(history=2)})
+    for project in ("small", "other"):
+        for day in range(20):
+            small.journal.record_watch(
+                project=project, at=NOW + day * days, version=1, verdict="ok", detail={"day": day}
+            )
+
+    def tidied(keep_days: float, **more: bool) -> tuple[int, list[int]]:
+        done = Tidying(use, Settings(), lambda: NOW + 20 * days).tidy(keep_days, **more)
+        return done["looks"], [row["detail"]["day"] for row in small.journal.watches("small")]
+
+    assert tidied(30) == (0, [*range(20)])
+    assert tidied(15, dry_run=True) == (5, [*range(20)])
+    assert tidied(15) == (5, [*range(5, 20)])
+    assert tidied(1) == (7, [*range(12, 20)])
+    assert len(small.journal.watches("other")) == 20
 
 
 def test_tidy_compacts_whatever_small_files_there_are(small, tmp_path: Path):

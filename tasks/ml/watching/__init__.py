@@ -9,7 +9,7 @@ Drift, in the order in which it is called (`findings.py` first):
     history = daily(fixed, rows, at, said)                     # a sketch a day: of those rows, and of what was answered since
     thresholds = calibrated(fixed, history, plan, samples)     # JSON; samples: a frame of some rows for each past window
     known = Known(fixed, thresholds, rolling=merged(windows), rows=some_rows, performance=Performance(...))
-    findings = examine(known, rows, said, plan)                # of one version; `examine_each` of a window of several
+    findings = examine(known, rows, said, plan)                # of one version
     findings.verdict, findings.drift, findings.alarms, findings.sketch
-    standing = Standing.after(standing, findings.alarms, until, plan)   # JSON; between judgements, and until an alarm's window has passed
+    standing = Standing.after(standing, findings.alarms, until, now, plan)   # JSON; between judgements, and until an alarm's window has passed
 """

@@ -1,5 +1,6 @@
 """Alarms: a calibrated statement that something moved, with what it is expected to cost and what to do about it."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -9,6 +10,7 @@ Kind = Literal[
     "inputs", "predictions", "performance", "estimate", "values", "volume", "freshness", "latency", "errors", "labels"
 ]
 Class = Literal["retrain", "mend", "ignore"]
+GRAVEST: tuple[Class, ...] = ("mend", "retrain", "ignore")
 
 
 class Alarm(BaseModel, frozen=True, populate_by_name=True):
@@ -22,6 +24,7 @@ class Alarm(BaseModel, frozen=True, populate_by_name=True):
         segments: where it is, as conditions on features, for example `night = true`.
         level, threshold: the statistic, and what it had to pass.
         says: a sentence without a row or a value of a person.
+        check: of data or service, that found it; empty where the kind says it all.
     """
 
     kind: Kind
@@ -32,3 +35,14 @@ class Alarm(BaseModel, frozen=True, populate_by_name=True):
     level: float
     threshold: float
     says: str
+    check: str = ""
+
+    @property
+    def judged_by(self) -> str:
+        """What has to be judged again before it is over: its check, else its kind."""
+        return self.check or self.kind
+
+
+def gravest(alarms: Iterable[Alarm]) -> Class | None:
+    """The gravest class of some alarms; None of none."""
+    return min((alarm.what for alarm in alarms), key=GRAVEST.index, default=None)

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, Field
 
-from tasks.ml.watching.alarm import Alarm
+from tasks.ml.watching.alarm import Alarm, Kind, gravest
 from tasks.ml.watching.calibration import Bar, Bars, DriftPlan, Thresholds
 from tasks.ml.watching.classes import Moved, Performance, alarms
 from tasks.ml.watching.domain import Apart, Domain, sampled, told_apart
 from tasks.ml.watching.drift import Drift, compared
 from tasks.ml.watching.reference import Column, Sketch
 
-Verdict = Literal["no data", "too few rows", "no reference", "ok", "ignore", "mend", "retrain"]
-GRAVEST: tuple[Literal["mend", "retrain", "ignore"], ...] = ("mend", "retrain", "ignore")
+Verdict = Literal["no data", "too few rows", "ok", "ignore", "mend", "retrain"]
 
 
 @dataclass(frozen=True)
@@ -61,6 +60,12 @@ class Findings(BaseModel, frozen=True, extra="forbid"):
     says: str
     sketch: Sketch | None = Field(default=None, exclude=True, repr=False)
 
+    @property
+    def judged(self) -> tuple[Kind, ...]:
+        """Of which drift there was enough to judge."""
+        sides: dict[Kind, dict[str, Drift]] = {"inputs": self.drift, "predictions": self.predictions}
+        return tuple(kind for kind, drifts in sides.items() if drifts)
+
 
 def examine(
     known: Known, rows: pd.DataFrame, said: np.ndarray | None, plan: DriftPlan, *, seed: int = 0, threads: int = 1
@@ -87,38 +92,10 @@ def examine(
         moved = replace(moved, domain=domain)
     found = alarms(moved, known.performance)
     return Findings(
-        verdict=next((what for what in GRAVEST if any(alarm.what == what for alarm in found)), "ok"), rows=len(rows), drift=drift,
+        verdict=gravest(found) or "ok", rows=len(rows), drift=drift,
         predictions=predictions, domain=domain, domain_bar=bar, alarms=found, sketch=sketch,
         says=" ".join(alarm.says for alarm in found) or f"nothing moved beyond what is usual; thresholds {known.thresholds.says}",
     )  # fmt: skip
-
-
-def examine_each(
-    known: Mapping[int, Known], rows: pd.DataFrame, said: np.ndarray | None, versions: np.ndarray, plan: DriftPlan, *,
-    seed: int = 0, threads: int = 1,
-) -> dict[int, Findings]:  # fmt: skip
-    """The same for each version that answered in the window, against what is known of it; a version of which nothing is known says so.
-
-    Args:
-        known: by version.
-        rows: as `examine` takes them, of all versions together.
-        said: the same.
-        versions: (n,) which version answered a row.
-        plan: as there.
-        seed: as there.
-        threads: as there.
-    """
-    found = {}
-    for version in (int(version) for version in np.unique(versions)):
-        mine = np.asarray(versions) == version
-        if version not in known:
-            found[version] = Findings(
-                verdict="no reference", rows=int(mine.sum()), says=f"nothing was kept of what version {version} was trained on; release a version that was trained since"
-            )  # fmt: skip
-            continue
-        answers = None if said is None else np.asarray(said)[mine]
-        found[version] = examine(known[version], rows[mine], answers, plan, seed=seed, threads=threads)
-    return found
 
 
 def _too_few(known: Known, sketch: Sketch, plan: DriftPlan) -> Findings:

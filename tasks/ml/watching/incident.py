@@ -84,10 +84,10 @@ class Incident(BaseModel, frozen=True, populate_by_name=True, extra="forbid"):
         what: retrain the model, or mend the data or the service; `class` in JSON.
         first_seen, last_seen: of its alarms, UTC.
         ended: when it was over.
-        count: its alarms so far.
+        count: its alarms so far, each as often as it was found; one that stands between is not found again.
         looks: the watches that found some.
         window: of the last of them.
-        alarms: the strongest, at most 20, each kind and leading feature once.
+        alarms: the strongest, at most 20, each kind, check and leading feature once.
         metric, effect: the project's metric, and the worst expected change of it; None where nothing can be said.
         features: what explains it, the strongest first, at most 20.
         more: features beyond those.
@@ -136,6 +136,7 @@ class Seen(NamedTuple):
         project, version, metric, window: as in `Incident`.
         private: columns of which the name alone is told.
         source: who looked.
+        repeated: kinds of which the alarms were found by an earlier look: they say that it goes on, and count no more.
     """
 
     project: str
@@ -144,6 +145,7 @@ class Seen(NamedTuple):
     window: Window = Window()
     private: Collection[str] = ()
     source: SOURCE = "watch"
+    repeated: Collection[Kind] = ()
 
 
 class Step(NamedTuple):
@@ -183,7 +185,7 @@ def joined(
 def after(
     known: Sequence[Incident],
     alarms: Sequence[Alarm],
-    judged: Collection[Kind],
+    judged: Collection[str],
     seen: Seen,
     now: dt.datetime,
     plan: IncidentPlan | None = None,
@@ -196,7 +198,7 @@ def after(
     Args:
         known: the project's open incidents.
         alarms: of this look.
-        judged: the kinds of alarms of which the look had enough to judge.
+        judged: the kinds of alarms of which the look had enough to judge, and the checks that had.
         seen: what was looked at.
         now: UTC.
         plan: when alarms belong together, and when they are over.
@@ -210,7 +212,7 @@ def after(
     def is_over(one: Incident) -> bool:
         if one.source != seen.source:
             return one.source == "heartbeat"
-        is_calm = {alarm.kind for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
+        is_calm = {alarm.judged_by for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
         return one.what in replaced or is_calm
 
     over = [Step(closed(one, now), "ended") for one in known if one.id not in going_on and is_over(one)]
@@ -276,17 +278,18 @@ def _begun(seen: Seen, what: Class, now: dt.datetime) -> Incident:
 
 
 def _grown(incident: Incident, alarms: Sequence[Alarm], seen: Seen, now: dt.datetime) -> Incident:
-    """The incident with more alarms; of each kind and leading feature the strongest stays."""
-    strongest: dict[tuple[Kind, str], Alarm] = {}
+    """The incident with more alarms; of each kind, check and leading feature the strongest stays."""
+    strongest: dict[tuple[str, str, str], Alarm] = {}
     for alarm in sorted((*alarms, *incident.alarms), key=_strength, reverse=True):
-        strongest.setdefault((alarm.kind, alarm.features[0] if alarm.features else ""), alarm)
+        strongest.setdefault((alarm.kind, alarm.check, alarm.features[0] if alarm.features else ""), alarm)
     kept = tuple(cleaned(alarm, seen.private) for alarm in list(strongest.values())[:MOST])
     met = [*(name for alarm in strongest.values() for name in alarm.features), *incident.features]
     features = list(dict.fromkeys(met))
+    found = [alarm for alarm in alarms if alarm.kind not in seen.repeated] if incident.looks else alarms
     effects = [effect for effect in (incident.effect, *(alarm.effect for alarm in alarms)) if effect is not None]
     return incident.model_copy(update={
-        "version": seen.version, "window": seen.window, "metric": seen.metric or incident.metric, "last_seen": max(now, incident.last_seen),
-        "count": incident.count + len(alarms), "looks": incident.looks + 1, "alarms": kept, "effect": min(effects, default=None),
+        "version": seen.version, "window": seen.window if found else incident.window, "metric": seen.metric or incident.metric, "last_seen": max(now, incident.last_seen),
+        "count": incident.count + len(found), "looks": incident.looks + bool(found), "alarms": kept, "effect": min(effects, default=None),
         "features": tuple(dict.fromkeys(plain(name) for name in features[:MOST])), "more": max(len(features) - MOST, incident.more),
     })  # fmt: skip
 

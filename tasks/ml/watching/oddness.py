@@ -119,6 +119,7 @@ class Check(NamedTuple):
         state: "too few": there is not enough of a past; "no data": there was nothing to judge.
         says: a sentence.
         level, threshold: of the oddest that was judged, in the check's own unit; None where nothing was.
+        kind: of its alarms; None where nothing was judged.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Check(NamedTuple):
     says: str
     level: float | None = None
     threshold: float | None = None
+    kind: Kind | None = None
 
 
 class Found(NamedTuple):
@@ -135,10 +137,10 @@ class Found(NamedTuple):
     checks: tuple[Check, ...]
 
     @property
-    def state(self) -> State:
-        """An alarm counts most, then "ok" where any check could judge, then "too few" (faults: M-01)."""
-        order: tuple[State, ...] = ("alarm", "ok", "too few", "no data")
-        return min((check.state for check in self.checks), key=order.index, default="no data")
+    def judged(self) -> tuple[str, ...]:
+        """The checks that had enough to judge, by their names and, for alarms of which only that is known, by their kinds."""
+        told = [check for check in self.checks if check.kind is not None]
+        return tuple(dict.fromkeys([*(check.name for check in told), *(str(check.kind) for check in told)]))
 
 
 Looked = tuple[Check, Alarm | None]
@@ -197,9 +199,11 @@ def nothing(name: str, what: str) -> Looked:
 def said(name: str, kind: Kind, odd: Odd, usual: str, strange: str, features: Iterable[str] = ()) -> Looked:
     """An alarm when the level is above the bar, else an "ok" with its numbers."""
     if odd.level <= odd.bar:
-        return Check(name, "ok", usual, odd.level, odd.bar), None
-    alarm = Alarm(kind=kind, what="mend", features=tuple(features), level=odd.level, threshold=odd.bar, says=strange)
-    return Check(name, "alarm", strange, odd.level, odd.bar), alarm
+        return Check(name, "ok", usual, odd.level, odd.bar, kind), None
+    alarm = Alarm(
+        kind=kind, what="mend", features=tuple(features), level=odd.level, threshold=odd.bar, says=strange, check=name
+    )
+    return Check(name, "alarm", strange, odd.level, odd.bar, kind), alarm
 
 
 def apart(values: np.ndarray, groups: Sequence[int], old: int) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +219,7 @@ def level(
     alpha = look.alpha(times)
     places = [0, *changes(series, alpha, np.random.default_rng(look.seed)), len(series)]
     if len(places) == 2 or places[-2] < len(series) - recent:
-        return Check(name, "ok", f"{what} keep their level"), None
+        return Check(name, "ok", f"{what} keep their level", kind=kind), None
     before, after = (float(np.median(series[start:end])) for start, end in list(pairwise(places))[-2:])
     odd = Odd(places[-2], abs(after - before), math.log(look.plan.factor))
     says = f"since {time(times[places[-2]])} {what} are {math.exp(after - before):.2f} times what they were"

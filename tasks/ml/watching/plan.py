@@ -21,3 +21,8 @@ class WatchPlan(BaseModel, frozen=True, extra="forbid"):
     performance: PerformancePlan = PerformancePlan()
     anomalies: AnomalyPlan = AnomalyPlan()
     incidents: IncidentPlan = IncidentPlan()
+
+    @property
+    def looks(self) -> int:
+        """The looks of the past that a look reads: some of each window that the curve shows."""
+        return 4 * self.history

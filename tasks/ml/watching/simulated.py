@@ -192,7 +192,7 @@ class Life:
             )
             found = examine(replace(self.known, rolling=before), rows, said, self.plan.drift, seed=self.seed)
             at = START + dt.timedelta(days=day)
-            standing = Standing.after(standing, found.alarms, at, self.plan.drift)
+            standing = Standing.after(standing, found.alarms, at, at, self.plan.drift)
             yield Look(day, at, standing.alarms)
 
     def _came(self, day: int, planted: "Planted | None" = None) -> "Day":

@@ -35,6 +35,18 @@ class Watches(Database):
             found = [{**row, "detail": json.loads(row["detail"])} for row in connection.execute(newest).mappings()]
         return found[::-1]
 
+    def forget_watches(self, project: str, before: dt.datetime, newest: int, *, dry_run: bool = False) -> int:
+        """Removes the looks of before a time, but for the `newest` of the project; gives how many they are."""
+        kept = sa.select(WATCHES.c.id).where(WATCHES.c.project == project).order_by(WATCHES.c.id.desc()).limit(newest)
+        old = sa.and_(WATCHES.c.project == project, WATCHES.c.at < before.isoformat(), WATCHES.c.id.not_in(kept))
+        with self.engine.connect() as connection:
+            count = connection.scalar(sa.select(sa.func.count()).where(old)) or 0
+        if count and not dry_run:
+            durable.step("forget watches")
+            with self._write() as connection:
+                connection.execute(WATCHES.delete().where(old))
+        return count
+
     def last_watch(self, project: str) -> tuple[dt.datetime, dt.timedelta | None] | None:
         """When a project was last looked at, and the time until the next look is due; None before the first one."""
         newest = sa.select(WATCHES.c.at, WATCHES.c.interval).where(WATCHES.c.project == project).order_by(WATCHES.c.id.desc()).limit(1)  # fmt: skip
