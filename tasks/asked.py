@@ -174,7 +174,9 @@ class Asked:
         theirs = daily(answered, judged[[]], then, said)
         learned = Learned(
             fixed=fixed.model_copy(update={"predictions": answered.predictions}),
-            thresholds=calibrated_apart(fixed, history, answered, theirs, plan, some, seed=seed, threads=threads.share(1)),
+            thresholds=calibrated_apart(
+                fixed, history, answered, theirs, plan, some, seed=seed, threads=threads.share(1)
+            ),
             estimator=estimate.learned(
                 self.use.task, self.measures, truth, np.empty(0) if said is None else said, judged, seed=seed
             ),

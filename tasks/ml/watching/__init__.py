@@ -7,7 +7,7 @@ Anomalies: `anomalies.find(History(...), now, plan)`; what batches hold (`conten
 Drift, in the order in which it is called (`findings.py` first):
     fixed = Sketch.of(rows, said, types)                       # at training; JSON, kept with the model
     history = daily(fixed, rows, at, said)                     # a sketch a day: of those rows, and of what was answered since
-    thresholds = calibrated(fixed, history, plan, samples)     # JSON; samples: a frame of some rows for each past window
+    thresholds = calibrated(fixed, history, plan, samples)     # JSON; samples: a frame of some rows for each past window; `calibrated_apart` where others judged it
     known = Known(fixed, thresholds, rolling=merged(windows), rows=some_rows, performance=Performance(...))
     findings = examine(known, rows, said, plan)                # of one version
     findings.verdict, findings.drift, findings.alarms, findings.sketch

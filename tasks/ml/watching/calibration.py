@@ -184,7 +184,9 @@ def calibrated(
     )
     known = dict(zip([(test.side, test.name) for test in tests], bars, strict=True))
     aucs = _aucs(samples, plan, seed, threads)
-    few = "" if len(aucs) >= ENOUGH else f"; what columns do together by theory, of {len(aucs)} windows (wanted {ENOUGH})"
+    few = (
+        "" if len(aucs) >= ENOUGH else f"; what columns do together by theory, of {len(aucs)} windows (wanted {ENOUGH})"
+    )
     return Thresholds(
         method="block permutation" if permuted else "theory", budget=plan.false_alarms, level=plan.level, blocks=blocks, needed=needed, rows=usual, said=usual,
         features={name: bar for (side, name), bar in known.items() if side == "features"},
@@ -207,17 +209,22 @@ def calibrated_apart(
     """As `calibrated`, where other rows say what is usual of a version's answers than of columns: both share the one budget.
 
     Args:
-        fixed, history: of the columns alone.
-        answered, judged: of the answers alone; without any the columns have the whole budget.
-        plan, samples, seed, threads: as there.
+        fixed: the reference of the columns.
+        history: of the columns.
+        answered: the reference of the answers; without any the columns have the whole budget.
+        judged: a sketch for each day of the answers, as `history` is of the columns.
+        plan: as in `calibrated`.
+        samples: likewise.
+        seed: likewise.
+        threads: likewise.
     """
     kept = ANSWERED if answered.predictions else 0.0
     ours = calibrated(fixed, history, plan, samples, share=1 - TOGETHER - kept, seed=seed, threads=threads)
     if not kept:
         return ours
     theirs = calibrated(answered, judged, plan, share=kept, seed=seed)
-    apart = f"; those of its answers {_says(theirs.blocks, theirs.needed, permuted=theirs.method == 'block permutation')}"
-    says = ours.says + apart * (theirs.method != ours.method)
+    by = _says(theirs.blocks, theirs.needed, permuted=theirs.method == "block permutation")
+    says = ours.says if theirs.method == ours.method else f"{ours.says}; those of its answers {by}"
     return ours.model_copy(update={"predictions": theirs.predictions, "said": theirs.rows, "says": says})
 
 
