@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
-from tasks.ml.metrics import EPSILON, Cost, calibration_error, calibration_table, confusion, hits
+from tasks.ml.metrics import EPSILON, Cost, between, calibration_error, calibration_table, confusion, hits
 from tasks.ml.told import words
 from tasks.ml.uncertain import wilson
 
@@ -287,9 +287,12 @@ class Binary(Thresholded):
         return _no_chances(answers) or _all_the_same(answers)
 
     def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-        """The threshold of least cost, or the one that so many rows reach as the alert budget allows."""
+        """The threshold of least cost, or the one that so many rows reach as the alert budget allows.
+
+        Where too many answers tie at 1 it lies above 1, and no row is called positive.
+        """
         if self.alerts is not None:
-            return {"threshold": min(1.0, _reached_by(answers, self.alerts))}
+            return {"threshold": _reached_by(answers, self.alerts)}
         return {"threshold": self.cost.threshold(truth, answers)}
 
     def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray:
@@ -305,12 +308,16 @@ class Binary(Thresholded):
         return np.array([said["probabilities"][self.labels[1]] for said in predictions], dtype="float64")
 
     def calibration(
-        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int
     ) -> tuple[Off, ...]:  # fmt: skip
-        """Of the probability of the positive class."""
+        """Of the probability of the positive class, and of the alert budget where there is one.
+
+        To call fewer than the budget allows is not off: where answers tie, no threshold keeps nearer to it.
+        """
         said = f"mean prediction {answers.mean():.3f} against an observed rate of {truth.mean():.3f}"
         both = np.stack([1 - answers, answers], axis=1)
-        return _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
+        found = _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
+        return found if self.alerts is None else (*found, _above_budget(self.called(answers, operates), self.alerts))
 
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability."""
@@ -960,6 +967,13 @@ def _share_off(hit: np.ndarray, meant: float, reason: str) -> Off:
     return Off("error", off, max(low - meant, meant - high), reason)
 
 
+def _above_budget(called: np.ndarray, alerts: float) -> Off:
+    """How far the share of the rows that are called is above the one that may be."""
+    share = float(called.mean())
+    said = f"{share:.2%} of the rows reach the threshold; the alert budget is {alerts:.2%}"
+    return Off("error", max(share - alerts, 0.0), wilson(share, len(called))[0] - alerts, said)
+
+
 def _noise(values: np.ndarray) -> float:
     """The standard error of their mean."""
     return float(values.std()) / float(np.sqrt(max(len(values), 1)))
@@ -971,11 +985,11 @@ def _share(labels: np.ndarray) -> float:
 
 
 def _reached_by(answers: np.ndarray, share: float) -> float:
-    """The least answer at or above which at most this share of the rows lies; above all of them when ties forbid any."""
+    """The threshold that as many rows reach as this share allows, fewer where answers tie; above all of them when ties forbid any."""
     ranked = np.sort(answers)
-    allowed = int(share * len(ranked))
-    edge = ranked[len(ranked) - allowed] if allowed else np.nextafter(ranked[-1], np.inf)
-    return float(edge if (answers >= edge).sum() <= allowed else np.nextafter(edge, np.inf))
+    below = ranked[len(ranked) - int(share * len(ranked)) - 1]
+    above = ranked[np.searchsorted(ranked, below, "right") :]
+    return float(between(below, above[0]) if len(above) else np.nextafter(below, np.inf))
 
 
 def _no_chances(answers: np.ndarray) -> str:
