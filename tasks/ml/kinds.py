@@ -411,7 +411,12 @@ class Multiclass:
         }
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
-        """Two classes at least must have enough rows."""
+        """Every row's class has a label, and two classes at least have enough rows."""
+        if strange := int((truth < 0).sum()):
+            return (
+                f"unknown classes: {strange:,} rows of the {part} part have a {self.target} that is none of the labels "
+                f"{', '.join(self.labels)}. Name it under `labels`, or erase those rows"
+            )
         counts = np.bincount(truth, minlength=len(self.labels))
         if (counts >= FEWEST_OF_A_CLASS).sum() >= 2:
             return ""
