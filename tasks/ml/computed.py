@@ -43,14 +43,14 @@ class Computed(BaseModel, frozen=True, extra="forbid"):
         return Column(type=self.type, nullable=True, about=self.about)
 
 
-def defines(source: str) -> bool:
-    """Whether a text of hooks.py has a function `features`; nothing of it runs.
+def defines(source: str, function: str = FUNCTION) -> bool:
+    """Whether a text of hooks.py has a function of that name; nothing of it runs.
 
     >>> defines("def derive(rows): ..."), defines("def features(rows): ..."), defines("no Python")
     (False, True, False)
     """
     try:
-        return any(isinstance(part, ast.FunctionDef) and part.name == FUNCTION for part in ast.parse(source).body)
+        return any(isinstance(part, ast.FunctionDef) and part.name == function for part in ast.parse(source).body)
     except SyntaxError:
         return False
 
