@@ -96,8 +96,14 @@ class Kind(Protocol):
         """What is known of rows, (n,), for each row that is asked about: of several rows the least."""
         ...
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers that need no learning, by name, from the truth before and the truth itself in order of time."""
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Answers that need no learning, by name.
+
+        Args:
+            before: (m,) the truth of the rows that are learned from.
+            after: (n,) that of the judged ones.
+            newest: (m + n,) of each of these rows the newest truth that was known when it came; None where they are in no order of time.
+        """
         ...
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
@@ -251,19 +257,19 @@ class Binary(Thresholded):
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`base rate` says the share of positives before for every row. `last label` says how often a positive follows the
-        label right before; it may look at every label before its row, which on some streams beats most learners.
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`base rate` says the share of positives before for every row. `last label` says how often a positive comes while a
+        label is the newest that is known; it looks at labels among the judged rows, too, which on some streams beats most learners.
 
         >>> Binary("y", True, ("no", "yes"), Cost()).naive(np.array([0, 0, 1, 1]), np.array([1, 0]))["base rate"].tolist()
         [0.5, 0.5]
         """  # noqa: D205
-        previous = np.r_[before, after][len(before) - 1 : -1]
-        follows = {label: _share(before[1:][before[:-1] == label]) for label in (0, 1)}
-        return {
-            "base rate": np.full(len(after), before.mean()),
-            "last label": np.where(previous == 1, follows[1], follows[0]),
-        }
+        said = {"base rate": np.full(len(after), before.mean())}
+        if newest is None:
+            return said
+        then, now = newest[1 : len(before)], newest[len(before) :]
+        follows = {label: _share(before[1:][then == label]) for label in (0, 1)}
+        return said | {"last label": np.where(now == 1, follows[1], follows[0])}
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """Either class may be too rare."""
@@ -398,17 +404,16 @@ class Multiclass:
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`class shares` says how often each came before; `last label` how often each followed the label right before."""
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`class shares` says how often each came before; `last label` how often each came while a label was the newest that is known."""
         size = len(self.labels)
-        pairs = np.zeros((size, size)) + 1 / size  # one row of each more, shared out: none is impossible
-        np.add.at(pairs, (before[:-1], before[1:]), 1)
         shares = np.bincount(before, minlength=size) / max(len(before), 1)
-        previous = np.r_[before, after][len(before) - 1 : -1]
-        return {
-            "class shares": np.tile(shares, (len(after), 1)),
-            "last label": (pairs / pairs.sum(axis=1, keepdims=True))[previous],
-        }
+        said = {"class shares": np.tile(shares, (len(after), 1))}
+        if newest is None:
+            return said
+        pairs = np.zeros((size, size)) + 1 / size  # one row of each more, shared out: none is impossible
+        np.add.at(pairs, (newest[1 : len(before)], before[1:]), 1)
+        return said | {"last label": (pairs / pairs.sum(axis=1, keepdims=True))[newest[len(before) :]]}
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """Every row's class has a label, and two classes at least have enough rows."""
@@ -548,17 +553,15 @@ class Regression:
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`mean` and `median` of what came before, and the value right before the row.
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`mean` and `median` of what came before, and the newest value that is known.
 
-        >>> Regression("y").naive(np.array([1.0, 2.0, 6.0]), np.array([4.0, 5.0]))["last value"].tolist()
+        >>> before, after, newest = np.array([1.0, 2.0, 6.0]), np.array([4.0, 5.0]), np.array([1.0, 1.0, 2.0, 6.0, 4.0])
+        >>> Regression("y").naive(before, after, newest)["last value"].tolist()
         [6.0, 4.0]
         """
-        return {
-            "mean": np.full(len(after), before.mean()),
-            "median": np.full(len(after), np.median(before)),
-            "last value": np.r_[before[-1:], after][: len(after)],
-        }
+        last = {} if newest is None else {"last value": newest[len(before) :]}
+        return {"mean": np.full(len(after), before.mean()), "median": np.full(len(after), np.median(before))} | last
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """One value everywhere leaves nothing to learn."""
@@ -700,7 +703,9 @@ class Anomaly(Thresholded):
         """A planted row is what the row was that it stands for."""
         return np.r_[values, values]
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
+    def naive(
+        self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None  # noqa: ARG002 -- the interface
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """`no opinion` finds every row as odd as every other."""
         return {"no opinion": np.zeros(len(after))}
 
@@ -824,7 +829,9 @@ class Recommendation:
         """The least of the user's rows: a question is unseen where all of them are."""
         return pd.Series(values).groupby(self._users(features)).min().to_numpy()
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    def naive(
+        self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """`popular` names what everybody took most, `popular lately` what they took most in the newest tenth of the rows."""
         newest = before[-max(1, len(before) // 10) :]
         return {
