@@ -44,6 +44,8 @@ def train(
             return decline(training, prepared.refused)
         best = tune(project, training.rows, training.run)
         candidate = fit(project, training.rows, best.recipe, training.run)
+        if candidate.refused:
+            return decline(training, candidate.refused)
         scores = evaluate(project, training.rows, candidate)
         verdicts = gate(project, training.rows, candidate, scores, training.config)
         decision = register(training, prepared, best, candidate, scores, verdicts)

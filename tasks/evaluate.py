@@ -3,6 +3,7 @@
 The serving process is asked about the holdout here, too: nobody else may read it.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from tasks.ml.gates import Parity, Rehearsed, Serving, configured
 from tasks.ml.judging import judging
 from tasks.ml.metrics import metrics_of, packed, unpacked
 from tasks.ml.questions import Questions
+from tasks.ml.sealed import SealedParts
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
 from tasks.ml.uncertain import estimate
@@ -74,7 +76,7 @@ def _scored(
     questions = Questions.of(use.task, use.types, holdout, use.search.seed)
     asked, truth = questions.asked, questions.truth
     candidate = as_served(use, candidate, own, asked)
-    answers = on_holdout(use, questions, use.task.truth(split.both), own, before)
+    answers = on_holdout(use, questions, unlearned(use, split, questions), own, before)
     path = Path(candidate.folder).with_name(f"{candidate.run}-{ANSWERS}")
     rows = path.with_name(f"{candidate.run}-rows.parquet")
     looked_at(use, questions).to_parquet(rows)
@@ -255,19 +257,28 @@ def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.
     return matrix(sent.assign(**moments), types)
 
 
+def unlearned(use: Project, split: SealedParts, questions: Questions) -> dict[str, np.ndarray]:
+    """What needs no learning says of the holdout, by the name of the baseline: from labels that were final when each row came."""
+    parts = (split.train, split.validation, questions.rows)
+    truth, places = [use.task.truth(part) for part in parts], use.split.newest_known(parts)
+    learned = len(truth[0]) + len(truth[1])
+    late = slice(learned - split.late, learned)
+    newest = None if places is None else np.delete(np.concatenate(truth)[places], late)
+    return use.task.naive(np.delete(np.concatenate(truth[:2]), late), questions.truth, newest)
+
+
 def on_holdout(
-    use: Project, questions: Questions, before: np.ndarray, own: Answering, champion: Answering | None
+    use: Project, questions: Questions, naive: Mapping[str, np.ndarray], own: Answering, champion: Answering | None
 ) -> pd.DataFrame:
     """Everybody's answers on the holdout, those of the naive baselines too.
 
     Args:
         use: the project.
         questions: those of the holdout.
-        before: what came true of the rows that were learned from, from which the baselines know.
+        naive: what the baselines say, as `unlearned` gives it.
         own: the challenger.
         champion: the champion, if there is one.
     """
-    naive = use.task.naive(before, questions.truth)
     answers = _answers(use, questions, own, champion)
     return answers.assign(**{f"baseline {name}": packed(said) for name, said in naive.items()})
 

@@ -96,8 +96,7 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
         return prepared
     learned, holdout = Stacked((split.train, split.validation)), split.holdout.without_target()
     questions = use.task.questions(np.concatenate([use.task.truth(part) for part in learned.parts]))
-    truths = [pd.Series(answer) for answer in questions.values()]
-    found = use.leaks.find(learned, truths, holdout, use.whole, use.search.seed, repeats=use.user is not None)
+    found = use.leaks.find(learned, questions, holdout, use.whole, use.search.seed, repeats=use.user is not None)
     blocking = [leak.reason for leak in found if leak.blocks]
     more = f" And {len(blocking) - SHOWN} more." if len(blocking) > SHOWN else ""
     return prepared.model_copy(

@@ -25,7 +25,7 @@ from tasks.config.errors import ArtifactError
 from tasks.config.names import artifact_key
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.evaluate import Answering, Bundle, behaved, looked_at, on_holdout, on_reference, rehearsing
+from tasks.evaluate import Answering, Bundle, behaved, looked_at, on_holdout, on_reference, rehearsing, unlearned
 from tasks.gate import made, weighed
 from tasks.ml import models, pages
 from tasks.ml.challengers import LEAKS, Challenger, Scene, chosen
@@ -279,12 +279,9 @@ class Bench:
             else _bundle(use, self.subject.snapshot, scene.recipe.model_copy(update={"features": ()}), fitted, split)
         )
         champion = Bundle(challenger.manifest(scene, self.own.manifest, holdout), self.own.model, self.own.computing)
-        before, against = (
-            use.task.truth(split.both),
-            champion if challenger.defends else None,
-        )
+        against = champion if challenger.defends else None
         bent = Bent(own, challenger, scene, holdout)
-        answers = on_holdout(use, holdout, before, bent, against)
+        answers = on_holdout(use, holdout, unlearned(use, split, holdout), bent, against)
         reference = None
         if trusted is not None:
             known = np.ones(len(trusted.rows), dtype=bool)

@@ -27,12 +27,12 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     with split.kept():
         about = manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
         footprint = footprints.taken(use, snapshot, split, recipe, fitted, lake)
-    digest = bundles.write(
-        folder,
-        fitted.model,
-        about | {"usual": fitted.usual} | made.described(),
-        footprint.files() | bundles.compiled(made.form, made.graph),
-    )
+    files = footprint.files() | bundles.compiled(made.form, made.graph)
+    try:
+        digest = bundles.write(folder, fitted.model, about | {"usual": fitted.usual} | made.described(), files)
+    except bundles.OversizedError as error:  # the search cannot see it: it learns from fewer rows
+        refused = f"{error}: name the families under `search`, and leave out {recipe.family.kind}"
+        return Candidate(run=run, folder=str(folder), digest="", operates=fitted.operates, refused=refused)
     get_run_logger().info(
         "%s fitted on %s rows, %s; calibration %s%s; %s", recipe.name, fitted.rows, f"and not on validation: {fitted.once}" if fitted.once else "validation among them",
         fitted.calibration, "".join(f"; {name} {value:.4g}" for name, value in fitted.operates.items()), made,

@@ -529,10 +529,8 @@ def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) ->
     default = min(usual, key=lambda at: tried[at][1].loss)
     final = search.final()  # only now: most who search never ask it
     found, plain = (final.mark(tried[at][0], lambda _step, _loss: None) for at in (taken, default))
-    if found is None or plain is None:
-        return taken
     alike = [] if search.use.split.by_time else [(tried[taken][1], tried[default][1])]
-    if pooled([*alike, (found, plain)]) <= 0:
+    if plain is None or (found is not None and pooled([*alike, (found, plain)]) <= 0):
         return taken
     LOG.info("%s does worse on validation than %s as it comes", tried[taken][0].name, tried[default][0].name)
     return default

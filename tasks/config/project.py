@@ -128,7 +128,7 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     scores: Scores = ()
     notify: Notify = Notify()
 
-    _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where it has to do with models
+    _hooks: str = PrivateAttr(default="")  # the text of hooks.py, where models are made or judged by it
 
     @model_validator(mode="before")
     @classmethod
@@ -387,9 +387,9 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         return Computing(self._hooks, types) if types else None
 
     def with_hooks(self, source: str) -> Self:
-        """The same project whose computed columns are made by this text of hooks.py."""
+        """The same project whose computed columns are made, and whose rules of behaviour are stated, by this text of hooks.py."""
         other = self.model_copy()
-        other._hooks = source if self.computed else ""
+        other._hooks = source if self.computed or defines(source, behaviour.FUNCTION) else ""
         return other
 
     @property
@@ -448,7 +448,7 @@ def load(folder: Path) -> Project:
 
 
 def _with_hooks(project: Project, path: Path) -> Project:
-    """The project with the text of its hooks, as far as models are made with it."""
+    """The project with the text of its hooks, as far as models are made or judged by it."""
     source = path.read_text(encoding="utf-8") if path.is_file() else ""
     if project.computed and not defines(source):
         raise ProjectError(

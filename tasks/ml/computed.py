@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field
 
 from tasks.config.errors import KeepfitError
 from tasks.ml.contract import Column
+from tasks.ml.features import readable
 
 FUNCTION, FILE = "features", "hooks.py"
 OWN = frozenset({"deployments", "flows", "tasks"})  # packages of this repository: they change without the model
@@ -42,14 +43,14 @@ class Computed(BaseModel, frozen=True, extra="forbid"):
         return Column(type=self.type, nullable=True, about=self.about)
 
 
-def defines(source: str) -> bool:
-    """Whether a text of hooks.py has a function `features`; nothing of it runs.
+def defines(source: str, function: str = FUNCTION) -> bool:
+    """Whether a text of hooks.py has a function of that name; nothing of it runs.
 
     >>> defines("def derive(rows): ..."), defines("def features(rows): ..."), defines("no Python")
     (False, True, False)
     """
     try:
-        return any(isinstance(part, ast.FunctionDef) and part.name == FUNCTION for part in ast.parse(source).body)
+        return any(isinstance(part, ast.FunctionDef) and part.name == function for part in ast.parse(source).body)
     except SyntaxError:
         return False
 
@@ -85,7 +86,7 @@ class Computing:
         return pd.concat([raw, self.of(raw)], axis=1)
 
     def of(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """The computed columns: float and bool as float64, text as pandas' `str`; missing is NaN.
+        """The computed columns as `features.matrix` gives others: float and bool as float64, text as pandas' `str`; missing is NaN.
 
         Args:
             raw: every feature column of the contract, as `features.matrix` gives them.
@@ -171,7 +172,7 @@ def _column(values: pd.Series, name: str, kind: str) -> pd.Series:
         )
     if kind == "bool" and not numbers.dropna().isin([0.0, 1.0]).all():
         raise ComputedError(_other(name, values, "true and false"))
-    return numbers
+    return readable(numbers)
 
 
 def _other(name: str, values: pd.Series, wanted: str) -> str:

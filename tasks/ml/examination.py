@@ -69,7 +69,7 @@ class Examination:
         return cls(kind, metric, columns, tuple(made), seed, workers)
 
     def mark(self, recipe: Recipe, report: Callable[[int, float], None]) -> Marks | None:
-        """The marks of a recipe; None when no fold could be judged.
+        """The marks of a recipe; None when no fold could be judged, or an answer is no number: the easier folds alone would flatter it.
 
         Args:
             recipe: what to examine.
@@ -80,10 +80,12 @@ class Examination:
             model = recipe.fit(self.kind, self.columns, learned, seed=self.seed, workers=self.workers)
             with threads.limited(threads.share(self.workers)):
                 answers = self.kind.answers(model, features[list(recipe.columns(self.columns))])
+            if not np.isfinite(answers).all():
+                return None
             if self.metric.is_proper:  # a model is calibrated after it was chosen
                 answers = at_best(self.kind, answers, truth)
             loss = -float(self.metric.gain(self.metric.of(truth, answers), 0.0))
-            if np.isnan(loss):
+            if np.isnan(loss):  # of these rows the metric is none, whoever answers
                 continue
             losses.append(loss)
             spreads.append(self._spread(truth, answers))

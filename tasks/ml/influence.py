@@ -24,9 +24,9 @@ def influence(metric: Metric, y: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def _roc_auc(y: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """DeLong's structural components (DeLong, DeLong and Clarke-Pearson 1988), scaled; of more classes the mean of each against the rest."""
+    """DeLong's structural components (DeLong, DeLong and Clarke-Pearson 1988), scaled; of more classes the mean of each that occurs against the rest."""
     if p.ndim == 2:
-        return np.mean([_roc_auc((y == place).astype(int), p[:, place]) for place in range(p.shape[1])], axis=0)
+        return np.mean([_roc_auc((y == place).astype(int), p[:, place]) for place in np.unique(y)], axis=0)
     is_positive = y == 1
     n, positive = len(y), int(is_positive.sum())
     if positive in {0, n}:

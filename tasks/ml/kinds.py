@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
-from tasks.ml.metrics import EPSILON, Cost, calibration_error, calibration_table, confusion, hits
+from tasks.ml.metrics import EPSILON, Cost, between, calibration_error, calibration_table, confusion, hits
 from tasks.ml.told import words
 from tasks.ml.uncertain import wilson
 
@@ -96,8 +96,14 @@ class Kind(Protocol):
         """What is known of rows, (n,), for each row that is asked about: of several rows the least."""
         ...
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """Answers that need no learning, by name, from the truth before and the truth itself in order of time."""
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Answers that need no learning, by name.
+
+        Args:
+            before: (m,) the truth of the rows that are learned from.
+            after: (n,) that of the judged ones.
+            newest: (m + n,) of each of these rows the newest truth that was known when it came; None where they are in no order of time.
+        """
         ...
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
@@ -251,19 +257,19 @@ class Binary(Thresholded):
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`base rate` says the share of positives before for every row. `last label` says how often a positive follows the
-        label right before; it may look at every label before its row, which on some streams beats most learners.
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`base rate` says the share of positives before for every row. `last label` says how often a positive comes while a
+        label is the newest that is known; it looks at labels among the judged rows, too, which on some streams beats most learners.
 
         >>> Binary("y", True, ("no", "yes"), Cost()).naive(np.array([0, 0, 1, 1]), np.array([1, 0]))["base rate"].tolist()
         [0.5, 0.5]
         """  # noqa: D205
-        previous = np.r_[before, after][len(before) - 1 : -1]
-        follows = {label: _share(before[1:][before[:-1] == label]) for label in (0, 1)}
-        return {
-            "base rate": np.full(len(after), before.mean()),
-            "last label": np.where(previous == 1, follows[1], follows[0]),
-        }
+        said = {"base rate": np.full(len(after), before.mean())}
+        if newest is None:
+            return said
+        then, now = newest[1 : len(before)], newest[len(before) :]
+        follows = {label: _share(before[1:][then == label]) for label in (0, 1)}
+        return said | {"last label": np.where(now == 1, follows[1], follows[0])}
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """Either class may be too rare."""
@@ -287,9 +293,12 @@ class Binary(Thresholded):
         return _no_chances(answers) or _all_the_same(answers)
 
     def operate(self, truth: np.ndarray, answers: np.ndarray) -> dict[str, float]:
-        """The threshold of least cost, or the one that so many rows reach as the alert budget allows."""
+        """The threshold of least cost, or the one that so many rows reach as the alert budget allows.
+
+        Where too many answers tie at 1 it lies above 1, and no row is called positive.
+        """
         if self.alerts is not None:
-            return {"threshold": min(1.0, _reached_by(answers, self.alerts))}
+            return {"threshold": _reached_by(answers, self.alerts)}
         return {"threshold": self.cost.threshold(truth, answers)}
 
     def decided(self, answers: np.ndarray, operates: dict[str, float]) -> np.ndarray:
@@ -305,12 +314,16 @@ class Binary(Thresholded):
         return np.array([said["probabilities"][self.labels[1]] for said in predictions], dtype="float64")
 
     def calibration(
-        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int  # noqa: ARG002 -- the interface
+        self, truth: np.ndarray, answers: np.ndarray, operates: Mapping[str, float], seed: int
     ) -> tuple[Off, ...]:  # fmt: skip
-        """Of the probability of the positive class."""
+        """Of the probability of the positive class, and of the alert budget where there is one.
+
+        To call fewer than the budget allows is not off: where answers tie, no threshold keeps nearer to it.
+        """
         said = f"mean prediction {answers.mean():.3f} against an observed rate of {truth.mean():.3f}"
         both = np.stack([1 - answers, answers], axis=1)
-        return _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
+        found = _error(truth, answers, seed), _bias(answers - truth, said), _loss(truth, both)
+        return found if self.alerts is None else (*found, _above_budget(self.called(answers, operates), self.alerts))
 
     def apart(self, before: np.ndarray, after: np.ndarray) -> np.ndarray:
         """In probability."""
@@ -391,20 +404,24 @@ class Multiclass:
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`class shares` says how often each came before; `last label` how often each followed the label right before."""
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`class shares` says how often each came before; `last label` how often each came while a label was the newest that is known."""
         size = len(self.labels)
-        pairs = np.zeros((size, size)) + 1 / size  # one row of each more, shared out: none is impossible
-        np.add.at(pairs, (before[:-1], before[1:]), 1)
         shares = np.bincount(before, minlength=size) / max(len(before), 1)
-        previous = np.r_[before, after][len(before) - 1 : -1]
-        return {
-            "class shares": np.tile(shares, (len(after), 1)),
-            "last label": (pairs / pairs.sum(axis=1, keepdims=True))[previous],
-        }
+        said = {"class shares": np.tile(shares, (len(after), 1))}
+        if newest is None:
+            return said
+        pairs = np.zeros((size, size)) + 1 / size  # one row of each more, shared out: none is impossible
+        np.add.at(pairs, (newest[1 : len(before)], before[1:]), 1)
+        return said | {"last label": (pairs / pairs.sum(axis=1, keepdims=True))[newest[len(before) :]]}
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
-        """Two classes at least must have enough rows."""
+        """Every row's class has a label, and two classes at least have enough rows."""
+        if strange := int((truth < 0).sum()):
+            return (
+                f"unknown classes: {strange:,} rows of the {part} part have a {self.target} that is none of the labels "
+                f"{', '.join(self.labels)}. Name it under `labels`, or erase those rows"
+            )
         counts = np.bincount(truth, minlength=len(self.labels))
         if (counts >= FEWEST_OF_A_CLASS).sum() >= 2:
             return ""
@@ -536,17 +553,15 @@ class Regression:
         """The same."""
         return values
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
-        """`mean` and `median` of what came before, and the value right before the row.
+    def naive(self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`mean` and `median` of what came before, and the newest value that is known.
 
-        >>> Regression("y").naive(np.array([1.0, 2.0, 6.0]), np.array([4.0, 5.0]))["last value"].tolist()
+        >>> before, after, newest = np.array([1.0, 2.0, 6.0]), np.array([4.0, 5.0]), np.array([1.0, 1.0, 2.0, 6.0, 4.0])
+        >>> Regression("y").naive(before, after, newest)["last value"].tolist()
         [6.0, 4.0]
         """
-        return {
-            "mean": np.full(len(after), before.mean()),
-            "median": np.full(len(after), np.median(before)),
-            "last value": np.r_[before[-1:], after][: len(after)],
-        }
+        last = {} if newest is None else {"last value": newest[len(before) :]}
+        return {"mean": np.full(len(after), before.mean()), "median": np.full(len(after), np.median(before))} | last
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """One value everywhere leaves nothing to learn."""
@@ -688,7 +703,9 @@ class Anomaly(Thresholded):
         """A planted row is what the row was that it stands for."""
         return np.r_[values, values]
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:  # noqa: ARG002 -- the interface
+    def naive(
+        self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None  # noqa: ARG002 -- the interface
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """`no opinion` finds every row as odd as every other."""
         return {"no opinion": np.zeros(len(after))}
 
@@ -812,7 +829,9 @@ class Recommendation:
         """The least of the user's rows: a question is unseen where all of them are."""
         return pd.Series(values).groupby(self._users(features)).min().to_numpy()
 
-    def naive(self, before: np.ndarray, after: np.ndarray) -> dict[str, np.ndarray]:
+    def naive(
+        self, before: np.ndarray, after: np.ndarray, newest: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """`popular` names what everybody took most, `popular lately` what they took most in the newest tenth of the rows."""
         newest = before[-max(1, len(before) // 10) :]
         return {
@@ -960,6 +979,13 @@ def _share_off(hit: np.ndarray, meant: float, reason: str) -> Off:
     return Off("error", off, max(low - meant, meant - high), reason)
 
 
+def _above_budget(called: np.ndarray, alerts: float) -> Off:
+    """How far the share of the rows that are called is above the one that may be."""
+    share = float(called.mean())
+    said = f"{share:.2%} of the rows reach the threshold; the alert budget is {alerts:.2%}"
+    return Off("error", max(share - alerts, 0.0), wilson(share, len(called))[0] - alerts, said)
+
+
 def _noise(values: np.ndarray) -> float:
     """The standard error of their mean."""
     return float(values.std()) / float(np.sqrt(max(len(values), 1)))
@@ -971,11 +997,11 @@ def _share(labels: np.ndarray) -> float:
 
 
 def _reached_by(answers: np.ndarray, share: float) -> float:
-    """The least answer at or above which at most this share of the rows lies; above all of them when ties forbid any."""
+    """The threshold that as many rows reach as this share allows, fewer where answers tie; above all of them when ties forbid any."""
     ranked = np.sort(answers)
-    allowed = int(share * len(ranked))
-    edge = ranked[len(ranked) - allowed] if allowed else np.nextafter(ranked[-1], np.inf)
-    return float(edge if (answers >= edge).sum() <= allowed else np.nextafter(edge, np.inf))
+    below = ranked[len(ranked) - int(share * len(ranked)) - 1]
+    above = ranked[np.searchsorted(ranked, below, "right") :]
+    return float(between(below, above[0]) if len(above) else np.nextafter(below, np.inf))
 
 
 def _no_chances(answers: np.ndarray) -> str:

@@ -81,14 +81,14 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
                     )
 
     def find(
-        self, learned: "Stacked", truths: Sequence[pd.Series], holdout: pd.DataFrame, contract: Contract, seed: int = 0,
+        self, learned: "Stacked", truths: Mapping[str, np.ndarray], holdout: pd.DataFrame, contract: Contract, seed: int = 0,
         *, repeats: bool = False,
     ) -> list[Leak]:  # fmt: skip
         """Every leak, those that block first.
 
         Args:
             learned: train and validation; the only rows whose target is looked at.
-            truths: yes-or-no questions about their target, each (n,) of 0 and 1; none where there is none to ask about.
+            truths: yes-or-no questions about their target, as a kind asks them: each (n,) of 0 and 1 by what it asks; none where there is none.
             holdout: read for two questions only, whether its rows and whether its groups stand in `learned`; it needs no target.
             contract: what the columns are.
             seed: of the sample and of the folds.
@@ -100,12 +100,9 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         folds, rows = rng.integers(0, FOLDS, len(chosen)), learned.at(chosen)
         times = rows[contract.time]
         ordered = rows.at(_by_time(times))
+        asked = {"the target" if len(truths) == 1 else f"whether {what}": truth[chosen].astype(np.int64) for what, truth in truths.items()}  # fmt: skip
         found = [
-            *(
-                leak
-                for truth in truths
-                for leak in self._telling(rows, truth.to_numpy()[chosen].astype(np.int64), folds, contract)
-            ),
+            *self._telling(rows, asked, folds, contract),
             *(_stamped(name, rows[name], times, contract.columns) for name in looked),
             *(_filled_later(name, ordered[name]) for name in looked),
             None if repeats else self._doubled(learned, holdout, contract, rng),
@@ -115,27 +112,28 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
         return sorted({(leak.kind, leak.column): leak for leak in told}.values(), key=lambda leak: not leak.blocks)
 
     def _telling(
-        self, rows: "Stacked", truth: np.ndarray, folds: np.ndarray, contract: Contract
+        self, rows: "Stacked", asked: Mapping[str, np.ndarray], folds: np.ndarray, contract: Contract
     ) -> Iterator[Leak | None]:
-        """Features and parts of the key that alone tell one question's answer."""
+        """Features and parts of the key that alone tell a question's answer."""
         looked = [name for name in contract.features if name not in self.allow]
         keys = [name for name in contract.key if name not in {*self.allow, contract.time, contract.target}]
         for names, key in ((looked, False), (keys, True)):
-            yield from (self._separable(name, rows, truth, folds, contract, key=key) for name in names)
+            yield from (self._separable(name, rows, asked, folds, contract, key=key) for name in names if asked)
 
     def _separable(
-        self, name: str, rows: "Stacked", truth: np.ndarray, folds: np.ndarray, contract: Contract, *, key: bool
-    ) -> Leak | None:
-        """Whether one column alone tells the target, in the form in which it does so most surely."""
+        self, name: str, rows: "Stacked", asked: Mapping[str, np.ndarray], folds: np.ndarray, contract: Contract, *, key: bool
+    ) -> Leak | None:  # fmt: skip
+        """Whether one column alone tells an answer: the one that it tells most surely, in the form in which it does so."""
         told = [
-            (low, area, high, how, count)
+            (low, area, high, what + how, count)
             for how, grouped in forms(rows[name], contract.columns[name], key=key)
+            for what, truth in asked.items()
             for area, count, low, high in [grouped.tells(truth, folds, self.auc)]
             if area > self.auc
         ]
         if not told:
             return None
-        low, area, high, how, count = max(told, key=lambda form: form[0])  # of equals the plainest, which comes first
+        low, area, high, what, count = max(told, key=lambda form: form[0])  # of equals the plainest, which comes first
         numbers = f"AUC {area:.3f} [{low:.3f}, {high:.3f}] on {count:,} rows, limit {self.auc:g}"
         blocks = low > self.auc
         move = (
@@ -144,7 +142,7 @@ class Leaks(BaseModel, frozen=True, extra="forbid"):
             else "Take it out of the contract"
         )
         advice = f"{move}, or put it under leaks.allow when it is known before the label."
-        said = f"{'key' if key else 'column'} '{name}' alone tells the target{how}: {numbers}."
+        said = f"{'key' if key else 'column'} '{name}' alone tells {what}: {numbers}."
         return Leak(
             kind="key" if key else "separable", column=name, number=area, limit=self.auc, blocks=blocks,
             reason=f"{said} {advice}" if blocks else f"{said} Too few rows to be sure; look at it.",

@@ -310,6 +310,17 @@ def confusion(y: np.ndarray, p: np.ndarray, threshold: float) -> dict[str, int]:
     }  # fmt: skip
 
 
+def between(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """A threshold that parts each lower answer from the higher one, as far from both as it can be: computed again elsewhere, either may
+    differ in its last digit.
+
+    >>> between(np.array([0.2, 1.0]), np.array([0.6, np.nextafter(1, 2)])).tolist()
+    [0.4, 1.0000000000000002]
+    """  # noqa: D205
+    middle = low / 2 + high / 2
+    return np.where(middle > low, middle, high)  # between nearest floats there is no middle
+
+
 class Cost(BaseModel, frozen=True, extra="forbid"):
     """What a wrong decision costs, in any one unit; it sets the operating threshold."""
 
@@ -326,10 +337,7 @@ class Cost(BaseModel, frozen=True, extra="forbid"):
         ranked, labels = p[order], y[order]
         missed = np.r_[0, np.cumsum(labels)]  # positives below the cut after k rows
         flagged = (1 - labels).sum() - np.r_[0, np.cumsum(1 - labels)]
-        middle = (ranked[:-1] + ranked[1:]) / 2
-        edges = np.r_[
-            0.0, np.where(middle > ranked[:-1], middle, ranked[1:]), 1.0
-        ]  # between nearest floats there is no middle
+        edges = np.r_[0.0, between(ranked[:-1], ranked[1:]), 1.0]
         # A cut between equal probabilities does not exist, nor one above a probability of 1.
         allowed = np.r_[True, np.diff(ranked) > 0, (ranked < 1).all()]
         costs = np.where(allowed, missed * self.false_negative + flagged * self.false_positive, np.inf)

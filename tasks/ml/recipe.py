@@ -101,8 +101,7 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
                 threads.share(workers),
                 getattr(kind, "user", ""),
             )
-            if self.family.draws and len(features) > self.family.draws:
-                made[-1].set_params(max_samples=self.family.draws)
+            made[-1].set_params(**self.family.drawn(len(features)))
             lean.fit(made, features, kind.taught(learned.truth[inside]), weights if self.family.weighs else None)
         if hasattr(
             made[-1], "n_jobs"

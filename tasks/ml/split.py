@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, Self
 
@@ -106,6 +107,19 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
         """
         return (rows[self.column] > pd.Timestamp(seen_until)).to_numpy()
 
+    def newest_known(self, parts: Sequence[pd.DataFrame]) -> np.ndarray | None:
+        """Of each row of the parts, one behind the other, the place of the newest one before it whose label was final then: (n,).
+
+        The oldest row's place where none was.
+        """
+        times = pd.concat([part[self.column] for part in parts], ignore_index=True)
+        order = times.argsort(kind="stable").to_numpy()
+        came = times.iloc[order]
+        final = came.searchsorted(came - pd.Timedelta(days=self.matures), side="right")
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = order[np.maximum(np.minimum(final, np.arange(len(order))) - 1, 0)]
+        return places
+
 
 class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
     """What splits have in common whose models have never seen what hashes to the holdout."""
@@ -162,6 +176,10 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         trained with: it tells which of today's rows it would have held back.
         """
         return self._sides(rows) == HOLDOUT
+
+    def newest_known(self, parts: Sequence[pd.DataFrame]) -> np.ndarray | None:  # noqa: ARG002 - a verb of every split
+        """None: no row comes after all that were learned from, and the one before it may be of the same patient, as none in training is."""
+        return None
 
     def apply(self, rows: pd.DataFrame, newest: pd.Timestamp | None = None) -> Parts:
         """Splits by hash; a row's side does not depend on any other row.

@@ -583,7 +583,8 @@ class Champion:
                     f"{folder}: the manifest's classes {labels} are not the model's, or lack the positive one. Register "
                     "the model again."
                 )
-        if manifest.kind == "binary" and not 0 <= (-1 if manifest.threshold is None else manifest.threshold) <= 1:
+        most = math.nextafter(1, 2)  # above 1 no row is called: what keeps an alert budget where too many answers are 1
+        if manifest.kind == "binary" and not 0 <= (-1 if manifest.threshold is None else manifest.threshold) <= most:
             raise ArtifactError(
                 f"{folder}: the threshold is {manifest.threshold}; wanted a probability. Register the model again."
             )

@@ -69,12 +69,17 @@ REVIEWED: tuple[str, ...] = (
 )
 
 MANIFEST_BYTES = 4 << 20
-MODEL_BYTES = 512 << 20
+MIB = 1 << 20
+MODEL_BYTES = 512 * MIB
 DIRECTORY_BYTES = 8 << 20  # an archive's list of members is parsed at once: below a second at this size
 MEMBERS = 65_535
 MEMBER = re.compile(r"schema\.json|\d+\.(?:npy|bin)")
 PINNED = ("scikit-learn", "skops", "numpy")
 RUNTIME = "onnxruntime"  # pinned where there is a graph
+
+
+class OversizedError(ArtifactError):
+    """A model has more bytes than anybody reads of one; nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +157,13 @@ def write(
         first: what the manifest says of the first time that the model was written, such as how it was judged then.
 
     Raises:
-        ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle; nothing was
-            changed.
+        ArtifactError: the model holds types that were not reviewed, or the folder holds another bundle, or a file would
+            be larger than one may be (`OversizedError`); nothing was changed.
     """
     content = _dumped(model)
-    _refuse_unreviewed(content, folder)
     files = {MODEL: content, **(beside or {})}
+    _refuse_oversized(files)
+    _refuse_unreviewed(content, folder)
     pinned = (*PINNED, RUNTIME) if GRAPH in files else PINNED
     there = _parsed(folder, _bytes(folder / MANIFEST, MANIFEST_BYTES)) if folder.exists() else {}
     whole = {
@@ -451,6 +457,15 @@ def _same_libraries(folder: Path, versions: dict[str, str], skew: Skew) -> None:
             "KEEPFIT_LIBRARY_SKEW=accept, which goes on record with the release."
         )
     LOG.warning("library skew accepted: %s was written by %s", folder, others)
+
+
+def _refuse_oversized(files: Mapping[str, bytes]) -> None:
+    largest = max(files, key=lambda name: len(files[name]))
+    if len(files[largest]) > MODEL_BYTES:
+        raise OversizedError(
+            f"too large: the model's {largest} has {len(files[largest]) / MIB:,.0f} MiB; wanted at most {MODEL_BYTES / MIB:,.0f}. "
+            "Train a smaller one"
+        )
 
 
 def _refuse_bomb(content: bytes, path: Path) -> None:

@@ -160,12 +160,14 @@ class Candidate(BaseModel, frozen=True):
 
     Attributes:
         operates: how answers become decisions, as the problem's kind says: `threshold`, `interval`.
+        refused: why there is no bundle; empty when there is one.
     """
 
     run: str
     folder: str
     digest: str
     operates: dict[str, float]
+    refused: str = ""
 
 
 class OnTrusted(BaseModel, frozen=True):

@@ -334,8 +334,8 @@ def test_computed_columns_are_features_behind_the_contracts(tmp_path):
     assert "double" not in rows
 
 
-def test_code_decides_about_a_model_only_where_columns_are_computed(tmp_path):
-    """The project's digest moves with hooks.py when models are made with it, and not for what happens at landing alone."""
+def test_code_decides_about_a_model_where_it_makes_or_judges_it(tmp_path):
+    """The project's digest moves with hooks.py when models are made with it or must behave by it, and not for what happens at landing alone."""
     folder = write(tmp_path, COMPUTED)
     (folder / "hooks.py").write_text(HOOK)
     computed = load(folder).digest
@@ -345,6 +345,12 @@ def test_code_decides_about_a_model_only_where_columns_are_computed(tmp_path):
     before = load(plain).digest
     (plain / "hooks.py").write_text("def derive(rows):\n    return rows\n")
     assert load(plain).digest == before
+    rules = "from tasks.ml.behaviour import Invariance\n\ndef behaviour():\n    return [Invariance(column='amount', within=0.1)]\n"
+    told = []
+    for text in (rules, rules.replace("0.1", "0.01"), "def behaviour():\n    return []\n"):
+        (plain / "hooks.py").write_text(text)
+        told.append(load(plain).digest)
+    assert len({before, *told}) == 4
 
 
 def test_declared_and_made_columns_belong_together(tmp_path):

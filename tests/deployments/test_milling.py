@@ -221,7 +221,7 @@ def test_the_year_breaks_no_rule_and_leaks_nothing(files):
     use, rows = landed(files)
     assert int(use.task.truth(rows).sum()) == sum(pd.read_csv(path)["failure"].sum() for path in files)
     cut = int(len(rows) * (1 - use.split.holdout))
-    leaks = use.leaks.find(Stacked((rows[:cut],)), [pd.Series(use.task.truth(rows)[:cut])], rows[cut:], use.whole)
+    leaks = use.leaks.find(Stacked((rows[:cut],)), {"failure": use.task.truth(rows)[:cut]}, rows[cut:], use.whole)
     assert [leak.reason for leak in leaks if leak.blocks] == []
     assert use.computing is not None
     raw = {name: use.types[name] for name in use.contract.features}

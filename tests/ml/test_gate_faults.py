@@ -13,7 +13,7 @@ from tests.ml.test_uncertain import CASES, answered
 
 KINDS: dict[str, Kind] = {
     "binary": Binary("y", positive=True, labels=("no", "yes"), cost=Cost()),
-    "multiclass": Multiclass("y", ("a", "b", "c")),
+    "multiclass": Multiclass("y", ("a", "b", "c", "d")),
     "regression": Regression("y"),
     "anomaly": Anomaly(0.2),
     "recommendation": Recommendation("item", "user", k=5),

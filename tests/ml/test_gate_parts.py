@@ -21,7 +21,7 @@ from tasks.ml.gates import (
     Stability,
     outcome,
 )
-from tasks.ml.kinds import Binary
+from tasks.ml.kinds import Binary, Multiclass
 from tasks.ml.metrics import METRICS, Cost
 from tasks.ml.slices import Slices
 from tests.ml.test_gate_faults import KINDS, number, shown
@@ -110,6 +110,25 @@ def test_a_better_challenger_fails_no_group():
     assert EverySlice().judge(evidence(champion=None)).passed
     assert "names no groups" in EverySlice().judge(replace(evidence(), slices=Slices())).reason
     assert EverySlice().judge(replace(evidence(), features=None)).passed
+
+
+def test_a_group_without_one_of_the_classes_can_fail_and_is_named():
+    """Its ROC AUC is of the classes that occur in it, and so are its bounds: no other group is named in its place."""
+    y, good, _ = answered("multiclass", 1500, 0)
+    towns = np.where(y == 2, "far", np.where(np.arange(1500) % 2 == 0, "near", "far"))
+    lost = good.copy()
+    lost[towns == "near"] = np.random.default_rng(1).permutation(good[towns == "near"])
+    seen = replace(
+        shown("multiclass", METRICS["roc_auc"], y, lost, good),
+        features=pd.DataFrame({"town": towns}),
+        types={"town": "text"},
+        slices=Slices(columns=("town",)),
+    )
+    for gate in (EverySlice(), EverySlice(floor=0.8)):
+        verdict = gate.judge(seen)
+        assert not verdict.passed
+        assert "'town = near'" in verdict.reason
+        assert number(verdict.low) < number(verdict.value) < number(verdict.high) < number(verdict.bar)
 
 
 def test_a_floor_for_every_group_needs_no_champion():
@@ -339,7 +358,7 @@ def test_a_log_loss_above_what_is_promised_is_enough():
 
 def test_classes_and_numbers_are_held_to_what_they_say():
     """Of three classes an honest model passes and one that is too sure does not; so with an interval that holds too little."""
-    kind, rng = KINDS["multiclass"], np.random.default_rng(0)
+    kind, rng = Multiclass("y", ("a", "b", "c")), np.random.default_rng(0)
     p = rng.dirichlet([1, 1, 1], 500)
     y = (p.cumsum(axis=1) < rng.random((500, 1))).sum(axis=1)
     sharp = p**4 / (p**4).sum(axis=1, keepdims=True)

@@ -168,8 +168,9 @@ def test_the_strongest_baseline_counts():
     """On a stream where the last label says nearly all, a fair model that ignores it is refused."""
     y = np.repeat(np.random.default_rng(0).integers(0, 2, N // 50), 50)
     shown = replace(
-        evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1), baselines=KIND.naive(y, y)
-    )
+        evidence(WORSE), y=y, challenger=np.clip(0.2 * y + 0.8 * RNG.random(N), 0, 1),
+        baselines=KIND.naive(y, y, np.r_[y[:1], y, y[:-1]]),
+    )  # fmt: skip
     verdict = Baselines().judge(shown)
     assert not verdict.passed
     assert "'last label'" in verdict.reason

@@ -1,6 +1,7 @@
 """Problem kinds: every one of them, with every family that fits it, goes the whole way; a new kind inherits these tests."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -30,8 +31,9 @@ COLUMNS = {
     "town": Column(type="text"),
 }
 TYPES = {name: column.type for name, column in COLUMNS.items()}
+BINARY = Binary("yes", positive=True, labels=("no", "yes"), cost=Cost())
 MADE: dict[str, Kind] = {
-    "binary": Binary("yes", positive=True, labels=("no", "yes"), cost=Cost()),
+    "binary": BINARY,
     "multiclass": Multiclass("grade", ("high", "low", "middle")),
     "regression": Regression("number"),
     "anomaly": Anomaly(0.05),
@@ -296,13 +298,39 @@ def test_a_window_decides_what_is_learned(window):
 
 
 @given(
-    st.lists(st.floats(-5, 5), min_size=10, max_size=80), st.floats(0.01, 0.5)
+    st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.5, 1.0]), min_size=10, max_size=80), st.floats(0.01, 0.5)
 )  # fmt: skip
-def test_an_alert_budget_is_never_exceeded(scores, share):
-    """However many scores tie, no more rows reach the threshold than the budget allows."""
-    kind, answers = Anomaly(share), np.array(scores)
-    threshold = kind.operate(np.zeros(len(answers)), answers)["threshold"]
-    assert (answers >= threshold).sum() <= share * len(answers)
+@pytest.mark.parametrize("kind", [Anomaly(), BINARY], ids=lambda kind: kind.name)
+def test_an_alert_budget_is_used_and_never_exceeded(kind, scores, share):
+    """However many answers tie, at 1 too, no more rows are called than the budget allows; with those that tie next it would be more."""
+    answers = np.array(scores)
+    called = (kind := replace(kind, alerts=share)).called(answers, kind.operate(np.zeros(len(answers)), answers))
+    assert called.sum() <= share * len(answers)
+    next_ones = answers == answers[~called].max()
+    assert (called | next_ones).sum() > share * len(answers)
+
+
+@pytest.mark.parametrize("kind", [Anomaly(0.3), replace(BINARY, alerts=0.3)], ids=lambda kind: kind.name)
+def test_the_threshold_of_an_alert_budget_is_no_rows_own_answer(kind):
+    """It lies half-way to the next answer, so that the last digit of none decides."""
+    answers = np.array([0.5, 0.1, 0.9, 0.2, 0.7, 0.3, 0.4, 0.0, 0.8, 0.3])
+    assert kind.operate(np.zeros(10), answers) == {"threshold": pytest.approx(0.6)}
+    assert kind.operate(np.zeros(10), np.sort(answers).clip(max=0.7)) == {"threshold": pytest.approx(0.6)}
+
+
+def test_calls_beyond_an_alert_budget_are_off_and_fewer_are_not():
+    """Three rows in ten are called where one in twenty may be; where none is, the budget is kept."""
+    kind, rng = replace(BINARY, alerts=0.05), np.random.default_rng(0)
+    answers = np.r_[np.full(300, 0.9), np.full(700, 0.1)]
+    truth = (rng.random(1000) < answers).astype(int)
+    verdicts = [
+        Calibration().judge(
+            Evidence(y=truth, challenger=answers, baselines={}, metric=METRICS["roc_auc"], seed=1, kind=kind, operates={"threshold": at})
+        )
+        for at in (0.5, 0.95)
+    ]  # fmt: skip
+    assert [verdict.passed for verdict in verdicts] == [False, True]
+    assert "30.00% of the rows reach the threshold; the alert budget is 5.00%" in verdicts[0].reason
 
 
 def test_an_interval_holds_what_it_promises():

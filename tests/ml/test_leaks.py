@@ -1,5 +1,6 @@
 """Leaks: whatever knows the answer too early is named with its number, and what merely helps is left in peace."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import hypothesis.strategies as st
@@ -16,7 +17,7 @@ from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml import leaks
 from tasks.ml.contract import Column, Contract
-from tasks.ml.leaks import Leak, Leaks, Stacked, auc_interval, forms, jump, significant
+from tasks.ml.leaks import Grouped, Leak, Leaks, Stacked, auc_interval, forms, jump, significant
 from tasks.ml.metrics import Estimate
 from tests.samples import data_of
 
@@ -51,9 +52,9 @@ def frame(truth: np.ndarray = TRUTH, **columns) -> pd.DataFrame:
 
 def found(rows: pd.DataFrame, rules: Contract, limits: Leaks | None = None, holdout: pd.DataFrame | None = None) -> list[Leak]:  # fmt: skip
     """What is found in rows, with no holdout unless one is given."""
-    truth = rows["y"].astype("int8")
+    truth = rows["y"].to_numpy(dtype="int8")
     return (limits or Leaks()).find(
-        Stacked((rows,)), [truth], rows.iloc[:0] if holdout is None else holdout, rules, seed=3
+        Stacked((rows,)), {"y": truth}, rows.iloc[:0] if holdout is None else holdout, rules, seed=3
     )
 
 
@@ -113,6 +114,25 @@ def test_the_reason_reads_as_a_sentence_with_numbers():
         f"column 'x' alone tells the target: AUC 1.000 [{low:.3f}, 1.000] on 2,000 rows, limit 0.99. "
         "Take it out of the contract, or put it under leaks.allow when it is known before the label."
     )
+
+
+def test_of_several_classes_the_one_that_is_told_is_named_and_each_column_is_prepared_once(monkeypatch):
+    """A column that is high for one species alone: no copy of the target is looked for. Its forms are made once, not once a class."""
+    species = np.random.default_rng(4).integers(0, 5, N)
+    rows = frame(area=np.where(species == 3, 10.0, 0.0) + noise(), other=noise(1))
+    made: list[str] = []
+
+    def watched(values: pd.Series, *given: Column, **more: bool) -> Iterator[tuple[str, Grouped]]:
+        made.append(str(values.name))
+        return forms(values, *given, **more)
+
+    monkeypatch.setattr(leaks, "forms", watched)
+    truths = {f"species = {name}": (species == name).astype("int8") for name in range(5)}
+    rules = contract(area="float", other="float")
+    (leak,) = Leaks().find(Stacked((rows,)), truths, rows.iloc[:0], rules, seed=3)
+    assert leak.blocks
+    assert leak.reason.startswith("column 'area' alone tells whether species = 3: AUC 1.000 [")
+    assert sorted(made) == ["area", "id", "other"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -436,7 +456,7 @@ class Real:
         """What is found under these limits."""
         return limits.find(
             Stacked((self.learned,)),
-            [pd.Series(self.use.task.truth(self.learned), index=self.learned.index)],
+            {"y": self.use.task.truth(self.learned)},
             self.holdout,
             self.use.contract,
             7,

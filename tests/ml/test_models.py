@@ -5,13 +5,16 @@ import optuna
 import pandas as pd
 import pytest
 
+from tasks.ml import models
 from tasks.ml.contract import Column
 from tasks.ml.features import matrix
-from tasks.ml.kinds import Binary
+from tasks.ml.kinds import Anomaly, Binary
 from tasks.ml.metrics import METRICS, Cost
 from tasks.ml.models import (
     FAMILIES,
+    ExtraTrees,
     HistGradientBoosting,
+    IsolationForest,
     Logistic,
     RandomForest,
     families_of,
@@ -165,18 +168,18 @@ def test_parameters_out_of_range_are_moved_in(given, name, moved):
     assert params[name] == moved
 
 
-def test_a_tree_of_a_forest_is_grown_on_so_many_rows_at_most(monkeypatch):
-    """A longer history does not make a forest dearer: each tree draws no more than that; a shorter one is drawn from whole."""
+@pytest.mark.parametrize(
+    "family", [RandomForest(n_estimators=5), ExtraTrees(n_estimators=5), IsolationForest(n_estimators=5, max_samples=1)]
+)
+def test_a_tree_of_a_forest_is_grown_on_so_many_rows_at_most(family, monkeypatch):
+    """A longer history makes a forest neither dearer nor larger; on fewer rows it is the one that scikit-learn grows, to the last bit."""
     x, y = rows(0)
     learned = Learned(features=x, truth=y, times=pd.Series(pd.date_range("2026-01-01", periods=N, freq="h", tz="UTC")))
-    recipe, kind = Recipe.usual("random_forest"), Binary("y", positive=True, labels=("no", "yes"), cost=Cost())
-    monkeypatch.setattr(RandomForest, "draws", 100)
-    grown = [
-        tree.tree_.weighted_n_node_samples[0] for tree in recipe.fit(kind, COLUMNS, learned, seed=0)[-1].estimators_
-    ]
-    assert set(grown) == {100}
-    monkeypatch.setattr(RandomForest, "draws", N)
-    grown = [
-        tree.tree_.weighted_n_node_samples[0] for tree in recipe.fit(kind, COLUMNS, learned, seed=0)[-1].estimators_
-    ]
-    assert set(grown) == {N}
+    kind = Anomaly() if family.kind == "isolation_forest" else Binary("y", True, ("no", "yes"), Cost())
+    own = pipeline(family, observed(COLUMNS, x), seed=0, problem=kind.name).fit(x, kind.taught(y))
+    for draws, grown in ((100, 100), (N, N)):
+        monkeypatch.setattr(models, "DRAWS", draws)
+        model = Recipe(family=family).fit(kind, COLUMNS, learned, seed=0)
+        assert {tree.tree_.weighted_n_node_samples[0] for tree in model[-1].estimators_} == {grown}
+        assert kind.answers(model, x).tobytes() != kind.answers(own, x).tobytes() or draws == N
+    assert kind.answers(model, x).tobytes() == kind.answers(own, x).tobytes()

@@ -352,6 +352,24 @@ def test_i_19_what_is_final_is_counted_back_from_the_newest_row_of_all(split):
 
 
 @EVERY
+@settings(deadline=None, max_examples=40)
+@given(rows=FRAMES, days=st.sampled_from([0, 0.5, 1]))
+def test_i_19_a_baseline_knows_no_label_that_was_not_final(split, rows, days):
+    """Of what came before a row, by time and then in order, the newest that was final; where rows stand apart by chance nothing comes before."""
+    split = split.model_copy(update={"matures": days})
+    made = split.apply(rows)
+    parts = [made.train, made.validation, made.holdout]
+    found = split.newest_known(parts)
+    if not split.by_time:
+        assert found is None
+        return
+    keys = [*zip(pd.concat(parts)["at"], range(sum(map(len, parts))), strict=True)]
+    for (at, place), newest in zip(keys, np.asarray(found).tolist(), strict=True):
+        known = [key for key in keys if key < (at, place) and key[0] <= at - pd.Timedelta(days=days)]
+        assert newest == max(known, default=min(keys))[1]
+
+
+@EVERY
 def test_i_16_a_single_class_splits_like_any_other(split):
     """Where all labels are one class, or none is known, rows are still parted and folded; whoever trains says it cannot."""
     for label in (True, None):

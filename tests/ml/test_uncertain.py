@@ -14,14 +14,14 @@ CASES = [(kind, name) for name, metric in METRICS.items() for kind in metric.kin
 
 
 def answered(kind: str, n: int, seed: int, *, noise: float = 0.6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What came true, good answers, and the same with noise, of a problem of that kind."""
+    """What came true, good answers, and the same with noise, of a problem of that kind; of four classes one does not occur."""
     rng = np.random.default_rng(seed)
     if kind == "multiclass":
         y = rng.integers(0, 3, n)
-        score = rng.normal(size=(n, 3)) + 1.5 * np.eye(3)[y]
+        score = rng.normal(size=(n, 4)) + 1.5 * np.eye(4)[y]
         good, worse = (
             np.exp(each) / np.exp(each).sum(axis=1, keepdims=True)
-            for each in (score, score + noise * rng.normal(size=(n, 3)))
+            for each in (score, score + noise * rng.normal(size=(n, 4)))
         )
         return y, good, worse
     if kind == "regression":

@@ -189,6 +189,13 @@ def test_a_manifest_that_is_not_the_models_is_refused(tmp_path, model, changes, 
         loaded(tmp_path / "1", model, **changes)
 
 
+def test_a_threshold_right_above_one_calls_no_row(tmp_path, model):
+    """It keeps an alert budget where too many answers tie at 1."""
+    none = loaded(tmp_path / "1", model, threshold=float(np.nextafter(1, 2)))
+    said = none.predict([{"age": age, "visits": 1, "new": True, "sex": "f"} for age in (20, 90)])
+    assert [each["prediction"] for each in said] == [False, False]
+
+
 def test_v_03_a_model_that_fails_its_warm_up_is_refused(tmp_path):
     """Models that raise at an empty row, or give no probability, do not become champion (V-03)."""
     rows, target = table()

@@ -10,8 +10,11 @@ import pytest
 
 from tasks import evaluate, gate, train
 from tasks.config.errors import ProjectError
+from tasks.config.project import Project
 from tasks.ml.gates import Evidence
+from tasks.ml.questions import Questions
 from tasks.ml.recipe import Recipe
+from tasks.ml.sealed import SealedParts
 from tasks.stores import bundles
 from tasks.stores.predictions import Predictions
 from tests.tasks.test_trusted import Small, quiet, rows, said
@@ -142,6 +145,36 @@ def test_a_users_question_comes_with_the_users_first_row(quiet):
     assert evidence.features["at"].tolist() == holdout.groupby("who", sort=False)["at"].first().tolist()
     assert evidence.times is None
     assert said(gate.judge(shop.use.gates, evidence))["stability"].reason == "these answers are about no single moment"
+
+
+HOURS = 24 * 60
+
+
+def hourly(**more) -> tuple[Project, SealedParts, Questions]:
+    """A project of a number that is the hour itself, parted, and the questions of its holdout."""
+    columns = {"id": {"type": "int"}, "at": {"type": "datetime"}, "who": {"type": "int"}, "y": {"type": "float"}}
+    contract = {"key": ["id"], "time": "at", "target": "y", "columns": columns}
+    use = Project.model_validate({"project": "hours", "kind": "regression", "labels": [], "contract": contract, **more})
+    hours, at = np.arange(HOURS), pd.Timestamp("2026-01-01", tz="UTC") + pd.to_timedelta(np.arange(HOURS), unit="h")
+    made = use.split.apply(pd.DataFrame({"id": hours, "at": at, "who": hours // 24, "y": hours.astype(float)}))
+    split = SealedParts.of(made, made.holdout.head(0), use.task, use.contract.target)
+    return use, split, Questions.of(use.task, use.types, made.holdout, 0)
+
+
+@pytest.mark.parametrize("days", [0, 7])
+def test_i_19_no_baseline_knows_a_label_before_it_was_final(days):
+    """With a delay of seven days the last value is that of the same hour a week ago, of the validation rows that no model learned from, too."""
+    use, split, questions = hourly(split={"column": "at", "matures": days, "holdout": 0.4, "validation": 0.1})
+    said = evaluate.unlearned(use, split, questions)
+    assert (split.late > 0) == (days > 0)
+    assert said["last value"].tolist() == (questions.truth - max(1, 24 * days)).tolist()
+    assert set(said["mean"]) == {use.task.truth(split.both).mean()}
+
+
+def test_new_groups_have_no_label_before_them():
+    """Where whole groups judge, the row before is of the same group: what a model for new groups is held against knows none of it."""
+    said = evaluate.unlearned(*hourly(split={"kind": "group", "group": "who"}))
+    assert set(said) == {"mean", "median"}
 
 
 def test_a_planted_row_comes_with_the_row_that_it_stands_for(quiet):

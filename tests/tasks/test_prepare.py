@@ -123,6 +123,25 @@ def test_an_empty_part_is_refused_instead_of_failing():
     assert found.refused == "too few rows: the validation part has 0, 50 are needed"
 
 
+@pytest.mark.parametrize("name", list(SIZES))
+def test_a_class_without_a_label_is_refused_and_counted(name):
+    """Two rows of a value that `labels` does not have: the reason names the part and the labels, and nothing is counted as one of them."""
+    columns = {"amount": {"type": "float"}, "y": {"type": "text"}}
+    use = project(columns, kind="multiclass", labels=["red", "green", "blue"])
+    first, frames = 0, {}
+    for each, count in SIZES.items():
+        colours = np.array(["red", "green", "blue"])[np.arange(count) % 3].astype(object)
+        if each == name:
+            colours[[3, 40]] = "violet"
+        frames[each] = part(first, count, 0).assign(y=pd.array(colours, dtype="string"))
+        first += count
+    refused = prepare.describe(use, sealed(use, Parts(**frames))).refused
+    assert (
+        refused
+        == f"unknown classes: 2 rows of the {name} part have a y that is none of the labels blue, green, red. Name it under `labels`, or erase those rows"
+    )
+
+
 # -- labels that come late --------------------------------------------------------------------------------------------
 def test_i_19_immature_rows_are_pending_and_counted():
     """Rows of the last days are in no part; their number is in what is said, and in the reason when too little is left."""
@@ -142,7 +161,16 @@ def test_i_19_immature_rows_are_pending_and_counted():
 
 # -- rows of any shape --------------------------------------------------------------------------------------------------
 NUMBERS = st.sampled_from(
-    [["NaN"], [""], ["inf", "-inf", "1"], ["3"], ["1e120", "-1e120"], ["0.5", "", "2", "-7"], ["1e-300", "0"]]
+    [
+        ["NaN"],
+        [""],
+        ["inf", "-inf", "1"],
+        ["3"],
+        ["1e120", "-1e120"],
+        ["1e300", "2"],
+        ["0.5", "", "2", "-7"],
+        ["1e-300", "0"],
+    ]
 )
 KINDS = st.sampled_from([[""], ["a"], ["a", "b", ""], [f"k{n}" for n in range(90)], ["\u0000", "'\"", "é\u202e"]])
 FLAGS = st.sampled_from([[""], ["t"], ["t", "f"], ["t", "f", ""]])
@@ -186,7 +214,8 @@ def test_i_15_no_shape_of_columns_stops_a_training(choices, seed):
     columns = {name: ANY.contract.columns[name] for name in ANY.contract.features}
     types = {name: column.type for name, column in columns.items()}
     learned, asked = matrix(split.train, types), matrix(split.validation, types)
-    for family in (models.Logistic(), models.HistGradientBoosting(max_iter=3)):
+    forests = models.RandomForest(n_estimators=3), models.ExtraTrees(n_estimators=3)
+    for family in (models.Logistic(), models.HistGradientBoosting(max_iter=3), *forests):
         fitted = models.pipeline(family, models.observed(columns, learned), 7).fit(learned, ANY.task.truth(split.train))
         answers = fitted.predict_proba(asked)
         assert np.isfinite(answers).all()

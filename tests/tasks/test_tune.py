@@ -285,6 +285,21 @@ def test_a_recipe_must_do_better_than_the_defaults_on_validation_too(lasts: bool
     assert tune._confirmed(search, tried, 1) == taken
 
 
+@pytest.mark.parametrize(("broken", "taken"), [("tuned", 0), ("default", 1), ("both", 1)])
+def test_a_recipe_that_gives_no_number_on_validation_gives_way_to_one_that_does(monkeypatch, broken: str, taken: int):
+    """To the default where that has a mark; where nothing can be compared what was taken stays."""
+    use, default = project(families=["logistic"]), Recipe.usual("logistic")
+    search = tune.Search.over(use, rows(500)[:400], validation=lambda: rows(500)[400:])
+
+    def mark(_: Examination, recipe: Recipe, _report: object) -> Marks | None:
+        is_broken = broken in {"both", "default" if recipe == default else "tuned"}
+        return None if is_broken else Marks(0.0, (0.0, 0.0))
+
+    monkeypatch.setattr(Examination, "mark", mark)
+    tried = [(default, Marks(-0.7, (-0.7, -0.7))), (Recipe(family=models.Logistic(C=0.5)), Marks(-0.9, (-0.9, -0.9)))]
+    assert tune._confirmed(search, tried, 1) == taken
+
+
 @pytest.mark.parametrize(("kind", "taken"), [("chance", 1), ("time", 0)])
 def test_where_rows_are_parted_by_chance_the_folds_count_beside_validation(kind: str, taken: int):
     """Few validation rows speak a little against a recipe for which the folds speak clearly: by chance all days are alike, and it stays."""

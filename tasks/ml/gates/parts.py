@@ -121,7 +121,7 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
                 continue
             y, said, old = evidence.y[rows], evidence.challenger[rows], before[rows]
             gain = compared(evidence.metric, y, said, old)
-            if np.isfinite(gain.value):  # a group of one class has no ROC AUC: nothing is said of it
+            if np.isfinite(gain.error):  # a group of one class has no ROC AUC: nothing is said of it
                 yield _Part(
                     name, gain, 0.0 - self.margin, evidence.metric.of(y, old), evidence.metric.of(y, said), rows
                 )
@@ -132,7 +132,7 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
         for name, at in evidence.groups(evidence.slices):
             found = measured(evidence.metric, evidence.y[at], evidence.challenger[at])
             above = Uncertain(float(evidence.metric.gain(found.value, self.floor)), found.error)
-            if np.isfinite(above.value):
+            if np.isfinite(above.error):
                 yield _Part(name, above, 0.0, None, found.value, at)
 
 
