@@ -202,7 +202,7 @@ class Lake:
         """
         labels, time = self._labels(snapshot.outcomes), self.landed.time
         needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else []), *also]
-        schema = pa.schema([field for field in self._schema if verify or field.name in needs])
+        schema = pa.schema([field for field in self._schema(snapshot.version) if verify or field.name in needs])
         for file in self._files(snapshot):
             if paths is not None and file.path not in paths:
                 continue
@@ -211,10 +211,11 @@ class Lake:
             rows = rows.filter(self._inside(snapshot, rows))
             yield labels.onto(rows, ROW) if labels else rows
 
-    @property
-    def _schema(self) -> pa.Schema:
-        """The columns of the contract, which rows that landed before them lack."""
-        return self.contract.schema if self.contract else pa.schema([])
+    def _schema(self, version: int) -> pa.Schema:
+        """The columns of the table at a version, and behind them those of the contract that are younger."""
+        table = self.landed.open(version)
+        known = pa.schema(table.schema()) if table else pa.schema([])
+        return filled(known.empty_table(), self.contract.schema).schema if self.contract else known
 
     def _files(self, snapshot: Snapshot) -> list[DataFile]:
         """The data files that may hold rows of a snapshot."""
@@ -286,9 +287,8 @@ class Lake:
     def selected(self, wanted: Selection) -> pd.DataFrame:
         """The same without their names; beside them only one data file is in memory at a time."""
         give_back()
-        table, labels = self.landed.open(wanted.snapshot.version), self._labels(wanted.snapshot.outcomes)
-        known = pa.schema(table.schema()) if table else pa.schema([])
-        fields = [field for field in filled(known.empty_table(), self._schema).schema if field.name not in {ROW, BATCH}]
+        labels = self._labels(wanted.snapshot.outcomes)
+        fields = [field for field in self._schema(wanted.snapshot.version) if field.name not in {ROW, BATCH}]
         contract = self.contract
         apart = (contract.time, *contract.key, contract.target or "") if contract else ()
         count, begun = sum(rows for _, rows in wanted.files), 0
