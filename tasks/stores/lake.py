@@ -211,7 +211,12 @@ class Lake:
             rows = rows.filter(self._inside(snapshot, rows))
             yield labels.onto(rows, ROW) if labels else rows
 
-    def _schema(self, version: int) -> pa.Schema:
+    @property
+    def columns(self) -> list[str]:
+        """Every column that a landed row may have: the table's, and behind them those of the contract that are younger."""
+        return self._schema(None).names
+
+    def _schema(self, version: int | None) -> pa.Schema:
         """The columns of the table at a version, and behind them those of the contract that are younger."""
         table = self.landed.open(version)
         known = pa.schema(table.schema()) if table else pa.schema([])
@@ -333,7 +338,8 @@ class Lake:
         if not files:
             return pd.DataFrame(columns=wanted or [])
         rows = frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
-        return rows.reindex(columns=wanted) if wanted else rows  # columns that are younger than the set are empty
+        columns = dict.fromkeys([*(wanted or ()), *rows.columns])  # those that are younger than the set are empty
+        return rows.reindex(columns=list(columns))
 
     def names(self, snapshot: Snapshot) -> np.ndarray:
         """The names of the rows of a snapshot: (n, 16) bytes. Nothing is verified."""

@@ -308,7 +308,8 @@ class Churn(BaseModel, frozen=True, extra="forbid"):
         The group that flips most surely is named: it is where a release would be felt first.
         """
         if evidence.champion is None:
-            return Verdict(gate=self.kind, passed=True, reason="there is no champion whose decisions could flip")
+            nobody = "there is no champion whose decisions could flip"
+            return Verdict(gate=self.kind, passed=True, reason=evidence.alone if evidence.unasked else nobody)
         served = evidence.served
         before, after = (served.champion, served.challenger) if served else (evidence.champion, evidence.challenger)
         flips = evidence.kind.flipped(before, after, evidence.operated or evidence.operates, evidence.operates)
