@@ -30,6 +30,7 @@ from tasks.ml.judging import judging
 from tasks.ml.kinds import another, spoken
 from tasks.ml.metrics import metrics_of, packed, unpacked
 from tasks.ml.questions import Questions
+from tasks.ml.recipe import Recipe
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
 from tasks.ml.uncertain import estimate
@@ -193,10 +194,9 @@ class Bundle:
         return {feature["name"]: feature["type"] for feature in self.manifest["features"]}
 
     @property
-    def made_of(self) -> dict[str, Any]:
-        """Family, columns and window, without the parameters that every search chooses anew."""
-        recipe = self.manifest["recipe"]
-        return {"family": recipe["family"]["kind"], "features": recipe["features"], "window": recipe["window"]}
+    def recipe(self) -> Recipe | None:
+        """How it was made; None where this code knows no more of that."""
+        return Recipe.known(self.manifest["recipe"])
 
     @property
     def operates(self) -> dict[str, float]:
@@ -264,7 +264,7 @@ def behaved(use: Project, settings: Settings, own: Answering, questions: Questio
 
 def _against(use: Project, settings: Settings, own: Bundle, champion: Bundle, path: Path) -> dict[str, Any]:
     """What the gates must know of the champion beside its answers, and both models on the newest rows that were served."""
-    is_refresh = own.made_of == champion.made_of
+    is_refresh = bool(own.recipe and champion.recipe and own.recipe.is_like(champion.recipe))
     rows = served(Predictions(settings.home).newest(use.project, SERVED), {**own.types, **champion.types})
     if rows is not None:
         shown = {name: kind for name, kind in use.sent.items() if name in rows}

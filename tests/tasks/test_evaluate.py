@@ -16,7 +16,7 @@ from tasks.ml.metrics import unpacked
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
 from tasks.stores.lake import ROW
-from tasks.stores.references import Scores, Snapshot
+from tasks.stores.references import Candidate, Scores, Snapshot
 from tests.tasks.test_trusted import Small, quiet, rows
 
 __all__ = ["quiet"]  # a fixture
@@ -233,3 +233,17 @@ def test_rows_of_which_nobody_knows_whether_the_champion_saw_them_prove_nothing(
     scores, _, verdicts = small.judged(small.land(content[1500:].drop(columns="booked"), "c.csv"), run="three")
     assert scores.unasked.startswith("it was split by 'booked', which ")
     assert verdicts["champion"].hold
+
+
+def test_a_window_of_about_the_champions_length_makes_a_refresh(quiet: Path):
+    """A history that has grown offers other lengths: 21 days for 20 is a refresh, 40 days are a change."""
+    small = Changing(quiet, gates=GATES)
+    snapshot = small.land(rows(0, 1200))
+
+    def fitted(days: float, run: str) -> Candidate:
+        recipe = Recipe.model_validate({"family": {"kind": "logistic"}, "window": {"kind": "decay", "days": days}})
+        return train.fit.fn("small", snapshot, recipe, run)
+
+    small.crown("one", fitted(20, "one").digest, 1)
+    scores = [evaluate.evaluate.fn("small", snapshot, fitted(days, f"{days}")) for days in (21, 40)]
+    assert [each.is_refresh for each in scores] == [True, False]
