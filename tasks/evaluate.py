@@ -374,15 +374,13 @@ def summarise(
 ) -> Scores:
     """The numbers that people look at."""
     y, p = unpacked(answers["truth"]), unpacked(answers["challenger"])
-    before = unpacked(answers["champion"]) if "champion" in answers else None
+    before, unseen = unpacked(answers["champion"]) if "champion" in answers else None, answers["unseen"].to_numpy()
     sure = {"resamples": 500, "seed": use.search.seed}
     metric = estimate(use.goal, y, p, **sure)
-    slices = use.slices.measure(
-        use.goal, features, use.types, y, p, before, answers["unseen"].to_numpy(), whole=metric, seed=use.search.seed
-    )
+    slices = use.slices.measure(use.goal, features, use.types, y, p, before, unseen, whole=metric, seed=use.search.seed)
     return Scores(
         metric=metric,
-        champion=estimate(use.goal, y, before, **sure) if before is not None else None,
+        champion=estimate(use.goal, y[unseen], before[unseen], **sure) if before is not None and unseen.any() else None,
         champion_version=champion,
         every={name: metric.of(y, p) for name, metric in metrics_of(use.kind).items()},
         baselines={name.removeprefix("baseline "): use.goal.of(y, unpacked(answers[name])) for name in answers if name.startswith("baseline ")},

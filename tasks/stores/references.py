@@ -188,7 +188,7 @@ class Scores(BaseModel, frozen=True):
     """What came out on the holdout.
 
     Attributes:
-        metric: the challenger's, with interval; champion: the champion's on the same rows, if there is one.
+        metric: the challenger's, with interval; champion: the champion's on those of the rows that it has not seen, if there are any.
         unasked: why there is one that cannot be asked; empty where it can.
         every: every metric of the kind, of the challenger; baselines: the project's metric of each.
         operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.

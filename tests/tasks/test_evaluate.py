@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
+from sklearn.metrics import roc_auc_score
 
 from tasks import evaluate, gate, train
 from tasks.config.project import Project
@@ -247,3 +248,19 @@ def test_a_window_of_about_the_champions_length_makes_a_refresh(quiet: Path):
     small.crown("one", fitted(20, "one").digest, 1)
     scores = [evaluate.evaluate.fn("small", snapshot, fitted(days, f"{days}")) for days in (21, 40)]
     assert [each.is_refresh for each in scores] == [True, False]
+
+
+def test_what_the_champion_is_worth_is_measured_on_rows_that_are_new_to_it(quiet: Path):
+    """A snapshot of old rows: the champion learned from half of those that judge, and they do not count for it; of no other row nothing is said."""
+    small, content = Changing(quiet, gates=GATES), rows(0, 1300)
+    old, first = small.land(content[:500]), small.land(content[500:1100], "b.csv")
+    small.crowned(small.land(content[1100:], "c.csv"))
+    scores, answers, _ = small.judged(first)
+    there = of_the_rows(answers, content, small, first)
+    new = (there["at"] > pd.Timestamp(small.manifest["seen_until"])).to_numpy()
+    assert 20 < new.sum() < len(new) - 20
+    assert scores.champion is not None
+    wanted = roc_auc_score(there["y"][new], unpacked(answers["champion"])[new])
+    assert scores.champion.value == pytest.approx(wanted)
+    scores, _, _ = small.judged(old, run="three")
+    assert (scores.champion, scores.champion_version) == (None, 1)

@@ -258,8 +258,9 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
         return _judged(self.kind, own, "parts in time", "against the others", among=len(parts))
 
     def _with_the_world(self, evidence: Evidence, at: np.ndarray) -> bool:
-        """Whether the champion is not surely better there."""
-        if evidence.champion is None:
+        """Whether the champion is not surely better there, on rows that neither has learned from; of too few nobody knows."""
+        at = at[evidence.unseen_by_champion[at]] if evidence.champion is not None else at[:0]
+        if evidence.champion is None or len(at) < self.fewest:
             return False
         y, said, old = evidence.y[at], evidence.challenger[at], evidence.champion[at]
         return compared(evidence.metric, y, said, old).bounds().high >= 0
