@@ -5,23 +5,21 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from pydantic import TypeAdapter
 
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.evaluate import Bundle
 from tasks.ml import threads
-from tasks.ml.features import matrix
 from tasks.ml.identity import digest
 from tasks.ml.judging import judging
 from tasks.ml.metrics import Metric
 from tasks.ml.split import Split
-from tasks.ml.watching import estimate
+from tasks.ml.watching import estimate, older
 from tasks.ml.watching.calibration import calibrated_apart
 from tasks.ml.watching.domain import sampled
 from tasks.ml.watching.measures import Reference, measures
-from tasks.ml.watching.older import held, read, sort
+from tasks.ml.watching.older import held, sort
 from tasks.ml.watching.realised import Served
 from tasks.ml.watching.reference import UNJUDGED, Sketch, daily
 from tasks.stores import footprints
@@ -75,10 +73,15 @@ class Asked:
         self.bundle = Bundle.read(self._folder, release.digest)
 
     @cached_property
+    def unasked(self) -> str:
+        """Why it cannot be asked what the project asks now, or nothing; a column that only the newest rows lack is missing in them."""
+        lake = Lake(self.use.project, self._settings.lake(self.use.project), self.use.contract)
+        return self.bundle.unasked(self.use, pd.DataFrame(columns=lake.columns))
+
+    @cached_property
     def split(self) -> Split:
         """How its rows were split."""
-        said = self.bundle.manifest
-        return TypeAdapter(Split).validate_python(said["split"]) if "split" in said else self.use.split
+        return self.bundle.split(self.use)
 
     @cached_property
     def measures(self) -> dict[str, Metric]:
@@ -92,19 +95,16 @@ class Asked:
         """
         if seen.source == "served" or not self.split.by_time or not len(seen):
             return seen
-        if self.split.column not in seen.rows:
-            return seen.where(np.zeros(len(seen), dtype=bool))
-        return seen.where(self.split.unseen(seen.rows, self.bundle.manifest["seen_until"]))
+        return seen.where(self.bundle.unseen(self.use, seen.rows))
 
     @cached_property
     def types(self) -> dict[str, str]:
-        """The columns that a server is asked with now, of the types that they had when it was made."""
-        made = {feature["name"]: feature["type"] for feature in self.bundle.manifest["features"]}
-        return {name: made.get(name, kind) for name, kind in self.use.sent.items()}
+        """The columns that a server is asked with now, of the types that they had when it was made; then those that it reads and the contract has no more."""
+        return self.use.sent | self.bundle.types
 
     def features(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """The columns that a server is asked with now, as it learned to read them; those that the rows are older than are missing."""
-        return matrix(read(rows, self.types), self.types)
+        """These columns as it learned to read them; what the rows have not is missing."""
+        return older.features(rows, self.types)
 
     def says(self, features: pd.DataFrame) -> np.ndarray | None:
         """Its answers to rows, as `features` gives them; None of none, and where an answer is to more than one row, as a list of items is."""

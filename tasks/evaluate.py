@@ -3,7 +3,7 @@
 The serving process is asked about the holdout here, too: nobody else may read it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -27,12 +27,15 @@ from tasks.ml.explain import Importance
 from tasks.ml.features import matrix
 from tasks.ml.gates import Parity, Rehearsed, Serving, configured
 from tasks.ml.judging import judging
+from tasks.ml.kinds import another, spoken
 from tasks.ml.metrics import metrics_of, packed, unpacked
 from tasks.ml.questions import Questions
+from tasks.ml.recipe import Recipe
 from tasks.ml.sealed import SealedParts
 from tasks.ml.split import Split
 from tasks.ml.trusted import apart
 from tasks.ml.uncertain import estimate
+from tasks.ml.watching import older
 from tasks.serving.rehearsal import Rehearsal
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
@@ -73,6 +76,8 @@ def _scored(
     before = Bundle.read(settings.bundles(project) / str(champion.version), champion.digest) if champion else None
     with judging():
         holdout, trusted = split.holdout.rows, split.trusted.rows
+    unasked = before.unasked(use, holdout) if before else ""
+    before = None if unasked else before
     questions = Questions.of(use.task, use.types, holdout, use.search.seed)
     asked, truth = questions.asked, questions.truth
     candidate = as_served(use, candidate, own, asked)
@@ -99,6 +104,7 @@ def _scored(
         update={
             "rows": str(rows),
             "rehearsal": rehearsal,
+            "unasked": unasked,
             "digest": candidate.digest,
             "behaved": behaved(use, settings, own, questions),
         }
@@ -184,24 +190,49 @@ class Bundle:
         return cls(found.manifest, found.model(), found.computing(), found)
 
     @property
-    def reading(self) -> list[str]:
-        """The names of the columns that it is asked with."""
-        return [feature["name"] for feature in self.manifest["features"]]
+    def types(self) -> dict[str, str]:
+        """The columns that it is asked with, of the types that it learned."""
+        return {feature["name"]: feature["type"] for feature in self.manifest["features"]}
 
     @property
-    def made_of(self) -> dict[str, Any]:
-        """Family, columns and window, without the parameters that every search chooses anew."""
-        recipe = self.manifest["recipe"]
-        return {"family": recipe["family"]["kind"], "features": recipe["features"], "window": recipe["window"]}
+    def recipe(self) -> Recipe | None:
+        """How it was made; None where this code knows no more of that."""
+        return Recipe.known(self.manifest["recipe"])
 
     @property
     def operates(self) -> dict[str, float]:
         """How its answers become decisions."""
         return {name: self.manifest[name] for name in OPERATES if self.manifest.get(name) is not None}
 
+    def split(self, use: Project) -> Split:
+        """How its rows were split; as the project does now where its manifest is older than that."""
+        said = self.manifest
+        return TypeAdapter(Split).validate_python(said["split"]) if "split" in said else use.split
+
+    def unseen(self, use: Project, rows: pd.DataFrame) -> np.ndarray:
+        """Which rows it surely has not seen: (n,) bool, as the split says that it was trained with."""
+        return self.split(use).unseen(rows, self.manifest["seen_until"])
+
+    def unasked(self, use: Project, rows: pd.DataFrame) -> str:
+        """Why it cannot be asked what the project asks now, or not about these rows; nothing where it can.
+
+        A label that has another name now, and a column that the contract has no more, are no reason as long as the rows have its values.
+        """
+        if other := another(use.task, self.manifest):
+            return f"it answers another question: {other}"
+        needs = dict.fromkeys(self.types, "reads") | dict.fromkeys(self.split(use).looks_at, "was split by")
+        may_lack = {feature["name"] for feature in self.manifest["features"] if feature["nullable"]}
+        for name, how in needs.items():
+            if name not in rows:
+                return f"it {how} '{name}', which no row has any more"
+            lack = int(rows[name].isna().sum())
+            if lack and name not in {*use.contract.columns, *may_lack}:
+                return f"it {how} '{name}', which {lack:,} of {len(rows):,} rows have no more"
+        return ""
+
     def reads(self, asked: pd.DataFrame) -> pd.DataFrame:
         """The columns that the model reads, the computed ones by its own code: another version may have made them otherwise."""
-        sent = asked[self.reading]
+        sent = asked[[*self.types]]
         if self.computing is None:
             return sent
         try:
@@ -213,9 +244,9 @@ class Bundle:
             ) from error
 
     def answers(self, use: Project, asked: pd.DataFrame) -> np.ndarray:
-        """What it says of rows of features."""
+        """What it says of rows of features, as the project calls it."""
         with threads.limited(threads.share(1)):
-            return use.task.answers(self.model, self.reads(asked))
+            return spoken(use.task, self.manifest).answers(self.model, self.reads(asked))
 
 
 def looked_at(use: Project, questions: Questions) -> pd.DataFrame:
@@ -234,27 +265,21 @@ def behaved(use: Project, settings: Settings, own: Answering, questions: Questio
 
 def _against(use: Project, settings: Settings, own: Bundle, champion: Bundle, path: Path) -> dict[str, Any]:
     """What the gates must know of the champion beside its answers, and both models on the newest rows that were served."""
-    is_refresh = own.made_of == champion.made_of
-    rows = served(use, Predictions(settings.home).newest(use.project, SERVED), {*own.reading, *champion.reading})
+    is_refresh = bool(own.recipe and champion.recipe and own.recipe.is_like(champion.recipe))
+    rows = served(Predictions(settings.home).newest(use.project, SERVED), {**own.types, **champion.types})
     if rows is not None:
-        said = {"challenger": packed(own.answers(use, rows)), "champion": packed(champion.answers(use, rows))}
-        rows.add_prefix(COLUMN).assign(**said).to_parquet(path)
+        shown = {name: kind for name, kind in use.sent.items() if name in rows}
+        both = {"challenger": own, "champion": champion}
+        said = {name: packed(each.answers(use, older.features(rows, each.types))) for name, each in both.items()}
+        older.features(rows, shown).add_prefix(COLUMN).assign(**said).to_parquet(path)
     return {"operated": champion.operates, "is_refresh": is_refresh, "served": str(path) if rows is not None else None}
 
 
-def served(use: Project, records: list[dict[str, Any]], wanted: set[str]) -> pd.DataFrame | None:
-    """The newest rows of the prediction log, as `features.matrix` gives them; None where too few have every column that is wanted."""
-    whole = [
-        record["row"] for record in records if isinstance(record.get("row"), dict) and wanted <= record["row"].keys()
-    ]
-    if len(whole) < FEWEST_SERVED:
-        return None
-    types = {name: kind for name, kind in use.sent.items() if name in wanted}
-    sent = pd.DataFrame(whole, columns=list(types))
-    moments = {
-        name: pd.to_datetime(sent[name], utc=True, format="ISO8601") for name in types if types[name] == "datetime"
-    }
-    return matrix(sent.assign(**moments), types)
+def served(records: list[dict[str, Any]], wanted: Collection[str]) -> pd.DataFrame | None:
+    """The newest rows of the prediction log, as they were sent; None where too few have every column that is wanted."""
+    rows = (record.get("row") for record in records)
+    whole = [row for row in rows if isinstance(row, dict) and {*wanted} <= row.keys()]
+    return pd.DataFrame(whole, columns=[*wanted]) if len(whole) >= FEWEST_SERVED else None
 
 
 def unlearned(use: Project, split: SealedParts, questions: Questions) -> dict[str, np.ndarray]:
@@ -268,7 +293,7 @@ def unlearned(use: Project, split: SealedParts, questions: Questions) -> dict[st
 
 
 def on_holdout(
-    use: Project, questions: Questions, naive: Mapping[str, np.ndarray], own: Answering, champion: Answering | None
+    use: Project, questions: Questions, naive: Mapping[str, np.ndarray], own: Answering, champion: Bundle | None
 ) -> pd.DataFrame:
     """Everybody's answers on the holdout, those of the naive baselines too.
 
@@ -284,7 +309,7 @@ def on_holdout(
 
 
 def on_reference(
-    use: Project, questions: Questions, known: np.ndarray, own: Answering, champion: Answering | None
+    use: Project, questions: Questions, known: np.ndarray, own: Answering, champion: Bundle | None
 ) -> pd.DataFrame:
     """Challenger's and champion's answers on the trusted set; rows that were set apart already then are new to the champion, too.
 
@@ -299,21 +324,15 @@ def on_reference(
     return answers.assign(unseen=answers["unseen"] | apart_then if champion else True)
 
 
-def _answers(use: Project, questions: Questions, own: Answering, champion: Answering | None) -> pd.DataFrame:
+def _answers(use: Project, questions: Questions, own: Answering, champion: Bundle | None) -> pd.DataFrame:
     """One row an answer: the row's id, the truth, what challenger and champion said, and whether the champion had not seen it."""
     told, rows = partial(use.task.told, questions.features), questions.rows
     answers = pd.DataFrame({ROW: told(rows[ROW].to_numpy()), "truth": packed(questions.truth)})
     answers["challenger"], answers["unseen"] = packed(own.answers(use, questions.asked)), True
     if champion:
-        answers["champion"] = packed(champion.answers(use, questions.asked))
-        answers["unseen"] = told(_unseen(use, rows, champion.manifest))
+        answers["champion"] = packed(champion.answers(use, questions.put(champion.types)))
+        answers["unseen"] = told(champion.unseen(use, rows))
     return answers
-
-
-def _unseen(use: Project, holdout: pd.DataFrame, manifest: dict[str, Any]) -> np.ndarray:
-    """Which rows a model has not seen: (n,) bool, as the split says that it was trained with."""
-    split = TypeAdapter(Split).validate_python(manifest["split"]) if "split" in manifest else use.split
-    return split.unseen(holdout, manifest["seen_until"])
 
 
 def _known(use: Project, lake: Lake, trusted: pd.DataFrame, snapshot: Snapshot, champion: Bundle | None) -> np.ndarray:
@@ -365,15 +384,13 @@ def summarise(
 ) -> Scores:
     """The numbers that people look at."""
     y, p = unpacked(answers["truth"]), unpacked(answers["challenger"])
-    before = unpacked(answers["champion"]) if champion is not None else None
+    before, unseen = unpacked(answers["champion"]) if "champion" in answers else None, answers["unseen"].to_numpy()
     sure = {"resamples": 500, "seed": use.search.seed}
     metric = estimate(use.goal, y, p, **sure)
-    slices = use.slices.measure(
-        use.goal, features, use.types, y, p, before, answers["unseen"].to_numpy(), whole=metric, seed=use.search.seed
-    )
+    slices = use.slices.measure(use.goal, features, use.types, y, p, before, unseen, whole=metric, seed=use.search.seed)
     return Scores(
         metric=metric,
-        champion=estimate(use.goal, y, before, **sure) if before is not None else None,
+        champion=estimate(use.goal, y[unseen], before[unseen], **sure) if before is not None and unseen.any() else None,
         champion_version=champion,
         every={name: metric.of(y, p) for name, metric in metrics_of(use.kind).items()},
         baselines={name.removeprefix("baseline "): use.goal.of(y, unpacked(answers[name])) for name in answers if name.startswith("baseline ")},

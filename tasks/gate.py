@@ -154,7 +154,7 @@ def evidence(use: Project, scores: Scores, past: tuple[Estimate, ...] = (), befo
     reference = pd.read_parquet(Path(scores.trusted.answers)) if scores.trusted else None
     return replace(
         weighed(use, answers, reference, rows, scores.operates), history=past, looks=before, operated=scores.operated,
-        behaved=scores.behaved, is_refresh=scores.is_refresh, rehearsal=scores.rehearsal,
+        unasked=scores.unasked, behaved=scores.behaved, is_refresh=scores.is_refresh, rehearsal=scores.rehearsal,
         served=_served(pd.read_parquet(Path(scores.served))) if scores.served else None,
     )  # fmt: skip
 

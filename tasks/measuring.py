@@ -105,6 +105,8 @@ class Measuring:
         version, rows = self.version, self.mine
         if number != version.release.version:
             version = Asked(self.use, self.settings, self.releases[number])
+            if version.unasked:
+                raise ArtifactError(version.unasked)
             rows = version.about(version.unseen(self.seen.where(self.seen.version == number)))
         operates, plan = {str(number): version.bundle.operates}, self.use.watch.performance
         return [

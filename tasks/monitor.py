@@ -38,7 +38,7 @@ from tasks.stores.served import Serving
 
 SOUNDED: dict[Literal["drift", "decay"], tuple[Kind, ...]] = {"drift": DRIFT, "decay": ("performance", "estimate")}  # fmt: skip
 UNKNOWN = {"realised": None, "estimated": None, "low": None, "high": None}
-SILENT = frozenset({"no champion", "no data", "too few rows"})  # verdicts that judge nothing
+SILENT = frozenset({"no champion", "not asked", "no data", "too few rows"})  # verdicts that judge nothing
 
 
 @task(name="look", cache_policy=NO_CACHE)
@@ -111,19 +111,29 @@ class Monitor:
         return self.journal.watches(self.use.project, self.plan.looks)
 
     def _nobody(self) -> dict[str, Any]:
-        reason = f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
+        return self._silent(
+            "no champion", f"{self.use.project} has no champion yet: `keepfit train {self.use.project}` makes one"
+        )
+
+    def _silent(self, verdict: str, reason: str, version: int = 0) -> dict[str, Any]:
+        """What is said where nothing is judged."""
         return {
-            "version": 0, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
-            "alarms": [], "verdict": "no champion", "judged": [], "repeated": [], "reason": reason,
+            "version": version, "window": None, "rows": 0, "drift": {}, "not_compared": {}, "predictions": {}, "domain": None, "performance": UNKNOWN, "anomalies": {},
+            "alarms": [], "verdict": verdict, "judged": [], "repeated": [], "reason": reason,
         }  # fmt: skip
 
     def _looked(self, champion: Release, now: dt.datetime) -> dict[str, Any]:
+        version = Asked(self.use, self.settings, champion)
+        if version.unasked:
+            move = f"Nothing is compared until another one is champion: `keepfit train {self.use.project}` makes one"
+            reason = f"version {champion.version} cannot be asked: {version.unasked}. {move}"
+            return self._silent("not asked", reason, champion.version)
         days = max(self.plan.drift.days, self.plan.performance.days)
         seen = observed(
             self.use, self.settings, now - dt.timedelta(days=days * (self.plan.history + 1)), now,
             window=dt.timedelta(days=self.plan.drift.days), fewest=self.plan.drift.fewest,
         )  # fmt: skip
-        version, spans = Asked(self.use, self.settings, champion), self._spans(seen)
+        spans = self._spans(seen)
         mine = version.about(version.unseen(seen.where(seen.version == champion.version)))
         releases = {release.version: release for release in self.journal.releases(self.use.project)}
         measuring = Measuring(version, self.settings, releases, seen, mine, spans[-1].of(mine))

@@ -18,7 +18,6 @@ import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from pydantic import ValidationError
 
 from tasks.config import plans
 from tasks.config.errors import ArtifactError
@@ -201,9 +200,8 @@ def _split(use: Project, rows: pd.DataFrame, trusted: pd.DataFrame, newest: pd.T
 
 def _recipe(use: Project, detail: dict[str, Any]) -> Recipe | None:
     """How a challenger was made, if it still can be."""
-    try:
-        recipe = Recipe.model_validate(detail.get("recipe"))
-    except ValidationError:  # of a family or a window that is not offered any more
+    recipe = Recipe.known(detail.get("recipe"))
+    if recipe is None:
         return None
     fits = use.kind in models.FAMILIES[recipe.family.kind].fits and {*recipe.features} <= {*use.features}
     return recipe if fits else None

@@ -58,6 +58,7 @@ def register(
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
+        "against": scores.champion_version,
     }  # fmt: skip
     version = None
     registry.log(training.run, metrics=(took := _took(training)))
@@ -144,8 +145,8 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
 def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[str, str]:
     """What a person decides about, whose version passed and may not go live by itself."""
     (detail,) = (row["detail"] for row in journal.trainings(training.project) if row["id"] == training.id)
-    champion, use = detail["champion"] or {}, Project.named(training.project, settings)
-    return proposals.digests(use, journal, detail["digest"], champion.get("version"), training.rows, detail["verdicts"])
+    use = Project.named(training.project, settings)
+    return proposals.digests(use, journal, detail["digest"], detail["against"], training.rows, detail["verdicts"])
 
 
 def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 -- Prefect calls it by these names
@@ -243,8 +244,8 @@ def _facts(
         for name, (since, until) in prepared.windows.items()
     }
     before = (
-        card.Before(version=scores.champion_version, value=scores.champion.value)
-        if scores.champion_version and scores.champion
+        card.Before(version=scores.champion_version, value=scores.champion.value if scores.champion else None)
+        if scores.champion_version
         else None
     )
     return card.CardFacts(
@@ -320,6 +321,8 @@ def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":
         if "value" not in detail:
             continue
         won = row["state"] in {"released", "releasing"}
+        if detail.get("against") and not detail.get("champion") and not won:
+            continue  # nobody knows what a champion is worth that could not be asked
         shown = detail if won or not detail.get("champion") else detail["champion"]
         points.append(
             pictures.Point(

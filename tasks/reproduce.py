@@ -191,6 +191,9 @@ def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | D
         return
     yield from (Step(name=name, facts=facts) for name, facts in read.items())
     recipe, seed = recorded.recipe, use.search.seed
+    if recipe is None:
+        yield _forgotten(recorded)
+        return
     yield Step(name="recipe", facts=recipe.model_dump(mode="json"))
     fitted = Fitted.of(recipe, use.task, use.features, use.contract.time, split, seed=seed)
     if recorded.asked_to_refit:
@@ -213,6 +216,17 @@ def _unreadable(recorded: Recorded, error: Exception) -> Divergence:
     kind = "erased" if "rows were erased" in text else "removed" if "was removed on" in text else "damaged"
     name = recorded.snapshot.name
     return Divergence(step="snapshot", kind=kind, name=name, recorded=name, found="cannot be read", cause=text)
+
+
+def _forgotten(recorded: Recorded) -> Divergence:
+    """A recipe of a family, a parameter or a window that this code does not know any more."""
+    recipe = recorded.footprint["recipe"]
+    name = str(recipe.get("family", {}).get("kind", "unknown"))
+    cause = (
+        f"this code does not know the recipe of then any more ({name}); check out the commit that its run in MLflow names (keepfit.code) to "
+        "make it again"
+    )
+    return Divergence(step="recipe", kind="code", name=name, recorded=recipe, found="not known", cause=cause)
 
 
 def _forged(recorded: Recorded, read: dict[str, dict[str, Any]], lake: Lake) -> Divergence | None:

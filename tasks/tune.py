@@ -418,12 +418,13 @@ class Progress:
 
 
 def _earlier(use: Project, settings: Settings) -> list[Recipe]:
-    """What the champion was made with, and what the last searches found best, in this order."""
+    """What the champion was made with, and what the last searches found best, in this order; without what is not offered any more."""
     journal = Journal(settings.journal())
     rows = [row for row in journal.trainings(use.project) if "recipe" in row["detail"]][::-1]
     release = journal.champion(use.project)
     champion = [row for row in rows if release and row["version"] == release.version][:1]
-    return [Recipe.model_validate(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED])]
+    found = (Recipe.known(row["detail"]["recipe"]) for row in (*champion, *rows[:REMEMBERED]))
+    return [recipe for recipe in found if recipe]
 
 
 def _count(study: "Study", *, running: bool, earlier: Collection[int] | None = None, before: float = math.inf) -> int:

@@ -38,10 +38,10 @@ class Window(BaseModel, frozen=True, extra="forbid"):
 
 
 class Before(BaseModel, frozen=True, extra="forbid"):
-    """The champion that the challenger was held against, with its metric on the same rows."""
+    """The champion that the challenger was held against, with its metric on the same rows; None where it cannot be told."""
 
     version: int
-    value: float
+    value: float | None
 
 
 class CardFacts(BaseModel, frozen=True, extra="forbid"):
@@ -222,7 +222,8 @@ def _evaluation(facts: CardFacts) -> str:
     holdout = facts.parts.get("holdout", Window(rows=0))
     rows = [(f"**{escaped(facts.name)}**", f"**{number(facts.metric.value)}**", _interval(facts.metric))]
     if facts.champion is not None:
-        rows.append((f"champion before, version {facts.champion.version}", number(facts.champion.value), NONE))
+        value = NONE if facts.champion.value is None else number(facts.champion.value)
+        rows.append((f"champion before, version {facts.champion.version}", value, NONE))
     rows += [(f"baseline: {escaped(name)}", number(value), NONE) for name, value in facts.baselines.items()]
     before = "" if facts.champion else " There was no champion before."
     window = f"Holdout: {holdout.rows:,} rows from {_moment(holdout.start)} to {_moment(holdout.end)}"

@@ -5,7 +5,7 @@ family that fits it in `models`, a metric in `metrics`, a panel in `pictures`: t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -238,8 +238,9 @@ class Binary(Thresholded):
         return _each(values, lambda value: _first(known, words(value), None if self.are_all else value))
 
     def described(self) -> dict[str, Any]:
-        """The classes as the model orders them, the positive one, and the target's own values, which may be told, too."""
-        return {"classes": sorted(self.labels), "positive": self.labels[1], "own": [*(self.own or (self.positive,))]}
+        """The classes as the model orders them, the positive one and its value, and the target's own values, which may be told, too."""
+        own = [*(self.own or (self.positive,))]
+        return {"classes": sorted(self.labels), "positive": self.labels[1], "value": self.positive, "own": own}
 
     def taught(self, truth: np.ndarray) -> np.ndarray:
         """The labels as a person calls them, so that a model's classes speak for themselves."""
@@ -390,10 +391,12 @@ class Multiclass:
         return np.array(self.labels, dtype=object)[truth].astype(str)
 
     def answers(self, model: Any, features: pd.DataFrame) -> np.ndarray:
-        """A probability of each label; 0 for one that the model has never met."""
+        """A probability of each label; 0 for one that the model has never met. What it says of a label that is none any more is left out."""
         said = model.predict_proba(features)
         whole = np.zeros((len(features), len(self.labels)))
-        whole[:, [self.labels.index(str(label)) for label in model.classes_]] = said
+        for place, label in enumerate(map(str, model.classes_)):
+            if label in self.labels:
+                whole[:, self.labels.index(label)] = said[:, place]
         return whole
 
     def asked(self, features: pd.DataFrame, truth: np.ndarray, seed: int) -> tuple[pd.DataFrame, np.ndarray]:  # noqa: ARG002 -- the interface
@@ -920,6 +923,35 @@ class Recommendation:
 
 
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Binary, Multiclass, Regression, Anomaly, Recommendation)}
+
+
+QUESTION = ("kind", "target", "user", "value")  # what of a manifest says what is asked
+
+
+def another(kind: Kind, manifest: Mapping[str, Any]) -> str:
+    """What a version answers, by its manifest, in place of what this kind asks; nothing where it is the same.
+
+    >>> another(Regression("price"), {"kind": "regression", "target": "cost"})
+    "its target is 'cost', the project's is 'price'"
+    """
+    now = kind.described() | {"kind": kind.name, "target": getattr(kind, "target", None)}
+    apart = (
+        name for name in QUESTION if None not in (now.get(name), manifest.get(name)) and now[name] != manifest[name]
+    )
+    return next((f"its {name} is {manifest[name]!r}, the project's is {now[name]!r}" for name in apart), "")
+
+
+def spoken(kind: Kind, manifest: Mapping[str, Any]) -> Kind:
+    """The same kind in the words of a version, by its manifest: a person may have called the two classes otherwise then.
+
+    >>> spoken(Binary("y", True, ("fair", "fraud"), Cost()), {"classes": ["no", "yes"], "positive": "yes"}).labels
+    ('no', 'yes')
+    """
+    if not isinstance(kind, Binary) or "positive" not in manifest:
+        return kind
+    positive = manifest["positive"]
+    (negative,) = (label for label in manifest["classes"] if label != positive)
+    return replace(kind, labels=(negative, positive))
 
 
 def coded(names: np.ndarray) -> np.ndarray:

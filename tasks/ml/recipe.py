@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from tasks.ml import lean, models, threads
 from tasks.ml.features import matrix
@@ -54,6 +54,19 @@ class Recipe(BaseModel, frozen=True, extra="forbid"):
     def usual(cls, family: str) -> Self:
         """The defaults of a family, on all rows and columns."""
         return cls.model_validate({"family": {"kind": family}})
+
+    @classmethod
+    def known(cls, said: object) -> Self | None:
+        """A recipe that is on record; None where this code does not offer its family, a parameter or its window any more."""
+        try:
+            return cls.model_validate(said)
+        except ValidationError:
+            return None
+
+    def is_like(self, other: "Recipe") -> bool:
+        """Whether it is of the same family, columns and, nearly, window; parameters every search chooses anew."""
+        same = self.family.kind == other.family.kind and {*self.features} == {*other.features}
+        return same and self.window.is_like(other.window)
 
     @property
     def name(self) -> str:

@@ -57,7 +57,7 @@ class Space:
     def params(self, recipe: Recipe) -> dict[str, Any] | None:
         """A recipe as Optuna names it, moved into the ranges: Optuna takes any and fails later. None: its family is not here.
 
-        A window or columns that are no choice of today become the nearest to nothing special: all.
+        A window or columns that are no choice of today become the nearest choice: a history that grows has other windows, and ranks columns anew.
 
         >>> Space(("logistic",)).params(Recipe(family=models.Logistic(C=1000)))
         {'family': 'logistic', 'logistic.C': 100.0}
@@ -68,12 +68,15 @@ class Space:
         inside = {name: min(max(getattr(family, name), where.low), where.high) for name, where in family.space.items()}
         named = {"family": kind, **{f"{kind}.{name}": value for name, value in inside.items()}}
         if len(self.windows) > 1:
-            known = recipe.window.name in {window.name for window in self.windows}
-            named["window"] = recipe.window.name if known else self.windows[0].name
+            named["window"] = recipe.window.nearest(self.windows).name
         if len(self.columns) > 1:
-            same = (name for name, columns in self.columns.items() if set(columns) == set(recipe.features))
-            named["columns"] = next(same, ALL)
+            named["columns"] = max(self.columns, key=lambda name: self._shared(name, recipe))
         return named
+
+    def _shared(self, name: str, recipe: Recipe) -> float:
+        """What part of the columns of a choice and of a recipe together both have."""
+        ours, theirs = (set(columns or self.ranked) for columns in (self.columns[name], recipe.features))
+        return len(ours & theirs) / len(ours | theirs)
 
     def starts(self, earlier: Sequence[Recipe]) -> list[dict[str, Any]]:
         """What is tried before anything is sampled: what the champion is made of, each family's defaults, what else was best before; each once.

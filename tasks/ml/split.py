@@ -100,11 +100,19 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when there is none."""
         return _newest(parts, self.column)
 
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """The columns by which `unseen` tells."""
+        return (self.column,)
+
     def unseen(self, rows: pd.DataFrame, seen_until: str) -> np.ndarray:
         """Which rows a model of this split and this `seen_until` surely has not seen: (n,) bool. Those that are newer.
 
-        A row that is older may have been held back or have landed later; it is left out all the same.
+        A row that is older may have been held back or have landed later; it is left out all the same, as is every row where the column is
+        none any more.
         """
+        if self.column not in rows:
+            return np.zeros(len(rows), dtype=bool)
         return (rows[self.column] > pd.Timestamp(seen_until)).to_numpy()
 
     def newest_known(self, parts: Sequence[pd.DataFrame]) -> np.ndarray | None:
@@ -169,12 +177,19 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when no column tells it."""
         return _newest(parts, self.column)
 
+    @property
+    def looks_at(self) -> tuple[str, ...]:
+        """The columns by which `unseen` tells, beside the rows' names."""
+        return tuple(name for name in self.columns_needed() if name != self.column)
+
     def unseen(self, rows: pd.DataFrame, seen_until: str) -> np.ndarray:  # noqa: ARG002 - a verb of every split
         """Which rows no model of this split has seen, whenever it was trained: (n,) bool. Those that hash to the holdout.
 
         All True for the holdout of an equal split. When a project's split was changed, ask the split that the model was
-        trained with: it tells which of today's rows it would have held back.
+        trained with: it tells which of today's rows it would have held back; none where a column that it needs is none any more.
         """
+        if not {*self.looks_at} <= {*rows.columns}:
+            return np.zeros(len(rows), dtype=bool)
         return self._sides(rows) == HOLDOUT
 
     def newest_known(self, parts: Sequence[pd.DataFrame]) -> np.ndarray | None:  # noqa: ARG002 - a verb of every split

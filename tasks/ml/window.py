@@ -1,5 +1,6 @@
 """Windows: how much of the past a model learns from; neither all of it nor the newest part wins always, so the search asks."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -42,6 +43,24 @@ class Window(BaseModel, frozen=True, extra="forbid"):
             return "all"
         length = f"{self.days!r}".removesuffix(".0") + (" day" if self.days == 1 else " days")
         return f"last {length}" if self.kind == "last" else f"half-life {length}"
+
+    def is_like(self, other: "Window") -> bool:
+        """Whether it is nearer to the other than to the next length that a search offers: a growing history has others each time.
+
+        >>> champion = Window(kind="last", days=45)
+        >>> champion.is_like(Window(kind="last", days=46)), champion.is_like(Window(kind="last", days=92)), champion.is_like(Window())
+        (True, False, False)
+        """
+        return self.kind == other.kind and self._apart(other) < np.log(2) / 2
+
+    def nearest(self, windows: Sequence["Window"]) -> "Window":
+        """The one of these windows that is nearest in length among those of its kind; where there is none of them, the first."""
+        alike = [window for window in windows if window.kind == self.kind]
+        return min(alike, key=self._apart) if alike else windows[0]
+
+    def _apart(self, other: "Window") -> float:
+        """How far two lengths are apart, as the logarithm of their ratio."""
+        return abs(float(np.log((self.days or 1) / (other.days or 1))))
 
     def rows(self, times: pd.Series) -> np.ndarray:
         """Which rows to learn from: (n,) bool. The last k days end with the newest row; the instant k days before it is out.

@@ -59,9 +59,9 @@ class Recorded:
         return Snapshot.model_validate(self.footprint["snapshot"])
 
     @property
-    def recipe(self) -> Recipe:
-        """How it was made of them."""
-        return Recipe.model_validate(self.footprint["recipe"])
+    def recipe(self) -> Recipe | None:
+        """How it was made of them; None where this code cannot do that any more."""
+        return Recipe.known(self.footprint["recipe"])
 
     @property
     def refit(self) -> bool:

@@ -39,6 +39,18 @@ def rows_schema(contract: Contract) -> pa.Schema:
     return pa.schema([*contract.schema, (ROW, pa.binary()), (BATCH, pa.string())])
 
 
+def filled(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows with an empty column behind theirs for each one of the schema that they are older than.
+
+    >>> filled(pa.table({"a": [1]}), pa.schema({"a": pa.int64(), "b": pa.string()})).to_pydict()
+    {'a': [1], 'b': [None]}
+    """
+    for field in schema:
+        if field.name not in rows.column_names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows
+
+
 @dataclass(frozen=True)
 class Version:
     """One version of a table."""
@@ -180,7 +192,7 @@ class Lake:
     def content(
         self, snapshot: Snapshot, *, verify: bool = True, paths: frozenset[str] | None = None, also: tuple[str, ...] = ()
     ) -> Iterator[pa.Table]:  # fmt: skip
-        """The rows of a snapshot, a table for each data file, with the labels of its outcomes.
+        """The rows of a snapshot, a table for each data file, with the labels of its outcomes; columns younger than a file are empty there.
 
         Args:
             snapshot: which rows.
@@ -190,12 +202,25 @@ class Lake:
         """
         labels, time = self._labels(snapshot.outcomes), self.landed.time
         needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else []), *also]
+        schema = pa.schema([field for field in self._schema(snapshot.version) if verify or field.name in needs])
         for file in self._files(snapshot):
             if paths is not None and file.path not in paths:
                 continue
             rows = self.landed.read(file) if verify else self.landed.peek(file, list(dict.fromkeys(needs)))
+            rows = filled(rows, schema)
             rows = rows.filter(self._inside(snapshot, rows))
             yield labels.onto(rows, ROW) if labels else rows
+
+    @property
+    def columns(self) -> list[str]:
+        """Every column that a landed row may have: the table's, and behind them those of the contract that are younger."""
+        return self._schema(None).names
+
+    def _schema(self, version: int | None) -> pa.Schema:
+        """The columns of the table at a version, and behind them those of the contract that are younger."""
+        table = self.landed.open(version)
+        known = pa.schema(table.schema()) if table else pa.schema([])
+        return filled(known.empty_table(), self.contract.schema).schema if self.contract else known
 
     def _files(self, snapshot: Snapshot) -> list[DataFile]:
         """The data files that may hold rows of a snapshot."""
@@ -267,8 +292,8 @@ class Lake:
     def selected(self, wanted: Selection) -> pd.DataFrame:
         """The same without their names; beside them only one data file is in memory at a time."""
         give_back()
-        table, labels = self.landed.open(wanted.snapshot.version), self._labels(wanted.snapshot.outcomes)
-        fields = [field for field in pa.schema(table.schema()) if field.name not in {ROW, BATCH}] if table else []
+        labels = self._labels(wanted.snapshot.outcomes)
+        fields = [field for field in self._schema(wanted.snapshot.version) if field.name not in {ROW, BATCH}]
         contract = self.contract
         apart = (contract.time, *contract.key, contract.target or "") if contract else ()
         count, begun = sum(rows for _, rows in wanted.files), 0
@@ -313,7 +338,8 @@ class Lake:
         if not files:
             return pd.DataFrame(columns=wanted or [])
         rows = frame([self.trusted.read(file) for file in files]).sort_values(ROW, ignore_index=True)
-        return rows.reindex(columns=wanted) if wanted else rows  # columns that are younger than the set are empty
+        columns = dict.fromkeys([*(wanted or ()), *rows.columns])  # those that are younger than the set are empty
+        return rows.reindex(columns=list(columns))
 
     def names(self, snapshot: Snapshot) -> np.ndarray:
         """The names of the rows of a snapshot: (n, 16) bytes. Nothing is verified."""
@@ -382,13 +408,7 @@ class Lake:
         """What the rows of a snapshot look like as a whole."""
         profiler = Profiler(contract, positive)
         for rows in self.content(snapshot):
-            there = [
-                rows[field.name].cast(field.type)
-                if field.name in rows.column_names
-                else pa.nulls(len(rows), field.type)
-                for field in contract.schema
-            ]
-            profiler.add(pa.table(there, schema=contract.schema))
+            profiler.add(filled(rows, contract.schema).select(contract.schema.names).cast(contract.schema))
         return profiler.result()
 
     @staticmethod

@@ -28,7 +28,7 @@ class Observed:
     Attributes:
         source: `served` over HTTP, or `landed` while the version was champion, which then is taken as asked about them.
         rows: (n,) the columns that a server is asked with, as they were sent or landed, under whatever contract (`older.read` reads them);
-            the target, missing where it is not known; of landed rows every column of times, too.
+            the target, missing where it is not known; of landed rows every column of times, too. Behind them what else the rows have.
         at: (n,) datetime64[us], UTC: when they were asked for; of landed rows their own time.
         version: (n,) int64; 0: nobody was champion.
         milliseconds: (n,) float64, how long the answer took; NaN of landed rows.
@@ -81,7 +81,7 @@ def served(use: Project, settings: Settings, since: dt.datetime | None, now: dt.
     if not parts:
         return _nothing(use, "served", now)
     table = pa.concat_tables(parts).sort_by([("at", "ascending"), ("id", "ascending")])
-    rows = pd.DataFrame([json.loads(text) for text in table["row"].to_pylist()]).reindex(columns=list(use.sent))
+    rows = _first(list(use.sent), pd.DataFrame([json.loads(text) for text in table["row"].to_pylist()]))
     if target := use.contract.target:
         told = table["outcome"].to_pylist()
         rows[target] = use.task.meant([None if text is None else json.loads(text) for text in told])
@@ -111,7 +111,7 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
     until = dt.datetime.fromisoformat(wanted.until)
     return Observed(
-        "landed", rows.reindex(columns=_columns(use)), instants(rows[time]), version, np.full(len(rows), np.nan), until
+        "landed", _first(_columns(use), rows), instants(rows[time]), version, np.full(len(rows), np.nan), until
     )
 
 
@@ -125,6 +125,11 @@ def _versions(batch: pd.Series, batches: Sequence[dict], releases: Sequence[Rele
         place = bisect_right(begins, at) - 1
         known[each["batch"]] = reign[place].release.version if place >= 0 and at <= now else 0
     return batch.astype("string").map(known).fillna(0).to_numpy(dtype="int64")
+
+
+def _first(names: list[str], rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with these columns first, empty where there are none; a version may read others, which the contract has no more."""
+    return rows.reindex(columns=list(dict.fromkeys([*names, *rows.columns])))
 
 
 def _columns(use: Project) -> list[str]:

@@ -190,7 +190,8 @@ class Scores(BaseModel, frozen=True):
     """What came out on the holdout.
 
     Attributes:
-        metric: the challenger's, with interval; champion: the champion's on the same rows, if there is one.
+        metric: the challenger's, with interval; champion: the champion's on those of the rows that it has not seen, if there are any.
+        unasked: why there is one that cannot be asked; empty where it can.
         every: every metric of the kind, of the challenger; baselines: the project's metric of each.
         operates: how the challenger's answers become decisions; panels: what is drawn of them, as the kind says.
         importance: the columns that the challenger relies on; slices: the metric of groups of rows, where the project names any.
@@ -206,6 +207,7 @@ class Scores(BaseModel, frozen=True):
     metric: Estimate
     champion: Estimate | None
     champion_version: int | None
+    unasked: str = ""
     every: dict[str, float]
     baselines: dict[str, float]
     operates: dict[str, float]

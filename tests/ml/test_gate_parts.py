@@ -237,6 +237,19 @@ def test_a_part_in_which_the_champion_breaks_down_too_is_the_worlds_doing():
     assert Stability().judge(evidence(spoiled(where), spoiled(where, NOISY))).passed
 
 
+def test_what_a_champion_knows_by_heart_does_not_speak_for_it():
+    """It has learned from every second row: there it says the truth, elsewhere it breaks down in the same part and lies below the same floor."""
+    where, seen = np.arange(N // 4, N // 2), np.arange(N) % 2 == 0
+    by_heart = np.where(seen, Y, spoiled(where, NOISY))
+    known = replace(evidence(spoiled(where), by_heart), unseen_by_champion=~seen)
+    assert Stability().judge(known).passed
+    assert (
+        not Stability().judge(replace(known, unseen_by_champion=~seen & (np.arange(N) < N // 4))).passed
+    )  # nobody knows
+    assert Floors(floors={"roc_auc": 0.95}).judge(known).hold
+    assert not Floors(floors={"roc_auc": 0.95}).judge(replace(known, unseen_by_champion=np.zeros(N, dtype=bool))).hold
+
+
 def test_a_gain_that_one_part_of_time_makes_waits_for_a_person():
     """Better on the whole, worse without its best part: held; the part is named."""
     best = np.arange(N) >= 3 * N // 4

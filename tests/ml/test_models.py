@@ -23,7 +23,7 @@ from tasks.ml.models import (
 )
 from tasks.ml.recipe import Learned, Recipe
 from tasks.ml.space import Space
-from tasks.ml.window import choices
+from tasks.ml.window import Window, choices
 
 COLUMNS = {
     "amount": Column(type="float", nullable=True),
@@ -144,6 +144,20 @@ def test_a_suggestion_can_be_enqueued_again(seed, problem):
     assert params is not None
     study.enqueue_trial(params)
     assert space.suggest(study.ask()) == tried
+
+
+def test_what_the_champion_is_made_of_is_found_again_in_a_space_that_has_moved():
+    """A week later the windows have other lengths and the columns are ranked anew: the nearest choice is what it was."""
+    space = Space(("logistic",), tuple(choices(367)), tuple("bacdefghijkl"))
+    champion = Recipe.usual("logistic").model_copy(
+        update={"window": Window(kind="decay", days=45), "features": tuple("abcdex")}
+    )
+    params = space.params(champion)
+    assert params is not None
+    assert (params["window"], params["columns"]) == ("half-life 46 days", "best 6")
+    strange = space.params(champion.model_copy(update={"features": ("y", "z")}))
+    assert strange is not None
+    assert strange["columns"] == "all"
 
 
 def test_a_search_keeps_to_its_families():

@@ -133,3 +133,19 @@ def test_forgetting_follows_a_change_of_the_world():
     weights = Window(kind="decay", days=20).weights(times, times.max())
     assert (values.mean(), recent) == (0.25, 1.0)
     assert np.average(values, weights=weights) > 0.95
+
+
+@settings(deadline=None)
+@given(st.floats(60, 3000), st.floats(1, 1.25))
+def test_a_window_is_known_again_when_the_history_has_grown(span, growth):
+    """The half of 360 days and the half of 367 are one choice, though they have other names; a quarter is another, and so are weights."""
+    before, now = choices(span), choices(span * growth)
+    for place, window in enumerate(before):
+        assert window.nearest(now) == now[place]
+        assert [window.is_like(other) for other in now] == [other == now[place] for other in now]
+
+
+def test_a_kind_of_window_that_is_not_offered_any_more_becomes_all_rows():
+    """There is nothing that it is near to."""
+    offered = [Window(), Window(kind="last", days=10)]
+    assert Window(kind="decay", days=10).nearest(offered) == Window()

@@ -555,6 +555,50 @@ def test_a_column_of_another_type_than_the_version_learned_is_not_compared(place
         assert f"{name} cannot be compared" in seen["reason"]
 
 
+@pytest.mark.parametrize("kind", ["binary", "recommendation"])
+def test_a_version_is_asked_with_a_column_that_the_contract_has_no_more(place, kind):
+    """Somebody took it out: it is compared no more, and what the champion says of the rows that have it is what its model says."""
+    there = place(kind).watched()
+    before = there.look()
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(path.read_text().replace("    b: {type: float}\n", ""))
+    landed = there.look()
+    assert (landed["rows"], set(landed["drift"])) == (WEEK, {"a", "c"})
+    assert landed["performance"]["periods"] == before["performance"]["periods"]
+    if kind == "binary":
+        assert landed["performance"]["realised"] is not None
+        asked_for(there, week(9).drop(columns=["id", "at", "y"]))
+        served = there.look()
+        assert (served["window"]["source"], set(served["drift"])) == ("served", {"a", "c"})
+        said = [seen["predictions"]["prediction"]["fixed"] for seen in (served, landed)]
+        assert said[0] == said[1]  # of the same rows
+
+
+def test_a_version_whose_classes_a_person_calls_otherwise_now_is_looked_at(place):
+    """Its probability of the positive class is that under whatever name."""
+    there = place("binary").watched()
+    before = there.look()
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(f"{path.read_text()}\nlabels: [fair, fraud]\n")
+    assert there.look()["performance"]["periods"] == before["performance"]["periods"]
+
+
+def test_a_version_that_answers_another_question_is_not_asked(place):
+    """Today's target is not what it predicts: nothing is judged, and that and the next move are said."""
+    there = place("binary").watched()
+    path = there.settings.projects / "small" / "project.yaml"
+    path.write_text(
+        path.read_text()
+        .replace("target: y", "target: d")
+        .replace("    a: {type", "    d: {type: bool, nullable: true}\n    a: {type")
+    )
+    seen = there.look()
+    assert (seen["verdict"], seen["version"], seen["alarms"]) == ("not asked", 1, [])
+    assert seen["reason"].startswith(
+        "version 1 cannot be asked: it answers another question: its target is 'y', the project's is 'd'. "
+    )
+
+
 def test_where_every_column_changed_its_type_none_is_compared(place):
     """Not all after all; what came true is still measured."""
     there = place("binary").watched()

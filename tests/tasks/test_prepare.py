@@ -4,6 +4,7 @@ import datetime as dt
 import importlib
 import logging
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
@@ -513,6 +514,33 @@ def test_parts_are_those_of_a_split_of_all_rows(kind, tmp_path, monkeypatch):
     with judging():
         pd.testing.assert_frame_equal(made.holdout.rows, whole.holdout)
     assert min(len(made.train), len(made.validation), len(made.holdout)) > 0
+
+
+YOUNG = {"float": 0.5, "int": 1, "bool": True, "category": "c", "text": "t", "datetime": "2026-02-01T00:00:00Z"}
+
+
+def test_a_column_that_is_younger_than_every_row_is_empty_in_them(tmp_path, monkeypatch, seen):
+    """It was added to the contract: what landed before teaches as ever, before and after the first batch with it."""
+    columns: dict[str, dict[str, Any]] = {"amount": {"type": "float"}}
+    _, settings, (before,) = landed(tmp_path, monkeypatch, columns, part(0, 600, 150))
+    columns |= {f"a {kind}": {"type": kind, "nullable": True} for kind in YOUNG}
+    YAML().dump(described_as(columns), settings.projects / "small" / "project.yaml")
+    use, root, said = Project.named("small", settings), settings.lake("small"), []
+    by_it = project(columns, split={"kind": "group", "group": "a text"})
+    for batch in (None, part(600, 60, 15).assign(**{f"a {kind}": value for kind, value in YOUNG.items()})):
+        if batch is not None:
+            batch.to_parquet(tmp_path / "b.parquet")
+            assert ingest.Landings(use, settings).land(tmp_path / "b.parquet", accept="a test").landed == 60
+        parts.cache_clear()
+        said.append(prepare.prepare.fn("small", before, "run"))
+        made = parts(use, before, root)
+        with judging():
+            read = matrix(pd.concat([made.train, made.validation, made.holdout.rows]), use.types)
+        assert read["amount"].notna().all()
+        assert read.drop(columns="amount").isna().all(axis=None)
+        apart = parts(by_it, before, root)
+        assert len(apart.train) + len(apart.validation) + len(apart.holdout) == 600
+    assert (said[0].refused, said[0]) == ("", said[1])
 
 
 def test_a_damaged_file_is_met_when_its_rows_are_read(tmp_path, monkeypatch):

@@ -524,6 +524,19 @@ def test_a_version_whose_configuration_this_code_knows_no_more_is_made_again_all
         again(as_recorded=True)
 
 
+def test_a_recipe_that_this_code_knows_no_more_is_said(home: Path, here: None):
+    """A parameter of then that is gone: nothing is made, and the report names the recipe and the next move."""
+
+    def gone(facts: dict[str, Any]) -> None:
+        facts["recipe"]["family"]["gone"] = 1
+
+    recorded_otherwise(home, gone)
+    found = again()
+    assert found["verdict"] != "EXACT"
+    assert (found["diverges"]["step"], found["diverges"]["name"]) == ("recipe", "logistic")
+    assert "check out the commit that its run in MLflow names" in found["diverges"]["cause"]
+
+
 def digest_of(name: str) -> str:
     """The digest of the bundle of version 1."""
     (row,) = Journal(Settings().journal()).trainings(name)

@@ -210,6 +210,19 @@ def test_what_the_champion_was_made_with_is_tried_too(settings: Settings):
     assert [start.get("logistic.C") for start in starts] == [0.1, None, 1.0, 0.3, 0.2]
 
 
+def test_a_recipe_that_is_not_offered_any_more_is_not_tried(settings: Settings):
+    """An upgrade dropped its family, or one of its parameters: the search begins with the others."""
+    journal, at = Journal(settings.journal()), dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    known = Recipe.usual("logistic").model_dump(mode="json")
+    gone = [known | {"family": {"kind": "perceptron"}}, known | {"family": {"kind": "logistic", "l1": 0.5}}, known]
+    for recipe in gone:
+        number = journal.start_training(
+            project="small", trigger="by hand", event=False, snapshot="s", config="c", at=at
+        )
+        journal.end_training(number, state="refused", reason="worse", at=at, detail={"recipe": recipe})
+    assert tune._earlier(project(), settings) == [Recipe.usual("logistic")]
+
+
 def plain(**changed) -> tune.Search:
     """A search that asks for family and parameters only."""
     return tune.Search.over(project(windows=False).model_copy(update=changed), rows())

@@ -70,10 +70,12 @@ class Floors(BaseModel, frozen=True, extra="forbid"):
         return measured(metric, evidence.y, evidence.challenger, resamples=evidence.resamples, seed=evidence.seed)
 
     def _is_as_bad(self, evidence: Evidence, floors: dict[Metric, float]) -> bool:
-        """Whether the champion is on the wrong side of these floors."""
-        if evidence.champion is None:
+        """Whether the champion is on the wrong side of these floors, on rows that it has not learned from."""
+        rows = evidence.unseen_by_champion
+        if evidence.champion is None or not rows.any():
             return False
-        return all(metric.gain(metric.of(evidence.y, evidence.champion), floor) < 0 for metric, floor in floors.items())
+        y, said = evidence.y[rows], evidence.champion[rows]
+        return all(metric.gain(metric.of(y, said), floor) < 0 for metric, floor in floors.items())
 
 
 def _above(metric: Metric, found: Uncertain, floor: float) -> float:

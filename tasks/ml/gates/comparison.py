@@ -10,8 +10,6 @@ from tasks.ml.gates.evidence import Evidence
 from tasks.ml.gates.verdict import Verdict
 from tasks.ml.metrics import METRICS, Estimate
 
-NO_CHAMPION = "there is no champion yet; the naive baselines decide"
-
 
 class Baselines(BaseModel, frozen=True, extra="forbid"):
     """Is the challenger better than what needs no learning?"""
@@ -73,11 +71,13 @@ class Champion(BaseModel, frozen=True, extra="forbid"):
     def judge(self, evidence: Evidence) -> Verdict:
         """Passes when the lower bound of the paired gain is above the margin and log loss does not get worse.
 
-        The bound is wrong with the probability that this look at the champion may spend (see `spent`).
+        Where the champion cannot be asked there is nothing to compare, and a person decides. The bound is wrong with the probability that this look at the champion may spend (see `spent`).
         """
         champion, rows = evidence.champion, evidence.unseen_by_champion
+        if evidence.unasked:
+            return Verdict(gate=self.kind, passed=False, hold=True, reason=f"{evidence.alone}. A person decides")
         if champion is None:
-            return Verdict(gate=self.kind, passed=True, reason=NO_CHAMPION)
+            return Verdict(gate=self.kind, passed=True, reason=evidence.alone)
         if rows.sum() < self.min_rows:
             return Verdict(
                 gate=self.kind, passed=False, value=int(rows.sum()), bar=self.min_rows,
@@ -133,7 +133,7 @@ class TrustedSet(BaseModel, frozen=True, extra="forbid"):
         if trusted is None:
             return Verdict(gate=self.kind, passed=True, reason="nothing was set apart yet; the newest rows decide")
         if evidence.champion is None or trusted.champion is None:
-            return Verdict(gate=self.kind, passed=True, reason=NO_CHAMPION)
+            return Verdict(gate=self.kind, passed=True, reason=evidence.alone)
         rows, metric = trusted.unseen_by_champion, trusted.metric
         if rows.sum() < self.min_rows:
             return Verdict(

@@ -38,6 +38,7 @@ class Evidence:
         challenger: answers, (n,) or (n, classes).
         baselines: naive answers by name.
         champion: answers of the champion, or None when there is none yet.
+        unasked: why there is a champion that cannot be asked; empty where it can, or where there is none.
         unseen_by_champion: (n,) True where the champion was neither trained nor tuned on the row.
         history: the metric of the project's earlier challengers, each on the holdout of its time, oldest first.
         operates: how the challenger's answers become decisions; operated: how the champion's do.
@@ -66,6 +67,7 @@ class Evidence:
     seed: int
     resamples: int = 2000
     champion: np.ndarray | None = None
+    unasked: str = ""
     unseen_by_champion: np.ndarray = field(default_factory=lambda: np.array([], dtype=bool))
     history: tuple[Estimate, ...] = ()
     kind: Kind = field(default_factory=lambda: Binary("target", positive=True, labels=("no", "yes"), cost=Cost()))
@@ -86,6 +88,12 @@ class Evidence:
     looks: int = 0
     behaved: tuple[Behaved, ...] = ()
     served: Served | None = None
+
+    @property
+    def alone(self) -> str:
+        """Why there is no champion to compare with, where there are no answers of one."""
+        unasked = f"the champion cannot be asked: {self.unasked}"
+        return unasked if self.unasked else "there is no champion yet; the naive baselines decide"
 
     def gain_over(self, other: np.ndarray, rows: np.ndarray | None = None, metric: Metric | None = None) -> Uncertain:
         """How much better the challenger is than `other`, on all rows or those given."""

@@ -258,8 +258,9 @@ class Stability(BaseModel, frozen=True, extra="forbid"):
         return _judged(self.kind, own, "parts in time", "against the others", among=len(parts))
 
     def _with_the_world(self, evidence: Evidence, at: np.ndarray) -> bool:
-        """Whether the champion is not surely better there."""
-        if evidence.champion is None:
+        """Whether the champion is not surely better there, on rows that neither has learned from; of too few nobody knows."""
+        at = at[evidence.unseen_by_champion[at]] if evidence.champion is not None else at[:0]
+        if evidence.champion is None or len(at) < self.fewest:
             return False
         y, said, old = evidence.y[at], evidence.challenger[at], evidence.champion[at]
         return compared(evidence.metric, y, said, old).bounds().high >= 0
@@ -308,7 +309,8 @@ class Churn(BaseModel, frozen=True, extra="forbid"):
         The group that flips most surely is named: it is where a release would be felt first.
         """
         if evidence.champion is None:
-            return Verdict(gate=self.kind, passed=True, reason="there is no champion whose decisions could flip")
+            nobody = "there is no champion whose decisions could flip"
+            return Verdict(gate=self.kind, passed=True, reason=evidence.alone if evidence.unasked else nobody)
         served = evidence.served
         before, after = (served.champion, served.challenger) if served else (evidence.champion, evidence.challenger)
         flips = evidence.kind.flipped(before, after, evidence.operated or evidence.operates, evidence.operates)

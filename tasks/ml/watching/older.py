@@ -6,7 +6,7 @@ from typing import Literal
 import pandas as pd
 
 from tasks.ml.contract import NUMERIC
-from tasks.ml.features import MOMENT
+from tasks.ml.features import MOMENT, matrix
 
 Sort = Literal["number", "words", "time"]
 
@@ -27,6 +27,11 @@ def held(column: pd.Series) -> Sort | None:
     if pd.api.types.is_datetime64_any_dtype(column):
         return "time"
     return "words" if pd.api.types.is_string_dtype(column) and column.dtype != object else None
+
+
+def features(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
+    """The columns of these names and types as `features.matrix` gives them, of rows that were written under whatever contract."""
+    return matrix(read(rows, types), types)
 
 
 def read(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
