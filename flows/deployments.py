@@ -91,6 +91,7 @@ def deploy(settings: Settings | None = None, projects: Collection[str] | None = 
     deployments = [
         deployment for use in found if projects is None or use.project in projects for deployment in declared(use)
     ]
+    deployed.spare(POOL, projects)
     for deployment in deployments:
         deployment.apply(work_pool_name=POOL)
     slugs = {each.full_name: {entry.slug for entry in each.schedules or ()} for each in deployments}

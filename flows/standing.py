@@ -9,6 +9,7 @@ from tasks.config.names import approval
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
 
+TOLD = dt.timedelta(days=7)  # that a message which was given up is shown
 UNTOUCHED: dict[str, Any] = {
     "champion": None,
     "serving": None,
@@ -31,7 +32,7 @@ def standing(settings: Settings) -> dict[str, Any]:
     return {
         "services": stack.services(settings),
         "projects": _untouched(settings) if journal is None else _projects(journal, settings),
-        "unsent": [] if journal is None else journal.unsent(),
+        "unsent": [] if journal is None else journal.unsent(dt.datetime.now(dt.UTC) - TOLD),
     }
 
 

@@ -74,7 +74,8 @@ class Upkeep:
     def _is_due(self, project: str) -> bool:
         began, now = self._settings.home / "tidied" / project, self._clock()
         is_known = began.exists()
-        if is_known and now - dt.datetime.fromisoformat(began.read_text()) < DAY:
+        # a record that lies further ahead is of a clock that was wrong
+        if is_known and abs(now - dt.datetime.fromisoformat(began.read_text())) < DAY:
             return False
         durable.write(began, now.isoformat().encode())
         return is_known

@@ -8,7 +8,7 @@ import datetime as dt
 import json
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 from tasks.config import destinations, outbound
@@ -23,7 +23,21 @@ from tasks.stores.journal import Journal, Notice
 LOG = logging.getLogger("keepfit.notify")
 AGAIN, LATEST = 10.0, 3600.0  # seconds until the second try; each time four times as many, up to the latest
 GIVEN_UP = dt.timedelta(days=7)  # after which a message is old news
+REFUSALS = 3  # tries, the last two of which were refused alike, after which a message is given up
+LATER = {
+    401,
+    403,
+    404,
+    407,
+    408,
+    425,
+    429,
+}  # 4xx that speak of the address, of who asks or of the moment; others speak of the message
 SECONDS = 10.0  # that a receiver may take
+
+
+class RefusedError(KeepfitError):
+    """A receiver is there, and does not take this message."""
 
 
 def event(notice: Notice) -> dict[str, Any]:
@@ -67,23 +81,35 @@ class Postman:
         return self._news()
 
     def send(self) -> list[str]:
-        """Sends what is due, oldest first, and gives a sentence for each; nothing where another process is at it."""
+        """Sends what is due, oldest first, and gives a sentence for each; nothing where another process is at it.
+
+        After a failure the other messages to that destination are left for the next round, so that one that is down holds up no other.
+        """
         said: list[str] = []
+        resting: set[tuple[str, str]] = set()
         try:
             with self.journal.alone("notify", patience=0):
-                while due := self._due():
-                    said += [self._try(notice) for notice in due]
+                while due := self._due(resting):
+                    for notice in due:
+                        if _place(notice) not in resting:
+                            state, sentence = self._try(notice)
+                            said.append(sentence)
+                            resting |= {_place(notice)} if state == "waiting" else set()
         except ConflictError:
             return []
         return said
 
-    def _due(self) -> list[Notice]:
-        """The oldest message that waits for each destination of a project, where it is due; what is younger waits for it, that none overtakes another."""
-        oldest: dict[tuple[str, str], Notice] = {}
+    def _due(self, resting: Set[tuple[str, str]] = frozenset()) -> list[Notice]:
+        """What is due; that an incident ended waits until it was told, or cannot be told, that it began."""
+        oldest: dict[tuple[tuple[str, str], str], Notice] = {}
         for notice in self.journal.notices("waiting"):
-            oldest.setdefault((notice.project, notice.destination), notice)
+            oldest.setdefault((_place(notice), notice.incident), notice)
         now = self._clock()
-        return [notice for notice in oldest.values() if dt.datetime.fromisoformat(notice.due) <= now]
+        return [
+            notice
+            for notice in oldest.values()
+            if _place(notice) not in resting and dt.datetime.fromisoformat(notice.due) <= now
+        ]
 
     def _go(self) -> None:
         try:
@@ -95,8 +121,8 @@ class Postman:
         said, self._said = self._said, []
         return said
 
-    def _try(self, notice: Notice) -> str:
-        """One try of one message: a sentence about it, when its state is on record."""
+    def _try(self, notice: Notice) -> tuple[str, str]:
+        """One try of one message: its state, and a sentence about it, when that is on record."""
         now = self._clock()
         try:
             target = self._destination(notice)
@@ -105,12 +131,12 @@ class Postman:
             )
         except KeepfitError as error:
             state, said = "waiting", str(error)
-        if state == "waiting" and now - dt.datetime.fromisoformat(notice.at) > GIVEN_UP:
-            state, said = "dropped", f"given up after {notice.tries + 1} tries: {said}"
-        self.journal.move_notice(notice, state, said, now + pause(notice.tries + 1))
+            if _is_given_up(notice, error, now):
+                state, said = "dropped", f"given up after {notice.tries + 1} tries: {said}"
+        self.journal.move_notice(notice, state, said, now + pause(notice.tries + 1) if state == "waiting" else now)
         sentence = f"{notice.project}: incident {notice.incident} {notice.event}, {notice.destination}: {state}; {said}"
         LOG.log(logging.INFO if state == "sent" else logging.WARNING, "%s", sentence)
-        return sentence
+        return state, sentence
 
     def _destination(self, notice: Notice) -> Destination | None:
         if notice.project not in self.settings.project_names():
@@ -130,6 +156,17 @@ class Postman:
         return _announced(target, notice, self.settings)
 
 
+def _place(notice: Notice) -> tuple[str, str]:
+    """Where a message goes: a project and one of its destinations."""
+    return notice.project, notice.destination
+
+
+def _is_given_up(notice: Notice, error: KeepfitError, now: dt.datetime) -> bool:
+    """Whether a message that failed once more is old, or is refused again and again; a refusal at a start is none for ever."""
+    refused = isinstance(error, RefusedError) and notice.said == str(error) and notice.tries + 1 >= REFUSALS
+    return refused or now - dt.datetime.fromisoformat(notice.at) > GIVEN_UP
+
+
 def _posted(target: Destination, notice: Notice, now: dt.datetime, settings: Settings) -> str:
     told = event(notice)
     body, stamp = json.dumps(told).encode(), str(int(now.timestamp()))
@@ -138,7 +175,8 @@ def _posted(target: Destination, notice: Notice, now: dt.datetime, settings: Set
         headers[SIGNATURE] = signature(target.secret.encode(), told["id"], stamp, body)
     answer = outbound.post(target.url, body, headers, settings.allow_private, seconds=SECONDS)
     if not 200 <= answer.status < 300:
-        raise KeepfitError(f"it answered {answer.status}")
+        refuses = 400 <= answer.status < 500 and answer.status not in LATER
+        raise (RefusedError if refuses else KeepfitError)(f"it answered {answer.status}")
     return f"it answered {answer.status}"
 
 

@@ -22,7 +22,12 @@ def status(*, as_json: Json = False) -> int:
     if troubled := {row["project"]: row["incidents"] for row in projects if row["incidents"]}:
         put(f"open incidents: {troubled}; `keepfit incidents` tells of them")
     if result["unsent"]:
-        put(table(("project", "message that waits", "to", "tries", "again at", "why"), map(_unsent, result["unsent"])))
+        put(
+            table(
+                ("project", "message that has not arrived", "to", "tries", "again at", "why"),
+                map(_unsent, result["unsent"]),
+            )
+        )
     return DONE
 
 
@@ -53,4 +58,5 @@ def _proposal(waiting: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
 
 def _unsent(one: dict[str, Any]) -> tuple[str, ...]:
     what = f"incident {one['incident']} {one['event']}"
-    return one["project"], what, one["destination"], str(one["tries"]), one["due"][:19], one["said"]
+    again = one["due"][:19] if one["state"] == "waiting" else "never"
+    return one["project"], what, one["destination"], str(one["tries"]), again, one["said"]

@@ -20,6 +20,7 @@ from tasks.serving.protocols import Question
 from tasks.serving.writing import each_encoded
 
 PATIENCE = 1.0  # seconds that a challenger has for a request, and that a request waits for its turn
+WAITING = 4 * THREADS  # requests that wait at once, each in a place of the line; most of those are the champion's
 HANGS = 5.0  # seconds after which it counts as one that does not come to an end, as in the shadow
 HEADER = "keepfit-key"
 Row = dict[str, Any]
@@ -95,6 +96,7 @@ class Canary:
         self._metrics = metrics
         self._patience, self._hangs = patience, hangs
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="canary")
+        self._waiting = 0
         self._late: dict[
             Future[Part], float
         ] = {}  # those that nobody waits for any more, and that go on, and since when
@@ -114,11 +116,17 @@ class Canary:
         project = pair.rollout.project
         if pair.other is None:
             part, failed = None, True
-        elif len(self._late) < THREADS:
-            part, failed = await self._answered(pair.other, asked, places)
-        else:
+        elif len(self._late) >= THREADS:
             now = time.monotonic()
             part, failed = None, now - max([*self._late.values()], default=now) >= self._hangs
+        elif self._waiting >= WAITING:
+            part, failed = None, False
+        else:
+            self._waiting += 1
+            try:
+                part, failed = await self._answered(pair.other, asked, places)
+            finally:
+                self._waiting -= 1
         self._metrics.rolled(project, "canary" if part else "fallback", len(places))
         return part, failed
 

@@ -688,28 +688,33 @@ class Succession:
         self.swaps = 0
 
     async def follow(self, every: float = 0.05, told: Callable[[], None] = lambda: None) -> None:
-        """Looks into the journal for ever, in a thread, so that answers go on while a model loads; tells after each look."""
+        """Looks into the journal for ever, in a thread, so that answers go on while a model loads; tells after each look, and before anything loads."""
         tidings = Tidings(self._url)
         while True:
-            await asyncio.to_thread(self._glance, tidings)
+            if await asyncio.to_thread(lambda: tidings.have_come() and self._reads()):
+                told()
+                await asyncio.to_thread(self._put_in_place)
             told()
             await asyncio.sleep(every)
 
-    def _glance(self, tidings: Tidings) -> None:
-        if tidings.have_come():
-            self.look()
-
     def look(self) -> None:
         """Reads the journal once and puts in place what is new; never raises."""
+        if self._reads():
+            self._put_in_place()
+
+    def _reads(self) -> bool:
+        """Whether the journal could be read; `wanted` is then what it says."""
         try:
             self._journal = self._journal or Journal(self._url)
-            wanted = self._journal.champions()
+            self.wanted = self._journal.champions()
         except Exception as error:  # noqa: BLE001 – a journal that is away in whatever manner must not end the answering
             self._note(f"{type(error).__name__}")
-            return
+            return False
         self._note(None)
-        self.wanted = wanted
-        for project, release in wanted.items():
+        return True
+
+    def _put_in_place(self) -> None:
+        for project, release in (self.wanted or {}).items():
             if self._is_due(project, release):
                 self._enthrone(project, release)
         for project, champion in self.champions.items():

@@ -65,7 +65,7 @@ class Predicting:
             len(body) <= SMALL_BYTES and not protocol.is_columnar
         )  # columns of nulls alone have many rows in few bytes
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
-        self.line.enter()  # a challenger's share is a part of the work, and no more may wait for it than for the champion
+        self.line.enter()  # a challenger's share is a part of the work; so that it cannot fill the line only a few wait for it
         try:
             own = await self._beside.own(champion, protocol, body, request.headers, small=small)
             content, seen = await self.line.do(

@@ -283,12 +283,13 @@ def _decoded(body: bytes, kind: type[Any], wanted: str, count: Callable[[Any], i
     """A body as what it should be; only if it has no more rows than it may, every value of it is looked at."""
     try:
         asked = msgspec.json.decode(body, type=kind)
+        _bounded(count(asked))
+        texts = _texts(msgspec.json.decode(body))  # with whatever else the protocol lets stand there
     except (msgspec.ValidationError, RecursionError):
         raise Refusal(422, wanted) from None
     except ValueError:
         raise Refusal(400, "The body is no JSON in UTF-8; wanted an object with finite numbers. See /docs.") from None
-    _bounded(count(asked))
-    if quotes(body) != 2 * _texts(msgspec.json.decode(body)):  # with whatever else the protocol lets stand there
+    if quotes(body) != 2 * texts:
         raise Refusal(422, "An object names a field twice; wanted each once. Remove one.")
     return asked
 

@@ -1,6 +1,7 @@
 """Deployed: what the Prefect server holds of projects, and the end of what no project declares any more.
 
-Prefect adds and changes schedules by their slug and deployments by their name, and removes neither.
+Prefect adds and changes schedules by their slug and deployments by their name, and removes neither; but where one schedule of a deployment
+has no slug, as those have none that are made in its UI, it replaces all of them.
 """
 
 import re
@@ -15,6 +16,24 @@ from prefect.client.schemas.sorting import DeploymentSort
 from prefect.exceptions import ObjectNotFound
 
 FLOW = re.compile(r"flows\.(\w+)\.\1")  # the entry point of a flow of keepfit's
+BY_HAND = "by-hand:"  # begins the slug of a schedule that a person made; no file can declare one that does
+
+
+def spare(pool: str, projects: Collection[str] | None = None) -> None:
+    """Gives the schedules that people made by hand a slug, with which they outlast the next deploy.
+
+    Args:
+        pool: the work pool that keepfit deploys to.
+        projects: of these only; by default of all.
+    """
+    with get_client(sync_client=True) as client:
+        for found in _of_projects(client, pool):
+            for each in found.schedules if projects is None or found.name in projects else ():
+                if each.slug is None:
+                    with suppress(ObjectNotFound):  # the person has taken it back
+                        client.update_deployment_schedule(
+                            found.id, each.id, parameters=each.parameters, slug=f"{BY_HAND}{each.id}"
+                        )
 
 
 def withdraw(
@@ -22,7 +41,8 @@ def withdraw(
 ) -> list[str]:
     """Removes the deployments and schedules of projects that are not declared; gives a line for each.
 
-    What is not keepfit's stays: a deployment is when its work pool, its entry point and the tag of its project all say so.
+    What is not keepfit's stays: a deployment is when its work pool, its entry point and the tag of its project all say so; a schedule is not
+    where a person made it by hand.
 
     Args:
         declared: the slugs of a deployment's schedules, by its full name, like `train/fraud`.
@@ -57,11 +77,15 @@ def _full_name(found: DeploymentResponse) -> str:
 
 def _thin_out(client: SyncPrefectClient, found: DeploymentResponse, slugs: Collection[str | None]) -> list[str]:
     """Ends the schedules that are not declared, with the runs that they have planned."""
-    left = [each for each in found.schedules if each.slug not in slugs]
+    left = [each for each in found.schedules if not _is_by_hand(each.slug) and each.slug not in slugs]
     for each in left:
         with suppress(ObjectNotFound):  # another deploy was quicker
             client.delete_deployment_schedule(found.id, each.id)
     return [f"schedule '{each.slug}' of {_full_name(found)}" for each in left]
+
+
+def _is_by_hand(slug: str | None) -> bool:
+    return slug is None or slug.startswith(BY_HAND)
 
 
 def _remove(client: SyncPrefectClient, found: DeploymentResponse) -> list[str]:

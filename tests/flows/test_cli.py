@@ -156,6 +156,11 @@ def test_incidents_are_listed_newest_first_and_one_is_shown_with_its_text(alone,
         ("fraud", "webhook ops", 0), ("thyroid", "webhook ops", 0),
     ]  # fmt: skip
     assert "webhook ops" in command(alone, "status").stdout
+    first, second = journal.notices()
+    journal.move_notice(first, "dropped", "given up after 3 tries: it answered 422", dt.datetime.now(dt.UTC))
+    journal.move_notice(second, "dropped", "given up long ago", dt.datetime.now(dt.UTC) - dt.timedelta(days=8))
+    shown = command(alone, "status").stdout
+    assert [each in shown for each in ("never", "it answered 422", "long ago")] == [True, True, False]
 
 
 def test_status_counts_the_files_that_wait(alone, tmp_path):

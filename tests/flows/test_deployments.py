@@ -45,6 +45,7 @@ def applied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None]]:
         sent.append((self.full_name, work_pool_name))
 
     monkeypatch.setattr(RunnerDeployment, "apply", apply)
+    monkeypatch.setattr(deployed, "spare", lambda *_about: None)
     monkeypatch.setattr(deployed, "withdraw", lambda *_about: [])
     return sent
 

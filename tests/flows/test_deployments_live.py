@@ -102,6 +102,32 @@ def test_what_a_file_declares_no_more_is_gone_from_prefect(folder: Path, stack: 
     assert deploy(stack.settings).removed == []
 
 
+def test_a_schedule_that_was_made_by_hand_stays(folder: Path, stack: Stack):
+    """As the UI makes it, without a slug, beside declared ones or alone: with its parameters, paused or not, through deploys that take others away."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.schedules import CronSchedule
+
+    from flows.deployments import deploy
+
+    by_hand = {f"train/{NAME}": ("8 8 * * *", {"reason": "by hand"}, True), f"release/{NAME}": ("9 9 * * *", {}, False)}
+    with get_client(sync_client=True) as client:
+        for name, (cron, parameters, active) in by_hand.items():
+            made = client.read_deployment_by_name(name).id
+            client.create_deployment_schedules(made, [(CronSchedule(cron=cron), active)], parameters=parameters)
+        for rest in (FULL, LESS, FULL):
+            write(folder, NAME, rest)
+            removed = deploy(stack.settings).removed
+            assert [each for each in removed if "None" in each or "by-hand" in each] == []
+            for name, (cron, parameters, active) in by_hand.items():
+                found = {
+                    each.schedule.model_dump()["cron"]: each for each in client.read_deployment_by_name(name).schedules
+                }
+                assert (found[cron].parameters, found[cron].active) == (parameters, active)
+    assert listed() == ALL_OF_IT | {
+        f"train/{NAME}": ["1 1 * * *", "2 2 * * *", "8 8 * * *"], f"release/{NAME}": ["9 9 * * *"],
+    }  # fmt: skip
+
+
 STRANGERS: list[tuple[list[str] | None, str, str | None]] = [  # each lacks one of what keepfit's have
     (None, "flows.train.train", "keepfit"),
     (["project:other"], "flows.train.train", "keepfit"),

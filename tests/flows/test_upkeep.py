@@ -46,6 +46,15 @@ def test_a_project_is_tidied_once_a_day(small, tmp_path: Path):
     assert [place.look(22), place.look(1), place.look(1)] == [["small"], ["small"] * 2, ["small"] * 2]
 
 
+def test_s_10_a_clock_that_stood_a_year_ahead_costs_no_year(small, tmp_path: Path):
+    """What is on record lies in the future: it is tidied at the next look, then each day once; a clock that is a second behind another's begins nothing (S-10)."""
+    place = Place(tmp_path)
+    place.look(24 * 365)
+    assert place.look(24) == ["small"]
+    assert [place.look(-24 * 366), place.look(23), place.look(1)] == [["small"] * 2, ["small"] * 2, ["small"] * 3]
+    assert place.look(-1 / 3600) == ["small"] * 3
+
+
 def test_one_that_fails_is_said_and_tried_again_on_the_next_day(
     small, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -9,9 +9,12 @@ import pytest
 
 from tasks.serving.beside import Own
 from tasks.serving.canary import Canary, is_chosen
+from tasks.serving.champion import Champion
 from tasks.serving.protocols import Question
+from tasks.stores.journal import Rollout
 from tests.stage import GOOD, door, released
 
+NOW = "2026-01-01T00:00:00+00:00"
 ASKED = Question([{"id": 1}, {"id": 2}])
 
 
@@ -128,6 +131,41 @@ def test_v_12_whoever_waits_behind_others_is_not_blamed():
     found, counted = scene(model, play)
     assert sorted(found, key=str) == [(None, False)] * 2 + [(None, True)] * 2
     assert model.asked == 2 + sum(what == "canary" for what, _ in counted)
+
+
+def test_v_12_a_slow_challenger_takes_no_place_from_the_champion(tmp_path, monkeypatch):
+    """Eight requests wait for it, in a line of ten; whoever comes then is answered by the champion at once, one after the other, and nobody is refused."""
+    stage, gate, score = released(tmp_path), threading.Event(), Champion.score
+    stage.write(2, 0.8)
+    plan = {"canary": {"share": 1.0, "key": ["age"]}}
+    stage.journal.begin_rollout(
+        Rollout(
+            "flights", 2, stage.digests[2], 1, stage.digests[1], plan, "a", "r", began=NOW, phase="canary", since=NOW
+        )
+    )
+
+    def scored(model, checked):
+        assert model.release.version == 1 or gate.wait(30)
+        return score(model, checked)
+
+    monkeypatch.setattr(Champion, "score", scored)
+
+    async def play():
+        opened, client = door(tmp_path, in_flight=10)
+        opened.succession.look()
+        opened.beside.others.look()
+        monkeypatch.setattr(opened.beside, "_canary", Canary(opened.meter, patience=30))
+        send = lambda: client.post("/projects/flights/predict", json={"rows": [GOOD]})  # noqa: E731 -- short
+        eight = [asyncio.create_task(send()) for _ in range(8)]
+        while opened.predicting.line.count < 8:
+            await asyncio.sleep(0)
+        more = [await asyncio.wait_for(send(), 10) for _ in range(20)]
+        gate.set()
+        waited = await asyncio.gather(*eight)
+        opened.predicting.close()
+        return [[(answer.status_code, answer.json().get("version")) for answer in each] for each in (more, waited)]
+
+    assert asyncio.run(play()) == [[(200, 1)] * 20, [(200, 2)] * 8]
 
 
 def test_v_07_who_waits_for_a_challenger_has_a_place_in_the_line(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from tasks.config.errors import ArtifactError
 from tasks.ml.contributions import Explainer, usual
 from tasks.ml.recommenders import Favourites
 from tasks.serving.champion import Champion, Feature, RowError, Succession, frame
+from tasks.serving.metrics import Metrics
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 
@@ -351,6 +353,33 @@ def test_following_goes_on_until_it_is_cancelled(town):
 
     asyncio.run(scene())
     assert town.answering == 1
+
+
+def test_a_process_that_loads_its_first_champion_says_that_it_has_none_yet(town, monkeypatch):
+    """Generation 0 stands in its counters as soon as it has read the journal, so that nobody takes another process's for everybody's; then the release."""
+    meter, gate, load = Metrics(town.succession), threading.Event(), Champion.load
+
+    def loaded(*what, **how):
+        assert gate.wait(30)
+        return load(*what, **how)
+
+    def said():
+        return meter._registry.get_sample_value("keepfit_champion_generation", {"project": "flights"})
+
+    async def scene():
+        follower = asyncio.create_task(town.succession.follow(every=0.01, told=meter.look))
+        async with asyncio.timeout(10):
+            for wanted in (0.0, 1.0):
+                while said() != wanted:
+                    await asyncio.sleep(0.01)
+                gate.set()
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+
+    town.release(1)
+    monkeypatch.setattr(Champion, "load", loaded)
+    asyncio.run(scene())
 
 
 def test_an_answer_is_explained_when_asked(champion, model):

@@ -158,11 +158,25 @@ HOSTILE_INVOCATIONS = {
     "records are an object": {"dataframe_records": {"age": [1]}},
     "too many rows": {"dataframe_split": {"columns": ["age", "new"], "data": [[1, True]] * (ROWS + 1)}},
 }
+
+
+def nested(levels):
+    """A list in a list in a list."""
+    return b"[" * levels + b"]" * levels
+
+
 RAW = {
     "empty": b"",
     "NaN": b'{"dataframe_records":[{"age":NaN,"new":true}]}',
     "deep": b'{"inputs":' + b"[" * 200_000,
-    "deep and whole": b'{"inputs":' + b"[" * 900 + b"]" * 900 + b"}",
+    "deep and whole": b'{"inputs":' + nested(900) + b"}",
+    "deep in a parameter": b'{"inputs":[],"parameters":{"a":' + nested(600) + b"}}",
+    "deeper in a parameter": b'{"inputs":[],"parameters":{"a":' + nested(950) + b"}}",
+    "deep in an unknown field": b'{"inputs":[],"SECRET":' + nested(600) + b"}",
+    "deep in an index": b'{"dataframe_split":{"columns":[],"data":[],"index":' + nested(600) + b"}}",
+    "bad UTF-8 in an unknown field": b'{"inputs":[],"SECRET":"\xff"}',
+    "1e999 in an unknown field": b'{"inputs":[],"SECRET":1e999}',
+    "5000 digits in an unknown field": b'{"inputs":[],"SECRET":' + b"9" * 5000 + b"}",
     "bad UTF-8": b'{"dataframe_records":[{"age":"\xff"}]}',
     "a name twice": b'{"dataframe_records":[{"age":1,"age":2,"new":true}]}',
     "inputs twice": b'{"inputs":[],"inputs":[]}',

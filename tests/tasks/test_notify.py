@@ -162,6 +162,76 @@ def test_m_06_no_message_overtakes_an_older_one(place):
     assert journal.unsent() == []
 
 
+def test_m_06_a_message_that_is_refused_holds_up_no_other_and_is_given_up_after_three_tries(place):
+    """422 to all of one incident's beginning, 204 to all else: another incident is told at the next look, the end of the first after it was given up."""
+    clock, other = Clock(), incident("other").model_copy(update={"id": "o1", "what": "mend"})
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda got: (422 if json.loads(got.body)["id"] == f"{incident().id}.opened" else 204, b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        queue(place, closed(incident(), NOON), "ended")
+        queue(place, other)
+        for tries in (1, 2, 3):
+            for _ in range(3):
+                postman.send()
+            clock.now += pause(tries)
+    told = [(json.loads(got.body)["subject"], json.loads(got.body)["type"].rpartition(".")[2]) for got in sink.got]
+    first = (incident().id, "opened")
+    assert told == [first, ("o1", "opened"), first, first, (incident().id, "ended")]
+    assert [(one["state"], one["said"]) for one in journal.unsent(NOON)] == [
+        ("dropped", "given up after 3 tries: it answered 422")
+    ]
+    assert journal.unsent() == journal.unsent(clock.now) == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 408, 425, 429, 500, 503, 302])
+def test_m_06_what_may_be_mended_gives_up_no_message(place, status):
+    """Ten times an answer that speaks of the address, of who asks or of the moment; then it is taken."""
+    clock = Clock()
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda _: (status, b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        for tries in range(1, 11):
+            assert f"waiting; it answered {status}" in postman.send()[0]
+            clock.now += pause(tries)
+        sink.answer = lambda _: (204, b"", {})
+        assert "sent; it answered 204" in postman.send()[0]
+    assert journal.unsent(NOON) == []
+
+
+def test_m_06_one_refusal_after_others_had_no_answer_gives_up_nothing(place):
+    """A proxy may say 400 while what is behind it starts; refused twice alike it is over, however many tries there were."""
+    clock, answers = Clock(), [503, 503, 503, 400, 503, 400, 422, 422]
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda _: (answers[len(sink.got) - 1], b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        for tries in range(1, 12):
+            postman.send()
+            clock.now += pause(tries)
+    assert [one["said"] for one in journal.unsent(NOON)] == ["given up after 8 tries: it answered 422"]
+
+
+def test_m_06_a_new_incident_does_not_wait_for_an_old_one_to_be_tried_again(place):
+    """After an outage of hours an old message is tried within the hour, and a new one at once."""
+    clock = Clock()
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda _: (503, b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        for tries in range(1, 8):
+            postman.send()
+            clock.now += pause(tries)
+        clock.now -= dt.timedelta(minutes=30)
+        sink.answer = lambda _: (204, b"", {})
+        queue(place, incident("other").model_copy(update={"id": "o1", "what": "mend"}), at=clock.now)
+        postman.send()
+    assert (json.loads(sink.got[-1].body)["subject"], [one["incident"] for one in journal.unsent()]) == (
+        "o1", [incident().id],
+    )  # fmt: skip
+
+
 def test_a_message_to_another_destination_or_of_another_project_waits_for_none(place):
     """Each has an order of its own."""
     with receiving() as sink:

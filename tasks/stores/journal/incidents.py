@@ -28,9 +28,9 @@ class Notice:
         destination: the name of where it goes.
         at: when it was put into the queue.
         record: the incident as it was then, as JSON.
-        state: waiting, sent, or dropped: its destination is gone, or it was tried for too long.
+        state: waiting, sent, or dropped: its destination is gone or refuses it, or it was tried for too long.
         tries: so far.
-        due: when it is tried next.
+        due: when it is tried next; of one that does not wait, when it was tried last.
         said: how the last try ended.
     """
 
@@ -97,10 +97,11 @@ class Incidents(Database):
             rows = connection.execute(sa.select(NOTICES).where(*met).order_by(NOTICES.c.id)).mappings().all()
         return [Notice(**{**row, "record": json.loads(row["record"])}) for row in rows]
 
-    def unsent(self) -> list[dict[str, Any]]:
-        """The messages that have not arrived: project, incident, event, destination, at, tries, due, said."""
-        names = ("project", "incident", "event", "destination", "at", "tries", "due", "said")
-        return [{name: getattr(one, name) for name in names} for one in self.notices("waiting")]
+    def unsent(self, since: dt.datetime | None = None) -> list[dict[str, Any]]:
+        """The messages that wait, and those that were given up since: project, incident, event, destination, at, state, tries, due, said."""
+        names = ("project", "incident", "event", "destination", "at", "state", "tries", "due", "said")
+        given_up = [one for one in self.notices("dropped") if one.due >= _text(since)] if since else []
+        return [{name: getattr(one, name) for name in names} for one in [*self.notices("waiting"), *given_up]]
 
     def move_notice(self, seen: Notice, state: str, said: str, due: dt.datetime) -> None:
         """Records how a try ended, if nobody tried in between."""
