@@ -4,7 +4,7 @@
 |---|---|---|
 | target, key or time is another column | breaking | rows get other names, places or labels; a model answers another question |
 | a feature becomes key, time or target / the other way | breaking / risky | models cannot learn from it any more / never did |
-| column removed | breaking | models that learned from it cannot be asked |
+| column removed | breaking | models that learned from it can be asked about older rows alone |
 | column renamed (the same rules, a similar name) | breaking | files and models know the old name |
 | column added, may be empty / must be filled | benign / risky | landed rows are empty there |
 | type int → float | risky | models never saw fractions |
