@@ -82,6 +82,12 @@ def _rested(overtaken: Rollout, release: Release, rollouts: Sequence[Rollout]) -
     return replace(overtaken, phase="probation", since=since, revision=0, scores=True, said=said)
 
 
+def _phase_began(rollout: Rollout, releases: Sequence[Release]) -> dt.datetime:
+    """When the phase began: a probation with its release, also where it rested meanwhile."""
+    released = (each.at for each in releases if each.generation == rollout.generation)
+    return _moment(next(released, rollout.since))
+
+
 def _moment(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
@@ -153,7 +159,7 @@ class Watch:
         if rollout is None:
             self._running.pop(project, None)
             return self._probation(releases)
-        return self._settled(rollout, releases) or self._weighed(rollout)
+        return self._settled(rollout, releases) or self._weighed(rollout, _phase_began(rollout, releases))
 
     # -- beginnings and ends that the releases say --------------------------------------------------------------------
     def _probation(self, releases: list[Release]) -> str | None:
@@ -217,11 +223,11 @@ class Watch:
         return f"version {rollout.version} {phase} in its {rollout.phase}: {said}"
 
     # -- what the evidence says ---------------------------------------------------------------------------------------
-    def _weighed(self, rollout: Rollout) -> str | None:
+    def _weighed(self, rollout: Rollout, since: dt.datetime) -> str | None:
         began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        seen = self._read(rollout, now, until=lambda: self._timer() - began >= self._patience)
+        seen = self._read(rollout, since, now, until=lambda: self._timer() - began >= self._patience)
         if seen is None:
             return None  # the next look reads on
         plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
@@ -233,8 +239,10 @@ class Watch:
             rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
         return self._moved(rollout, then)
 
-    def _read(self, rollout: Rollout, now: dt.datetime, until: Callable[[], bool]) -> Weighing | None:
-        """The tests when all was read that the logs have; None where it was time to leave before.
+    def _read(
+        self, rollout: Rollout, since: dt.datetime, now: dt.datetime, until: Callable[[], bool]
+    ) -> Weighing | None:
+        """The tests when all was read that the logs have, of a phase that began at a moment; None where it was time to leave before.
 
         What was read is kept for the next look; not of another rollout, nor where what its outcomes mean has changed since.
         """
@@ -242,6 +250,7 @@ class Watch:
         running = self._running.pop(rollout.project, None)  # it comes back if it is read well, and else is made anew
         if running is None or running.of != (rollout.id, use.task, use.split.matures):
             running = _Running(rollout, use, self.settings)
+        running.seen.begins(since)
         is_whole = running.has_read(now, until)
         self._running[rollout.project] = running
         return running.seen if is_whole else None

@@ -30,7 +30,8 @@ from tasks.ml.sequential import Evidence, Wager, slower
 
 Phase = Literal["shadow", "canary", "probation", "passed", "undone", "overtaken"]
 TESTS = ("loss", "errors", "slow")
-MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome at a time; unless the plan asks for more
+MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome in a phase; unless the plan asks for more
+EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 LEARN = 100  # requests that tell what is usually slow
 EARLY = dt.timedelta(minutes=10)  # an outcome may be told so long before it is logged what both models said
 WORDS = {"loss": "loses more", "errors": "fails more often", "slow": "is slow more often", "estimate": "is expected to lose more"}  # fmt: skip
@@ -300,12 +301,14 @@ class Weighing:
         rows: that both models answered.
         answered: rows that the new one answered.
         judged: rows that were judged by their outcome.
+        in_phase, judged_in_phase: those rows, and those judged, of requests that were made since the phase began.
     """
 
     def __init__(self, kind: Kind, old: int, new: int, plan: Probation, matures: float = 0.0) -> None:
         """Of two versions; outcomes are final after `matures` days, and alpha is split evenly over the tests that may bring back."""
         self.kind, self.old, self.new, self.matures = kind, old, new, dt.timedelta(days=matures)
-        self.requests = self.rows = self.answered = self.judged = 0
+        self.requests = self.rows = self.answered = self.judged = self.in_phase = self.judged_in_phase = 0
+        self._since = EVER
         alpha = plan.alpha / (len(TESTS) + plan.on_estimates)
         tolerances = {"loss": plan.tolerance, "errors": plan.errors, "slow": plan.slow, "estimate": plan.tolerance}
         self._wagers = {name: Wager(tolerance, alpha) for name, tolerance in tolerances.items()}
@@ -314,6 +317,7 @@ class Weighing:
         self._reach: float | None = None
         self._waiting: dict[int, Both] = {}
         self._requests: dict[str, int] = {}  # that wait, by the ids of their rows
+        self._young = 0  # rows that wait, of requests since the phase began
         self._told: dict[str, Outcome] = {}  # what came true of such rows
         self._early: list[Outcome] = []  # what was told of rows that are not known, or not yet
 
@@ -327,6 +331,13 @@ class Weighing:
         """The tests by name."""
         return {name: wager.evidence for name, wager in self._wagers.items()}
 
+    def begins(self, since: dt.datetime) -> None:
+        """A phase began at that moment: requests made since are counted apart, and find room to wait whatever waits from before."""
+        if since != self._since:
+            self._since = since
+            self.in_phase = self.judged_in_phase = 0
+            self._young = sum(len(request.ids) for request in self._waiting.values() if request.at >= since)
+
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Takes in what both models did, as `Compared.of` reads it."""
         found = Compared.of(self.kind, records, self.old, self.new)
@@ -337,6 +348,7 @@ class Weighing:
         self._weigh("estimate", found.estimates(self.kind))
         for request in found.both:
             self.rows += len(request.ids)
+            self.in_phase += len(request.ids) if request.at >= self._since else 0
             self._keep(request)
         early, self._early = self._early, []
         self.hear(early)
@@ -367,8 +379,11 @@ class Weighing:
         first = {name: self._told.pop(name).value for name in names if name in self._told}
         for name in names:
             del self._requests[name]
+        young = [name for request in both if request.at >= self._since for name in request.ids]
+        self._young -= len(young)
         self._weigh("loss", requests.losses(self.kind, first))
         self.judged += len(first)
+        self.judged_in_phase += sum(name in first for name in young)
 
     def _weigh(self, name: str, differences: np.ndarray) -> None:
         self._wagers[name] = self._wagers[name].after(differences)
@@ -381,9 +396,11 @@ class Weighing:
 
     def _keep(self, request: Both) -> None:
         """Lets a request wait for its outcomes, where there is room and they can come."""
-        is_known = request.ids and getattr(self.kind, "target", None) is not None
-        if not is_known or len(self._requests) + len(request.ids) > self._most:
+        is_known, is_young = request.ids and getattr(self.kind, "target", None) is not None, request.at >= self._since
+        waiting = self._young if is_young else self.waiting - self._young
+        if not is_known or waiting + len(request.ids) > self._most:
             return
+        self._young += len(request.ids) if is_young else 0
         self._waiting[self.rows] = request
         self._requests |= dict.fromkeys(request.ids, self.rows)
 
@@ -430,11 +447,11 @@ def step(plan: RolloutPlan, phase: Phase, seconds: float, seen: Weighing) -> Ste
 
 def _probation(plan: Probation, seconds: float, seen: Weighing, warning: str) -> Step:
     until = plan.seconds + seen.matures.total_seconds()
-    if seconds >= until or seen.judged >= plan.rows:
-        why = f"{seen.rows} rows in {seconds:.0f} s, {seen.judged} with an outcome: {_quiet(seen.tests)}"
+    if seconds >= until or seen.judged_in_phase >= plan.rows:
+        why = f"{seen.in_phase} rows in {seconds:.0f} s, {seen.judged_in_phase} with an outcome: {_quiet(seen.tests)}"
         return Step("passed", why, warning)
-    said = f"{_of(seen.judged, plan.rows, 'rows with an outcome')}, {_of(seconds, until, 's')}"
-    return Step("probation", said, warning, scores=seen.rows < plan.rows and seconds < plan.seconds)
+    said = f"{_of(seen.judged_in_phase, plan.rows, 'rows with an outcome')}, {_of(seconds, until, 's')}"
+    return Step("probation", said, warning, scores=seen.in_phase < plan.rows and seconds < plan.seconds)
 
 
 def _said(name: str, found: Evidence) -> str:

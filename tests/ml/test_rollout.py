@@ -365,3 +365,29 @@ def test_what_waits_is_bounded(monkeypatch):
     seen.judge(START)
     seen.see([request(["r5"], [chance(0.1)], [chance(0.2)])])
     assert (seen.judged, seen.waiting) == (1, 3)
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["watched all along", "read anew"])
+def test_v_13_a_probation_begins_with_nothing_of_the_shadow(monkeypatch, restarted):
+    """Rows of the shadow and their outcomes neither end it, nor end the scoring of the old one, nor keep the room that its rows wait in."""
+    monkeypatch.setattr("tasks.ml.rollout.MOST", 40)
+    shadow, canary, own = (
+        [request([f"{name}{n}"], [chance(0.2)], [chance(0.2)], answered, at=START + day * DAY) for n in range(count)]
+        for day, (name, count, answered) in enumerate([("s", 40, OLD), ("c", 3, NEW), ("p", 40, NEW)])
+    )
+    going, seen = plan(rows=40, seconds=1e9), Weighing(KIND, OLD, NEW, Probation(rows=40))
+    for day, records in enumerate([shadow, canary]):
+        seen.begins(START + (2 if restarted else day) * DAY)
+        seen.see(records)
+    seen.begins(START + 2 * DAY)
+    seen.see(own[:39])
+    assert step(going, "probation", 0, seen).scores
+    seen.see(own[39:])
+    assert not step(going, "probation", 0, seen).scores
+    for records, phase in ((shadow, "probation"), (own[:39], "probation"), (own[39:], "passed")):
+        seen.hear([Outcome(name, True, START + 9 * DAY) for record in records for name in record["ids"]])
+        seen.judge(START + 9 * DAY)
+        after = step(going, "probation", 0, seen)
+        assert after.phase == phase
+    assert after.why.startswith("40 rows in 0 s, 40 with an outcome")
+    assert (seen.rows, seen.judged, seen.tests["loss"].rows) == (83, 80, 80)

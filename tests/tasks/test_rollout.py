@@ -418,6 +418,31 @@ def test_the_old_one_scores_no_more_than_it_is_asked_to(place: Settings, clock: 
     assert "passed in its probation: 20 rows in 0 s, 20 with an outcome" in str(looks.look(NAME))
 
 
+def test_a_probation_after_a_shadow_is_as_long_as_any(place: Settings, clock: Clock):
+    """The shadow scored more rows than the probation wants, all with outcomes: the old champion scores as many again, also after a restart."""
+    journal = staged(place, STAGED.replace("probation: {rows: 200", "probation: {rows: 20"))
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    come_true(place, serve(place, clock, 30, 1, 2), True)
+    for count in (0, 20):
+        clock.on(60)
+        come_true(place, serve(place, clock, count, 2, 1), True)
+        clock.on(1)
+        looks.look(NAME)
+    ids, read = [], []
+    for count in (19, 1):
+        clock.on(1)
+        ids += serve(place, clock, count, 2, 1)
+        for watcher in (looks, watch(place, clock)):
+            assert watcher.look(NAME) is None
+            going = journal.rollout(NAME)
+            assert going is not None
+            read.append((going.phase, going.evidence["rows"], going.evidence["judged"], going.scores))
+    assert read == [("probation", 69, 50, True)] * 2 + [("probation", 70, 50, False)] * 2
+    come_true(place, ids, True)
+    assert "passed in its probation: 20 rows in 2 s, 20 with an outcome" in str(looks.look(NAME))
+
+
 # -- at the same time, and cut off ----------------------------------------------------------------------------------------
 def test_o_08_a_person_who_releases_meanwhile_wins(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
     """Between the evidence and the rollback somebody makes version 3 champion: it stays, and the rollout is overtaken."""
