@@ -3,7 +3,7 @@
 Shadow: it scores what the champion answers, and nobody hears of it. Canary: it answers a share. Probation: it is champion, and the one
 before goes on scoring. Through all of them the same three tests compare the two, request by request.
 
-A request is one difference: the mean of its rows, once. `alpha` is the chance that a model which is not worse is brought back, as long as
+A request is one difference: the mean of its rows, once, whichever model answered which of them. `alpha` is the chance that a model which is not worse is brought back, as long as
 what comes next does not depend on what it is. For failures, times and estimates that is so: all of them are known in the order of the log.
 What a request lost is known when it is told what came true of it, and then:
 
@@ -17,8 +17,9 @@ What a request lost is known when it is told what came true of it, and then:
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ TESTS = ("loss", "errors", "slow")
 MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome in a phase; unless the plan asks for more
 EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 LEARN = 100  # requests that tell what is usually slow
-EARLY = dt.timedelta(minutes=10)  # an outcome may be told so long before it is logged what both models said
+LAG = dt.timedelta(minutes=10)  # so long after a request it may be logged what both models said of it
 WORDS = {"loss": "loses more", "errors": "fails more often", "slow": "is slow more often", "estimate": "is expected to lose more"}  # fmt: skip
 
 
@@ -161,7 +162,7 @@ class Compared:
 
     Attributes:
         failures: of each request 1 where only the new one failed, -1 where only the old one did, else 0.
-        old_ms, new_ms: of each request that both were timed at, in one place.
+        old_ms, new_ms: of each request that both were timed at, in one place; where two models answered its rows, at those that were timed.
         both: the requests that both answered.
         answered: rows that the new one answered.
         reach: the width of the interval that the old one states with its numbers; None where it states none.
@@ -175,31 +176,34 @@ class Compared:
     reach: float | None = None
 
     @classmethod
-    def of(cls, kind: Kind, records: Iterable[Mapping[str, Any]], old: int, new: int) -> "Compared":
+    def of(cls, kind: Kind, requests: Iterable[Sequence[Mapping[str, Any]]], old: int, new: int) -> "Compared":
         """What a shadow log holds of two versions; other versions' records are passed over.
 
         Args:
             kind: of the models.
-            records: each a request, or the rows of it that one model answered: `at`; `answered` and `beside`, the versions; `ids`, of its
-                rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
+            requests: each its records, one for each model that answered rows of it: `at`; `answered` and `beside`, the versions; `ids`, of
+                those rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
             old: a version.
             new: a version.
         """
         found, answered, pairs = cls(), 0, []
-        for record in records:
-            pair = (record["answered"], record["beside"])
-            if set(pair) != {old, new}:
+        for request in requests:
+            records = [record for record in request if {record["answered"], record["beside"]} == {old, new}]
+            if not records:
                 continue
-            turn = 1 if pair[0] == old else -1
-            said, thought = (record["said"], record["thought"])[::turn]
-            found.failures.append((thought is None) - (said is None))
-            if record["ms"]:
-                before, after = record["ms"][::turn]
-                found.old_ms.append(before)
-                found.new_ms.append(after)
-            if said is not None and thought is not None:
-                pairs.append((record["at"], record["ids"], said, thought))
-            answered += len(record["ids"]) if pair[0] == new else 0
+            turns = [1 if record["answered"] == old else -1 for record in records]
+            heard = [(each["said"], each["thought"])[::turn] for each, turn in zip(records, turns, strict=True)]
+            before, after = zip(*heard, strict=True)
+            found.failures.append((None in after) - (None in before))
+            timed = [each["ms"][::turn] for each, turn in zip(records, turns, strict=True) if each["ms"]]
+            if timed:
+                found.old_ms.append(sum(ms for ms, _ in timed))
+                found.new_ms.append(sum(ms for _, ms in timed))
+            told = [(each["ids"], *pair) for each, pair in zip(records, heard, strict=True) if None not in pair]
+            if told:
+                ids, olds, news = (list(chain.from_iterable(parts)) for parts in zip(*told, strict=True))
+                pairs.append((records[0]["at"], ids, olds, news))
+            answered += sum(len(record["ids"]) for record in records if record["answered"] == new)
         reach = _width([answer for _, _, said, _ in pairs for answer in said])
         return cls(found.failures, found.old_ms, found.new_ms, _heard(kind, pairs), answered, reach)
 
@@ -318,6 +322,10 @@ class Weighing:
         self._waiting: dict[int, Both] = {}
         self._requests: dict[str, int] = {}  # that wait, by the ids of their rows
         self._young = 0  # rows that wait, of requests since the phase began
+        self._parts: dict[
+            str, Mapping[str, Any]
+        ] = {}  # of requests whose other rows another model answered, by their first id
+        self._newest = EVER  # request that was logged
         self._told: dict[str, Outcome] = {}  # what came true of such rows
         self._early: list[Outcome] = []  # what was told of rows that are not known, or not yet
 
@@ -339,8 +347,8 @@ class Weighing:
             self._young = sum(len(request.ids) for request in self._waiting.values() if request.at >= since)
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Takes in what both models did, as `Compared.of` reads it."""
-        found = Compared.of(self.kind, records, self.old, self.new)
+        """Takes in what both models did: records as `Compared.of` reads them. Two of one request have the same `asked`."""
+        found = Compared.of(self.kind, self._whole(records), self.old, self.new)
         self._reach = self._reach or found.reach
         self.requests, self.answered = self.requests + len(found.failures), self.answered + found.answered
         self._weigh("errors", np.array(found.failures))
@@ -365,7 +373,7 @@ class Weighing:
             elif _counts(one, self._told.get(one.id), self._waiting[request].at + self.matures):
                 self._told[one.id] = one
         newest = max((one.came for one in outcomes), default=None)
-        self._early = [one for one in self._early if newest is None or one.came > newest - EARLY]
+        self._early = [one for one in self._early if newest is None or one.came > newest - LAG]
 
     def judge(self, now: dt.datetime) -> None:
         """Weighs what was lost at the requests whose outcomes are final, and of which one is known: in the order of the requests, each once."""
@@ -384,6 +392,23 @@ class Weighing:
         self._weigh("loss", requests.losses(self.kind, first))
         self.judged += len(first)
         self.judged_in_phase += sum(name in first for name in young)
+
+    def _whole(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+        """The records of each request, when all are there.
+
+        A part whose other part does not come in time was all that there is; what comes later than that counts no more, for its request
+        may have counted.
+        """
+        for record in records:
+            self._newest = max(self._newest, record["at"])
+            while self._parts and (first := next(iter(self._parts.values())))["at"] + LAG < self._newest:
+                yield [self._parts.pop(first["asked"])]
+            if (asked := record.get("asked")) is None:
+                yield [record]
+            elif other := self._parts.pop(asked, None):
+                yield [other, record]
+            elif record["at"] + LAG >= self._newest:
+                self._parts[asked] = record
 
     def _weigh(self, name: str, differences: np.ndarray) -> None:
         self._wagers[name] = self._wagers[name].after(differences)
