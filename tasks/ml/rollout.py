@@ -215,13 +215,12 @@ class Compared:
     @property
     def owners(self) -> np.ndarray:
         """The place of each row's request: (n,)."""
-        return np.repeat(np.arange(len(self.both)), [len(request.ids) for request in self.both])
+        return np.repeat(np.arange(len(self.both)), np.array([len(request.ids) for request in self.both], dtype=int))
 
     def losses(self, kind: Kind, first: Mapping[str, Any]) -> np.ndarray:
-        """How much more the new one lost at each request: (n,) from -1 to 1, the mean of those of its rows whose outcome is known.
+        """How much more the new one lost at each row: (n,) from -1 to 1, NaN where its outcome is not known, or no truth for this kind.
 
-        Requests without such a row are left out. A number's loss is its error as a share of the width of the interval that the old one
-        stated, clipped at 1.
+        A number's loss is its error as a share of the width of the interval that the old one stated, clipped at 1.
 
         Args:
             kind: of the models.
@@ -229,19 +228,26 @@ class Compared:
         """
         meant = zip(first, kind.meant([*first.values()]), strict=True)
         first = {name: value for name, value in meant if value is not None}
-        places = {name: place for place, name in enumerate(self.ids)}
-        known = [name for name in places if name in first]
+        names = self.ids
+        lost, at = np.full(len(names), np.nan), [place for place, name in enumerate(names) if name in first]
         target = getattr(kind, "target", None)
-        if not known or target is None:
-            return np.zeros(0)
-        truth = kind.truth(pd.DataFrame({target: pd.Series([first[name] for name in known])}))
-        at = [places[name] for name in known]
+        if not at or target is None:
+            return lost
+        truth = kind.truth(pd.DataFrame({target: pd.Series([first[names[place]] for place in at])}))
         reach = self.reach or 1.0
         heard = (
             np.concatenate(answers)[at] for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
         )
         old, new = (kind.loss(truth, answers, reach) for answers in heard)
-        return np.zeros(0) if old is None or new is None else _means(new - old, self.owners[at])
+        if old is not None and new is not None:
+            lost[at] = new - old
+        return lost
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each request's rows, of those that are a number; a request without one is left out."""
+        owners, known = self.owners, np.isfinite(values)
+        counts, sums = np.bincount(owners[known]), np.bincount(owners[known], values[known])
+        return sums[counts > 0] / counts[counts > 0]
 
     def estimates(self, kind: Kind) -> np.ndarray:
         """How much more the new one is expected to lose at each request if the old one says the true chances: (n,), empty without chances."""
@@ -251,7 +257,7 @@ class Compared:
         old, new = (
             np.concatenate(answers) for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
         )
-        return _means(np.asarray(kind.foreseen(old, new)), self.owners)
+        return self.means(np.asarray(kind.foreseen(old, new)))
 
 
 def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], list[Any]]]) -> list[Both]:
@@ -261,17 +267,6 @@ def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], 
     ends = np.cumsum([len(ids) for _, ids, _, _ in pairs])[:-1]
     old, new = (np.split(kind.heard([answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3))
     return [Both(at, ids, before, after) for (at, ids, _, _), before, after in zip(pairs, old, new, strict=True)]
-
-
-def _means(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """The mean of the values that each owner has, in the order of the owners; what is no number is left out.
-
-    >>> _means(np.array([1.0, 0.5, np.nan, 0.0]), np.array([0, 2, 1, 2])).tolist()
-    [1.0, 0.25]
-    """
-    known = np.isfinite(values)
-    counts, sums = np.bincount(owners[known]), np.bincount(owners[known], values[known])
-    return sums[counts > 0] / counts[counts > 0]
 
 
 def _width(answers: Sequence[Mapping[str, Any]]) -> float | None:
@@ -387,11 +382,12 @@ class Weighing:
         first = {name: self._told.pop(name).value for name in names if name in self._told}
         for name in names:
             del self._requests[name]
-        young = [name for request in both if request.at >= self._since for name in request.ids]
-        self._young -= len(young)
-        self._weigh("loss", requests.losses(self.kind, first))
-        self.judged += len(first)
-        self.judged_in_phase += sum(name in first for name in young)
+        lost = requests.losses(self.kind, first)
+        young = np.array([request.at >= self._since for request in both], dtype=bool)[requests.owners]
+        self._weigh("loss", requests.means(lost))
+        self._young -= int(young.sum())
+        self.judged += int(np.isfinite(lost).sum())
+        self.judged_in_phase += int(np.isfinite(lost[young]).sum())
 
     def _whole(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
         """The records of each request, when all are there.

@@ -58,6 +58,11 @@ def compared(kind, *requests):
     return Compared.of(kind, [[request(*each)] for each in requests], OLD, NEW)
 
 
+def lost(found, kind, first):
+    """How much more the new one lost at each request."""
+    return found.means(found.losses(kind, first))
+
+
 def test_a_request_counts_with_the_mean_of_its_rows():
     """The squared error of the new one less that of the old one; rows without an outcome, and of nobody's request, count for nothing."""
     found = compared(
@@ -66,8 +71,9 @@ def test_a_request_counts_with_the_mean_of_its_rows():
         (["d"], [chance(0.3)], [chance(0.9)]),
         (["e"], [chance(0.4)], [chance(0.3)]),
     )
-    lost = found.losses(KIND, {"b": True, "x": True, "a": False, "e": False})
-    assert lost == pytest.approx([((0.25 - 0.01) + (0.81 - 0.64)) / 2, 0.09 - 0.16])
+    assert lost(found, KIND, {"b": True, "x": True, "a": False, "e": False}) == pytest.approx(
+        [((0.25 - 0.01) + (0.81 - 0.64)) / 2, 0.09 - 0.16]
+    )
     assert found.estimates(KIND) == pytest.approx([(0.16 + 0.01 + 0.36) / 3, 0.36, 0.01])
 
 
@@ -80,7 +86,7 @@ def test_a_request_whose_rows_two_models_answered_counts_once():
     found = Compared.of(KIND, [parts], OLD, NEW)
     assert (found.failures, found.old_ms, found.new_ms, found.answered) == ([0], [11.0], [32.0], 1)
     assert [(each.ids, each.old.tolist(), each.new.tolist()) for each in found.both] == [(["a", "b", "c"], [0.1, 0.2, 0.3], [0.5, 0.1, 0.9])]  # fmt: skip
-    assert found.losses(KIND, {"a": False, "b": False, "c": True}) == pytest.approx(
+    assert lost(found, KIND, {"a": False, "b": False, "c": True}) == pytest.approx(
         [((0.25 - 0.01) + (0.01 - 0.04) + (0.01 - 0.49)) / 3]
     )
     parts[0] |= {"thought": None, "ms": None}
@@ -95,7 +101,7 @@ def test_a_better_model_wins_whether_labels_or_own_values_are_told():
     old, new = ([{"probabilities": {"punctual": 1 - p, "late": p}}] * 4 for p in (0.5, 0.9))
     found = compared(kind, *(([name], old[:1], new[:1]) for name in "abcd"))
     told = {"a": "late", "b": True, "c": "delayed", "d": "punctual"}
-    assert found.losses(kind, told) == pytest.approx([0.01 - 0.25, 0.01 - 0.25, 0.81 - 0.25])
+    assert lost(found, kind, told) == pytest.approx([0.01 - 0.25, 0.01 - 0.25, 0.81 - 0.25])
 
 
 def test_an_error_counts_as_a_share_of_the_interval_of_the_old_one():
@@ -106,8 +112,8 @@ def test_an_error_counts_as_a_share_of_the_interval_of_the_old_one():
         (["a"], old, [{"prediction": 12.0, "interval": [11.9, 12.1]}]),
         (["b"], old, [{"prediction": 90.0, "interval": [89.9, 90.1]}]),
     )
-    assert found.losses(Regression("y"), {"a": 11, "b": 10}) == pytest.approx([0.25 - 0.25, 1.0 - 0.0])
-    assert found.losses(Regression("y"), {"a": None}).size == 0
+    assert lost(found, Regression("y"), {"a": 11, "b": 10}) == pytest.approx([0.25 - 0.25, 1.0 - 0.0])
+    assert lost(found, Regression("y"), {"a": None}).size == 0
     assert found.estimates(Regression("y")).size == 0
 
 
@@ -116,11 +122,11 @@ def test_classes_and_lists_lose_from_0_to_1():
     sure, half = {"probabilities": {"high": 1.0, "low": 0.0}}, {"probabilities": {"high": 0.5, "low": 0.5}}
     kind = Multiclass("y", ("high", "low"))
     found = compared(kind, (["a"], [sure], [half]), (["b"], [sure], [half]))
-    assert found.losses(kind, {"a": "low", "b": "?"}) == pytest.approx([0.25 - 1.0])
+    assert lost(found, kind, {"a": "low", "b": "?"}) == pytest.approx([0.25 - 1.0])
     assert found.estimates(kind) == pytest.approx([0.25, 0.25])
     lists = Recommendation("item", "who", k=2)
     found = compared(lists, (["a"], [{"prediction": ["milk", "tea"]}], [{"prediction": ["tea"]}]))
-    assert found.losses(lists, {"a": "milk"}).tolist() == [1.0]
+    assert lost(found, lists, {"a": "milk"}).tolist() == [1.0]
 
 
 def test_the_estimate_is_the_expected_brier_score_under_the_old_ones_chances():
@@ -321,6 +327,26 @@ def test_i_19_nothing_is_judged_before_it_is_final():
     seen.hear([Outcome("b3", True, START + 9 * DAY)])
     seen.judge(START + 9 * DAY)
     assert (seen.tests["loss"].rows, seen.tests["loss"].mean) == (4, pytest.approx(0.6))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "value"),
+    [
+        (Multiclass("y", ("high", "low")), {"probabilities": {"high": 0.5, "low": 0.5}}, "?"),
+        (Binary("y", True, ("no", "yes"), Cost(), own=(False, True), are_all=True), chance(0.5), "perhaps"),
+        (Regression("y"), {"prediction": 1.0}, "many"),
+    ],
+    ids=["class", "label", "number"],
+)
+def test_what_nobody_knows_the_loss_of_is_not_judged(kind, said, value):
+    """An outcome that the project has no such value of is no row with an outcome, and ends no probation."""
+    going = Probation(rows=1)
+    seen = Weighing(kind, OLD, NEW, going)
+    seen.see([request(["a"], [said], [said], answered=NEW)])
+    seen.hear([Outcome("a", value, START)])
+    seen.judge(START)
+    assert (seen.judged, seen.tests["loss"].rows) == (0, 0)
+    assert step(RolloutPlan(probation=going), "probation", 0, seen).phase == "probation"
 
 
 @pytest.mark.parametrize(
