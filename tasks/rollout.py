@@ -21,7 +21,7 @@ from tasks.ml.rollout import RolloutPlan, Step, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
-from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, resting
 from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
@@ -168,12 +168,12 @@ class Watch:
         if (release.project, release.generation) in self._without or release.kind != "release" or len(releases) == 1:
             return None
         rollouts = self.journal.rollouts(release.project)
-        mine = [each for each in rollouts if each.generation == release.generation]
-        if mine and mine[-1].phase != "overtaken":
+        rests = resting(rollouts, release.generation)
+        if rests is None and any(each.generation == release.generation for each in rollouts):
             return self._none(release)
-        begun = _rested(mine[-1], release, rollouts) if mine else self._fresh(release, releases[-2])
+        begun = _rested(rests, release, rollouts) if rests else self._fresh(release, releases[-2])
         probation, age = RolloutPlan.model_validate(begun.plan).probation, self._clock() - _moment(begun.since)
-        waits = Project.named(release.project, self.settings).split.matures * 86_400 if mine else 0.0
+        waits = Project.named(release.project, self.settings).split.matures * 86_400 if rests else 0.0
         if not probation.is_wanted or age.total_seconds() >= probation.seconds + waits:
             return self._none(release)
         self.journal.begin_rollout(begun)

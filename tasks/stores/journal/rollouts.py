@@ -1,7 +1,7 @@
 """Rollouts: how each challenger came to answer, and what spoke for or against it. They decide nobody champion; releases do."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -58,6 +58,13 @@ class Rollout:
     def is_open(self) -> bool:
         """Whether it goes on."""
         return self.phase in OPEN
+
+
+def resting(rollouts: Sequence[Rollout], generation: int) -> Rollout | None:
+    """The probation of a release, of all rollouts of its project, while it rests because another one began instead; None where none does."""
+    mine = [each for each in rollouts if each.generation == generation]
+    rests = mine and mine[-1].phase == "overtaken" and rollouts[-1] is not mine[-1]
+    return mine[-1] if rests else None
 
 
 class Rollouts(Database):
