@@ -17,7 +17,7 @@ from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.rollout import RolloutPlan, Step, Weighing, step
+from tasks.ml.rollout import RolloutPlan, Step, UnheardError, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
@@ -227,7 +227,11 @@ class Watch:
         began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        seen = self._read(rollout, since, now, until=lambda: self._timer() - began >= self._patience)
+        try:
+            seen = self._read(rollout, since, now, until=lambda: self._timer() - began >= self._patience)
+        except UnheardError as error:
+            said = f"the project has changed, and what both versions answered cannot be compared any more: {error}"
+            return self._end(rollout, "overtaken", said)
         if seen is None:
             return None  # the next look reads on
         plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()

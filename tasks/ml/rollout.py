@@ -141,6 +141,10 @@ class RolloutPlan(BaseModel, frozen=True, extra="forbid"):
 
 
 # -- what both said ---------------------------------------------------------------------------------------------------
+class UnheardError(ValueError):
+    """What was answered is nothing that a model of this project could answer, as it is now."""
+
+
 class Both(NamedTuple):
     """A request that both models answered.
 
@@ -185,6 +189,9 @@ class Compared:
                 those rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
             old: a version.
             new: a version.
+
+        Raises:
+            UnheardError: an answer says nothing to this kind.
         """
         found, answered, pairs = cls(), 0, []
         for request in requests:
@@ -265,8 +272,22 @@ def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], 
     if not pairs:
         return []
     ends = np.cumsum([len(ids) for _, ids, _, _ in pairs])[:-1]
-    old, new = (np.split(kind.heard([answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3))
+    old, new = (
+        np.split(_understood(kind, [answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3)
+    )
     return [Both(at, ids, before, after) for (at, ids, _, _), before, after in zip(pairs, old, new, strict=True)]
+
+
+def _understood(kind: Kind, answers: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """As `Kind.heard`, of answers that may be older than the project's labels, or its kind."""
+    labels = kind.described().get("classes", [])
+    strange = {name for answer in answers for name in answer.get("probabilities", ())}.difference(labels)
+    if strange:
+        raise UnheardError(f"they name '{min(strange)}', and the labels are {labels}")
+    try:
+        return kind.heard(answers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnheardError(f"they are none of kind {kind.name}") from error
 
 
 def _width(answers: Sequence[Mapping[str, Any]]) -> float | None:

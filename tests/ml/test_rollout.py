@@ -9,7 +9,18 @@ from scipy.stats import binom
 
 from tasks.ml.kinds import Binary, Kind, Multiclass, Recommendation, Regression
 from tasks.ml.metrics import METRICS, Cost
-from tasks.ml.rollout import LAG, Canary, Compared, Outcome, Probation, RolloutPlan, Shadow, Weighing, step
+from tasks.ml.rollout import (
+    LAG,
+    Canary,
+    Compared,
+    Outcome,
+    Probation,
+    RolloutPlan,
+    Shadow,
+    UnheardError,
+    Weighing,
+    step,
+)
 from tests.ml.test_kinds import MADE
 
 OLD, NEW = 3, 4
@@ -127,6 +138,27 @@ def test_classes_and_lists_lose_from_0_to_1():
     lists = Recommendation("item", "who", k=2)
     found = compared(lists, (["a"], [{"prediction": ["milk", "tea"]}], [{"prediction": ["tea"]}]))
     assert lost(found, lists, {"a": "milk"}).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "why"),
+    [
+        (
+            Binary("y", True, ("no", "late"), Cost()),
+            chance(0.5),
+            r"they name 'yes', and the labels are \['late', 'no'\]",
+        ),
+        (Multiclass("y", ("no", "maybe", "late")), chance(0.5), "they name 'yes'"),
+        (Regression("y"), chance(0.5), "they name 'no'"),
+        (KIND, {"prediction": 2.0}, "they are none of kind binary"),
+        (Regression("y"), {"prediction": "yes"}, "they are none of kind regression"),
+    ],
+    ids=["a label", "a class", "no number", "a number", "a word"],
+)
+def test_answers_of_another_kind_or_of_other_labels_are_not_compared(kind, said, why):
+    """It is said why, whatever the project was when they were given; none of them counts as something else."""
+    with pytest.raises(UnheardError, match=why):
+        compared(kind, (["a"], [said], [said]))
 
 
 def test_the_estimate_is_the_expected_brier_score_under_the_old_ones_chances():

@@ -443,6 +443,27 @@ def test_a_probation_after_a_shadow_is_as_long_as_any(place: Settings, clock: Cl
     assert "passed in its probation: 20 rows in 2 s, 20 with an outcome" in str(looks.look(NAME))
 
 
+@pytest.mark.parametrize("phase", ["shadow", "probation"])
+def test_labels_that_are_changed_end_a_rollout(place: Settings, clock: Clock, phase: str):
+    """What was answered before names others: nothing can be compared any more, which is said, once; the champion stays, the way is free."""
+    journal, looks = staged(place), watch(place, clock)
+    release(place, 2, clock)
+    if phase == "probation":
+        release(place, 2, clock)
+        looks.look(NAME)
+    serve(place, clock, 5, 1, 2)
+    assert looks.look(NAME) is None
+    file = place.projects / NAME / "project.yaml"
+    file.write_text(file.read_text() + "labels: [fair, fraud]\n")
+    said = f"version 2 overtaken in its {phase}: the project has changed, and what both versions answered cannot be compared any more: they name 'no'"
+    for watcher in (looks, watch(place, clock)):
+        assert str(watcher.look(NAME)).startswith(said) == (watcher is looks)
+        assert watcher.look(NAME) is None
+    assert phases(journal) == [(2, "overtaken")]
+    assert [each.version for each in journal.releases(NAME)] == ([1] if phase == "shadow" else [1, 2])
+    assert release(place, 3, clock, actor=f"{BY_ITSELF}new data")["state"] == ROLLING
+
+
 # -- at the same time, and cut off ----------------------------------------------------------------------------------------
 def test_o_08_a_person_who_releases_meanwhile_wins(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
     """Between the evidence and the rollback somebody makes version 3 champion: it stays, and the rollout is overtaken."""

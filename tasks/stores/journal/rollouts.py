@@ -26,7 +26,7 @@ class Rollout:
         actor, reason, proposal: of whoever asked for the release.
         generation: of the release that it became; None before.
         began, since: when it began, when its phase did.
-        phase: shadow, canary, probation; passed, undone (brought back by evidence or by hand), overtaken (by another release).
+        phase: shadow, canary, probation; passed, undone (brought back by evidence or by hand), overtaken (by another release, or a change of the project).
         revision: counts its changes; whoever moves it names the one that they saw.
         scores: whether the model that does not answer scores.
         looked: when the evidence was looked at last.
