@@ -95,6 +95,8 @@ def _moment(text: str) -> dt.datetime:
 class _Running:
     """What was read of one rollout, and the tests as they stand: in the memory alone, made again from the logs after a restart.
 
+    What a test had reached is on record, and stays reached.
+
     Attributes:
         of: which rollout, what its models answer, and after how many days outcomes are final.
         seen: the tests.
@@ -104,6 +106,7 @@ class _Running:
         self.of = rollout.id, use.task, use.split.matures
         plan = RolloutPlan.model_validate(rollout.plan).probation
         self.seen = Weighing(use.task, rollout.against, rollout.version, plan, use.split.matures)
+        self.seen.resumes(rollout.evidence.get("tests", {}))
         self._reading = Reading(rollout.project, _moment(rollout.began), settings)
         self._rest: Iterator[None] | None = None
         self._began = _moment(rollout.began)

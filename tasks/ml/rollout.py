@@ -12,13 +12,17 @@ What a request lost is known when it is told what came true of it, and then:
   before all else is known to be none. What is told later is judged when it comes, and when it comes must then not depend on what it is.
 - Where it does not say so, a request is judged at the first look that knows an outcome of it. `alpha` holds if when an outcome is told does
   not depend on what it is; in which order those of one look were told decides nothing.
+- Whoever begins to watch anew (a restart, `keepfit recover`) judges in one look what was judged in several. Where outcomes are final and told
+  in time the order is the same; else it is another one, so one more test of the same outcomes, for which `alpha` holds once more. What a
+  test had reached stays reached.
 - What is never told is left out. If that depends on what it is, the test is about the rows that were told of and about no others; no
   order can mend that.
 """
 
 import datetime as dt
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal, NamedTuple
 
@@ -361,6 +365,13 @@ class Weighing:
             self._since = since
             self.in_phase = self.judged_in_phase = 0
             self._young = sum(len(request.ids) for request in self._waiting.values() if request.at >= since)
+
+    def resumes(self, tests: Mapping[str, Mapping[str, Any]]) -> None:
+        """What the tests had reached when they were on record stays reached, though their differences come again, maybe in another order."""
+        for name, test in tests.items():
+            wager = self._wagers[name]
+            peak, crossed = max(wager.peak, math.log(test["peak"])), wager.crossed or test["crossed"]
+            self._wagers[name] = replace(wager, peak=peak, crossed=crossed)
 
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Takes in what both models did: records as `Compared.of` reads them. Two of one request have the same `asked`."""

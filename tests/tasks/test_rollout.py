@@ -746,6 +746,28 @@ def test_an_old_champion_that_cannot_come_back_is_trouble_that_is_said(place: Se
     assert phases(journal) == [(2, "probation")]
 
 
+def test_a_bar_that_was_reached_stays_reached_after_a_restart(place: Settings, clock: Clock):
+    """The old champion cannot come back yet. Then earlier requests turn out well: in the order of the requests the bar would not be reached."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    early = serve(place, clock, 100, 2, 1, said=0.9)
+    clock.on(1)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    model = place.bundles(NAME) / "1" / bundles.MODEL
+    kept = model.read_bytes()
+    model.unlink()
+    with pytest.raises(KeepfitError, match="should be brought back"):
+        looks.look(NAME)
+    come_true(place, early, True)
+    model.write_bytes(kept)
+    before = journal.rollouts(NAME)[-1].evidence["tests"]["loss"]
+    assert "undone in its probation: it loses more: by -0.03 on 160 requests" in str(watch(place, clock).look(NAME))
+    after = journal.rollouts(NAME)[-1].evidence["tests"]["loss"]
+    assert (after["crossed"], after["peak"], after["e"] < 1) == (before["crossed"], before["peak"], True)
+
+
 # -- people ---------------------------------------------------------------------------------------------------------------
 def test_a_person_stops_a_challenger(place: Settings, clock: Clock):
     """In its shadow; a champion on probation is a matter of a rollback, and what has ended is over."""
