@@ -17,11 +17,11 @@ from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.names import is_project
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.rollout import RolloutPlan, Step, Weighing, step
+from tasks.ml.rollout import RolloutPlan, Step, UnheardError, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
-from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, resting
 from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
@@ -82,12 +82,20 @@ def _rested(overtaken: Rollout, release: Release, rollouts: Sequence[Rollout]) -
     return replace(overtaken, phase="probation", since=since, revision=0, scores=True, said=said)
 
 
+def _phase_began(rollout: Rollout, releases: Sequence[Release]) -> dt.datetime:
+    """When the phase began: a probation with its release, also where it rested meanwhile."""
+    released = (each.at for each in releases if each.generation == rollout.generation)
+    return _moment(next(released, rollout.since))
+
+
 def _moment(text: str) -> dt.datetime:
     return dt.datetime.fromisoformat(text)
 
 
 class _Running:
     """What was read of one rollout, and the tests as they stand: in the memory alone, made again from the logs after a restart.
+
+    What a test had reached is on record, and stays reached.
 
     Attributes:
         of: which rollout, what its models answer, and after how many days outcomes are final.
@@ -98,6 +106,7 @@ class _Running:
         self.of = rollout.id, use.task, use.split.matures
         plan = RolloutPlan.model_validate(rollout.plan).probation
         self.seen = Weighing(use.task, rollout.against, rollout.version, plan, use.split.matures)
+        self.seen.resumes(rollout.evidence.get("tests", {}))
         self._reading = Reading(rollout.project, _moment(rollout.began), settings)
         self._rest: Iterator[None] | None = None
         self._began = _moment(rollout.began)
@@ -153,7 +162,7 @@ class Watch:
         if rollout is None:
             self._running.pop(project, None)
             return self._probation(releases)
-        return self._settled(rollout, releases) or self._weighed(rollout)
+        return self._settled(rollout, releases) or self._weighed(rollout, _phase_began(rollout, releases))
 
     # -- beginnings and ends that the releases say --------------------------------------------------------------------
     def _probation(self, releases: list[Release]) -> str | None:
@@ -162,12 +171,12 @@ class Watch:
         if (release.project, release.generation) in self._without or release.kind != "release" or len(releases) == 1:
             return None
         rollouts = self.journal.rollouts(release.project)
-        mine = [each for each in rollouts if each.generation == release.generation]
-        if mine and mine[-1].phase != "overtaken":
+        rests = resting(rollouts, release.generation)
+        if rests is None and any(each.generation == release.generation for each in rollouts):
             return self._none(release)
-        begun = _rested(mine[-1], release, rollouts) if mine else self._fresh(release, releases[-2])
+        begun = _rested(rests, release, rollouts) if rests else self._fresh(release, releases[-2])
         probation, age = RolloutPlan.model_validate(begun.plan).probation, self._clock() - _moment(begun.since)
-        waits = Project.named(release.project, self.settings).split.matures * 86_400 if mine else 0.0
+        waits = Project.named(release.project, self.settings).split.matures * 86_400 if rests else 0.0
         if not probation.is_wanted or age.total_seconds() >= probation.seconds + waits:
             return self._none(release)
         self.journal.begin_rollout(begun)
@@ -217,11 +226,15 @@ class Watch:
         return f"version {rollout.version} {phase} in its {rollout.phase}: {said}"
 
     # -- what the evidence says ---------------------------------------------------------------------------------------
-    def _weighed(self, rollout: Rollout) -> str | None:
+    def _weighed(self, rollout: Rollout, since: dt.datetime) -> str | None:
         began, now = self._timer(), self._clock()
         if began < self._due.get(rollout.project, float("-inf")):
             return None
-        seen = self._read(rollout, now, until=lambda: self._timer() - began >= self._patience)
+        try:
+            seen = self._read(rollout, since, now, until=lambda: self._timer() - began >= self._patience)
+        except UnheardError as error:
+            said = f"the project has changed, and what both versions answered cannot be compared any more: {error}"
+            return self._end(rollout, "overtaken", said)
         if seen is None:
             return None  # the next look reads on
         plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
@@ -233,8 +246,10 @@ class Watch:
             rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
         return self._moved(rollout, then)
 
-    def _read(self, rollout: Rollout, now: dt.datetime, until: Callable[[], bool]) -> Weighing | None:
-        """The tests when all was read that the logs have; None where it was time to leave before.
+    def _read(
+        self, rollout: Rollout, since: dt.datetime, now: dt.datetime, until: Callable[[], bool]
+    ) -> Weighing | None:
+        """The tests when all was read that the logs have, of a phase that began at a moment; None where it was time to leave before.
 
         What was read is kept for the next look; not of another rollout, nor where what its outcomes mean has changed since.
         """
@@ -242,6 +257,7 @@ class Watch:
         running = self._running.pop(rollout.project, None)  # it comes back if it is read well, and else is made anew
         if running is None or running.of != (rollout.id, use.task, use.split.matures):
             running = _Running(rollout, use, self.settings)
+        running.seen.begins(since)
         is_whole = running.has_read(now, until)
         self._running[rollout.project] = running
         return running.seen if is_whole else None

@@ -13,7 +13,7 @@ from tasks.stores import durable, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, compact, crowded
 from tasks.stores.gathering import forget, gather
-from tasks.stores.journal import made_nothing, predecessor
+from tasks.stores.journal import made_nothing, predecessor, resting
 from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, named
 from tasks.stores.served import Serving
 from tasks.stores.shadows import Shadows
@@ -72,9 +72,11 @@ class Tidying(Workplace):
             }  # fmt: skip
 
     def _forget(self, now: dt.datetime, keep_days: float) -> list[str]:
-        """Removes old shadow logs, up to what the rollout that goes on compares; gives their names."""
-        rollout = self.journal.rollout(self.project)
-        needed = dt.datetime.fromisoformat(rollout.began) if rollout else None
+        """Removes old shadow logs, up to what the rollout that goes on compares, or a probation that rests; gives their names."""
+        rollouts, champion = self.journal.rollouts(self.project), self.journal.champion(self.project)
+        rests = resting(rollouts, champion.generation) if champion else None
+        began = [dt.datetime.fromisoformat(each.began) for each in rollouts if each.is_open or each is rests]
+        needed = min(began, default=None)
         return forget(self._shadows, self.project, now, keep_days, needed)
 
     def _answering(self) -> set[int]:

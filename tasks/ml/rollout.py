@@ -3,7 +3,7 @@
 Shadow: it scores what the champion answers, and nobody hears of it. Canary: it answers a share. Probation: it is champion, and the one
 before goes on scoring. Through all of them the same three tests compare the two, request by request.
 
-A request is one difference: the mean of its rows, once. `alpha` is the chance that a model which is not worse is brought back, as long as
+A request is one difference: the mean of its rows, once, whichever model answered which of them. `alpha` is the chance that a model which is not worse is brought back, as long as
 what comes next does not depend on what it is. For failures, times and estimates that is so: all of them are known in the order of the log.
 What a request lost is known when it is told what came true of it, and then:
 
@@ -12,13 +12,18 @@ What a request lost is known when it is told what came true of it, and then:
   before all else is known to be none. What is told later is judged when it comes, and when it comes must then not depend on what it is.
 - Where it does not say so, a request is judged at the first look that knows an outcome of it. `alpha` holds if when an outcome is told does
   not depend on what it is; in which order those of one look were told decides nothing.
+- Whoever begins to watch anew (a restart, `keepfit recover`) judges in one look what was judged in several. Where outcomes are final and told
+  in time the order is the same; else it is another one, so one more test of the same outcomes, for which `alpha` holds once more. What a
+  test had reached stays reached.
 - What is never told is left out. If that depends on what it is, the test is about the rows that were told of and about no others; no
   order can mend that.
 """
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -30,9 +35,10 @@ from tasks.ml.sequential import Evidence, Wager, slower
 
 Phase = Literal["shadow", "canary", "probation", "passed", "undone", "overtaken"]
 TESTS = ("loss", "errors", "slow")
-MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome at a time; unless the plan asks for more
+MOST = 100_000  # rows that are scored in a shadow, and that wait for their outcome in a phase; unless the plan asks for more
+EVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 LEARN = 100  # requests that tell what is usually slow
-EARLY = dt.timedelta(minutes=10)  # an outcome may be told so long before it is logged what both models said
+LAG = dt.timedelta(minutes=10)  # so long after a request it may be logged what both models said of it
 WORDS = {"loss": "loses more", "errors": "fails more often", "slow": "is slow more often", "estimate": "is expected to lose more"}  # fmt: skip
 
 
@@ -139,6 +145,10 @@ class RolloutPlan(BaseModel, frozen=True, extra="forbid"):
 
 
 # -- what both said ---------------------------------------------------------------------------------------------------
+class UnheardError(ValueError):
+    """What was answered is nothing that a model of this project could answer, as it is now."""
+
+
 class Both(NamedTuple):
     """A request that both models answered.
 
@@ -160,7 +170,7 @@ class Compared:
 
     Attributes:
         failures: of each request 1 where only the new one failed, -1 where only the old one did, else 0.
-        old_ms, new_ms: of each request that both were timed at, in one place.
+        old_ms, new_ms: of each request that both were timed at, in one place; where two models answered its rows, at those that were timed.
         both: the requests that both answered.
         answered: rows that the new one answered.
         reach: the width of the interval that the old one states with its numbers; None where it states none.
@@ -174,31 +184,37 @@ class Compared:
     reach: float | None = None
 
     @classmethod
-    def of(cls, kind: Kind, records: Iterable[Mapping[str, Any]], old: int, new: int) -> "Compared":
+    def of(cls, kind: Kind, requests: Iterable[Sequence[Mapping[str, Any]]], old: int, new: int) -> "Compared":
         """What a shadow log holds of two versions; other versions' records are passed over.
 
         Args:
             kind: of the models.
-            records: each a request, or the rows of it that one model answered: `at`; `answered` and `beside`, the versions; `ids`, of its
-                rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
+            requests: each its records, one for each model that answered rows of it: `at`; `answered` and `beside`, the versions; `ids`, of
+                those rows; `said` and `thought`, their answers or None where they failed; `ms`, a pair, or None where nobody took the time.
             old: a version.
             new: a version.
+
+        Raises:
+            UnheardError: an answer says nothing to this kind.
         """
         found, answered, pairs = cls(), 0, []
-        for record in records:
-            pair = (record["answered"], record["beside"])
-            if set(pair) != {old, new}:
+        for request in requests:
+            records = [record for record in request if {record["answered"], record["beside"]} == {old, new}]
+            if not records:
                 continue
-            turn = 1 if pair[0] == old else -1
-            said, thought = (record["said"], record["thought"])[::turn]
-            found.failures.append((thought is None) - (said is None))
-            if record["ms"]:
-                before, after = record["ms"][::turn]
-                found.old_ms.append(before)
-                found.new_ms.append(after)
-            if said is not None and thought is not None:
-                pairs.append((record["at"], record["ids"], said, thought))
-            answered += len(record["ids"]) if pair[0] == new else 0
+            turns = [1 if record["answered"] == old else -1 for record in records]
+            heard = [(each["said"], each["thought"])[::turn] for each, turn in zip(records, turns, strict=True)]
+            before, after = zip(*heard, strict=True)
+            found.failures.append((None in after) - (None in before))
+            timed = [each["ms"][::turn] for each, turn in zip(records, turns, strict=True) if each["ms"]]
+            if timed:
+                found.old_ms.append(sum(ms for ms, _ in timed))
+                found.new_ms.append(sum(ms for _, ms in timed))
+            told = [(each["ids"], *pair) for each, pair in zip(records, heard, strict=True) if None not in pair]
+            if told:
+                ids, olds, news = (list(chain.from_iterable(parts)) for parts in zip(*told, strict=True))
+                pairs.append((records[0]["at"], ids, olds, news))
+            answered += sum(len(record["ids"]) for record in records if record["answered"] == new)
         reach = _width([answer for _, _, said, _ in pairs for answer in said])
         return cls(found.failures, found.old_ms, found.new_ms, _heard(kind, pairs), answered, reach)
 
@@ -210,13 +226,12 @@ class Compared:
     @property
     def owners(self) -> np.ndarray:
         """The place of each row's request: (n,)."""
-        return np.repeat(np.arange(len(self.both)), [len(request.ids) for request in self.both])
+        return np.repeat(np.arange(len(self.both)), np.array([len(request.ids) for request in self.both], dtype=int))
 
     def losses(self, kind: Kind, first: Mapping[str, Any]) -> np.ndarray:
-        """How much more the new one lost at each request: (n,) from -1 to 1, the mean of those of its rows whose outcome is known.
+        """How much more the new one lost at each row: (n,) from -1 to 1, NaN where its outcome is not known, or no truth for this kind.
 
-        Requests without such a row are left out. A number's loss is its error as a share of the width of the interval that the old one
-        stated, clipped at 1.
+        A number's loss is its error as a share of the width of the interval that the old one stated, clipped at 1.
 
         Args:
             kind: of the models.
@@ -224,19 +239,26 @@ class Compared:
         """
         meant = zip(first, kind.meant([*first.values()]), strict=True)
         first = {name: value for name, value in meant if value is not None}
-        places = {name: place for place, name in enumerate(self.ids)}
-        known = [name for name in places if name in first]
+        names = self.ids
+        lost, at = np.full(len(names), np.nan), [place for place, name in enumerate(names) if name in first]
         target = getattr(kind, "target", None)
-        if not known or target is None:
-            return np.zeros(0)
-        truth = kind.truth(pd.DataFrame({target: pd.Series([first[name] for name in known])}))
-        at = [places[name] for name in known]
+        if not at or target is None:
+            return lost
+        truth = kind.truth(pd.DataFrame({target: pd.Series([first[names[place]] for place in at])}))
         reach = self.reach or 1.0
         heard = (
             np.concatenate(answers)[at] for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
         )
         old, new = (kind.loss(truth, answers, reach) for answers in heard)
-        return np.zeros(0) if old is None or new is None else _means(new - old, self.owners[at])
+        if old is not None and new is not None:
+            lost[at] = new - old
+        return lost
+
+    def means(self, values: np.ndarray) -> np.ndarray:
+        """The mean of each request's rows, of those that are a number; a request without one is left out."""
+        owners, known = self.owners, np.isfinite(values)
+        counts, sums = np.bincount(owners[known]), np.bincount(owners[known], values[known])
+        return sums[counts > 0] / counts[counts > 0]
 
     def estimates(self, kind: Kind) -> np.ndarray:
         """How much more the new one is expected to lose at each request if the old one says the true chances: (n,), empty without chances."""
@@ -246,7 +268,7 @@ class Compared:
         old, new = (
             np.concatenate(answers) for answers in zip(*((each.old, each.new) for each in self.both), strict=True)
         )
-        return _means(np.asarray(kind.foreseen(old, new)), self.owners)
+        return self.means(np.asarray(kind.foreseen(old, new)))
 
 
 def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], list[Any]]]) -> list[Both]:
@@ -254,19 +276,22 @@ def _heard(kind: Kind, pairs: Sequence[tuple[dt.datetime, list[str], list[Any], 
     if not pairs:
         return []
     ends = np.cumsum([len(ids) for _, ids, _, _ in pairs])[:-1]
-    old, new = (np.split(kind.heard([answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3))
+    old, new = (
+        np.split(_understood(kind, [answer for pair in pairs for answer in pair[side]]), ends) for side in (2, 3)
+    )
     return [Both(at, ids, before, after) for (at, ids, _, _), before, after in zip(pairs, old, new, strict=True)]
 
 
-def _means(values: np.ndarray, owners: np.ndarray) -> np.ndarray:
-    """The mean of the values that each owner has, in the order of the owners; what is no number is left out.
-
-    >>> _means(np.array([1.0, 0.5, np.nan, 0.0]), np.array([0, 2, 1, 2])).tolist()
-    [1.0, 0.25]
-    """
-    known = np.isfinite(values)
-    counts, sums = np.bincount(owners[known]), np.bincount(owners[known], values[known])
-    return sums[counts > 0] / counts[counts > 0]
+def _understood(kind: Kind, answers: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """As `Kind.heard`, of answers that may be older than the project's labels, or its kind."""
+    labels = kind.described().get("classes", [])
+    strange = {name for answer in answers for name in answer.get("probabilities", ())}.difference(labels)
+    if strange:
+        raise UnheardError(f"they name '{min(strange)}', and the labels are {labels}")
+    try:
+        return kind.heard(answers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UnheardError(f"they are none of kind {kind.name}") from error
 
 
 def _width(answers: Sequence[Mapping[str, Any]]) -> float | None:
@@ -300,12 +325,14 @@ class Weighing:
         rows: that both models answered.
         answered: rows that the new one answered.
         judged: rows that were judged by their outcome.
+        in_phase, judged_in_phase: those rows, and those judged, of requests that were made since the phase began.
     """
 
     def __init__(self, kind: Kind, old: int, new: int, plan: Probation, matures: float = 0.0) -> None:
         """Of two versions; outcomes are final after `matures` days, and alpha is split evenly over the tests that may bring back."""
         self.kind, self.old, self.new, self.matures = kind, old, new, dt.timedelta(days=matures)
-        self.requests = self.rows = self.answered = self.judged = 0
+        self.requests = self.rows = self.answered = self.judged = self.in_phase = self.judged_in_phase = 0
+        self._since = EVER
         alpha = plan.alpha / (len(TESTS) + plan.on_estimates)
         tolerances = {"loss": plan.tolerance, "errors": plan.errors, "slow": plan.slow, "estimate": plan.tolerance}
         self._wagers = {name: Wager(tolerance, alpha) for name, tolerance in tolerances.items()}
@@ -314,6 +341,11 @@ class Weighing:
         self._reach: float | None = None
         self._waiting: dict[int, Both] = {}
         self._requests: dict[str, int] = {}  # that wait, by the ids of their rows
+        self._young = 0  # rows that wait, of requests since the phase began
+        self._parts: dict[
+            str, Mapping[str, Any]
+        ] = {}  # of requests whose other rows another model answered, by their first id
+        self._newest = EVER  # request that was logged
         self._told: dict[str, Outcome] = {}  # what came true of such rows
         self._early: list[Outcome] = []  # what was told of rows that are not known, or not yet
 
@@ -327,9 +359,23 @@ class Weighing:
         """The tests by name."""
         return {name: wager.evidence for name, wager in self._wagers.items()}
 
+    def begins(self, since: dt.datetime) -> None:
+        """A phase began at that moment: requests made since are counted apart, and find room to wait whatever waits from before."""
+        if since != self._since:
+            self._since = since
+            self.in_phase = self.judged_in_phase = 0
+            self._young = sum(len(request.ids) for request in self._waiting.values() if request.at >= since)
+
+    def resumes(self, tests: Mapping[str, Mapping[str, Any]]) -> None:
+        """What the tests had reached when they were on record stays reached, though their differences come again, maybe in another order."""
+        for name, test in tests.items():
+            wager = self._wagers[name]
+            peak, crossed = max(wager.peak, math.log(test["peak"])), wager.crossed or test["crossed"]
+            self._wagers[name] = replace(wager, peak=peak, crossed=crossed)
+
     def see(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Takes in what both models did, as `Compared.of` reads it."""
-        found = Compared.of(self.kind, records, self.old, self.new)
+        """Takes in what both models did: records as `Compared.of` reads them. Two of one request have the same `asked`."""
+        found = Compared.of(self.kind, self._whole(records), self.old, self.new)
         self._reach = self._reach or found.reach
         self.requests, self.answered = self.requests + len(found.failures), self.answered + found.answered
         self._weigh("errors", np.array(found.failures))
@@ -337,6 +383,7 @@ class Weighing:
         self._weigh("estimate", found.estimates(self.kind))
         for request in found.both:
             self.rows += len(request.ids)
+            self.in_phase += len(request.ids) if request.at >= self._since else 0
             self._keep(request)
         early, self._early = self._early, []
         self.hear(early)
@@ -353,7 +400,7 @@ class Weighing:
             elif _counts(one, self._told.get(one.id), self._waiting[request].at + self.matures):
                 self._told[one.id] = one
         newest = max((one.came for one in outcomes), default=None)
-        self._early = [one for one in self._early if newest is None or one.came > newest - EARLY]
+        self._early = [one for one in self._early if newest is None or one.came > newest - LAG]
 
     def judge(self, now: dt.datetime) -> None:
         """Weighs what was lost at the requests whose outcomes are final, and of which one is known: in the order of the requests, each once."""
@@ -367,8 +414,29 @@ class Weighing:
         first = {name: self._told.pop(name).value for name in names if name in self._told}
         for name in names:
             del self._requests[name]
-        self._weigh("loss", requests.losses(self.kind, first))
-        self.judged += len(first)
+        lost = requests.losses(self.kind, first)
+        young = np.array([request.at >= self._since for request in both], dtype=bool)[requests.owners]
+        self._weigh("loss", requests.means(lost))
+        self._young -= int(young.sum())
+        self.judged += int(np.isfinite(lost).sum())
+        self.judged_in_phase += int(np.isfinite(lost[young]).sum())
+
+    def _whole(self, records: Iterable[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+        """The records of each request, when all are there.
+
+        A part whose other part does not come in time was all that there is; what comes later than that counts no more, for its request
+        may have counted.
+        """
+        for record in records:
+            self._newest = max(self._newest, record["at"])
+            while self._parts and (first := next(iter(self._parts.values())))["at"] + LAG < self._newest:
+                yield [self._parts.pop(first["asked"])]
+            if (asked := record.get("asked")) is None:
+                yield [record]
+            elif other := self._parts.pop(asked, None):
+                yield [other, record]
+            elif record["at"] + LAG >= self._newest:
+                self._parts[asked] = record
 
     def _weigh(self, name: str, differences: np.ndarray) -> None:
         self._wagers[name] = self._wagers[name].after(differences)
@@ -381,9 +449,11 @@ class Weighing:
 
     def _keep(self, request: Both) -> None:
         """Lets a request wait for its outcomes, where there is room and they can come."""
-        is_known = request.ids and getattr(self.kind, "target", None) is not None
-        if not is_known or len(self._requests) + len(request.ids) > self._most:
+        is_known, is_young = request.ids and getattr(self.kind, "target", None) is not None, request.at >= self._since
+        waiting = self._young if is_young else self.waiting - self._young
+        if not is_known or waiting + len(request.ids) > self._most:
             return
+        self._young += len(request.ids) if is_young else 0
         self._waiting[self.rows] = request
         self._requests |= dict.fromkeys(request.ids, self.rows)
 
@@ -430,11 +500,11 @@ def step(plan: RolloutPlan, phase: Phase, seconds: float, seen: Weighing) -> Ste
 
 def _probation(plan: Probation, seconds: float, seen: Weighing, warning: str) -> Step:
     until = plan.seconds + seen.matures.total_seconds()
-    if seconds >= until or seen.judged >= plan.rows:
-        why = f"{seen.rows} rows in {seconds:.0f} s, {seen.judged} with an outcome: {_quiet(seen.tests)}"
+    if seconds >= until or seen.judged_in_phase >= plan.rows:
+        why = f"{seen.in_phase} rows in {seconds:.0f} s, {seen.judged_in_phase} with an outcome: {_quiet(seen.tests)}"
         return Step("passed", why, warning)
-    said = f"{_of(seen.judged, plan.rows, 'rows with an outcome')}, {_of(seconds, until, 's')}"
-    return Step("probation", said, warning, scores=seen.rows < plan.rows and seconds < plan.seconds)
+    said = f"{_of(seen.judged_in_phase, plan.rows, 'rows with an outcome')}, {_of(seconds, until, 's')}"
+    return Step("probation", said, warning, scores=seen.in_phase < plan.rows and seconds < plan.seconds)
 
 
 def _said(name: str, found: Evidence) -> str:

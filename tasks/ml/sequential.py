@@ -48,25 +48,6 @@ class Evidence:
         return self.crossed is not None
 
 
-def capital(differences: np.ndarray, tolerance: float) -> np.ndarray:
-    """What became of a capital of 1 after each difference, its logarithm: (n,).
-
-    A bet b multiplies it by 1 + b (d - tolerance), where b < 1 / (1 + tolerance), so that it stays above 0 whatever d is. Each bet keeps
-    its share, so that the last value does not depend on the order.
-
-    Args:
-        differences: (n,) new minus old, from -1 to 1, in the order in which they became known.
-        tolerance: the mean that is put up with, from 0 to below 1.
-
-    Raises:
-        ValueError: a difference is none, or lies outside.
-
-    >>> np.exp(capital(np.array([1.0]), 0.0)).round(4).tolist()  # 1 + the mean bet
-    [1.1958]
-    """
-    return _spread(_grown(differences, tolerance))
-
-
 def _grown(differences: np.ndarray, tolerance: float) -> np.ndarray:
     """The logarithm of what each bet has made after each difference: (n, bets)."""
     differences = np.asarray(differences, dtype="float64")
@@ -106,10 +87,21 @@ class Wager:
     crossed: int | None = None
 
     def after(self, differences: np.ndarray) -> "Wager":
-        """The same test when these have come as well, as `capital` takes them: in any number of parts it ends the same.
+        """The same test when these have come as well: in any number of parts it ends the same.
 
-        >>> Wager(0.0, 0.05).after(np.ones(5)).after(np.ones(7)).crossed
+        A bet b multiplies the capital by 1 + b (d - tolerance), where b < 1 / (1 + tolerance), so that it stays above 0 whatever d is. Each bet
+        keeps its share, so that the last value does not depend on the order.
+
+        Args:
+            differences: (n,) new minus old, from -1 to 1, in the order in which they became known.
+
+        Raises:
+            ValueError: a difference is none, or lies outside.
+
+        >>> Wager(0.0, 0.05).after(np.ones(5)).after(np.ones(7)).crossed  # what fails always, where the old one never does
         8
+        >>> round(Wager(0.0, 0.05).after(np.array([1.0])).evidence.e, 4)  # 1 + the mean bet
+        1.1958
         """
         grown = self.grown + _grown(differences, self.tolerance)
         if not len(grown):
@@ -127,15 +119,6 @@ class Wager:
         """What it has seen."""
         e, peak = (math.exp(min(value, 700.0)) for value in (float(_spread(self.grown)), self.peak))
         return Evidence(self.rows, self.total / max(self.rows, 1), e, peak, 1 / self.alpha, self.crossed)
-
-
-def weighed(differences: np.ndarray, tolerance: float, alpha: float) -> Evidence:
-    """Whether the mean difference is above the tolerance, at a level that holds over all looks together: `Wager`, all at once.
-
-    >>> weighed(np.ones(12), 0.0, 0.05).crossed  # what fails always, where the old one never does
-    8
-    """
-    return Wager(tolerance, alpha).after(differences).evidence
 
 
 def slower(old: np.ndarray, new: np.ndarray, learn: int = 100, least: float = 0.0, share: float = 0.95) -> np.ndarray:

@@ -49,8 +49,11 @@ class Own(NamedTuple):
         """What the shadow is to score of an answered request: each part by the other model."""
         if (pair := self.pair) is None:
             return []
+        whole = ids[0] if len(parts) > 1 else None
         return [
-            Seen(pair, part.model, at, [asked.rows[n] for n in part.places], [ids[n] for n in part.places], part.answers, failed=self.failed)
+            Seen(
+                pair, part.model, at, [asked.rows[n] for n in part.places], [ids[n] for n in part.places], part.answers, failed=self.failed, asked=whole
+            )
             for part in parts
             if part.places
         ]  # fmt: skip

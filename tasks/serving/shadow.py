@@ -35,6 +35,7 @@ class Seen:
         ids: of its predictions.
         said: its answers; None where it failed.
         failed: the other model was asked already, and failed.
+        asked: the id of the request's first row, where the other model answered some of its rows.
     """
 
     pair: Pair
@@ -44,6 +45,7 @@ class Seen:
     ids: list[str]
     said: list[dict[str, Any]] | None
     failed: bool = False
+    asked: str | None = None
 
     @property
     def other(self) -> Champion | None:
@@ -192,7 +194,7 @@ class Shadow:
         beside = ({seen.pair.rollout.version, seen.pair.rollout.against} - {version}).pop()
         record = {
             "at": seen.at.isoformat(), "project": project, "answered": version, "beside": beside, "ids": seen.ids, "said": seen.said,
-            "thought": thought, "ms": ms,
+            "thought": thought, "ms": ms, **({"asked": seen.asked} if seen.asked else {}),
         }  # fmt: skip
         lost = self._shadows.append(project, seen.at, [record])
         self._metrics.rolled(project, "dropped" if lost else "failed" if thought is None else "scored", len(seen.rows))

@@ -4,7 +4,7 @@ import datetime as dt
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import msgspec
 import pyarrow as pa
@@ -30,6 +30,7 @@ class Record(TypedDict):
     said: list[dict[str, object]] | None
     thought: list[dict[str, object]] | None
     ms: tuple[float, float] | None
+    asked: NotRequired[str]  # older logs do not say which records are of one request
 
 
 _RECORD = msgspec.json.Decoder(Record)

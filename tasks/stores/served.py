@@ -141,17 +141,6 @@ class Serving:
         """What was known at a moment, by default by now: the predictions until then, with the outcomes that had come by then."""
         return Known(self, at)
 
-    def outcomes_of(self, ids: Iterable[str], at: dt.datetime | None = None) -> dict[str, Outcome]:
-        """The newest outcome of each of these predictions, of those that have one, as known at a moment."""
-        known, wanted = self.known(at), list(ids)
-        if known.labels is None:
-            return {}
-        places = known.labels.of(pa.table({"id": pa.array(wanted, pa.string())}))
-        found = known.labels.outcomes.take(pa.array(places[places >= 0])).to_pylist()
-        return {
-            row["id"]: Outcome(json.loads(row["value"]), row[AT], row["came"]) for row in found
-        }  # fmt: skip
-
     def told(self, ids: Iterable[str]) -> list[tuple[str, Outcome]]:
         """Everything that was told of some predictions, in the order in which it came; one that is repeated or corrected comes again."""
         wanted = pa.array(list(ids), pa.string())

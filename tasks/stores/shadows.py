@@ -1,4 +1,4 @@
-"""The shadow log: one JSON line a request that two models scored, with the ids of its predictions; outcomes join both by them.
+"""The shadow log: what two models scored, a JSON line for each model that answered rows of a request; outcomes join both by the ids.
 
 It holds answers, and no row: what was sent stands in the prediction log alone, under the same ids.
 """
@@ -14,7 +14,8 @@ class Shadows(Predictions):
     """Append-only files `<home>/shadows/<project>/<UTC date>.jsonl`, written as predictions are: a killed server loses no line.
 
     A record: `at`; `answered` and `beside`, two versions; `ids` of the rows; `said` by the first and `thought` by the second, an answer a row,
-    or null where it failed; `ms`, what each took for the request, measured in one place, or null.
+    or null where it failed; `ms`, what each took for them, measured in one place, or null. Where each of the two answered some rows of a
+    request it has two records, and both name it: `asked`, the id of its first row.
     """
 
     def __init__(self, home: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from tasks.ml.sequential import BETS, capital, slower, weighed
+from tasks.ml.sequential import BETS, Wager, slower
 
 ALPHA = 0.05
 
@@ -39,6 +39,11 @@ def late(rng, size):
 
 
 NULLS = {brier: 0.0, errors: 0.0, rare: 0.01, wandering: 0.0, late: 0.0}
+
+
+def weighed(differences, tolerance, alpha):
+    """What a test has seen when all have come."""
+    return Wager(tolerance, alpha).after(differences).evidence
 
 
 def rate(null, tolerance, streams, size):
@@ -92,13 +97,13 @@ def test_the_capital_is_the_mean_of_what_the_bets_make():
     """Two rows by hand; another order has another way to the same end."""
     rows, bets = np.array([0.5, -0.25]), BETS / 1.1
     by_hand = [np.mean(1 + bets * 0.4), np.mean((1 + bets * 0.4) * (1 - bets * 0.35))]
-    assert np.exp(capital(rows, 0.1)) == pytest.approx(by_hand)
-    assert capital(rows[::-1], 0.1)[-1] == pytest.approx(math.log(by_hand[1]))
+    assert [weighed(rows[:n], 0.1, ALPHA).e for n in (1, 2)] == pytest.approx(by_hand)
+    assert weighed(rows[::-1], 0.1, ALPHA).e == pytest.approx(by_hand[1])
 
 
 def test_no_difference_ruins():
     """The worst row for the bets, again and again, leaves the capital above nothing."""
-    assert np.isfinite(capital(np.full(1000, -1.0), 0.3)).all()
+    assert np.isfinite(Wager(0.3, ALPHA).after(np.full(1000, -1.0)).grown).all()
 
 
 def test_what_was_reached_once_counts():
@@ -112,7 +117,7 @@ def test_what_was_reached_once_counts():
 def test_a_difference_beyond_its_range_is_no_evidence(odd):
     """The bets may promise nothing about it."""
     with pytest.raises(ValueError, match="from -1 to 1"):
-        capital(np.array([0.0, odd]), 0.0)
+        weighed(np.array([0.0, odd]), 0.0, ALPHA)
 
 
 def test_nothing_seen_is_no_evidence():

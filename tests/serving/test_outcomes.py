@@ -55,7 +55,7 @@ def test_an_outcome_is_known_of_its_prediction(home):
         home, [{"id": first, "value": True, "at": "2026-01-31T12:00:00+01:00"}, {"id": second, "value": False}]
     )
     assert (answer.status_code, answer.json()) == (200, {"project": "flights", "outcomes": 2})
-    found = Serving("flights", Settings(home=home)).outcomes_of([first, second, "never"])
+    found = dict(Serving("flights", Settings(home=home)).told([first, second, "never"]))
     assert {name: outcome.value for name, outcome in found.items()} == {first: True, second: False}
     assert found[first].at == dt.datetime(2026, 1, 31, 11, tzinfo=dt.UTC)
     assert found[second].at == found[second].came
@@ -138,7 +138,7 @@ def test_v_10_outcomes_that_do_not_reach_the_disk_are_not_acknowledged(home, mon
         broken.setattr(os, "writev", lambda handle, parts: real(handle, [b"".join(parts)[:20]]))
         (answer,) = told(home, [{"id": name, "value": True}])
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-    assert Serving("flights", Settings(home=home)).outcomes_of([name]) == {}
+    assert Serving("flights", Settings(home=home)).history(name) == []
     (answer,) = told(home, [{"id": name, "value": True}])
     assert answer.status_code == 200
     assert [outcome.value for outcome in Serving("flights", Settings(home=home)).history(name)] == [True]

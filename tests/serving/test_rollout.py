@@ -213,16 +213,18 @@ def test_a_header_decides_where_the_key_is_not_sent(clean):
 
 
 def test_v_13_a_canary_that_loses_more_is_undone(clean):
-    """Outcomes come late; once they do, some tens are enough, and the champion answers all."""
+    """Outcomes come late; once they do, some tens are enough, and the champion answers all. Of a request both models answer rows, and it counts once."""
     begin(clean, 2, "canary", **canary())
-    answers = [clean.predict(*[GOOD | {"id": 4 * number + place} for place in range(4)]) for number in range(20)]
-    until(lambda: watch(clean).look("flights") or clean.journal.rollout("flights").evidence.get("rows") == 80)
+    answers = [clean.predict(*[GOOD | {"id": 4 * number + place} for place in range(4)]) for number in range(30)]
+    until(lambda: watch(clean).look("flights") or clean.journal.rollout("flights").evidence.get("rows") == 120)
     going = clean.journal.rollout("flights")
     assert (going.phase, going.evidence["judged"]) == ("canary", 0)
     assert going.evidence["warning"].startswith("it is expected to lose more")
     for answer in answers:
         come_true(clean, answer, value=False)
-    assert watch(clean).look("flights").startswith("version 2 undone in its canary: it loses more: by 0.6 on")
+    assert (
+        watch(clean).look("flights").startswith("version 2 undone in its canary: it loses more: by 0.6 on 30 requests")
+    )
     until(lambda: {said(clean.predict(GOOD | {"id": number}))[0] for number in range(20)} == {1})
 
 

@@ -109,8 +109,8 @@ def compared(use: Project, ids: list[str], of: tuple[Any, ...]) -> Compared:
         )
     else:
         old, new = [{"prediction": ["bread"]}] * 6, [{"prediction": [value]} for value in of]
-    records = [
-        {"at": NOW, "answered": 2, "beside": 1, "ids": [one], "said": [said], "thought": [thought], "ms": None}
+    requests = [
+        [{"at": NOW, "answered": 2, "beside": 1, "ids": [one], "said": [said], "thought": [thought], "ms": None}]
         for one, said, thought in zip(ids, new, old, strict=True)
     ]
-    return Compared.of(use.task, records, 1, 2)
+    return Compared.of(use.task, requests, 1, 2)

@@ -7,7 +7,7 @@ import pytest
 from tasks.config.settings import Settings
 from tasks.erase import Erasing
 from tasks.stores import durable
-from tasks.stores.journal import Rollout
+from tasks.stores.journal import Release, Rollout
 from tasks.stores.predictions import Predictions, Told
 from tasks.stores.reading import Reading
 from tasks.stores.served import Serving
@@ -105,10 +105,10 @@ def compare(settings, at):
     assert Shadows(settings.home).append("small", at, [record]) == 0
 
 
-def rolling(landings, began):
-    """Version 2 is on probation since then."""
+def rolling(landings, began, version=2, phase="probation", instead=None, **more):
+    """Version 2 is on probation since then, or another one in another phase."""
     return landings.journal.begin_rollout(
-        Rollout("small", 2, "", 1, "", {}, "test", "test", began=began.isoformat(), phase="probation", since=began.isoformat())
+        Rollout("small", version, "", 1, "", {}, "test", "test", began=began.isoformat(), phase=phase, since=began.isoformat(), **more), instead=instead
     )  # fmt: skip
 
 
@@ -134,6 +134,29 @@ def test_what_a_rollout_compares_is_not_removed(small):
     assert [len(some) for some in Reading("small", NOON + 2 * DAY, settings).compared()] == [1, 1]
     small.journal.move_rollout(rollout, phase="passed")
     assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-03.jsonl", "shadows/2026-03-04.jsonl"]
+
+
+def test_what_a_probation_that_rests_has_compared_is_not_removed(small):
+    """While another challenger is tried, and until the probation goes on; when it has ended, or the champion is another one, the log goes, too."""
+    settings = Settings()
+    for day in range(6):
+        compare(settings, NOON + day * DAY)
+    for version in (1, 2):
+        at = (NOON + version * DAY).isoformat()
+        small.journal.release(
+            Release("small", version, version, "", "test", "test", at, "m", value=0.9, low=0.8, high=1.0)
+        )
+    probation = rolling(small, NOON + 2 * DAY, generation=2)
+    challenger = rolling(small, NOON + 4 * DAY, 3, "shadow", instead=probation)
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-01.jsonl", "shadows/2026-03-02.jsonl"]
+    small.journal.move_rollout(challenger, phase="undone")
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == []
+    goes_on = rolling(small, NOON + 3 * DAY, generation=2)
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-03.jsonl"]
+    challenger = rolling(small, NOON + 5 * DAY, 4, "canary", instead=goes_on)
+    small.journal.release(Release("small", 3, 4, "", "test", "test", at, "m", value=0.9, low=0.8, high=1.0))
+    assert tidy(small, settings, NOON + 90 * DAY)["logs"] == ["shadows/2026-03-04.jsonl", "shadows/2026-03-05.jsonl"]
+    assert logs(settings) == ["shadows 2026-03-06"]
 
 
 @pytest.mark.parametrize("when", ["before", "after", "between"])

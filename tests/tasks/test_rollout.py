@@ -418,6 +418,52 @@ def test_the_old_one_scores_no_more_than_it_is_asked_to(place: Settings, clock: 
     assert "passed in its probation: 20 rows in 0 s, 20 with an outcome" in str(looks.look(NAME))
 
 
+def test_a_probation_after_a_shadow_is_as_long_as_any(place: Settings, clock: Clock):
+    """The shadow scored more rows than the probation wants, all with outcomes: the old champion scores as many again, also after a restart."""
+    journal = staged(place, STAGED.replace("probation: {rows: 200", "probation: {rows: 20"))
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    come_true(place, serve(place, clock, 30, 1, 2), True)
+    for count in (0, 20):
+        clock.on(60)
+        come_true(place, serve(place, clock, count, 2, 1), True)
+        clock.on(1)
+        looks.look(NAME)
+    ids, read = [], []
+    for count in (19, 1):
+        clock.on(1)
+        ids += serve(place, clock, count, 2, 1)
+        for watcher in (looks, watch(place, clock)):
+            assert watcher.look(NAME) is None
+            going = journal.rollout(NAME)
+            assert going is not None
+            read.append((going.phase, going.evidence["rows"], going.evidence["judged"], going.scores))
+    assert read == [("probation", 69, 50, True)] * 2 + [("probation", 70, 50, False)] * 2
+    come_true(place, ids, True)
+    assert "passed in its probation: 20 rows in 2 s, 20 with an outcome" in str(looks.look(NAME))
+
+
+@pytest.mark.parametrize("phase", ["shadow", "probation"])
+def test_labels_that_are_changed_end_a_rollout(place: Settings, clock: Clock, phase: str):
+    """What was answered before names others: nothing can be compared any more, which is said, once; the champion stays, the way is free."""
+    journal, looks = staged(place), watch(place, clock)
+    release(place, 2, clock)
+    if phase == "probation":
+        release(place, 2, clock)
+        looks.look(NAME)
+    serve(place, clock, 5, 1, 2)
+    assert looks.look(NAME) is None
+    file = place.projects / NAME / "project.yaml"
+    file.write_text(file.read_text() + "labels: [fair, fraud]\n")
+    said = f"version 2 overtaken in its {phase}: the project has changed, and what both versions answered cannot be compared any more: they name 'no'"
+    for watcher in (looks, watch(place, clock)):
+        assert str(watcher.look(NAME)).startswith(said) == (watcher is looks)
+        assert watcher.look(NAME) is None
+    assert phases(journal) == [(2, "overtaken")]
+    assert [each.version for each in journal.releases(NAME)] == ([1] if phase == "shadow" else [1, 2])
+    assert release(place, 3, clock, actor=f"{BY_ITSELF}new data")["state"] == ROLLING
+
+
 # -- at the same time, and cut off ----------------------------------------------------------------------------------------
 def test_o_08_a_person_who_releases_meanwhile_wins(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
     """Between the evidence and the rollback somebody makes version 3 champion: it stays, and the rollout is overtaken."""
@@ -698,6 +744,28 @@ def test_an_old_champion_that_cannot_come_back_is_trouble_that_is_said(place: Se
         looks.look(NAME)
     assert [each.version for each in journal.releases(NAME)] == [1, 2]
     assert phases(journal) == [(2, "probation")]
+
+
+def test_a_bar_that_was_reached_stays_reached_after_a_restart(place: Settings, clock: Clock):
+    """The old champion cannot come back yet. Then earlier requests turn out well: in the order of the requests the bar would not be reached."""
+    journal = crowned(place, 1)
+    release(place, 2, clock)
+    looks = watch(place, clock)
+    looks.look(NAME)
+    early = serve(place, clock, 100, 2, 1, said=0.9)
+    clock.on(1)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    model = place.bundles(NAME) / "1" / bundles.MODEL
+    kept = model.read_bytes()
+    model.unlink()
+    with pytest.raises(KeepfitError, match="should be brought back"):
+        looks.look(NAME)
+    come_true(place, early, True)
+    model.write_bytes(kept)
+    before = journal.rollouts(NAME)[-1].evidence["tests"]["loss"]
+    assert "undone in its probation: it loses more: by -0.03 on 160 requests" in str(watch(place, clock).look(NAME))
+    after = journal.rollouts(NAME)[-1].evidence["tests"]["loss"]
+    assert (after["crossed"], after["peak"], after["e"] < 1) == (before["crossed"], before["peak"], True)
 
 
 # -- people ---------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ def test_outcomes_of_a_file_are_known_of_their_predictions(small, tmp_path):
         done = tell(small.use, path, settings, lambda: NOON)
         assert (done["state"], done["arrived"], done["told"], done["refused"]) == ("told", 4, 2, 2)
         assert done["rules"].keys() == {"y is no bool", "prediction_id is empty"}
-        found = Serving("small", settings).outcomes_of("abc")
+        found = dict(Serving("small", settings).told("abc"))
         assert {name: (one.value, one.at) for name, one in found.items()} == {
             "a": (True, dt.datetime(2026, 2, 1, tzinfo=dt.UTC)), "b": (False, NOON),
         }  # fmt: skip

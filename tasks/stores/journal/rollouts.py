@@ -1,7 +1,7 @@
 """Rollouts: how each challenger came to answer, and what spoke for or against it. They decide nobody champion; releases do."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ class Rollout:
         actor, reason, proposal: of whoever asked for the release.
         generation: of the release that it became; None before.
         began, since: when it began, when its phase did.
-        phase: shadow, canary, probation; passed, undone (brought back by evidence or by hand), overtaken (by another release).
+        phase: shadow, canary, probation; passed, undone (brought back by evidence or by hand), overtaken (by another release, or a change of the project).
         revision: counts its changes; whoever moves it names the one that they saw.
         scores: whether the model that does not answer scores.
         looked: when the evidence was looked at last.
@@ -58,6 +58,13 @@ class Rollout:
     def is_open(self) -> bool:
         """Whether it goes on."""
         return self.phase in OPEN
+
+
+def resting(rollouts: Sequence[Rollout], generation: int) -> Rollout | None:
+    """The probation of a release, of all rollouts of its project, while it rests because another one began instead; None where none does."""
+    mine = [each for each in rollouts if each.generation == generation]
+    rests = mine and mine[-1].phase == "overtaken" and rollouts[-1] is not mine[-1]
+    return mine[-1] if rests else None
 
 
 class Rollouts(Database):
