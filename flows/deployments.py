@@ -80,7 +80,8 @@ def declared(use: Project) -> list[RunnerDeployment]:
 def deploy(settings: Settings | None = None, projects: Collection[str] | None = None) -> Deployed:
     """Deploys every project, or these of them, and removes what was deployed of them and is not declared any more.
 
-    Where no project at all is found nothing is removed: their folder is rather not there at the moment than empty on purpose.
+    Where no project at all is found nothing is removed: their folder is rather not there at the moment than empty on purpose. What another
+    installation has deployed to the same server stays, too.
 
     Raises:
         ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed, and nothing removed.
@@ -91,11 +92,15 @@ def deploy(settings: Settings | None = None, projects: Collection[str] | None = 
     deployments = [
         deployment for use in found if projects is None or use.project in projects for deployment in declared(use)
     ]
-    deployed.spare(POOL, projects)
-    for deployment in deployments:
-        deployment.apply(work_pool_name=POOL)
     slugs = {each.full_name: {entry.slug for entry in each.schedules or ()} for each in deployments}
-    return Deployed([*slugs], deployed.withdraw(slugs, POOL, projects) if found else [])
+    deployed.spare(slugs, POOL)
+    mine = deployed.mark(settings)
+    for deployment in deployments:
+        deployment.tags = [*(deployment.tags or ()), mine]
+        deployment.apply(work_pool_name=POOL)
+    if not found:
+        return Deployed([], [])
+    return Deployed([*slugs], deployed.withdraw(slugs, POOL, mine, deployed.made_before(settings), projects))
 
 
 def _hooks_apart(found: list[Project]) -> None:

@@ -26,6 +26,7 @@ from tasks.ml.proof import Proving
 from tasks.ml.watching.plan import WatchPlan
 from tasks.sources.scores import Scores
 from tasks.stores import deployed
+from tasks.stores.journal import Journal
 from tests.samples import SHIPPED, light_projects
 
 PROJECTS = {"thyroid": ("0 3 * * 1", "Australia/Sydney"), "flights": ("0 4 2 * *", "America/New_York")}
@@ -230,6 +231,40 @@ def test_deploying_applies_every_project(tmp_path: Path, applied):
     names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments")).names
     assert names == [f"{flow}/{project}" for project in SHIPPED for flow in FLOWS]
     assert applied == [(name, POOL) for name in names]
+
+
+def test_another_home_a_copy_of_it_or_another_folder_of_projects_is_another_installation(tmp_path: Path):
+    """What each deploys has a tag of its own, the same at every deploy."""
+    here = Settings(home=tmp_path / "a", projects=tmp_path / "projects")
+    other = here.model_copy(update={"home": tmp_path / "b"})
+    marks = [deployed.mark(here), deployed.mark(other), deployed.mark(here.model_copy(update={"projects": tmp_path}))]
+    shutil.copytree(here.home, tmp_path / "c")
+    marks.append(deployed.mark(here.model_copy(update={"home": tmp_path / "c"})))
+    assert len({*marks}) == 4
+    assert deployed.mark(here) == marks[0]
+    shutil.rmtree(here.home)  # in another machine's container the same paths hold another home
+    assert deployed.mark(here) not in marks
+
+
+def test_what_has_no_mark_is_an_installation_s_own_where_its_server_and_its_journal_say_so(tmp_path: Path):
+    """Declared, or files have landed; nothing is on a server that runs elsewhere."""
+    here = Settings(home=tmp_path / "home", projects=light_projects(tmp_path / "projects"))
+    assert [deployed.made_before(here)(name) for name in ("thyroid", "retired", "unknown")] == [True, False, False]
+    batch = {
+        "batch": "a",
+        "name": "f",
+        "state": "landed",
+        "reason": "",
+        "arrived": 9,
+        "landed": 9,
+        "quarantined": 0,
+        "known": 0,
+        "at": "2026-01-01",
+    }
+    Journal(here.journal()).finish("retired", [{"project": "retired", **batch, "kind": "rows"}], None)
+    assert [deployed.made_before(here)(name) for name in ("thyroid", "retired", "unknown")] == [True, True, False]
+    elsewhere = here.model_copy(update={"prefect_url": "http://prefect.example"})
+    assert [deployed.made_before(elsewhere)(name) for name in ("thyroid", "retired", "unknown")] == [False] * 3
 
 
 def test_a_broken_folder_stops_everything_before_it_begins(tmp_path: Path, applied):

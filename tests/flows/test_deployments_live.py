@@ -57,7 +57,7 @@ def folder(stack: Stack) -> Iterator[Path]:
     finally:
         for name in (NAME, OTHER):
             shutil.rmtree(projects / name, ignore_errors=True)
-        deployed.withdraw({}, POOL, [NAME, OTHER])
+        deployed.withdraw({}, POOL, deployed.mark(stack.settings), projects=[NAME, OTHER])
 
 
 def listed(*names: str) -> dict[str, list[str]]:
@@ -133,6 +133,7 @@ STRANGERS: list[tuple[list[str] | None, str, str | None]] = [  # each lacks one 
     (["project:other"], "flows.train.train", "keepfit"),
     ([f"project:{NAME}"], "their/flows.py:train", "keepfit"),
     ([f"project:{NAME}"], "flows.train.train", None),
+    ([f"project:{NAME}", "installation:of others"], "flows.train.train", "keepfit"),
 ]
 
 
@@ -159,6 +160,54 @@ def test_a_project_whose_folder_is_gone_is_gone_from_prefect(folder: Path, stack
                 client.delete_deployment(each)
     with pytest.raises(ObjectNotFound, match=f"'fetch/{NAME}' is not deployed on the running stack"):
         runs.fetch(NAME, "drop", "a key")
+
+
+def test_what_another_installation_deployed_to_the_same_server_stays(folder: Path, stack: Stack, tmp_path: Path):
+    """Neither of two with projects of their own, in homes or in folders of their own, takes anything of the other's away; each removes what it has deployed."""
+    from flows.deployments import deploy
+
+    write(tmp_path, OTHER, FULL)
+    clone = stack.settings.model_copy(update={"home": tmp_path / "state", "projects": tmp_path})
+    trial = stack.settings.model_copy(update={"projects": tmp_path})
+    for another in (clone, trial):
+        assert deploy(another).removed == []
+        assert (listed(), automations()) == (ALL_OF_IT, EVENTS)
+        assert deploy(stack.settings).removed == []
+        theirs = listed(OTHER)
+        assert f"fetch/{OTHER}" in theirs
+        shutil.rmtree(folder / NAME)
+        assert {*deploy(stack.settings).removed} == {*ALL_OF_IT}
+        assert listed(OTHER) == theirs
+        write(folder, NAME, FULL)
+        deploy(stack.settings)
+    write(tmp_path, OTHER, LESS)
+    assert f"fetch/{OTHER}" in deploy(trial).removed
+    shutil.rmtree(tmp_path / OTHER)
+    deployed.withdraw({}, "keepfit", deployed.mark(trial))
+    assert listed(OTHER) == {}
+
+
+def test_what_an_older_release_deployed_is_removed_where_this_installation_surely_did_it(
+    folder: Path, stack: Stack, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """It has no mark. On a server of its own, of a project that is declared or has landed files; elsewhere, or of a project that nobody knows, it stays and that is said."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    mine, settings = deployed.mark(stack.settings), stack.settings
+    with get_client(sync_client=True) as client:
+        for name in ALL_OF_IT:
+            made = client.read_deployment_by_name(name)
+            assert made.tags == [f"project:{NAME}", mine]
+            client.update_deployment(made.id, DeploymentUpdate(tags=[f"project:{NAME}"]))
+    elsewhere = settings.model_copy(update={"prefect_url": settings.prefect()})
+    assert deployed.withdraw({}, "keepfit", mine, deployed.made_before(elsewhere), [NAME]) == []
+    shutil.rmtree(folder / NAME)
+    assert deployed.withdraw({}, "keepfit", mine, deployed.made_before(settings), [NAME]) == []
+    assert (listed(), automations()) == (ALL_OF_IT, EVENTS)
+    assert f"fetch/{NAME} stays, for nothing says who deployed it" in caplog.text
+    write(folder, NAME, LESS)
+    assert {*deployed.withdraw({}, "keepfit", mine, deployed.made_before(settings), [NAME])} == {*ALL_OF_IT}
 
 
 def test_a_deploy_of_one_project_removes_nothing_of_others(folder: Path, stack: Stack):
