@@ -240,7 +240,7 @@ class Binary(Thresholded):
     def described(self) -> dict[str, Any]:
         """The classes as the model orders them, the positive one and its value, and the target's own values, which may be told, too."""
         own = [*(self.own or (self.positive,))]
-        return {"classes": sorted(self.labels), "positive": self.labels[1], "value": self.positive, "own": own}
+        return {"classes": sorted(self.labels), "positive": self.labels[1], "positive value": self.positive, "own": own}
 
     def taught(self, truth: np.ndarray) -> np.ndarray:
         """The labels as a person calls them, so that a model's classes speak for themselves."""
@@ -925,7 +925,7 @@ class Recommendation:
 KINDS: dict[str, type[Kind]] = {kind.name: kind for kind in (Binary, Multiclass, Regression, Anomaly, Recommendation)}
 
 
-QUESTION = ("kind", "target", "user", "value")  # what of a manifest says what is asked
+QUESTION = ("kind", "target", "user", "positive value")  # what of a manifest says what is asked
 
 
 def another(kind: Kind, manifest: Mapping[str, Any]) -> str:

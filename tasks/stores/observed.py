@@ -111,7 +111,12 @@ def landed(use: Project, settings: Settings, back: dt.timedelta | None, now: dt.
     version = _versions(rows[BATCH], journal.batches(use.project), journal.releases(use.project), now)
     until = dt.datetime.fromisoformat(wanted.until)
     return Observed(
-        "landed", _first(_columns(use), rows), instants(rows[time]), version, np.full(len(rows), np.nan), until
+        "landed",
+        _first(_columns(use), rows.drop(columns=BATCH)),
+        instants(rows[time]),
+        version,
+        np.full(len(rows), np.nan),
+        until,
     )
 
 

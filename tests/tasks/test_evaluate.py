@@ -186,7 +186,7 @@ def test_planted_rows_keep_what_only_the_champion_reads(quiet: Path):
 OTHERS = {
     "another target": (lambda said: said["contract"].update(target="z"), "it answers another question: its target is 'y', the project's is 'z'"),
     "another kind": (lambda said: said.update(kind="regression", metric="mae") or said["contract"].update(target="a"), "it answers another question: its kind is 'binary', the project's is 'regression'"),
-    "the other class": (lambda said: said.update(positive=False), "it answers another question: its value is True, the project's is False"),
+    "the other class": (lambda said: said.update(positive=False), "it answers another question: its positive value is True, the project's is False"),
 }  # fmt: skip
 
 

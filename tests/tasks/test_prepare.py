@@ -523,10 +523,10 @@ def test_a_column_that_is_younger_than_every_row_is_empty_in_them(tmp_path, monk
     """It was added to the contract: what landed before teaches as ever, before and after the first batch with it."""
     columns: dict[str, dict[str, Any]] = {"amount": {"type": "float"}}
     _, settings, (before,) = landed(tmp_path, monkeypatch, columns, part(0, 600, 150))
-    columns |= {f"a {kind}": {"type": kind, "nullable": True} for kind in YOUNG}
-    YAML().dump(described_as(columns), settings.projects / "small" / "project.yaml")
+    wider = columns | {f"a {kind}": {"type": kind, "nullable": True} for kind in YOUNG}
+    YAML().dump(described_as(wider), settings.projects / "small" / "project.yaml")
     use, root, said = Project.named("small", settings), settings.lake("small"), []
-    by_it = project(columns, split={"kind": "group", "group": "a text"})
+    by_it = project(wider, split={"kind": "group", "group": "a text"})
     for batch in (None, part(600, 60, 15).assign(**{f"a {kind}": value for kind, value in YOUNG.items()})):
         if batch is not None:
             batch.to_parquet(tmp_path / "b.parquet")
