@@ -21,6 +21,7 @@ from tasks.stores.shadows import Shadows
 LOG = logging.getLogger("keepfit.serving")
 WAITING = 4096  # rows that may wait; a request with more is dropped
 PATIENCE = 5.0  # seconds; who takes longer for a request hangs
+TIMED = 16  # requests, of which one is timed however many wait: a slow model lets some wait at all times
 LEAVE = 2.0  # seconds that a server that stops waits for the row that is being scored
 
 
@@ -84,6 +85,7 @@ class Shadow:
         self._most, self._patience, self._timer = waiting, patience, timer
         self._waiting: deque[Seen] = deque()
         self._rows = 0
+        self._untimed = 0
         self._changed = threading.Condition()
         self._stopped = False
         self._turn = _Turn(over=True)
@@ -163,7 +165,7 @@ class Shadow:
             return not self._stopped
 
     def _scored(self, turn: _Turn) -> "tuple[_Answers, list[float] | None] | None":
-        """What the other model says; and what both took, where nobody waits and the one that answered can be asked once more.
+        """What the other model says; and what both took, where it is to be timed and the one that answered can be asked once more.
 
         So both are timed in one place. Who is asked first is drawn by the id, for the second one meets warm caches.
         """
@@ -172,12 +174,17 @@ class Shadow:
             return None
         if _is_in(seen.other, self._hanging):
             return None, None
-        if self._waiting or not seen.said:
+        if not seen.said or not self._times():
             return self._ask(turn, seen.other)[0], None
         order = [seen.other, seen.model][:: 1 if int(seen.ids[0][0], 16) % 2 else -1]
         said = {id(model): self._ask(turn, model) for model in order}
         (again, before), (thought, after) = said[id(seen.model)], said[id(seen.other)]
         return thought, None if again is None or thought is None else [before, after]
+
+    def _times(self) -> bool:
+        """Whether a request is timed: where nobody waits, and now and then where others do."""
+        self._untimed = self._untimed + 1 if self._waiting and self._untimed < TIMED - 1 else 0
+        return self._untimed == 0
 
     def _ask(self, turn: _Turn, model: Champion) -> "tuple[_Answers, float]":
         """What a model says, None where it fails in whatever manner; and the milliseconds that it took."""

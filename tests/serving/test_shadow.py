@@ -73,6 +73,21 @@ def test_both_are_timed_where_nobody_waits(stage, name):
     assert (stage.pair.champion.asked, stage.pair.other.asked) == (1, 1)
 
 
+def test_some_are_timed_however_many_wait(stage, tmp_path):
+    """Else nothing would ever tell of a model that is so slow that some wait at all times: of forty that came at once each sixteenth is timed."""
+    gate = threading.Event()
+    pair = SimpleNamespace(rollout=ROLLOUT, champion=Model(1), other=Model(2, gate))
+    made = Shadow(Shadows(tmp_path / "many"), stage.counted, waiting=100)
+    for number in range(40):
+        made.offer(Seen(pair, pair.champion, NOW, [{"x": 1}], [f"{number:032x}"], [{"prediction": 1}]))
+    gate.set()
+    records = until(lambda: len(found := list(Shadows(tmp_path / "many").read("p"))) == 40 and found)
+    made.close()
+    timed = [place for place, record in enumerate(records) if record["ms"]]
+    first = timed[0] % 16  # 0 where it was taken before the second came
+    assert timed == [first + 16 * n for n in range(3) if first + 16 * n < 39] + [39]
+
+
 def test_v_12_what_finds_no_room_is_dropped_and_counted(stage):
     """Ten rows have room, however they come; one more is not waited for."""
     for name in "13579":
