@@ -252,7 +252,7 @@ def _facts(
         project=use.project, about=use.about, labels=use.labels, metric_label=use.goal.label, version=None, snapshot=training.rows.digest,
         delta_version=training.rows.version, parts=windows, family=best.recipe.family.kind, params=best.recipe.family.model_dump(exclude={"kind"}), window=best.recipe.window.name, refit=refit, columns=best.recipe.features, kind=use.kind,  # ty: ignore[invalid-argument-type]
         seed=use.search.seed, metric=scores.metric, verdicts=tuple(verdicts), baselines=scores.baselines, champion=before, operates=candidate.operates,
-        cost=use.cost, panels=scores.panels, importance=scores.importance, slices=scores.slices, commit=commit(), lock=lock(), trigger=training.reason,
+        cost=use.cost, alerts=use.alerts, panels=scores.panels, importance=scores.importance, slices=scores.slices, commit=commit(), lock=lock(), trigger=training.reason,
         created_at=dt.datetime.fromisoformat(training.started),
     )  # fmt: skip
 

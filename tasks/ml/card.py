@@ -53,7 +53,8 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
         metric_label: the label of one of `METRICS`.
         metric: the metric on the holdout.
         baselines: the same metric of what needs no learning, by name.
-        operates: how answers become decisions, as the problem's kind says.
+        operates: how answers become decisions, as the problem's kind says; cost: what set the threshold, unless `alerts` did, the share of
+            rows that may reach it.
         panels: what is drawn of the answers on the holdout, as the kind says.
         importance: the columns that it relies on, where that was measured; slices: the metric of groups of rows, likewise.
         window: how much of the past it learned from; columns: the ones that it reads, empty when all.
@@ -79,6 +80,7 @@ class CardFacts(BaseModel, frozen=True, extra="forbid"):
     champion: Before | None = None
     operates: dict[str, float] = {}
     cost: Cost = Cost()
+    alerts: float | None = None
     panels: dict[str, Any] = {}
     importance: Importance | None = None
     slices: Sliced | None = None
@@ -278,9 +280,12 @@ def _threshold(facts: CardFacts, counts: Mapping[str, int]) -> str:
         (f"**{negative}**", count.get("false positive", NONE), count.get("true negative", NONE)),
     ]
     wrong, missed = facts.cost.false_positive, facts.cost.false_negative
+    if facts.alerts is None:
+        why = f"the cheapest threshold on {facts.set_by}, where a false “{positive}” costs {wrong:g} and a missed one {missed:g}"
+    else:
+        why = f"as many rows of {facts.set_by} reach that as the alert budget of {facts.alerts:.2%} allows"
     return (
-        f"At {facts.operates['threshold']:.4g} or more the answer is “{positive}”: the cheapest threshold on {facts.set_by}, "
-        f"where a false “{positive}” costs {wrong:g} and a missed one {missed:g}. On the holdout:\n\n"
+        f"At {facts.operates['threshold']:.4g} or more the answer is “{positive}”: {why}. On the holdout:\n\n"
         f"{table(('truth', f'decided {positive}', f'decided {negative}'), rows)}"
     )
 

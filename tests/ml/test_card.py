@@ -167,6 +167,13 @@ def test_card_says_which_rows_taught_and_which_set_the_threshold(refit, learned,
     assert f"the cheapest threshold on the validation {by}" in text
 
 
+def test_a_threshold_of_an_alert_budget_is_not_called_the_cheapest():
+    """It was chosen by how many rows reach it, and no cost was asked."""
+    text = card(facts(alerts=0.015))
+    assert "as the alert budget of 1.50% allows" in text
+    assert "cheapest" not in text
+
+
 def test_refused_challenger_has_a_card_without_a_version():
     """A refused challenger's card has no number, and warns."""
     text = card(facts(version=None, champion=None, verdicts=(PASSED, FAILED)))

@@ -76,7 +76,7 @@ def test_both_are_timed_where_nobody_waits(stage, name):
 def test_some_are_timed_however_many_wait(stage, tmp_path):
     """Else nothing would ever tell of a model that is so slow that some wait at all times: of forty that came at once each sixteenth is timed."""
     gate = threading.Event()
-    pair = SimpleNamespace(rollout=ROLLOUT, champion=Model(1), other=Model(2, gate))
+    pair: Any = SimpleNamespace(rollout=ROLLOUT, champion=Model(1), other=Model(2, gate))
     made = Shadow(Shadows(tmp_path / "many"), stage.counted, waiting=100)
     for number in range(40):
         made.offer(Seen(pair, pair.champion, NOW, [{"x": 1}], [f"{number:032x}"], [{"prediction": 1}]))
