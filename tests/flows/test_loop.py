@@ -355,12 +355,14 @@ def test_deployments_say_what_project_yaml_says(stack: Stack):
     """land, train, release and approve are deployed with tags, helped parameters, a schedule in the project's time zone and a named trigger."""
     from prefect.client.orchestration import get_client
 
+    from tasks.stores.deployed import mark
+
     with get_client(sync_client=True) as client:
         found = {
             name: client.read_deployment_by_name(f"{name}/thyroid") for name in ("land", "train", "release", "approve")
         }
         automations = client._client.post("/automations/filter", json={}).json()
-    assert all(deployment.tags == ["project:thyroid"] for deployment in found.values())
+    assert all({*deployment.tags} == {"project:thyroid", mark(stack.settings)} for deployment in found.values())
     schedules = [one.schedule.model_dump() for one in found["train"].schedules]
     assert [(one["cron"], one["timezone"]) for one in schedules] == [("0 3 * * 1", "Australia/Sydney")]
     schema = found["train"].parameter_openapi_schema
