@@ -179,11 +179,11 @@ def test_what_both_simulations_tell():
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_versions_that_are_looked_at_daily_keep_their_budget_and_find_what_is_planted():
-    """120 months with nothing amiss and twenty versions with each drift, as `keepfit simulate alarms` asks for them."""
+    """120 months with nothing amiss, and each drift is found in twenty of twenty versions, half of them within three windows."""
     world = World.made(0)
     null = unprovoked(world, 120, PLAN, Stream(), 0, print)
     assert null["looks"] == 3650
     assert null["ok"], null
     found = provoked(world, 240, PLAN, Stream(), 0, print)["drifts"]
     assert min(drift["low"] for drift in found.values()) > 0.8, found
-    assert max(drift["delay"] for drift in found.values()) <= 14, found
+    assert max(drift["delay"] for drift in found.values()) <= 3 * PLAN.drift.days, found
