@@ -1,5 +1,6 @@
 """Windows: how much of the past a model learns from; neither all of it nor the newest part wins always, so the search asks."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -51,7 +52,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
         >>> champion.is_like(Window(kind="last", days=46)), champion.is_like(Window(kind="last", days=92)), champion.is_like(Window())
         (True, False, False)
         """
-        return self.kind == other.kind and self._apart(other) < np.log(2) / 2
+        return self.kind == other.kind and self._apart(other) < math.log(2) / 2
 
     def nearest(self, windows: Sequence["Window"]) -> "Window":
         """The one of these windows that is nearest in length among those of its kind; where there is none of them, the first."""
@@ -60,7 +61,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
 
     def _apart(self, other: "Window") -> float:
         """How far two lengths are apart, as the logarithm of their ratio."""
-        return abs(float(np.log((self.days or 1) / (other.days or 1))))
+        return abs(math.log((self.days or 1) / (other.days or 1)))
 
     def rows(self, times: pd.Series) -> np.ndarray:
         """Which rows to learn from: (n,) bool. The last k days end with the newest row; the instant k days before it is out.
