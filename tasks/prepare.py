@@ -43,7 +43,9 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(run, snapshot.name, snapshot.digest, some.drop(columns=[ROW]), "training", snapshot.rows)
     counted = prepared.rows | {
-        name: n for name, n in (("pending", prepared.immature), ("trusted", prepared.trusted)) if n
+        name: n
+        for name, n in (("pending", prepared.immature), ("purged", prepared.purged), ("trusted", prepared.trusted))
+        if n
     }
     registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
@@ -61,6 +63,7 @@ def said(prepared: Prepared) -> str:
     return "; ".join([
         prepared.refused or f"train, validation, holdout: {prepared.rows}; trusted: {prepared.trusted}",
         *([f"pending: {prepared.immature:,} rows whose label may still change"] if prepared.immature else []),
+        *([f"purged: {prepared.purged:,} rows whose label was not final when the holdout began"] if prepared.purged else []),
         *(f"'{name}': {share:.1%} of the validation rows hold a value that train has not" for name, share in prepared.unseen.items()),
         *prepared.leaks,
     ])  # fmt: skip
@@ -83,6 +86,7 @@ def describe(use: Project, split: SealedParts) -> Prepared:
         trusted=len(split.trusted),
         refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
         immature=split.immature,
+        purged=split.purged,
         unseen=_unseen(use, split),
     )
 

@@ -136,6 +136,7 @@ class SealedParts:
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
         late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
+        purged: number of rows before validation of which the same is true; they are in no part.
     """
 
     earlier: Lazy
@@ -145,6 +146,7 @@ class SealedParts:
     trusted: Sealed
     immature: int = 0
     late: int = 0
+    purged: int = 0
 
     @classmethod
     def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
@@ -157,6 +159,7 @@ class SealedParts:
             Sealed("trusted", trusted, kind, target),
             parts.immature + waiting,
             parts.late,
+            parts.purged,
         )
 
     @property

@@ -21,11 +21,13 @@ Count = Annotated[int, Field(ge=1, strict=True)]
 
 @dataclass(frozen=True)
 class Parts:
-    """The rows of one snapshot, split for one training; together they are all mature rows, and no row is in two.
+    """The rows of one snapshot, split for one training; together they are all mature rows but the purged ones, and no row is in two.
 
     Attributes:
         immature: number of rows whose label may still change; they are in no part.
         late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
+        purged: where the label's delay is longer than validation, number of rows before it whose label was not final then either; they
+            are in no part.
     """
 
     train: pd.DataFrame
@@ -33,6 +35,7 @@ class Parts:
     holdout: pd.DataFrame
     immature: int = 0
     late: int = 0
+    purged: int = 0
 
     @property
     def both(self) -> pd.DataFrame:
@@ -237,7 +240,8 @@ class TimeSplit(_ByTime, frozen=True):
         """Splits by time; rows of one instant stay together, so every holdout row is newer than every other.
 
         Which rows are mature follows from the rows alone, never from a clock, so a snapshot is split the same for ever. That
-        is counted back from `newest`, which the method of that name gives of all rows; by default of these.
+        is counted back from `newest`, which the method of that name gives of all rows; by default of these. Train has no row whose label
+        was not final when the holdout began, unless few others are left: a history that is short beside the delay.
 
         >>> rows = pd.DataFrame({"at": pd.date_range("2020", periods=10, tz="UTC")})
         >>> parts = TimeSplit(column="at", holdout=0.2, validation=0.25).apply(rows)
@@ -248,7 +252,10 @@ class TimeSplit(_ByTime, frozen=True):
         learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
         late = len(validation) - _final(validation, self.column, self.matures, holdout)
-        return Parts(train, validation, holdout, immature, late)
+        known = _final(train, self.column, self.matures, holdout)
+        if not _is_enough(known, len(validation)):
+            known = len(train)
+        return Parts(train.iloc[:known], validation, holdout, immature, late, len(train) - known)
 
     def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:
         """Splits what is left of a snapshot as the whole was split, by what a model has seen; validation rows stand among train.
@@ -276,7 +283,7 @@ class TimeSplit(_ByTime, frozen=True):
             for learned, start, stop in zip(edges, edges[1:], edges[2:], strict=False)
         ]
         known = [(earlier.iloc[: _final(earlier, self.column, self.matures, later)], later) for earlier, later in pairs]
-        enough = [(earlier, later) for earlier, later in known if 2 * len(earlier) >= len(later)]
+        enough = [(earlier, later) for earlier, later in known if _is_enough(len(earlier), len(later))]
         return _both_sided(enough or pairs)
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
@@ -473,6 +480,11 @@ def _matured(
 def _final(earlier: pd.DataFrame, column: str, days: float, later: pd.DataFrame) -> int:
     """How many of the earlier rows, which are in order, had their final label when the later ones began."""
     return int((earlier[column] <= later[column].min() - pd.Timedelta(days=days)).sum())
+
+
+def _is_enough(learned: int, judged: int) -> bool:
+    """Whether so many rows teach enough for so many that judge."""
+    return 2 * learned >= judged
 
 
 def _newest(parts: Learnable, column: str | None) -> str:

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp
 from tasks.config import access
 from tasks.config.errors import KeepfitError, StackError
 from tasks.config.settings import Settings
+from tasks.serving import inference
 from tasks.serving.answers import FAILED, Refusal, as_json
 from tasks.serving.beside import Beside
 from tasks.serving.champion import Succession
@@ -40,7 +41,7 @@ from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
 from tasks.serving.outcomes import Telling
 from tasks.serving.predicting import Predicting
-from tasks.serving.protocols import MLFLOW, OPEN_INFERENCE, OWN, STREAM, Protocol, metadata
+from tasks.serving.protocols import MLFLOW, OWN, STREAM, Protocol
 from tasks.serving.quick import Quick
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
@@ -137,9 +138,7 @@ class Door:
 
     async def infer(self, request: Request) -> Response:
         """As `predict`, in the words of the Open Inference Protocol."""
-        if "inference-header-content-length" in request.headers:
-            raise Refusal(415, "The tensors are binary; wanted them as JSON.", Connection="close")
-        return await self.predicting.answer(request, OPEN_INFERENCE)
+        return await self.predicting.answer(request, inference.protocol(request.headers.get(inference.HEADER)))
 
     async def invocations(self, request: Request) -> Response:
         """As `predict`, in the words of MLflow."""
@@ -216,12 +215,14 @@ class Door:
 
     async def server(self, _request: Request) -> Response:
         """The server, in the words of the Open Inference Protocol."""
-        return as_json({"name": "keepfit", "version": importlib.metadata.version("keepfit"), "extensions": []})
+        return as_json(
+            {"name": "keepfit", "version": importlib.metadata.version("keepfit"), "extensions": [inference.EXTENSION]}
+        )
 
     async def model(self, request: Request) -> Response:
         """A champion, in the words of the Open Inference Protocol: its tensors, in which -1 stands for the number of rows."""
         champion = self.predicting.champion(request.path_params["project"])
-        return as_json(metadata(champion))
+        return as_json(inference.metadata(champion))
 
     async def model_ready(self, request: Request) -> Response:
         """200 when somebody answers for this project."""

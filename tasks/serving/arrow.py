@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from starlette.responses import Response
 
 from tasks.ml.compiled.encode import microseconds
 from tasks.serving.answers import Refusal
@@ -303,9 +304,17 @@ def _read(body: bytes, champion: Champion) -> Question:
     return Question(read(body, champion, whole=True).sent())
 
 
-def _write(_question: Question, answered: Answered) -> bytes:
-    return answer_of(answered.champion, answered.predictions)
+def _read_columns(body: bytes, champion: Champion) -> tuple[Question, Sheet]:
+    return Question([]), read(body, champion)
 
 
-ARROW = Protocol(_read, _write, bytes, STREAM, is_columnar=True)
-ARROW_AS_JSON = Protocol(_read, OWN.write, is_columnar=True)
+def _write(_question: Question, answered: Answered) -> Response:
+    return Response(answer_of(answered.champion, answered.predictions), media_type=STREAM)
+
+
+def _write_columns(_question: Question, champion: Champion, ids: bytes, columns: Columns) -> Response:
+    return Response(answer(champion, ids, columns), media_type=STREAM)
+
+
+ARROW = Protocol(_read, _write, _read_columns, _write_columns)
+ARROW_AS_JSON = Protocol(_read, OWN.write, _read_columns)

@@ -6,8 +6,9 @@ from typing import Any
 
 from tasks.serving.bodies import BATCHES, BODY_BYTES, ROWS
 from tasks.serving.champion import Champion, Manifest
+from tasks.serving.inference import HEADER, NUMBERS, outputs
 from tasks.serving.outcomes import NAME
-from tasks.serving.protocols import STREAM, outputs
+from tasks.serving.protocols import STREAM
 from tasks.sources.hook import ID, SIGNATURE, TIMESTAMP
 
 JSON_TYPES = {"int": "integer", "float": "number", "bool": "boolean"}
@@ -34,6 +35,13 @@ COLUMNS = (
     f"At most {ROWS:,} rows in {BATCHES} record batches, without compression and dictionaries"
 )
 ANSWERED = "With this type in Accept: the columns id, prediction, and probabilities, interval or score; project and version in the metadata"
+OCTETS = "application/octet-stream"
+PARTED = "Where the JSON ends, in bytes, and the tensors begin"
+TENSORS = (
+    f"The same JSON, as long as {HEADER} says, then the bytes of each input that has, instead of data, "
+    'parameters {"binary_data_size": bytes}: little-endian, a byte a truth, each text behind its size in four bytes, NaN for what is missing'
+)
+BEHIND = 'Where parameters {"binary_data_output": true}, or {"binary_data": true} of an output, want it: JSON and bytes, as they are sent'
 REFUSALS = {
     "400": "No JSON, or no Arrow stream under its type, or a Host header of another machine",
     "401": "No token, where this server wants one, or a message that its hook's secret has not signed just now",
@@ -41,7 +49,7 @@ REFUSALS = {
     "404": "No champion, project, hook or order under this name",
     "408": "The body came too slowly",
     "413": f"More than {BODY_BYTES >> 20} MiB or {ROWS:,} rows",
-    "415": "A compressed body, binary tensors, or dictionaries or compressed buffers in an Arrow stream",
+    "415": "A compressed body, or dictionaries or compressed buffers in an Arrow stream",
     "422": "A row does not fit; the sentence names its place and the feature",
     "429": "Too many requests at once; try again after Retry-After seconds",
     "503": "The champion is not loaded yet",
@@ -108,7 +116,7 @@ def _paths(name: str, champion: Champion) -> dict[str, Any]:
         f"/v2/models/{name}": {"get": _operation(f"Open Inference Protocol: the tensors of {name}", NAMED)},
         f"/v2/models/{name}/ready": {"get": _operation(f"Open Inference Protocol: whether {name} answers", NAMED)},
         f"/v2/models/{name}/infer": {
-            "post": _operation(f"Open Inference Protocol: {asked}", ASKED, _inference_body(manifest), tensors)
+            "post": _binary(_operation(f"Open Inference Protocol: {asked}", ASKED, _inference_body(manifest), tensors))
         },
         f"/invocations/{name}": {"post": _operation(f"MLflow: {asked}", ASKED, _invocation_body(manifest), bare)},
     }
@@ -131,6 +139,15 @@ def _streamed(operation: dict[str, Any]) -> dict[str, Any]:
     """The same operation, with rows and answers by column, too."""
     operation["requestBody"]["content"][STREAM] = {"schema": BINARY | {"description": COLUMNS}}
     operation["responses"]["200"]["content"][STREAM] = {"schema": BINARY | {"description": ANSWERED}}
+    return operation
+
+
+def _binary(operation: dict[str, Any]) -> dict[str, Any]:
+    """The same operation, with tensors as bytes behind the JSON, too."""
+    length = {"name": HEADER, "in": "header", "schema": {"type": "integer", "minimum": 0}, "description": PARTED}
+    operation["parameters"] = [length]
+    operation["requestBody"]["content"][OCTETS] = {"schema": BINARY | {"description": TENSORS}}
+    operation["responses"]["200"]["content"][OCTETS] = {"schema": BINARY | {"description": BEHIND}}
     return operation
 
 
@@ -249,7 +266,7 @@ def _inference_body(manifest: Manifest) -> dict[str, Any]:
     names = [feature.name for feature in manifest.features]
     tensor = {
         "type": "object",
-        "required": ["name", "shape", "datatype", "data"],
+        "required": ["name", "shape", "datatype", "data"],  # without data where it stands behind the JSON
         "properties": {
             "name": {"enum": names},
             "shape": {
@@ -258,7 +275,7 @@ def _inference_body(manifest: Manifest) -> dict[str, Any]:
                 "minItems": 1,
                 "maxItems": 2,
             },
-            "datatype": {"enum": ["BOOL", "INT64", "FP64", "BYTES"]},
+            "datatype": {"enum": ["BOOL", *NUMBERS, "BYTES"]},
             "data": {"type": "array", "items": SCALAR},
         },
     }

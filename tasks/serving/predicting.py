@@ -3,7 +3,7 @@
 import datetime as dt
 import time
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -16,7 +16,7 @@ from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
-from tasks.serving.protocols import OWN, STREAM, Protocol, Question
+from tasks.serving.protocols import OWN, Protocol, Question
 from tasks.serving.reading import ROWS, Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.sheet import Sheet
@@ -61,20 +61,19 @@ class Predicting:
         champion = self.champion(request.path_params["project"])
         self.line.admit()
         body = await self._bodies.read(request)
-        small = (
-            len(body) <= SMALL_BYTES and not protocol.is_columnar
-        )  # columns of nulls alone have many rows in few bytes
+        small = len(body) <= SMALL_BYTES and not protocol.read_columns  # columns of nulls have many rows in few bytes
         quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
         self.line.enter()  # a challenger's share is a part of the work; so that it cannot fill the line only a few wait for it
         try:
             own = await self._beside.own(champion, protocol, body, request.headers, small=small)
-            content, seen = await self.line.do(
+            response, seen = await self.line.do(
                 lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
             )
         finally:
             self.line.leave()
-        later = BackgroundTask(self._beside.shadow.take, seen) if seen else None
-        return Response(content, media_type=protocol.media, background=later)
+        if seen:
+            response.background = BackgroundTask(self._beside.shadow.take, seen)
+        return response
 
     def quickly(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
         """The answer to each body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None.
@@ -154,11 +153,11 @@ class Predicting:
 
     def _answer(
         self, champion: Champion, protocol: Protocol, body: bytes, own: Own, *, small: bool
-    ) -> tuple[bytes, list[Seen]]:
+    ) -> tuple[Response, list[Seen]]:
         """The answer, and what the shadow is to score."""
         started, at = time.perf_counter(), self._now()
-        if own.pair is None and (sheet := _sheet(champion, protocol, body, small=small)) is not None:
-            return self._by_column(champion, protocol, sheet, at, started), []
+        if own.pair is None and (columnar := _columnar(champion, protocol, body, small=small)) is not None:
+            return self._by_column(champion, protocol, *columnar, at, started), []
         asked, parts = self._said(champion, protocol, body, own, at)
         took = time.perf_counter() - started
         if small and parts[0].model is champion:
@@ -180,7 +179,9 @@ class Predicting:
             except RowError as error:
                 raise Refusal(422, str(error)) from None
 
-    def _by_column(self, champion: Champion, protocol: Protocol, sheet: Sheet, at: dt.datetime, began: float) -> bytes:
+    def _by_column(
+        self, champion: Champion, protocol: Protocol, asked: Question, sheet: Sheet, at: dt.datetime, began: float
+    ) -> Response:
         """The answer to rows by column; those of numbers alone are logged so."""
         project = champion.release.project
         try:
@@ -195,26 +196,23 @@ class Predicting:
             rows = each_encoded(champion.marked(sheet.rows(), sheet.sent()))
             self._log(Part(champion, [], rows, champion.listed(columns), [], {}, seconds), at, split(ids))
         self._metrics.predicted(project, sheet.count, seconds)
-        if protocol.media == STREAM:
-            from tasks.serving import arrow
-
-            return arrow.answer(champion, ids, columns)
-        (content,) = champion.writer.answers(split(ids), champion.listed(columns), [sheet.count])
-        return content
+        if protocol.write_columns:
+            return protocol.write_columns(asked, champion, ids, columns)
+        return _own(champion, split(ids), champion.listed(columns))
 
     def _told(
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
-    ) -> tuple[bytes, list[Seen]]:
+    ) -> tuple[Response, list[Seen]]:
         """What goes out, after it is in the log, and what the shadow is to score."""
         names = new_names(sum(len(part.places) for part in parts))
         self._record(parts, at, names)
         self._metrics.predicted(parts[0].model.release.project, len(names), took)
         ids = [name.decode() for name in names]
         if protocol is OWN and len(parts) == 1 and not parts[0].explained:
-            (content,) = parts[0].model.writer.answers(names, parts[0].answers, [len(names)])
+            response = _own(parts[0].model, names, parts[0].answers)
         else:
-            content = protocol.encode(protocol.write(asked, merged(parts, ids)))
-        return content, own.seen(at, asked, parts, ids)
+            response = protocol.write(asked, merged(parts, ids))
+        return response, own.seen(at, asked, parts, ids)
 
     def _record(self, parts: list[Part], at: dt.datetime, names: list[bytes]) -> None:
         """Puts the predictions into the log under their names, in order of the rows.
@@ -243,19 +241,23 @@ class Predicting:
             self._metrics.lost(project, dropped)
 
 
-def _sheet(champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> Sheet | None:
-    """The rows of a body by column, where they come so, or are many numbers; None where they are answered one by one.
+def _own(champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:
+    """Answers of one version in keepfit's own words."""
+    (content,) = champion.writer.answers(names, answers, [len(names)])
+    return Response(content, media_type="application/json")
+
+
+def _columnar(champion: Champion, protocol: Protocol, body: bytes, *, small: bool) -> tuple[Question, Sheet] | None:
+    """What a body asks by column, where its rows come so, or are many numbers; None where they are answered one by one.
 
     Raises:
         Refusal: columns are not as they should be.
     """
-    if protocol.is_columnar and champion.answers_columns:
-        from tasks.serving import arrow
-
-        return arrow.read(body, champion)
+    if protocol.read_columns and champion.answers_columns:
+        return protocol.read_columns(body, champion)
     if protocol is not OWN or small or (numbers := champion.numbers(body)) is None:
         return None
-    return Sheet(champion.manifest.features, numbers, {}, {})
+    return Question([]), Sheet(champion.manifest.features, numbers, {}, {})
 
 
 def _said_at_once(

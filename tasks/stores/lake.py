@@ -546,7 +546,8 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
         outline.only(pd.concat([part[PLACE] for part in some]).to_numpy())
         for some in ([made.train, made.validation], [made.holdout])
     )
-    immature, trusted, cut, late = made.immature + chosen.waiting, chosen.trusted, len(made.train), made.late
+    immature, trusted, cut = made.immature + chosen.waiting, chosen.trusted, len(made.train)
+    late, purged = made.late, made.purged
     del chosen, known, made, outline  # while rows are read they need not be in memory
     learned = lake.selected(both)
     kind, target = use.task, use.contract.target
@@ -562,6 +563,7 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
         Sealed("trusted", use.completed(trusted), kind, target),
         immature,
         late,
+        purged,
     )
 
 

@@ -47,6 +47,7 @@ from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.parity import Outcome, compiled
 from tasks.ml.kinds import Binary
 from tasks.ml.metrics import Cost
+from tasks.serving import inference
 from tasks.serving.protocols import STREAM
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
@@ -149,8 +150,8 @@ def asked(port: int, request: bytes) -> bytes | None:
     return None
 
 
-def post(body: bytes, more: str = "") -> bytes:
-    head = f"POST /projects/wide/predict HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {len(body)}\r\n\r\n"
+def post(body: bytes, more: str = "", path: str = "/projects/wide/predict") -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\n{more}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
@@ -212,11 +213,23 @@ def stream_of(some: pd.DataFrame) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
+def tensors_of(some: pd.DataFrame, datatype: str) -> bytes:
+    """A whole inference request whose tensors, and those of its answer, are bytes."""
+    parts = [inference.packed(datatype, some[name].to_numpy()) for name in some]
+    told = [
+        {"name": name, "datatype": datatype, "shape": [len(some)], "parameters": {"binary_data_size": len(part)}}
+        for name, part in zip(some, parts, strict=True)
+    ]
+    head = msgspec.json.encode({"inputs": told, "parameters": {"binary_data_output": True}})
+    length = f"{inference.HEADER}: {len(head)}\r\n"
+    return post(b"".join([head, *parts]), length, "/v2/models/wide/infer")
+
+
 @pytest.mark.slow
 def test_a_request_costs_little_more_than_an_echo_and_the_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One row and a thousand, as JSON and as Arrow: the server's CPU a request against the echo of the same body plus the model.
+    """One row and a thousand, as JSON, as Arrow, and as V2's binary tensors: the server's CPU a request against the echo of the same body plus the model.
 
     One row is asked over many connections, which the server answers together, and over one alone; scikit-learn stands beside it.
     """
@@ -234,6 +247,8 @@ def test_a_request_costs_little_more_than_an_echo_and_the_model(
         "1 alone": (singles, [post(body_of(one)) for one in singles], 4000, 1),
         "1,000": ([many], [post(body_of(many))], 80, CONNECTIONS),
         "1,000 Arrow": ([many], [post(stream_of(many), ARROW)], 240, CONNECTIONS),
+        "1,000 FP64": ([many], [tensors_of(many, "FP64")], 240, CONNECTIONS),
+        "1,000 FP32": ([many], [tensors_of(many, "FP32")], 240, CONNECTIONS),
     }
     with (
         running(["-m", "tasks.serving.app"], port, server, "/readyz") as served,

@@ -124,11 +124,27 @@ def test_splitting_changes_no_argument():
 @settings(deadline=None)
 @given(ROWS, SHARES, SHARES, st.floats(0, 2))
 def test_what_is_fitted_at_last_had_its_label_when_the_holdout_began(rows, holdout, validation, days):
-    """Train, and of validation every row that is old enough, and no other; how many were not is told."""
+    """Train, and of validation every row that is old enough, and no other; how many were not is told.
+
+    Train has none of them either, unless too few others were left to judge so many.
+    """
     parts = TimeSplit(column="at", holdout=holdout, validation=validation, matures=days).apply(rows)
     old = parts.validation["at"] + pd.Timedelta(days=days) <= parts.holdout["at"].min()
     assert parts.both["id"].tolist() == [*parts.train["id"], *parts.validation.loc[old, "id"]]
     assert parts.late == (~old).sum()
+    early = (parts.train["at"] + pd.Timedelta(days=days) <= parts.holdout["at"].min()).sum()
+    assert early == len(parts.train) or (2 * early < len(parts.validation) and parts.purged == 0)
+
+
+@pytest.mark.parametrize(("days", "purged"), [(0, 0), (10, 0), (13, 0), (20, 7), (75, 62), (76, 0)])
+def test_train_has_no_label_that_was_not_known_when_the_holdout_began(days, purged):
+    """Of 100 days 20 judge and 12 validate: beyond those the delay takes days of train away, as long as 6 are left."""
+    rows = pd.DataFrame({"at": pd.date_range("2020", periods=100, tz="UTC")}).assign(id=range(100))
+    newest = rows["at"].max() + pd.Timedelta(days=days)  # everything here is final by now
+    parts = TimeSplit(column="at", matures=days).apply(rows, newest)
+    assert (len(parts.validation), len(parts.holdout), parts.immature) == (12, 20, 0)
+    assert (parts.purged, len(parts.train)) == (purged, 68 - purged)
+    assert parts.late == (12 if days > 12 else max(days - 1, 0))
 
 
 def test_a_fold_learns_no_label_that_was_not_known_when_its_later_rows_began():
@@ -148,11 +164,12 @@ def test_a_fold_with_few_rows_to_learn_from_is_left_out(days, learned):
 @settings(deadline=None)
 @given(ROWS, SHARES, st.floats(0, 2))
 def test_rows_whose_label_may_change_are_in_no_part(rows, share, days):
-    """Every row is in one part or immature, and immature is what is younger than so many days before the newest row."""
+    """Every row is in one part, purged or immature, and immature is what is younger than so many days before the newest row."""
     parts = TimeSplit(column="at", holdout=share, matures=days).apply(rows)
     together = pd.concat([parts.train, parts.validation, parts.holdout])
     young = rows["at"] > rows["at"].max() - pd.Timedelta(days=days)
-    assert sorted(together["id"]) == sorted(rows.loc[~young, "id"])
+    assert set(together["id"]) <= set(rows.loc[~young, "id"])
+    assert len(together) + parts.purged == (~young).sum()
     assert parts.immature == young.sum()
 
 
@@ -257,11 +274,12 @@ def test_what_is_left_of_rows_stands_where_it_stood(split, rows, days, gone):
 @settings(deadline=None, max_examples=40)
 @given(rows=FRAMES, days=st.sampled_from([0, 0.5, 1]))
 def test_every_split_parts_the_mature_rows(split, rows, days):
-    """Each mature row is in one part, none is in two, and immature rows are counted."""
+    """Each mature row is in one part or purged, none is in two, and immature rows are counted."""
     parts = split.model_copy(update={"matures": days}).apply(rows)
-    together = sorted(pd.concat([parts.train, parts.validation, parts.holdout])["id"])
+    together = pd.concat([parts.train, parts.validation, parts.holdout])["id"]
     young = rows["at"] > rows["at"].max() - pd.Timedelta(days=days)
-    assert together == sorted(rows.loc[~young, "id"])
+    assert set(together) <= set(rows.loc[~young, "id"])
+    assert len(together) == len(set(together)) == (~young).sum() - parts.purged
     assert parts.immature == young.sum()
 
 
@@ -352,11 +370,11 @@ def test_i_19_no_label_that_may_change_is_judged_by(split):
 def test_i_19_what_is_final_is_counted_back_from_the_newest_row_of_all(split):
     """Rows that have no label yet are newer than those that are split: they take none of these away twice."""
     rows = frame([(24 * day, "abcdefgh"[day % 8], True) for day in range(100)])
-    delayed, newest = split.model_copy(update={"matures": 20}), rows["at"].max()
-    labelled = rows[rows["at"] <= newest - pd.Timedelta(days=20)]
+    delayed, newest = split.model_copy(update={"matures": 5}), rows["at"].max()
+    labelled = rows[rows["at"] <= newest - pd.Timedelta(days=5)]
     assert members(delayed.apply(labelled, newest)) == members(split.apply(labelled))
     assert delayed.apply(labelled, newest).immature == 0
-    assert delayed.apply(labelled).immature == 20
+    assert delayed.apply(labelled).immature == 5
     parts = delayed.apply(labelled, newest)
     again = delayed.again(labelled, split.seen_until(parts), newest)
     assert set(again.holdout["id"]) == set(parts.holdout["id"])

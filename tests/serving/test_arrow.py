@@ -1,8 +1,10 @@
 """Rows by column, as an Arrow stream: answered and logged as the same rows in JSON; hostile streams get a short refusal."""
 
 import asyncio
+import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
@@ -66,13 +68,17 @@ class Home:
 
     def ask(self, body: bytes | dict, **headers: str) -> httpx.Response:
         """The answer to a body: an Arrow stream, or JSON."""
+        if isinstance(body, dict):
+            return self.send(HERE, json.dumps(body).encode(), {"Content-Type": "application/json"})
+        return self.send(HERE, body, {"Content-Type": STREAM} | headers)
+
+    def send(self, path: str, content: bytes, headers: dict[str, Any]) -> httpx.Response:
+        """The answer to a body under a path."""
 
         async def scene() -> httpx.Response:
             transport = httpx.ASGITransport(self.door.app(), raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-                if isinstance(body, dict):
-                    return await client.post(HERE, json=body)
-                return await client.post(HERE, content=body, headers={"Content-Type": STREAM} | headers)
+                return await client.post(path, content=content, headers=headers)
 
         return asyncio.run(scene())
 

@@ -151,7 +151,9 @@ def test_i_19_immature_rows_are_pending_and_counted():
     found = prepare.describe(use, sealed(use, use.split.apply(rows)))
     pending = int((rows["at"] > rows["at"].max() - pd.Timedelta(days=5)).sum())
     assert (pending, found.immature) == (120, 120)
-    assert sum(found.rows.values()) == 480
+    assert found.purged == 61
+    assert sum(found.rows.values()) == 480 - 61
+    assert "purged: 61 rows" in prepare.said(found)
     assert found.refused == ""
     assert "pending: 120 rows whose label may still change" in prepare.said(found)
     short = project(split={"column": "at", "matures": 23})
