@@ -78,7 +78,12 @@ def describe(use: Project, split: SealedParts) -> Prepared:
         "holdout": split.holdout,
     }
     problems = (_unlearnable(part) for part in parts.values())
-    refused = next((problem for problem in problems if problem), "") or _untunable(use, split) or _entangled(use, split)
+    refused = (
+        next((problem for problem in problems if problem), "")
+        or split.trusted.unnamed
+        or _untunable(use, split)
+        or _entangled(use, split)
+    )
     return Prepared(
         rows={name: len(part) for name, part in parts.items()},
         windows={name: part.window(time) for name, part in parts.items()},

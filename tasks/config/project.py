@@ -398,12 +398,15 @@ class Project(BaseModel, frozen=True, extra="forbid"):
         return {name: self.contract.columns[name].type for name in self.contract.features}
 
     def completed(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Rows with the contract's columns, with the computed ones behind them.
+        """Rows with the contract's columns, with the computed ones behind them, in place of what landed under their names before.
 
         Raises:
             ComputedError: hooks.py does not give what project.yaml declares.
         """
-        return pd.concat([rows, self.computing.of(matrix(rows, self.sent))], axis=1) if self.computing else rows
+        if self.computing is None:
+            return rows
+        landed = rows.drop(columns=[name for name in self.computed if name in rows])
+        return pd.concat([landed, self.computing.of(matrix(rows, self.sent))], axis=1)
 
     @property
     def judged_positive(self) -> str | bool | int | None:

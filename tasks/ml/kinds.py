@@ -420,16 +420,22 @@ class Multiclass:
 
     def unlearnable(self, truth: np.ndarray, part: str) -> str:
         """Every row's class has a label, and two classes at least have enough rows."""
-        if strange := int((truth < 0).sum()):
-            return (
-                f"unknown classes: {strange:,} rows of the {part} part have a {self.target} that is none of the labels "
-                f"{', '.join(self.labels)}. Name it under `labels`, or erase those rows"
-            )
+        if unnamed := self.unnamed(truth, part):
+            return unnamed
         counts = np.bincount(truth, minlength=len(self.labels))
         if (counts >= FEWEST_OF_A_CLASS).sum() >= 2:
             return ""
         told = ", ".join(f"{count} of '{label}'" for label, count in zip(self.labels, counts.tolist(), strict=True))
         return f"insufficient classes: the {part} part has {told} in {self.target}; two of them need {FEWEST_OF_A_CLASS} rows"
+
+    def unnamed(self, truth: np.ndarray, part: str) -> str:
+        """That rows of a part of that name have a class without a label, or nothing."""
+        if not (strange := int((truth < 0).sum())):
+            return ""
+        return (
+            f"unknown classes: {strange:,} rows of the {part} part have a {self.target} that is none of the labels "
+            f"{', '.join(self.labels)}. Name it under `labels`, or erase those rows"
+        )
 
     def teaches(self, truth: np.ndarray) -> bool:
         """Two classes at least occur."""

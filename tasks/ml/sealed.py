@@ -9,7 +9,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from tasks.ml.kinds import Kind
+from tasks.ml.kinds import Kind, Multiclass
 from tasks.ml.split import ROW, Parts
 
 JUDGING: ContextVar[bool] = ContextVar("judging", default=False)  # set by `judging.judging` alone
@@ -97,6 +97,12 @@ class Sealed:
     def unlearnable(self) -> str:
         """Why nothing can be judged by them, or nothing."""
         return self._known[2]
+
+    @property
+    def unnamed(self) -> str:
+        """That some have a class without a label, which nobody can judge, or nothing."""
+        kind = self._kind
+        return kind.unnamed(kind.truth(self._rows), self.name) if isinstance(kind, Multiclass) else ""
 
     @property
     def rows(self) -> pd.DataFrame:

@@ -209,7 +209,7 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         Raises:
             ValueError: the hash of a row needs its name, and it has none.
         """
-        mature, immature = _matured(rows, self.column, self.matures, newest)
+        mature, immature = matured(rows, self.column, self.matures, newest)
         return _parted(mature, self._sides(mature), immature)
 
     def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:  # noqa: ARG002 - a verb of every split
@@ -248,7 +248,7 @@ class TimeSplit(_ByTime, frozen=True):
         >>> len(parts.train), len(parts.validation), len(parts.holdout)
         (6, 2, 2)
         """
-        mature, immature = _matured(rows, self.column, self.matures, newest)
+        mature, immature = matured(rows, self.column, self.matures, newest)
         learned, holdout = _cut(mature, self.column, self.holdout)
         train, validation = _cut(learned, self.column, self.validation)
         late = len(validation) - _final(validation, self.column, self.matures, holdout)
@@ -262,7 +262,7 @@ class TimeSplit(_ByTime, frozen=True):
 
         Shares of fewer rows would be cut elsewhere, and what taught would judge.
         """
-        mature, immature = _matured(rows, self.column, self.matures, newest)
+        mature, immature = matured(rows, self.column, self.matures, newest)
         new = self.unseen(mature, seen_until)
         return Parts(mature[~new], mature[:0], mature[new], immature)
 
@@ -323,7 +323,7 @@ class GroupTimeSplit(_ByTime, frozen=True):
         >>> "".join(parts.train["who"]), len(parts.validation), list(parts.holdout["at"].dt.day)
         ('aaaaabb', 1, [7, 8])
         """
-        mature, immature = _matured(rows, self.column, self.matures, newest)
+        mature, immature = matured(rows, self.column, self.matures, newest)
         lines = _Lines.of(mature, self.group, self.column)
         judging = lines.reaching(lines.size - _amount(self.holdout, lines.size))
         left = lines.number(~judging)
@@ -465,7 +465,7 @@ def _last(rows: pd.DataFrame, column: str | None) -> pd.Timestamp | None:
     return None if pd.isna(last) else last
 
 
-def _matured(
+def matured(
     rows: pd.DataFrame, column: str | None, days: float, newest: pd.Timestamp | None
 ) -> tuple[pd.DataFrame, int]:
     """The rows whose label is final, by time, and the number of the others."""

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.ml.split import matured
 from tasks.ml.trusted import units
 from tasks.stores import durable
 from tasks.stores.changes import Change, Edit, Workplace, utc
@@ -76,10 +76,10 @@ class Trust(Workplace):
     def _chosen(self, table: pa.Table) -> np.ndarray:
         """Which rows are set apart: (n,) bool. Only those whose label is final."""
         rows, use = self.lake.frame(table), self.use
-        made = use.split.apply(rows[use.labelled(rows)].reset_index(drop=True), use.split.newest(rows))
-        final = pa.array(pd.concat([part[ROW] for part in (made.train, made.validation, made.holdout)]))
+        labelled = rows[use.labelled(rows)].reset_index(drop=True)
+        final, _ = matured(labelled, use.split.column, use.split.matures, use.split.newest(rows))
         unit = use.split.unit(use.contract.key)
-        is_final = pc.is_in(pa.array(rows[ROW]), value_set=final)  # ty: ignore[missing-attribute]
+        is_final = pc.is_in(pa.array(rows[ROW]), value_set=pa.array(final[ROW]))  # ty: ignore[missing-attribute]
         known = rows[list(unit)].notna().all(axis=1).to_numpy() & is_final.to_numpy(zero_copy_only=False)
         return use.trusted.chosen(units(rows, unit), use.search.seed) & known
 

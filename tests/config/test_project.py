@@ -331,6 +331,8 @@ def test_computed_columns_are_features_behind_the_contracts(tmp_path):
     assert use.contract.features == ("amount",)
     rows = pd.DataFrame({"id": [1, 2], "amount": [1.5, 4.0]})
     assert use.completed(rows)["double"].tolist() == [3.0, 8.0]
+    landed = rows.assign(double=[1.0, 1.0])  # as long as it was a column of the contract
+    pd.testing.assert_frame_equal(use.completed(landed), use.completed(rows))
     assert "double" not in rows
 
 

@@ -13,8 +13,11 @@ import pytest
 from tasks.serving import inference
 from tasks.serving.bodies import ROWS
 from tasks.serving.inference import HEADER
+from tasks.stores.predictions import Predictions
+from tests.benchmarks.test_quality import environment, ran
 from tests.serving.test_arrow import ROWS_SENT, Home, numbers
 from tests.serving.test_hot_path import Labelled
+from tests.stage import released, until
 
 INFER = "/v2/models/flights/infer"
 AS_BYTES = {"parameters": {"binary_data_output": True}}
@@ -253,3 +256,45 @@ def test_v_04_any_bytes_are_refused_or_answered(home):
     assert statuses <= {200, 400, 413, 422}
     assert len(statuses) > 1
     assert ask(home, good, headers).status_code == 200
+
+
+TRITON = """
+import json, sys
+import numpy as np
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+client = InferenceServerClient(sys.argv[1])
+age, new = InferInput("age", [3], "FP32"), InferInput("new", [3], "BOOL")
+age.set_data_from_numpy(np.array([30, 1.5, 7], "f4"))
+new.set_data_from_numpy(np.array([True, False, True]))
+told = client.infer("flights", [age, new], request_id="q-1")
+some = client.infer("flights", [age, new], outputs=[InferRequestedOutput("prediction", binary_data=False)])
+print(json.dumps({
+    "live": client.is_server_live(), "ready": client.is_model_ready("flights"), "extensions": client.get_server_metadata()["extensions"],
+    "inputs": [each["name"] for each in client.get_model_metadata("flights")["inputs"]], "request": told.get_response()["id"],
+    "id": [name.decode() for name in told.as_numpy("id")], "probabilities": told.as_numpy("probabilities").tolist(),
+    "prediction": told.as_numpy("prediction").tolist(), "again": some.as_numpy("prediction").tolist(), "none": some.as_numpy("id"),
+}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_triton_s_own_client_is_answered(tmp_path):
+    """NVIDIA's Python client, as it comes, asks for bytes and reads them: ids, labels and probabilities of the three rows."""
+    python = environment("triton")
+    if python is None:
+        pytest.skip("tritonclient cannot be installed here")
+    stage = released(tmp_path)
+    stage.start()
+    try:
+        until(stage.answers)
+        found = json.loads(ran(python, TRITON, f"127.0.0.1:{stage.port}", home=tmp_path))
+        own = stage.predict({"age": 30.0, "new": True}).json()["predictions"][0]
+    finally:
+        stage.stop()
+    assert (found["live"], found["ready"], found["request"], found["none"]) == (True, True, "q-1", None)
+    assert (found["extensions"], found["inputs"]) == ([inference.EXTENSION], ["age", "new"])
+    assert found["prediction"] == found["again"] == [own["prediction"]] * 3
+    assert found["probabilities"][0] == pytest.approx([*own["probabilities"].values()])
+    logged = {record["id"]: record["row"] for record in Predictions(tmp_path).read("flights")}
+    assert [logged[name]["age"] for name in found["id"]] == [30.0, 1.5, 7.0]

@@ -124,19 +124,21 @@ def test_an_empty_part_is_refused_instead_of_failing():
     assert found.refused == "too few rows: the validation part has 0, 50 are needed"
 
 
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize("name", [*SIZES, "trusted"])
 def test_a_class_without_a_label_is_refused_and_counted(name):
     """Two rows of a value that `labels` does not have: the reason names the part and the labels, and nothing is counted as one of them."""
     columns = {"amount": {"type": "float"}, "y": {"type": "text"}}
     use = project(columns, kind="multiclass", labels=["red", "green", "blue"])
     first, frames = 0, {}
-    for each, count in SIZES.items():
+    for each, count in (SIZES | {"trusted": 60}).items():
         colours = np.array(["red", "green", "blue"])[np.arange(count) % 3].astype(object)
         if each == name:
             colours[[3, 40]] = "violet"
         frames[each] = part(first, count, 0).assign(y=pd.array(colours, dtype="string"))
         first += count
-    refused = prepare.describe(use, sealed(use, Parts(**frames))).refused
+    trusted = frames.pop("trusted")
+    split = SealedParts.of(Parts(**frames), trusted, use.task, use.contract.target)
+    refused = prepare.describe(use, split).refused
     assert (
         refused
         == f"unknown classes: 2 rows of the {name} part have a y that is none of the labels blue, green, red. Name it under `labels`, or erase those rows"
