@@ -5,6 +5,7 @@ answers nor in logs.
 """
 
 import asyncio
+import ctypes
 import functools
 import gc
 import importlib.metadata
@@ -50,6 +51,7 @@ from tasks.stores.predictions import Predictions, Told
 
 LOG = logging.getLogger("keepfit.serving")
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 GRACE_SECONDS = 6  # that requests have to end; supervisord waits for 8
 
 
@@ -360,6 +362,7 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     )
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    _keep_freed()
     host, port = sockets[0].getsockname()[:2] if sockets else (settings.host, settings.serving_port)
     LOG.info("serving on %s:%d, process %d", host, port, os.getpid())
     door = Door(settings, loads_first=loads_first)
@@ -373,6 +376,17 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     ), door)  # fmt: skip
     with suppress(KeyboardInterrupt):
         server.run(sockets)
+
+
+def _keep_freed() -> None:
+    """Lets the C library keep what big requests free for the next one: given back and fetched anew page by page, it took a tenth of their time.
+
+    Of what is free up to 128 MiB stay with each of the few threads that allocate. Elsewhere than under glibc nothing changes.
+    """
+    with suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(M_TRIM_THRESHOLD, 128 << 20)
 
 
 if __name__ == "__main__":

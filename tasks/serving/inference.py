@@ -8,7 +8,7 @@ extension is NVIDIA Triton's (its docs/protocol/extension_binary_data.md); its c
 import functools
 import re
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, Literal
 
 import msgspec
@@ -89,7 +89,7 @@ def protocol(length: str | None) -> Protocol:
 
 def _read(body: bytes, champion: Champion, length: str | None = None) -> Question:
     question, tensors = _asked(body, champion, length)
-    columns = [_listed(values) for values in tensors.values()]
+    columns = [_listed(place, values) for place, values in enumerate(tensors.values())]
     return question._replace(rows=[dict(zip(tensors, values, strict=True)) for values in zip(*columns, strict=True)])
 
 
@@ -101,25 +101,29 @@ def _read_columns(body: bytes, champion: Champion, length: str) -> tuple[Questio
         return None
     matrix = np.full((len(next(iter(tensors.values()))), len(features)), np.nan)
     for place, feature in enumerate(features):
-        values = tensors.get(feature.name)
-        if values is None and feature.nullable:
+        if (values := tensors.get(feature.name)) is None:
             continue
-        if not isinstance(values, np.ndarray) or not _fits(values, feature):
+        if not isinstance(values, np.ndarray) or (values.dtype.kind == "b") != (feature.type == "bool"):
+            return None
+        if values.dtype.kind in "iu" and values.dtype.itemsize == 8 and not _is_exact(values).all():
             return None
         matrix[:, place] = values
-    return question, Sheet(features, matrix, {}, {})
+    return (question, Sheet(features, matrix, {}, {})) if _fits(matrix, features) else None
 
 
-def _fits(values: np.ndarray, feature: Feature) -> bool:
-    """Whether they are all of the feature's type, NaN where one may be missing."""
-    if (values.dtype.kind == "b") != (feature.type == "bool"):
-        return False
-    if values.dtype.kind == "f":
-        gone = np.isnan(values)
-        whole = feature.type != "int" or bool((gone | (values == np.floor(values))).all())
-        within = feature.type != "int" or bool((gone | (np.abs(values) <= EXACT)).all())
-        return whole and within and (feature.nullable or not gone.any())
-    return values.dtype.itemsize < 8 or bool(((values <= EXACT) & (values >= -EXACT)).all())
+def _fits(matrix: np.ndarray, features: Sequence[Feature]) -> bool:
+    """Whether all numbers, (n, features), are finite, or NaN where one may be missing, and whole where they must be."""
+    wholes = matrix[:, [place for place, each in enumerate(features) if each.type == "int"]]
+    is_whole = bool((np.isnan(wholes) | ((np.floor(wholes) == wholes) & _is_exact(wholes))).all())
+    finite = np.isfinite(matrix)
+    if finite.all() or not is_whole:
+        return is_whole
+    needed = [not each.nullable for each in features]
+    return bool(finite[:, needed].all()) and not np.isinf(matrix).any()
+
+
+def _is_exact(numbers: np.ndarray) -> np.ndarray:
+    return (numbers <= EXACT) & (numbers >= -EXACT)
 
 
 def _asked(body: bytes, champion: Champion, length: str | None) -> tuple[Question, dict[str, Values]]:
@@ -236,13 +240,11 @@ def _unpacked(where: str, tensor: Tensor, data: memoryview) -> Values:
     if len(data) != count * kind.itemsize:
         raise _other_data(where)
     values = np.frombuffer(data, kind)
-    if (tensor.datatype == "BOOL" and (values > 1).any()) or (kind.kind == "f" and np.isinf(values).any()):
-        raise Refusal(
-            422, f"{where} has values that are not {tensor.datatype}; wanted finite ones, or NaN for missing."
-        )
-    if tensor.datatype == "BOOL":
-        return values.view(bool)
-    return values.astype(np.float64, copy=False) if kind.kind == "f" else values
+    if tensor.datatype != "BOOL":
+        return values
+    if (values > 1).any():
+        raise Refusal(422, f"{where} has values that are not BOOL; wanted bytes of 0 and 1.")
+    return values.view(bool)
 
 
 def _texts(where: str, count: int, data: memoryview) -> list[str]:
@@ -260,10 +262,16 @@ def _texts(where: str, count: int, data: memoryview) -> list[str]:
     return found
 
 
-def _listed(values: Values) -> list[Scalar]:
-    """The same as JSON has them."""
+def _listed(place: int, values: Values) -> list[Scalar]:
+    """The same as JSON has them.
+
+    Raises:
+        Refusal: a number is infinite, which JSON cannot say.
+    """
     if isinstance(values, list):
         return values
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        raise Refusal(422, f"inputs[{place}] has infinite values; wanted finite ones, or NaN for missing.")
     return [None if value != value else value for value in values.tolist()]  # noqa: PLR0124 -- NaN alone differs from itself
 
 

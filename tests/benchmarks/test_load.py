@@ -11,6 +11,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -23,12 +26,16 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from tasks.config.settings import REPOSITORY
+from tasks.ml.compiled.frame import Frame
+from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.parity import compiled
 from tasks.ml.kinds import Binary
 from tasks.ml.metrics import Cost
+from tasks.serving import inference
+from tasks.serving.protocols import STREAM
 from tasks.stores import bundles
 from tests.benchmarks.test_landing import said
-from tests.benchmarks.test_serving import WITHOUT_LOG
+from tests.benchmarks.test_serving import WITHOUT_LOG, body_of, stream_of, tensors_of
 from tests.samples import free_port
 from tests.stage import Stage, until
 
@@ -37,7 +44,8 @@ KIND = Binary("late", positive=True, labels=("no", "yes"), cost=Cost())
 NAMES = [f"x{number}" for number in range(22)]
 ROW = dict.fromkeys(NAMES, 0.25)
 PATH = "/projects/flights/predict"
-SCRIPT = 'wrk.method="POST"\nwrk.body=[[{body}]]\nwrk.headers["Content-Type"]="application/json"\n'
+SCRIPT = 'wrk.method="POST"\nwrk.body=io.open("{body}", "rb"):read("*a")\n'
+JSON = {"Content-Type": "application/json"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -97,12 +105,15 @@ def running(stage: Stage, **told: object):
         stage.stop()
 
 
-def wrk(url: str, body: dict, place: Path, connections: int = 32) -> float:
+def wrk(url: str, body: dict | bytes, place: Path, connections: int = 32, headers: Mapping[str, str] = JSON) -> float:
     """Requests a second that were answered well."""
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not here: `apt-get install wrk`")
-    script = place / "post.lua"
-    script.write_text(SCRIPT.format(body=json.dumps(body)))
+    script, content = place / "post.lua", place / "body"
+    content.write_bytes(body if isinstance(body, bytes) else json.dumps(body).encode())
+    script.write_text(
+        SCRIPT.format(body=content) + "".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in headers.items())
+    )
     told = subprocess.run(
         ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS:g}s", "-s", str(script), url], capture_output=True, text=True, check=True
     ).stdout  # fmt: skip
@@ -220,6 +231,45 @@ def test_beside_mlflow_s_server(served: Stage, models: list[Pipeline], tmp_path:
     said(
         f"/invocations: {ours:,.0f} requests/s here, {theirs:,.0f} by mlflow models serve: {ours / theirs:.0f} x (goal 50 x)"
     )
+
+
+def test_a_thousand_rows_a_request(served: Stage, models: list[Pipeline], tmp_path: Path):
+    """One process, as JSON, as Arrow, and as V2's binary tensors, beside calls of the compiled model on a ready array, one after the other and two at once."""
+    some = pd.DataFrame(np.random.default_rng(9).normal(size=(1000, len(NAMES))).round(6), columns=NAMES)
+    with threadpool_limits(1):
+        made = compiled(KIND, models[0], some, {"threshold": 0.5})
+    assert made.form is not None
+    form, runner = made.form, session(made.graph or b"")
+    array = form.encode(Frame(some))
+    alone = {}
+    for threads in (1, 2):
+        with ThreadPoolExecutor(threads) as pool:
+            end = time.monotonic() + SECONDS
+            each = [pool.submit(calls, lambda: form.answers(array, runner), end) for _ in range(threads)]
+            alone[threads] = sum(one.result() for one in each) / SECONDS
+    said(f"the compiled model alone: {alone[1]:.0f} calls/s in one thread, {alone[2]:.0f} in two, 1,000 rows each")
+    infer = f"{served.url}/v2/models/flights/infer"
+    bodies = {
+        "JSON": (served.url + PATH, body_of(some), JSON),
+        "Arrow": (served.url + PATH, stream_of(some), {"Content-Type": STREAM, "Accept": STREAM}),
+    }
+    for datatype in ("FP64", "FP32"):
+        body, length = tensors_of(some, datatype)
+        bodies[f"V2 {datatype}"] = infer, body, {inference.HEADER: str(length)}
+    for name, (url, body, headers) in bodies.items():
+        rate = wrk(url, body, tmp_path, 8, headers)
+        said(
+            f"{name}: {rate:.0f} requests/s, {rate / alone[1]:.2f} x of one thread (goal .8), {rate / alone[2]:.2f} x of two"
+        )
+
+
+def calls(what: Callable[[], object], end: float) -> int:
+    """How often it can be called until then."""
+    count = 0
+    while time.monotonic() < end:
+        what()
+        count += 1
+    return count
 
 
 def test_two_processes(home: Stage, tmp_path: Path):

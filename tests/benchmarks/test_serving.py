@@ -213,16 +213,21 @@ def stream_of(some: pd.DataFrame) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def tensors_of(some: pd.DataFrame, datatype: str) -> bytes:
-    """A whole inference request whose tensors, and those of its answer, are bytes."""
+def tensors_of(some: pd.DataFrame, datatype: str) -> tuple[bytes, int]:
+    """The body of an inference request whose tensors, and those of its answer, are bytes; where its JSON ends."""
     parts = [inference.packed(datatype, some[name].to_numpy()) for name in some]
     told = [
         {"name": name, "datatype": datatype, "shape": [len(some)], "parameters": {"binary_data_size": len(part)}}
         for name, part in zip(some, parts, strict=True)
     ]
     head = msgspec.json.encode({"inputs": told, "parameters": {"binary_data_output": True}})
-    length = f"{inference.HEADER}: {len(head)}\r\n"
-    return post(b"".join([head, *parts]), length, "/v2/models/wide/infer")
+    return b"".join([head, *parts]), len(head)
+
+
+def infer(some: pd.DataFrame, datatype: str) -> bytes:
+    """The whole request."""
+    body, length = tensors_of(some, datatype)
+    return post(body, f"{inference.HEADER}: {length}\r\n", "/v2/models/wide/infer")
 
 
 @pytest.mark.slow
@@ -247,8 +252,8 @@ def test_a_request_costs_little_more_than_an_echo_and_the_model(
         "1 alone": (singles, [post(body_of(one)) for one in singles], 4000, 1),
         "1,000": ([many], [post(body_of(many))], 80, CONNECTIONS),
         "1,000 Arrow": ([many], [post(stream_of(many), ARROW)], 240, CONNECTIONS),
-        "1,000 FP64": ([many], [tensors_of(many, "FP64")], 240, CONNECTIONS),
-        "1,000 FP32": ([many], [tensors_of(many, "FP32")], 240, CONNECTIONS),
+        "1,000 FP64": ([many], [infer(many, "FP64")], 240, CONNECTIONS),
+        "1,000 FP32": ([many], [infer(many, "FP32")], 240, CONNECTIONS),
     }
     with (
         running(["-m", "tasks.serving.app"], port, server, "/readyz") as served,

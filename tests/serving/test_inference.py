@@ -107,7 +107,7 @@ def test_numbers_alone_do_not_become_rows(home, monkeypatch):
     """Where the model reads numbers alone, bytes go by column; any other tensor, or a JSON one, goes by row."""
     by_row = []
     read = inference._listed
-    monkeypatch.setattr(inference, "_listed", lambda values: by_row.append(1) or read(values))
+    monkeypatch.setattr(inference, "_listed", lambda *how: by_row.append(1) or read(*how))
     body, headers = binary(AGE, VISITS, NEW)
     assert ask(home, body, headers).status_code == 200
     assert bool(by_row) == ("sex" in home.names)
