@@ -13,6 +13,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.features import matrix
 from tasks.ml.leaks import Stacked
+from tasks.ml.lean import give_back
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.stores.lake import ROW, parts
@@ -103,6 +104,7 @@ def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:
     """
     if prepared.refused:
         return prepared
+    give_back()  # what counting took need not be beside what looking takes
     learned, holdout = Stacked((split.train, split.validation)), split.holdout.without_target()
     questions = use.task.questions(np.concatenate([use.task.truth(part) for part in learned.parts]))
     found = use.leaks.find(learned, questions, holdout, use.whole, use.search.seed, repeats=use.user is not None)

@@ -109,7 +109,7 @@ PEAK = (
     MEMORY
     + """
 import gc, json, os, sys, time
-from tasks import tune
+from tasks import prepare, tune
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.fitted import Fitted
@@ -121,10 +121,12 @@ def trained(home, family):
     settings = Settings()
     use = Project.named("wide", settings)
     snapshot = lake.Lake("wide", settings.lake("wide"), use.contract).snapshot()
+    split = lake.parts(use, snapshot, settings.lake("wide"))
+    with split.kept():
+        prepare.examined(use, split, prepare.describe(use, split))
     search = tune.Search.of(use, snapshot, settings)
     search.go_on(studies.study(settings.studies(), "peak", 7), time.monotonic() + 3600, lambda: None)
     del search  # as the step `tune` ends before `fit` begins
-    split = lake.parts(use, snapshot, settings.lake("wide"))
     fitted = Fitted.of(Recipe.usual(family), use.task, use.features, use.contract.time, split, seed=7).refitted(split)
     return fitted.rows * len(use.features) * 8
 small, large, family = sys.argv[1:]
@@ -144,7 +146,7 @@ print(json.dumps({"peak": memory("VmHWM:") - before, "before": before, "matrix":
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", ["hist_gradient_boosting", "logistic"])
 def test_memory_of_a_training_against_its_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str):
-    """Reading, two trials, the fit and its calibration in a process that did the same with few rows before: what the rows need, in training matrices."""
+    """Reading, looking for leaks, two trials, the fits and the calibration in a process that did the same with few rows before: what the rows need, in training matrices."""
     homes = []
     for count in (3_000, 400_000):
         landed(tmp_path / str(count), monkeypatch, family, count=count, trials=2)
