@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 import signal
 import stat
 import sys
@@ -21,7 +22,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.changed import Changed
 from flows.stack.probes import heartbeat
-from tasks.config.errors import BatchError, KeepfitError
+from tasks.config.errors import BatchError
 from tasks.config.names import HELD, resource
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, Kind, kept_name, original_name
@@ -35,6 +36,10 @@ TOGETHER = 20  # so many waiting files land together, in one change and with one
 CALM = 1.0  # seconds without a new file until files that come together have all come
 LONGEST = 200  # characters of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
+REST = 1.0  # seconds for which a folder that could not be dealt with is left alone
+TRIED: dict[
+    str, int
+] = {}  # of content that came again the number of its last run, so that nobody asks for all of the older ones
 
 
 class Box(NamedTuple):
@@ -52,29 +57,36 @@ class Inbox:
         self.settings = settings
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
         self.known: dict[Path, tuple[int, float]] = {}  # by folder: how many files wait, and since when so many
+        self.resting: dict[Path, float] = {}  # folders that could not be dealt with, and until when they are left alone
 
     def look(self, now: float) -> None:
-        """Claims complete files and sees to it that each claimed file has a run."""
+        """Claims complete files and sees to it that each claimed file has a run; a folder that fails is no matter of the others."""
         for box in self.boxes():
-            box.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                complete = list(self.complete(box, now))
-            except (
-                OSError
-            ) as error:  # unmounted, or no permission: the other projects go on, and so does this one later
-                LOG.warning("the inbox of %s cannot be read: %s", box.project, error)
+            if now < self.resting.get(box.folder, now):
                 continue
-            if len(complete) < TOGETHER:
-                for file in complete:
-                    self.claim(box, file)
-            elif self.calm(box, len(complete), now):
-                self.gather(box, complete)
-            for kept in self.claimed(box):
-                try:
-                    submit(box.project, kept, box.kind)
-                    self.seen[kept] = ((0, 0), now)
-                except ObjectNotFound:
-                    LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, box.project)
+            try:
+                self._look(box, now)
+            except OSError as error:  # unmounted, or no permission
+                LOG.warning("the inbox of %s cannot be dealt with: %s", box.project, error)
+                self.resting[box.folder] = now + REST
+            except Exception:
+                LOG.exception("the inbox of %s cannot be dealt with", box.project)
+                self.resting[box.folder] = now + REST
+
+    def _look(self, box: Box, now: float) -> None:
+        box.folder.mkdir(parents=True, exist_ok=True)
+        complete = list(self.complete(box, now))
+        if len(complete) < TOGETHER:
+            for file in complete:
+                self.claim(box, file)
+        elif self.calm(box, len(complete), now):
+            self.gather(box, complete)
+        for kept in self.claimed(box):
+            try:
+                submit(box.project, kept, box.kind)
+                self.seen[kept] = ((0, 0), now)
+            except ObjectNotFound:
+                LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, box.project)
 
     def boxes(self) -> list[Box]:
         """Every folder that is watched."""
@@ -149,7 +161,7 @@ class Inbox:
             except (FileNotFoundError, BatchError):
                 LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
             self.seen.pop(file, None)
-        _close(folder)
+        self._close(folder)
         LOG.info("%s: %s files arrived together", box.project, len(files))
 
     def claim(self, box: Box, file: Path) -> None:
@@ -170,24 +182,28 @@ class Inbox:
         """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
         folder = box.folder / ARRIVED
         if (folder / GATHERING).is_dir():
-            _close(folder / GATHERING)
+            self._close(folder / GATHERING)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
         return sorted((path for path in found if path not in self.seen), key=original_name)
+
+    def _close(self, folder: Path) -> None:
+        """Gives a folder of gathered files the name of its content, under which it lands; where that waits to land already, once is enough."""
+        names = sorted(file.name for file in folder.iterdir())
+        if not names:
+            folder.rmdir()
+            return
+        content = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        kept = folder.with_name(f"{content[:16]}-{len(names)} files")
+        if kept.exists():
+            shutil.rmtree(folder)
+        else:
+            folder.rename(kept)
+        self.seen.pop(kept, None)
 
 
 def _promise(file: Path) -> Path:
     """Where a sender says what a file's content should be, as `sha256sum` writes it."""
     return file.with_name(f"{file.name}.sha256")
-
-
-def _close(folder: Path) -> None:
-    """Gives a folder of gathered files the name of its content, under which it lands."""
-    names = sorted(file.name for file in folder.iterdir())
-    if names:
-        content = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        folder.rename(folder.with_name(f"{content[:16]}-{len(names)} files"))
-    else:
-        folder.rmdir()
 
 
 def is_written(path: Path) -> bool:
@@ -220,13 +236,16 @@ def submit(name: str, kept: Path, kind: Kind = "rows") -> UUID:
 def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path, kind: Kind) -> UUID:
     content = kept.name if kept.is_dir() else fingerprint(kept)
     parameters = {"project": name, "path": str(kept), "name": original_name(kept), "kind": kind}
-    for attempt in range(1000):
+    what = f"{name} {content}" if kind == "rows" else f"{name} {kind} {content}"
+    attempt = TRIED.get(what, 0)
+    while True:
         run = client.create_flow_run_from_deployment(
-            deployment, parameters=parameters, idempotency_key=f"{name} {content} {attempt}"
+            deployment, parameters=parameters, idempotency_key=f"{what} {attempt}"
         )
         if run.state is None or not run.state.is_final():
             return run.id
-    raise KeepfitError(f"{original_name(kept)} was landed 1000 times already. Look at its runs in Prefect.")
+        attempt += 1
+        TRIED[what] = attempt
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from tasks.config.settings import Settings
 from tasks.ml import pages
 from tasks.ml.gates import Verdict
 from tasks.stores.journal import Journal, Proposal
-from tasks.stores.registry import Registry
+from tasks.stores.registry import Registry, impatient
 
 Word = Literal["approve", "reject"]
 STATES = {"approve": "approved", "reject": "rejected"}
@@ -102,10 +102,14 @@ def tell(weighed: Weighed, ended: dict[str, Any]) -> dict[str, Any]:
         "project": weighed.project, "version": weighed.version, "state": state, "by": weighed.by, "why": weighed.reason,
         "reason": ended["reason"], "from": ended.get("from"),
     }  # fmt: skip
-    if weighed.proposal:
-        _show(weighed, state, ended["reason"])
     if state != "refused":
         emit_event(event=f"keepfit.model.{state}", payload=result, resource=resource(weighed.project))
+    if weighed.proposal:
+        try:
+            with impatient():
+                _show(weighed, state, ended["reason"])
+        except Exception as error:  # noqa: BLE001 -- the decision is on record whether or not MLflow answers; only its page is missed
+            get_run_logger().warning("the page of this decision could not be made: %s", str(error)[:300])
     get_run_logger().info("%s: %s", state, ended["reason"])
     return result
 

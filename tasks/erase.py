@@ -78,6 +78,10 @@ class Request:
             raise BatchError(
                 f"{use.project} names a row by {len(self.contract.key)} columns: {', '.join(self.contract.key)}. Say --where for each of them."
             )
+        if keys and self.contract.key[0] in where:
+            raise BatchError(
+                f"'{self.contract.key[0]}' is named by --key and by --where. Say it once. Nothing was changed."
+            )
         named = {name: (value,) for name, value in where.items()} | ({self.contract.key[0]: keys} if keys else {})
         self.wanted = {name: self._values(name, texts) for name, texts in named.items()}
         self.texts = tuple(text.encode() for texts in named.values() for text in texts)

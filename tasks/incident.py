@@ -75,7 +75,9 @@ class Noting:
 
 
 def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Incident]:
-    """Opens an incident when a project's watch has not reported for two intervals, or never has (faults: M-06); it ends with the next watch.
+    """Opens an incident when a project's watch has not reported for two intervals, or never has (faults: M-06).
+
+    It ends with the next watch, or when none is waited for any more.
 
     One that goes on is put on record once an interval, so that it may be asked for at every look.
 
@@ -84,13 +86,16 @@ def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Inc
     """
     journal = Journal(settings.journal())
     last, interval, said = _due(journal, project, settings, now)
-    alarm = records.silent(last, interval, now, since=said) if interval else None
-    if alarm is None or interval is None:
-        return []
     known = [one for one in journal.incidents(project, state="open") if one.source == "heartbeat"]
+    if interval is None:
+        return Noting(Project.named(project, settings), settings).note([], (), Seen(project), now, 0) if known else []
+    alarm = records.silent(last, interval, now, since=said)
+    if alarm is None:
+        return []
     if any(now - one.last_seen < interval for one in known):
         return []
-    noting = Noting(Project.named(project, settings), settings)
+    plan = IncidentPlan(join_hours=max(IncidentPlan().join_hours, 2 * interval / dt.timedelta(hours=1)))
+    noting = Noting(Project.named(project, settings), settings, plan)
     return noting.note([alarm], (), Seen(project, source="heartbeat"), now, patience=0)
 
 
@@ -99,11 +104,14 @@ def _due(
 ) -> tuple[dt.datetime, dt.timedelta | None, str]:
     """Since when the next look is waited for, how long it may take (None: nobody waits), and what to say of it.
 
-    As the last look said. Before the first one, which may fail for ever, it is due by the project's file from the first release on.
+    As the last look said, but no sooner than the project's file says now, and not at all where that names no times any more. Before the
+    first look, which may fail for ever, it is due by the file from the first release on.
     """
+    schedule = Project.named(project, settings).watch.schedule
     if last := journal.last_watch(project):
-        return *last, "the last one came {} ago"
-    releases, schedule = journal.releases(project), Project.named(project, settings).watch.schedule
+        at, known = last
+        return at, max(known, schedule.interval(at)) if schedule and known else None, "the last one came {} ago"
+    releases = journal.releases(project)
     if not releases or not schedule:
         return now, None, ""
     first = dt.datetime.fromisoformat(releases[0].at)

@@ -568,7 +568,10 @@ def hand_on(landing: Landing, path: str) -> None:
     if file.parent.name in {ARRIVED, SENT} and file.exists():
         folder = file.parent.with_name(HELD if held else LANDED)
         folder.mkdir(parents=True, exist_ok=True)
-        file.replace(folder / file.name)
+        if file.is_dir() and (folder / file.name).exists():  # named by content: the same files, which came again
+            shutil.rmtree(file)
+        else:
+            file.replace(folder / file.name)
 
 
 def _account(landing: Landing) -> list[dict[str, Any]]:

@@ -79,9 +79,11 @@ class Owed:
         what, tries, by = owed
         if self._lasted(project, what) < self._grace:
             return []
-        answer = caps(self._use(project), self._journal, self._journal.trainings(project), by, self._clock())
-        if answer.cap:
-            return []  # the run that the event started has said so; it is owed until the cap opens
+        past, now = self._journal.trainings(project), self._clock()
+        answer = caps(self._use(project), self._journal, past, by, now)
+        if answer.cap:  # it is owed until the cap opens; no event starts a run of `rows` that would say so
+            alert(self._journal, project, answer.cap, past, now)
+            return []
         delay = max(_delay(tries), answer.wait)
         return self._plan(project, f"{what} {OWED}", f"owed {project} {what} {tries}", delay, by)
 

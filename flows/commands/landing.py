@@ -45,13 +45,22 @@ def _land(
 ) -> int:
     settings = connect()
     from flows.runs import land as landed
+    from tasks.config.errors import KeepfitError
     from tasks.config.project import Project
 
     use = Project.named(project, settings)
     signed = f"{accept} ({settings.actor})" if accept else ""
-    landings = [landed(use, file, kind, supersedes, signed, settings, say) for file in files]
+    landings = []
+    for file in files:
+        try:
+            landings.append(landed(use, file, kind, supersedes, signed, settings, say))
+        except KeepfitError as error:  # those before it have landed, and those behind it may
+            if len(files) == 1:
+                raise
+            landings.append({"state": "failed", "name": file.name, "reason": str(error)})
     page = "\n".join(landing["reason"] for landing in landings)
-    worst = "held" if any(landing["state"] == "held" for landing in landings) else "landed"
+    states = {landing["state"] for landing in landings}
+    worst = next((state for state in ("failed", "refused", "held") if state in states), "landed")
     result = landings[0] if len(landings) == 1 else {"state": worst, "batches": landings}
     return show(result, as_json=as_json, page=page)
 

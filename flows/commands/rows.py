@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 from rich.table import Table
 
-from flows.commands.terminal import Json, Words, show, table
+from flows.commands.terminal import Json, Words, confirmed, show, table
 from tasks.config.errors import BatchError
 from tasks.config.settings import Settings
 
@@ -170,7 +170,7 @@ def erase(
         raise BatchError("An erasure goes on record: say --why. Nothing was changed.")
     if not dry_run and not yes:
         planned = erase_them(dry_run=True)
-        if input(f"{planned.reason}, and {planned.snapshots} older snapshots become unreadable. Type yes: ") != "yes":
+        if not confirmed(f"{planned.reason}, and {planned.snapshots} older snapshots become unreadable."):
             return show({"state": "refused", "reason": "nothing was erased"}, as_json=as_json)
     erased = erase_them(dry_run=dry_run)
     return show(erased.model_dump(mode="json"), as_json=as_json, page=_erased(erased.model_dump()))
@@ -180,6 +180,11 @@ def _values(where: tuple[str, ...]) -> dict[str, str]:
     """The values by column that COLUMN=VALUE says."""
     if wrong := [text for text in where if "=" not in text]:
         raise BatchError(f"--where is '{wrong[0]}'. Wanted: COLUMN=VALUE.")
+    names = [text.split("=", 1)[0] for text in where]
+    if twice := next((name for name in names if names.count(name) > 1), ""):
+        raise BatchError(
+            f"--where names '{twice}' twice, and no row has two values. Say one erasure for each. Nothing was changed."
+        )
     return dict(text.split("=", 1) for text in where)
 
 

@@ -2,7 +2,7 @@
 
 from flows import stack
 from flows.commands.running import connect, deployed
-from flows.commands.terminal import Json, say, show, table
+from flows.commands.terminal import Json, confirmed, say, show, table
 from tasks.config.settings import Settings
 
 
@@ -20,7 +20,7 @@ def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int
         yes: Do not ask.
     """
     settings = Settings()
-    if wipe and not yes and input(f"Delete everything under {settings.home}? Type yes: ") != "yes":
+    if wipe and not yes and not confirmed(f"Delete everything under {settings.home}?"):
         return show({"state": "refused", "reason": "nothing was stopped or deleted"}, as_json=as_json)
     return show({"state": "down", **stack.down(settings, wipe=wipe, say=say)}, as_json=as_json)
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console, RenderableType
 from rich.table import Table
 
+from tasks.config.errors import MisuseError
 from tasks.config.settings import Settings
 
 DONE, REFUSED, MISUSE = 0, 1, 2
@@ -33,6 +34,19 @@ Said = Annotated[str, Parameter(validator=lambda _type, text: _something(text))]
 def say(line: str) -> None:
     """One line for a person, on stderr."""
     logs.print(line, markup=False, soft_wrap=True)
+
+
+def confirmed(question: str) -> bool:
+    """Whether somebody says yes; asked on stderr, because stdout is for the result.
+
+    Raises:
+        MisuseError: nobody is there to say anything.
+    """
+    say(f"{question} Type yes:")
+    answer = sys.stdin.readline()
+    if not answer:
+        raise MisuseError("Nobody is there to answer; say --yes where it is meant. Nothing was changed.")
+    return answer.strip() == "yes"
 
 
 def show(result: dict[str, Any], *, as_json: bool, page: RenderableType | None = None) -> int:

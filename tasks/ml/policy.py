@@ -5,6 +5,7 @@ same caps hold for it; only a person who says `--again` passes them.
 """
 
 import datetime as dt
+import re
 from itertools import islice, pairwise
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator
 By = Literal["hand", "schedule", "batch", "rows", "drift", "decay", "silence", "hook"]
 ALARMED = frozenset({"drift", "decay"})  # kinds of start that a watch causes, and that may therefore run in a circle
 COOLDOWN = 60.0
+BEYOND_PREFECT = re.compile(r"(\S+ +){2}(\S*,)?LW\b|.* \S*\wL\b\S*$", re.IGNORECASE)  # what CronSim reads and Prefect's schedules refuse
 
 
 class Fresh(BaseModel, frozen=True):
@@ -121,15 +123,18 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
     )
 
     def interval(self, since: dt.datetime) -> dt.timedelta:
-        """The longest time between two of the next ten times.
+        """The longest time from then to the next time, and between two of the next ten.
 
         >>> OnSchedule(cron="0 6 * * 1-5").interval(dt.datetime(2026, 1, 1, tzinfo=dt.UTC)).days
         3
+        >>> friday = dt.datetime(2026, 1, 2, 18, 0, 30, tzinfo=dt.UTC)
+        >>> str(OnSchedule(cron="0 8-18 * * 1-5").interval(friday))
+        '2 days, 13:59:30'
         """
         from cronsim import CronSim
 
         times = [since, *islice(CronSim(self.cron, since.astimezone(ZoneInfo(self.timezone))), 10)]
-        return max(later - earlier for earlier, later in pairwise(times[1:]))
+        return max(later - earlier for earlier, later in pairwise(times))
 
     @field_validator("cron")
     @classmethod
@@ -139,6 +144,10 @@ class OnSchedule(BaseModel, frozen=True, extra="forbid"):
         if len(cron.split()) != 5:
             raise ValueError(
                 f"'{cron}' has {len(cron.split())} fields; a cron line has five: minute hour day month weekday"
+            )
+        if BEYOND_PREFECT.match(cron):
+            raise ValueError(
+                f"'{cron}' has LW, or a weekday with L, which Prefect's schedules do not know; they know L, the last day of a month"
             )
         try:
             CronSim(cron, dt.datetime(2026, 1, 1, tzinfo=dt.UTC))

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import errno
+import io
 import json
 import os
 import sqlite3
@@ -12,7 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows.commands.terminal import explained, put, table
+from flows import runs
+from flows.commands import landing
+from flows.commands.terminal import confirmed, explained, put, table
+from tasks.config.errors import BatchError, MisuseError
 from tasks.config.settings import Settings
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.incident import Seen, described, joined
@@ -52,6 +56,55 @@ def failure(done: subprocess.CompletedProcess[str]) -> str:
     said = json.loads(done.stdout)
     assert set(said) == {"error"}
     return said["error"]
+
+
+# -- what is asked and answered --------------------------------------------------------------------------------------
+def test_a_question_is_asked_on_stderr_and_nobody_is_no_answer(monkeypatch, capsys):
+    """Stdout is for the result; only yes is yes; without anybody there the option that answers is named."""
+    for answer, said in (("yes\n", True), ("no\n", False), ("\n", False)):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+        assert confirmed("Sure?") is said
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    with pytest.raises(MisuseError, match="say --yes"):
+        confirmed("Sure?")
+
+
+def test_an_erasure_that_names_a_column_twice_erases_nothing(alone):
+    """Only the last value would count, and the person would be told that all are gone."""
+    done = command(
+        alone, "erase", "thyroid", "--where", "age=7", "--where", "age=9", "--why", "a letter", "--yes", "--json"
+    )
+    assert done.returncode == 1
+    assert "names 'age' twice" in failure(done)
+
+
+@pytest.mark.parametrize(
+    ("states", "code"), [(["landed", "known"], 0), (["landed", "refused"], 1), (["held", "landed"], 1)]
+)
+def test_the_worst_of_several_files_decides(monkeypatch, capsys, states, code):
+    """Whatever became of one of them, in whichever place, is in the exit code."""
+    left = iter(states)
+    monkeypatch.setattr(landing, "connect", Settings)
+    monkeypatch.setattr(runs, "land", lambda *_: {"state": next(left), "reason": "so"})
+    assert landing.outcomes("thyroid", [Path(state) for state in states], as_json=True) == code
+    assert [each["state"] for each in json.loads(capsys.readouterr().out)["batches"]] == states
+
+
+def test_a_file_that_cannot_be_read_hides_none_that_landed(monkeypatch, capsys):
+    """Its reason stands in its place, and the others are landed and told."""
+
+    def land(_use, file, *_):
+        if file.name == "b.csv":
+            raise BatchError("b.csv is no file")
+        return {"state": "landed", "name": file.name, "reason": "so"}
+
+    monkeypatch.setattr(landing, "connect", Settings)
+    monkeypatch.setattr(runs, "land", land)
+    assert landing.land("thyroid", [Path("a.csv"), Path("b.csv"), Path("c.csv")], as_json=True) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["state"], [each["state"] for each in said["batches"]]) == ("failed", ["landed", "failed", "landed"])
+    assert said["batches"][1]["reason"] == "b.csv is no file"
 
 
 # -- how light it is --------------------------------------------------------------------------------------------------

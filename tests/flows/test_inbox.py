@@ -1,14 +1,17 @@
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from prefect.logging import disable_run_logger
 
 from flows import inbox
+from tasks import ingest
 from tasks.config.names import HELD
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ingest import ARRIVED, Kind, Landings
+from tasks.ingest import ARRIVED, Kind, Landings, hand_on
 from tasks.stores.files import fingerprint
 from tests.samples import until, write_rows
 from tests.tasks.test_ingest import SMALL, rows, small
@@ -87,6 +90,85 @@ def test_i_24_a_flood_of_files_becomes_few_landings(watched: Watched, files: int
     assert len(watched.results) <= commits
     assert watched.results[-1].snapshot == f"v{len(watched.results)}"
     assert not [path for path in watched.folder.iterdir() if path.is_file()]
+
+
+def test_files_that_come_together_again_and_again_land_once_and_stop_nobody(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    """The same twenty, four times, once while they wait: each time is dealt with, nothing is left, and a later file lands as ever."""
+    waits = [True]
+
+    def submit(name: str, kept: Path, kind: Kind) -> None:
+        if not (kept.is_dir() and waits and waits.pop()):
+            watched.submit(name, kept, kind)
+            with disable_run_logger():
+                hand_on.fn(watched.results[-1], str(kept))
+
+    monkeypatch.setattr(inbox, "submit", submit)
+    monkeypatch.setattr(ingest, "create_table_artifact", lambda *_, **__: None)
+    monkeypatch.setattr(ingest, "emit_event", lambda *_, **__: None)
+    for times in range(4):
+        for n in range(inbox.TOGETHER):
+            write_rows(watched.folder / f"{n}.csv", rows(n))
+        until(lambda: watched.look() or not [*watched.folder.glob("*.csv")], 30, "the gathering")
+        until(
+            lambda wanted=times: (watched.look() and len(watched.results) >= wanted) or wanted == 0, 30, "the landing"
+        )
+    watched.look()
+    assert [(one.landed, one.known) for one in watched.results] == [(20, 0), (0, 20), (0, 20)]
+    assert [*(watched.folder / ARRIVED).iterdir()] == []
+    write_rows(watched.folder / "later.csv", rows(99))
+    until(lambda: watched.look() and len(watched.results) == 4, 30, "the later file")
+    assert watched.results[-1].landed == 1
+
+
+def test_a_folder_that_fails_is_no_matter_of_the_others(watched: Watched, monkeypatch: pytest.MonkeyPatch):
+    """Whatever is raised over one project's files, another's land; the one that failed is tried again after a while."""
+    real, failures = watched.watcher.claimed, [ValueError("odd")] * 2
+
+    def claimed(box: inbox.Box) -> list[Path]:
+        if box.kind == "outcomes" and failures:
+            raise failures.pop()
+        return real(box)
+
+    monkeypatch.setattr(watched.watcher, "claimed", claimed)
+    monkeypatch.setattr(
+        watched.watcher, "boxes", lambda: sorted(inbox.Inbox.boxes(watched.watcher), key=lambda box: box.kind)
+    )
+    monkeypatch.setattr(inbox, "REST", 0.05)
+    write_rows(watched.folder / "a.csv", rows(1, 2))
+    until(watched.look, 30, "the landing")
+    assert watched.results[0].landed == 2
+    until(lambda: watched.look() and not failures, 30, "another try")
+
+
+class Runs:
+    """Prefect's runs, which have ended at once."""
+
+    def __init__(self) -> None:
+        self.asked, self.under_way = [], ""
+
+    def create_flow_run_from_deployment(
+        self, _deployment: object, *, idempotency_key: str, **_: object
+    ) -> SimpleNamespace:
+        known = idempotency_key in self.asked and idempotency_key != self.under_way
+        self.asked.append(idempotency_key)
+        return SimpleNamespace(id=idempotency_key, state=SimpleNamespace(is_final=lambda: known))
+
+
+def test_a_file_that_comes_a_thousand_times_costs_no_more_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Each has a run of its own after at most two questions; while one is under way it is that; outcomes of the same bytes have theirs."""
+    monkeypatch.setattr(inbox, "TRIED", {})
+    kept, runs = tmp_path / "0123-empty.csv", Runs()
+    kept.write_text("id,at\n")
+    for times in range(1100):
+        before = len(runs.asked)
+        run = inbox._run(runs, "d", "small", kept, "rows")
+        assert run.endswith(f" {times}")
+        assert len(runs.asked) - before <= 2
+    runs.under_way = run
+    assert inbox._run(runs, "d", "small", kept, "rows") == run
+    assert inbox._run(runs, "d", "small", kept, "outcomes") not in runs.asked[:-1]
 
 
 def test_a_kill_while_files_are_gathered_loses_none(watched: Watched):

@@ -5,6 +5,7 @@ import datetime as dt
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given
+from prefect.client.schemas.schedules import CronSchedule
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.ml.policy import Fresh, OnBatch, OnRows, OnSchedule, OnSilence, Policies, Policy, owing
@@ -35,6 +36,21 @@ def test_a_cron_line_has_five_fields(cron):
     """A line with fewer or more fields is refused with the names of the five."""
     with pytest.raises(ValidationError, match="minute hour day month weekday"):
         OnSchedule(cron=cron)
+
+
+@pytest.mark.parametrize("cron", ["0 0 LW * *", "0 0 1,LW * *", "0 0 * * 5L", "0 0 * * FRIL", "0 0 * * 1,5L,3"])
+def test_a_cron_line_names_times_that_prefect_knows(cron):
+    """What only the other library reads is refused with the file, not at the deploy of all projects."""
+    with pytest.raises(ValidationError, match="Prefect's schedules do not know"):
+        OnSchedule(cron=cron)
+
+
+@pytest.mark.parametrize(
+    "cron", ["0 0 L * *", "0 0 * JUL *", "*/5 8-18 * APR,JUL 1-5", "0 0 1,15 * SUN", "0 0 * * 5#2"]
+)
+def test_prefect_takes_every_cron_line_that_is_taken_here(cron):
+    """Names of months and days, the last day, steps and lists."""
+    assert CronSchedule(cron=OnSchedule(cron=cron).cron).cron == cron
 
 
 @pytest.mark.parametrize("cron", ["99 * * * *", "0 25 * * *", "0 4 31 2 *", "a b c d e"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 from prefect.logging import disable_run_logger
 
 from tasks import decide, deploy, releasing
@@ -134,6 +135,22 @@ def test_a_rejected_version_leaves_everything_as_it_was(held: Proposal, told: di
     assert "labels are inverted" in rehearse(held.id).refused
     with pytest.raises(ConflictError, match="rejected by anna"):
         decide.reject.fn(weighed)
+
+
+def test_a_decision_is_told_where_mlflow_does_not_answer(
+    held: Proposal, told: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    """It is on record: its event goes out, and only its page is missed."""
+
+    def gone(*_: object) -> None:
+        raise MlflowException("no answer")
+
+    monkeypatch.setattr(Registry, "link", gone)
+    with disable_run_logger():
+        weighed = weigh("reject", reason="labels are inverted")
+        result = decide.tell.fn(weighed, decide.reject.fn(weighed))
+    assert (result["state"], now(held).state) == ("rejected", "rejected")
+    assert told == {"keepfit.model.rejected": result}
 
 
 def propose_again(held: Proposal) -> Proposal:

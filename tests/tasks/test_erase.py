@@ -123,7 +123,12 @@ def test_i_26_rows_are_found_by_value_and_with_them_all_of_their_key(small, tmp_
 
 @pytest.mark.parametrize(
     ("keys", "where", "said"),
-    [((), {}, "needs a --key"), (("x",), {}, "'x' is no int"), ((), {"agee": "3"}, "Did you mean 'age'")],
+    [
+        ((), {}, "needs a --key"),
+        (("x",), {}, "'x' is no int"),
+        ((), {"agee": "3"}, "Did you mean 'age'"),
+        (("3",), {"id": "9"}, "'id' is named by --key and by --where"),
+    ],
 )
 def test_i_26_a_request_that_names_nobody_is_refused(small, keys, where, said):
     """No key, a key that cannot be one, a column that is not there: nothing is changed."""

@@ -88,6 +88,7 @@ def test_no_value_of_a_column_that_fairness_is_judged_by_is_on_record(place):
 
 def test_m_06_a_silent_watch_is_told_once_and_ends_with_the_next_watch(place):
     """Asked again and again, it opens one incident, put on record once an interval; a project that nobody watches on schedule has none."""
+    declare(place.projects, "small", FAIR + 'watch: {schedule: {cron: "0 * * * *"}}\n')
     journal = Journal(place.journal())
     assert note_silence("small", place, NOON) == []
     journal.record_watch(project="small", at=NOON, version=1, verdict="ok", detail={}, interval=HOUR)
@@ -118,6 +119,30 @@ def test_m_06_a_watch_that_never_succeeded_is_missed_from_the_first_release_on(p
     assert "no watch report for 2.04 intervals: none has come since the first release 2.0 days ago" in found.summary
     journal.record_watch(project="small", at=NOON + 3 * day, version=2, verdict="ok", detail={}, interval=day)
     assert note_silence("small", place, NOON + 4 * day) == []
+
+
+def test_m_06_a_watch_that_is_due_less_often_now_is_missed_later_and_one_that_is_switched_off_never(place):
+    """What the file says counts, too, not the last look alone; an incident that is open ends when nobody waits any more."""
+    journal, day = Journal(place.journal()), dt.timedelta(days=1)
+    declare(place.projects, "small", FAIR + 'watch: {schedule: {cron: "0 12 * * *"}}\n')
+    journal.record_watch(project="small", at=NOON, version=1, verdict="ok", detail={}, interval=HOUR)
+    assert note_silence("small", place, NOON + 2 * day) == []
+    (found,) = note_silence("small", place, NOON + 2 * day + HOUR)
+    declare(place.projects, "small", FAIR + "watch: {schedule: null}\n")
+    (over,) = note_silence("small", place, NOON + 3 * day)
+    assert (over.id, over.state) == (found.id, "closed")
+    assert note_silence("small", place, NOON + 99 * day) == []
+
+
+def test_m_06_a_weekly_watch_that_is_dead_is_one_incident(place):
+    """However long: it is put on record once a week, and joined each time."""
+    journal, week = Journal(place.journal()), dt.timedelta(days=7)
+    declare(place.projects, "small", FAIR + 'watch: {schedule: {cron: "0 12 * * 4"}}\n')
+    journal.record_watch(project="small", at=NOON, version=1, verdict="ok", detail={}, interval=week)
+    found = [one for days in range(60) for one in note_silence("small", place, NOON + dt.timedelta(days=days))]
+    assert (len({one.id for one in found}), found[-1].state) == (1, "open")
+    assert found[-1].looks > 4
+    assert {one.event for one in journal.notices()} == {"opened"}
 
 
 def test_a_watch_that_no_clock_starts_is_not_missed(place):

@@ -354,8 +354,22 @@ def test_what_the_budget_refuses_is_owed_until_it_opens(place: Settings, prefect
     """No run at every look; 30 days after the trainings of the home there is one."""
     says(place, "budget: {runs: 3}\n")
     lands(Journal(Settings().journal()), 4)
-    assert owing(Settings(), now=NOW + dt.timedelta(days=29)).look(NAME) == []
-    assert len(owing(Settings(), now=NOW + dt.timedelta(days=30)).look(NAME)) == 1
+    for _ in range(2):
+        owing(Settings(), now=NOW + dt.timedelta(days=29)).look(NAME)
+    assert prefect.planned == []
+    owing(Settings(), now=NOW + dt.timedelta(days=30)).look(NAME)
+    assert len(prefect.planned) == 1
+
+
+def test_a_budget_that_rows_have_used_up_is_told_once(place: Settings, prefect: Prefect):
+    """No event starts a run of `rows` that would say so; nothing is planned, and one message goes out however often it is looked."""
+    says(place, WATCHED + "budget: {runs: 3}\n")
+    for version in (4, 5, 6):
+        lands(Journal(Settings().journal()), version)
+    for _ in range(3):
+        owing(Settings()).look(NAME)
+    assert prefect.planned == []
+    assert [event for event, *_ in prefect.told] == ["keepfit.budget.spent"]
 
 
 def looked(journal: Journal, at: dt.datetime) -> None:
