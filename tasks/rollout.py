@@ -28,6 +28,7 @@ LOG = logging.getLogger("keepfit.rollout")
 BY_EVIDENCE = "rollout: evidence"  # the actor of a rollback that no person asked for
 PATIENCE = 0.3  # seconds that a look may read where others wait for its end
 REST = 20.0  # times as long as a look took nobody looks again: reading a long log must not fill a core
+MOST_REST = 600.0  # seconds until a step that could not be done is tried again, at most
 ROLLING = "rolling out"  # state of a release that goes through shadow or canary first
 
 
@@ -146,6 +147,7 @@ class Watch:
         self._clock, self._timer, self._patience = clock, timer, patience
         self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
         self._due: dict[str, float] = {}
+        self._rests: dict[str, float] = {}  # seconds that projects rest whose next step could not be done
         self._running: dict[str, _Running] = {}
 
     def look(self, project: str) -> str | None:
@@ -244,7 +246,16 @@ class Watch:
         if found != rollout.evidence or then.scores != rollout.scores:
             changes = {"evidence": found, "looked": now.isoformat(), "scores": then.scores}
             rollout = self.journal.move_rollout(rollout, said=then.why, **changes)
-        return self._moved(rollout, then)
+        try:
+            moved = self._moved(rollout, then)
+        except ConflictError:  # somebody moved something: the next look sees it
+            raise
+        except Exception:  # it is tried again, and each try leaves a record: less and less often
+            rest = min(2 * self._rests.get(rollout.project, plan.probation.every), MOST_REST)
+            self._rests[rollout.project], self._due[rollout.project] = rest, self._timer() + rest
+            raise
+        self._rests.pop(rollout.project, None)
+        return moved
 
     def _read(
         self, rollout: Rollout, since: dt.datetime, now: dt.datetime, until: Callable[[], bool]

@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, Field, field_validator
 By = Literal["hand", "schedule", "batch", "rows", "drift", "decay", "silence", "hook"]
 ALARMED = frozenset({"drift", "decay"})  # kinds of start that a watch causes, and that may therefore run in a circle
 COOLDOWN = 60.0
-BEYOND_PREFECT = re.compile(r"(\S+ +){2}(\S*,)?LW\b|.* \S*\wL\b\S*$", re.IGNORECASE)  # what CronSim reads and Prefect's schedules refuse
+BEYOND_PREFECT = re.compile(
+    r"(\S+ +){2}(\S*,)?LW\b|.* \S*\wL\b\S*$", re.IGNORECASE
+)  # what CronSim reads and Prefect's schedules refuse
 
 
 class Fresh(BaseModel, frozen=True):

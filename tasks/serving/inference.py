@@ -140,6 +140,12 @@ def _asked(body: bytes, champion: Champion, length: str | None) -> tuple[Questio
     names = [tensor.name for tensor in asked.inputs]
     if len(set(names)) != len(names):
         raise Refusal(422, "Two tensors have one name; wanted one tensor a feature. Remove one.")
+    known = {each.name for each in champion.manifest.features} | set(champion.manifest.ignored)
+    if strange := len({*names} - known):
+        raise Refusal(
+            422,
+            f"{strange} tensors are unknown; wanted only what GET /v2/models/{champion.manifest.project} lists. Leave the others out.",
+        )
     counts = {tensor.shape[0] if tensor.shape else 0 for tensor in asked.inputs}
     if len(counts) != 1:
         raise Refusal(422, "The tensors have different first dimensions, or there is none; wanted one of n rows each.")
@@ -354,7 +360,7 @@ def packed(datatype: str, flat: Values) -> bytes:
         if isinstance(flat, np.ndarray):  # all of one size
             made = np.empty((len(flat), SIZE.size + flat.itemsize), np.uint8)
             made[:, : SIZE.size] = np.frombuffer(SIZE.pack(flat.itemsize), np.uint8)
-            made[:, SIZE.size :] = flat.view(np.uint8).reshape(len(flat), -1)
+            made[:, SIZE.size :] = flat.view(np.uint8).reshape(len(flat), flat.itemsize)
             return made.tobytes()
         texts = {value: label_of(value).encode() for value in set(flat)}
         sized = {value: SIZE.pack(len(text)) + text for value, text in texts.items()}

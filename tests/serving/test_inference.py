@@ -3,6 +3,7 @@
 import functools
 import json
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tasks.serving import inference
+from tasks.serving.answers import Refusal
 from tasks.serving.bodies import ROWS
 from tasks.serving.inference import HEADER
 from tasks.stores.predictions import Predictions
@@ -168,6 +170,34 @@ def test_json_may_want_bytes_and_bytes_may_want_json(home):
     assert unpacked(some)["probabilities"][0] == [4, 2]
     told, headers = binary(AGE, VISITS, NEW, outputs=[{"name": "id", "parameters": {"binary_data": False}}], **AS_BYTES)
     assert [each["name"] for each in ask(home, told, headers).json()["outputs"]] == ["id"]
+
+
+def test_no_rows_are_answered_with_none(home):
+    """By column and by row, in JSON and as bytes: tensors of no values."""
+    none = [(name, kind, []) for name, kind, _ in (AGE, VISITS, NEW)]
+    for more in ({}, AS_BYTES):
+        body, headers = binary(*none, **more)
+        answer = ask(home, body, headers)
+        assert answer.status_code == 200, answer.text
+        if more:
+            assert {shape[0] for shape, _ in unpacked(answer).values()} == {0}
+        else:
+            assert {each["shape"][0] for each in answer.json()["outputs"]} == {0}
+
+
+def test_v_04_unknown_tensors_are_refused_before_they_become_rows(home):
+    """Eight hundred of ten thousand rows each take no more memory than a few times their bytes (V-04)."""
+    body, headers = binary(*[(f"u{n}", "UINT8", np.zeros(ROWS)) for n in range(800)])
+    champion = home.door.succession.champions["flights"]
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refusal) as met:
+            inference.protocol(headers[HEADER]).read(body, champion)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (met.value.status, peak < len(body)) == (422, True)
+    assert "800 tensors are unknown" in str(met.value)
 
 
 def sized(size: object, datatype: str = "FP64", shape: Sequence[int] = (4,), name: str = "age") -> dict:

@@ -746,6 +746,30 @@ def test_an_old_champion_that_cannot_come_back_is_trouble_that_is_said(place: Se
     assert phases(journal) == [(2, "probation")]
 
 
+def test_what_cannot_be_done_is_tried_less_and_less_often(place: Settings, clock: Clock):
+    """Each try leaves a record: in an hour of looks there are few, ten minutes apart at last; and it is done when it can be."""
+    journal, now = crowned(place, 1), [0.0]
+    release(place, 2, clock)
+    looks = Watch(place, clock, timer=lambda: now[0])
+    looks.look(NAME)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    model = place.bundles(NAME) / "1" / bundles.MODEL
+    kept, tries = model.read_bytes(), []
+    model.unlink()
+    while now[0] < 3600:
+        now[0] += 5
+        try:
+            looks.look(NAME)
+        except KeepfitError:
+            tries.append(now[0])
+    assert 8 <= len(tries) <= 14
+    assert tries[-1] - tries[-2] == rollout.MOST_REST
+    model.write_bytes(kept)
+    now[0] += rollout.MOST_REST
+    assert "undone in its probation" in str(looks.look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 1]
+
+
 def test_a_bar_that_was_reached_stays_reached_after_a_restart(place: Settings, clock: Clock):
     """The old champion cannot come back yet. Then earlier requests turn out well: in the order of the requests the bar would not be reached."""
     journal = crowned(place, 1)
