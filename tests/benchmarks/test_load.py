@@ -150,9 +150,10 @@ def test_v_07_three_times_the_load(served: Stage, tmp_path: Path, rows: int):
         assert set(told) <= {"200", "429", "unanswered"}
 
 
-def test_v_01_fifty_swaps_under_load(served: Stage, tmp_path: Path):
-    """What clients wait at half of the capacity, and what while champions change fifty times (V-01)."""
-    rate = wrk(served.url + PATH, {"rows": [ROW]}, tmp_path) / 2
+@pytest.mark.parametrize("rate", [1_000, 5_000, None])
+def test_v_01_fifty_swaps_under_load(served: Stage, tmp_path: Path, rate: float | None):
+    """What clients wait at so many requests a second, or half of the capacity, and what while champions change fifty times (V-01)."""
+    rate = rate or wrk(served.url + PATH, {"rows": [ROW]}, tmp_path) / 2
     calm = open_loop(served, rate)
     stop = threading.Event()
 
