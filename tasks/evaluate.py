@@ -284,12 +284,12 @@ def served(records: list[dict[str, Any]], wanted: Collection[str]) -> pd.DataFra
 
 def unlearned(use: Project, split: SealedParts, questions: Questions) -> dict[str, np.ndarray]:
     """What needs no learning says of the holdout, by the name of the baseline: from labels that were final when each row came."""
-    parts = (split.train, split.validation, questions.rows)
+    parts = (split.train, split.gap, split.validation, questions.rows)
     truth, places = [use.task.truth(part) for part in parts], use.split.newest_known(parts)
-    learned = len(truth[0]) + len(truth[1])
-    late = slice(learned - split.late, learned)
-    newest = None if places is None else np.delete(np.concatenate(truth)[places], late)
-    return use.task.naive(np.delete(np.concatenate(truth[:2]), late), questions.truth, newest)
+    train, gap, validation = np.cumsum([len(each) for each in truth[:3]])
+    unknown = np.r_[train:gap, validation - split.late : validation]  # when the holdout began
+    newest = None if places is None else np.delete(np.concatenate(truth)[places], unknown)
+    return use.task.naive(np.delete(np.concatenate(truth[:3]), unknown), questions.truth, newest)
 
 
 def on_holdout(

@@ -16,11 +16,11 @@ from tasks.ml.leaks import Stacked
 from tasks.ml.lean import give_back
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
+from tasks.ml.split import FEWEST
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
 
-FEWEST = 50  # rows of a part; with fewer, no number about it means anything
 SHOWN = 3  # leaks whose reasons stand in the refusal
 SHOWN_ROWS = 100  # rows that MLflow shows of a snapshot
 
@@ -65,6 +65,7 @@ def said(prepared: Prepared) -> str:
         prepared.refused or f"train, validation, holdout: {prepared.rows}; trusted: {prepared.trusted}",
         *([f"pending: {prepared.immature:,} rows whose label may still change"] if prepared.immature else []),
         *([f"purged: {prepared.purged:,} rows whose label was not final when the holdout began"] if prepared.purged else []),
+        *([f"{prepared.unripe:,} train rows teach although their label was not final when the holdout began: the history is short beside `matures`"] if prepared.unripe else []),
         *(f"'{name}': {share:.1%} of the validation rows hold a value that train has not" for name, share in prepared.unseen.items()),
         *prepared.leaks,
     ])  # fmt: skip
@@ -90,11 +91,21 @@ def describe(use: Project, split: SealedParts) -> Prepared:
         windows={name: part.window(time) for name, part in parts.items()},
         rates={name: part.rate for name, part in parts.items()},
         trusted=len(split.trusted),
-        refused=f"{refused}; {split.immature:,} rows wait for their label" if refused and split.immature else refused,
+        refused="; ".join([refused, *_left_out(split)]) if refused else "",
         immature=split.immature,
-        purged=split.purged,
+        purged=len(split.gap),
+        unripe=split.unripe,
         unseen=_unseen(use, split),
     )
+
+
+def _left_out(split: SealedParts) -> list[str]:
+    """The rows that could be in the parts, and are not."""
+    told = (
+        (split.immature, "rows wait for their label"),
+        (len(split.gap), "rows are left out: their label was not final when the holdout began"),
+    )
+    return [f"{count:,} {why}" for count, why in told if count]
 
 
 def examined(use: Project, split: SealedParts, prepared: Prepared) -> Prepared:

@@ -3,6 +3,7 @@
 Nothing is registered, the journal is only read, the champion is not touched.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -159,13 +160,12 @@ def again(asked: str, place: str) -> None:
         asked: a `Version` as JSON.
         place: the file.
     """
-    version = Version.model_validate_json(asked)
-    for step in remade(version, Path(place), Settings()):
-        key = (
-            {"stopped": step.model_dump(mode="json")} if isinstance(step, Divergence) else step.model_dump(mode="json")
-        )
-        sys.stdout.write(json.dumps(key) + "\n")
-        sys.stdout.flush()
+    version, said = Version.model_validate_json(asked), sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # a hooks.py may print
+        for step in remade(version, Path(place), Settings()):
+            told = step.model_dump(mode="json")
+            said.write(json.dumps({"stopped": told} if isinstance(step, Divergence) else told) + "\n")
+            said.flush()
 
 
 def remade(asked: Version, place: Path, settings: Settings) -> Iterator[Step | Divergence]:

@@ -142,7 +142,8 @@ class SealedParts:
         trusted: the trusted reference set, which no batch can touch; empty when there is none.
         immature: number of rows whose label may still change; they are in no part.
         late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
-        purged: number of rows before validation of which the same is true; they are in no part.
+        gap: the rows between train and validation of which the same is true; they are in no part.
+        unripe: number of train rows of which the same is true, where too few others would be left.
     """
 
     earlier: Lazy
@@ -152,7 +153,8 @@ class SealedParts:
     trusted: Sealed
     immature: int = 0
     late: int = 0
-    purged: int = 0
+    between: Lazy | None = None
+    unripe: int = 0
 
     @classmethod
     def of(cls, parts: Parts, trusted: pd.DataFrame, kind: Kind, target: str | None, waiting: int = 0) -> "SealedParts":
@@ -165,7 +167,8 @@ class SealedParts:
             Sealed("trusted", trusted, kind, target),
             parts.immature + waiting,
             parts.late,
-            parts.purged,
+            Lazy(lambda: parts.gap) if parts.purged else None,
+            parts.unripe,
         )
 
     @property
@@ -177,6 +180,11 @@ class SealedParts:
     def validation(self) -> pd.DataFrame:
         """What a model is calibrated and thresholded with."""
         return self.later.rows
+
+    @property
+    def gap(self) -> pd.DataFrame:
+        """What is between train and validation, and in no part."""
+        return self.train.head(0) if self.between is None else self.between.rows
 
     @property
     def both(self) -> pd.DataFrame:

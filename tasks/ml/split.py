@@ -3,7 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Protocol, Self
 
 import numpy as np
@@ -14,6 +14,7 @@ from tasks.ml.contract import Type
 
 ROW = "_row"  # the column of the rows' names, 32 hex digits each, as the lake hands them out
 TRAIN, VALIDATION, HOLDOUT = 0, 1, 2
+FEWEST = 50  # rows of a part; with fewer, no number about it means anything
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1, strict=True)]
@@ -26,8 +27,9 @@ class Parts:
     Attributes:
         immature: number of rows whose label may still change; they are in no part.
         late: of a split by time, number of the newest validation rows whose label was not final when the holdout began.
-        purged: where the label's delay is longer than validation, number of rows before it whose label was not final then either; they
-            are in no part.
+        gap: where the label's delay is longer than validation, the rows between train and validation whose label was not final then either;
+            they are in no part.
+        unripe: number of train rows whose label was not final then, where too few others would be left.
     """
 
     train: pd.DataFrame
@@ -35,7 +37,13 @@ class Parts:
     holdout: pd.DataFrame
     immature: int = 0
     late: int = 0
-    purged: int = 0
+    gap: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unripe: int = 0
+
+    @property
+    def purged(self) -> int:
+        """How many rows are in the gap."""
+        return len(self.gap)
 
     @property
     def both(self) -> pd.DataFrame:
@@ -102,6 +110,10 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
     def seen_until(self, parts: Learnable) -> str:
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when there is none."""
         return _newest(parts, self.column)
+
+    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 - a verb of every split
+        """The rows whose label was final when the later ones began, where one instant parts them."""
+        return rows
 
     @property
     def looks_at(self) -> tuple[str, ...]:
@@ -180,6 +192,10 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when no column tells it."""
         return _newest(parts, self.column)
 
+    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 - a verb of every split
+        """All: no instant parts the two."""
+        return rows
+
     @property
     def looks_at(self) -> tuple[str, ...]:
         """The columns by which `unseen` tells, beside the rows' names."""
@@ -253,9 +269,9 @@ class TimeSplit(_ByTime, frozen=True):
         train, validation = _cut(learned, self.column, self.validation)
         late = len(validation) - _final(validation, self.column, self.matures, holdout)
         known = _final(train, self.column, self.matures, holdout)
-        if not _is_enough(known, len(validation)):
-            known = len(train)
-        return Parts(train.iloc[:known], validation, holdout, immature, late, len(train) - known)
+        if not _is_enough(known, len(validation)) or known < min(FEWEST, len(train)):
+            return Parts(train, validation, holdout, immature, late, unripe=len(train) - known)
+        return Parts(train.iloc[:known], validation, holdout, immature, late, gap=train.iloc[known:])
 
     def again(self, rows: pd.DataFrame, seen_until: str, newest: pd.Timestamp | None = None) -> Parts:
         """Splits what is left of a snapshot as the whole was split, by what a model has seen; validation rows stand among train.
@@ -285,6 +301,12 @@ class TimeSplit(_ByTime, frozen=True):
         known = [(earlier.iloc[: _final(earlier, self.column, self.matures, later)], later) for earlier, later in pairs]
         enough = [(earlier, later) for earlier, later in known if _is_enough(len(earlier), len(later))]
         return _both_sided(enough or pairs)
+
+    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
+        """The rows, which are older, whose label was final when the later ones began; all of them where that would be too few."""
+        ordered = _ordered(rows, self.column)
+        known = _final(ordered, self.column, self.matures, later)
+        return ordered.iloc[:known] if _is_enough(known, len(later)) else rows
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
         """Every so many-th row by time, for a search that cannot use all: the history keeps its length, which windows ask about."""

@@ -542,12 +542,16 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
     known = _with_names(chosen.known, outline.ids[chosen.places]).assign(**{PLACE: chosen.places})
     newest = chosen.newest
     made = use.split.apply(known, newest) if seen_until is None else use.split.again(known, seen_until, newest)
-    both, holdout = (
+    both, holdout, gap = (
         outline.only(pd.concat([part[PLACE] for part in some]).to_numpy())
-        for some in ([made.train, made.validation], [made.holdout])
+        for some in (
+            [made.train, made.validation],
+            [made.holdout],
+            [made.gap if made.purged else made.train.head(0)],
+        )
     )
     immature, trusted, cut = made.immature + chosen.waiting, chosen.trusted, len(made.train)
-    late, purged = made.late, made.purged
+    late, purged, unripe = made.late, made.purged, made.unripe
     del chosen, known, made, outline  # while rows are read they need not be in memory
     learned = lake.selected(both)
     kind, target = use.task, use.contract.target
@@ -563,7 +567,8 @@ def parts(use: Project, snapshot: Snapshot, root: str, seen_until: str | None = 
         Sealed("trusted", use.completed(trusted), kind, target),
         immature,
         late,
-        purged,
+        Lazy(lambda: use.completed(lake.named(gap))) if purged else None,
+        unripe,
     )
 
 

@@ -118,6 +118,7 @@ class Prepared(BaseModel, frozen=True):
         refused: why nothing can be learned; empty when it can.
         immature: rows whose label may still change; pending, in no part.
         purged: older rows that are in no part, because their label was not final when the holdout began.
+        unripe: train rows of which the same is true, where too few others would be left.
         trusted: rows of the trusted reference set.
         unseen: share of validation rows with a value of that column that train has not, where there are any.
         leaks: what knows too much but does not forbid a training, a sentence each.
@@ -129,6 +130,7 @@ class Prepared(BaseModel, frozen=True):
     refused: str = ""
     immature: int = 0
     purged: int = 0
+    unripe: int = 0
     trusted: int = 0
     unseen: dict[str, float] = {}
     leaks: tuple[str, ...] = ()

@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.ml import identity
-from tasks.ml.split import ROW, ChanceSplit, GroupSplit, GroupTimeSplit, Parts, Split, TimeSplit
+from tasks.ml.split import FEWEST, ROW, ChanceSplit, GroupSplit, GroupTimeSplit, Parts, Split, TimeSplit
 from tasks.stores import lake
 
 ROWS = st.lists(st.integers(0, 40), min_size=1, max_size=60).map(
@@ -133,18 +133,20 @@ def test_what_is_fitted_at_last_had_its_label_when_the_holdout_began(rows, holdo
     assert parts.both["id"].tolist() == [*parts.train["id"], *parts.validation.loc[old, "id"]]
     assert parts.late == (~old).sum()
     early = (parts.train["at"] + pd.Timedelta(days=days) <= parts.holdout["at"].min()).sum()
-    assert early == len(parts.train) or (2 * early < len(parts.validation) and parts.purged == 0)
+    assert early + parts.unripe == len(parts.train)
+    assert not parts.unripe or (parts.purged == 0 and early < max(len(parts.validation) / 2, FEWEST))
 
 
-@pytest.mark.parametrize(("days", "purged"), [(0, 0), (10, 0), (13, 0), (20, 7), (75, 62), (76, 0)])
+@pytest.mark.parametrize(("days", "purged"), [(0, 0), (10, 0), (13, 0), (20, 7), (31, 18), (32, 0)])
 def test_train_has_no_label_that_was_not_known_when_the_holdout_began(days, purged):
-    """Of 100 days 20 judge and 12 validate: beyond those the delay takes days of train away, as long as 6 are left."""
+    """Of 100 days 20 judge and 12 validate: beyond those the delay takes days of train away, as long as 50 are left; else it is told."""
     rows = pd.DataFrame({"at": pd.date_range("2020", periods=100, tz="UTC")}).assign(id=range(100))
     newest = rows["at"].max() + pd.Timedelta(days=days)  # everything here is final by now
     parts = TimeSplit(column="at", matures=days).apply(rows, newest)
     assert (len(parts.validation), len(parts.holdout), parts.immature) == (12, 20, 0)
     assert (parts.purged, len(parts.train)) == (purged, 68 - purged)
     assert parts.late == (12 if days > 12 else max(days - 1, 0))
+    assert parts.unripe == (19 if days == 32 else 0)
 
 
 def test_a_fold_learns_no_label_that_was_not_known_when_its_later_rows_began():

@@ -187,7 +187,7 @@ def test_no_rows_are_answered_with_none(home):
 
 def test_v_04_unknown_tensors_are_refused_before_they_become_rows(home):
     """Eight hundred of ten thousand rows each take no more memory than a few times their bytes (V-04)."""
-    body, headers = binary(*[(f"u{n}", "UINT8", np.zeros(ROWS)) for n in range(800)])
+    body, headers = binary(*[(f"u{n}", "UINT8", [0] * ROWS) for n in range(800)])
     champion = home.door.succession.champions["flights"]
     tracemalloc.start()
     try:

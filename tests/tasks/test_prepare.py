@@ -158,6 +158,10 @@ def test_i_19_immature_rows_are_pending_and_counted():
     assert "purged: 61 rows" in prepare.said(found)
     assert found.refused == ""
     assert "pending: 120 rows whose label may still change" in prepare.said(found)
+    unripe = project(split={"column": "at", "matures": 15})
+    assert "train rows teach although their label was not final" in prepare.said(
+        prepare.describe(unripe, sealed(unripe, unripe.split.apply(rows)))
+    )
     short = project(split={"column": "at", "matures": 23})
     assert prepare.describe(short, sealed(short, short.split.apply(rows))).refused.endswith(
         "; 552 rows wait for their label"
