@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -541,3 +542,17 @@ def digest_of(name: str) -> str:
     """The digest of the bundle of version 1."""
     (row,) = Journal(Settings().journal()).trainings(name)
     return row["detail"]["digest"]
+
+
+def test_what_a_hook_prints_is_no_step(monkeypatch, capsys, tmp_path):
+    """Its words go where a log goes: on stdout stand the steps alone, a line each."""
+
+    def remade(*_):
+        print("computing")  # noqa: T201 -- as a hooks.py may
+        yield SimpleNamespace(model_dump=lambda mode: {"name": f"rows as {mode}"})
+
+    monkeypatch.setattr(reproduce, "remade", remade)
+    monkeypatch.setattr(reproduce.Version, "model_validate_json", lambda _: None)
+    reproduce.again("{}", str(tmp_path / "said"))
+    said = capsys.readouterr()
+    assert (json.loads(said.out), said.err) == ({"name": "rows as json"}, "computing\n")
