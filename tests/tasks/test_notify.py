@@ -467,7 +467,8 @@ def test_a_slow_receiver_does_not_hold_up_the_recovery(place):
 def test_m_06_the_recovery_notices_a_silent_watch_and_sends_the_message(place):
     """One look: nobody has watched for three hours, though every hour is due; the incident is open and the receiver knows."""
     with receiving() as sink:
-        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}'}}]}}")
+        hourly = 'watch: {schedule: {cron: "0 * * * *"}}'
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}'}}]}}\n{hourly}")
         journal = Journal(place.journal())
         journal.record_watch(
             project="small",
