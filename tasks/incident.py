@@ -77,16 +77,17 @@ class Noting:
 def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Incident]:
     """Opens an incident when a project's watch has not reported for two intervals, or never has (faults: M-06).
 
-    It ends with the next watch, or when none is waited for any more.
-
-    One that goes on is put on record once an interval, so that it may be asked for at every look.
+    It ends with the next watch, or when none is waited for any more. One that goes on is put on record once an interval, so that it may be
+    asked for at every look.
 
     Raises:
         ConflictError: a watch is at it.
     """
     journal = Journal(settings.journal())
-    last, interval, said = _due(journal, project, settings, now)
     known = [one for one in journal.incidents(project, state="open") if one.source == "heartbeat"]
+    if not known and (seen := journal.last_watch(project)) and (seen[1] is None or now - seen[0] <= seen[1]):
+        return []  # as nearly always: the project's file need not be read
+    last, interval, said = _due(journal, project, settings, now)
     if interval is None:
         return Noting(Project.named(project, settings), settings).note([], (), Seen(project), now, 0) if known else []
     alarm = records.silent(last, interval, now, since=said)
