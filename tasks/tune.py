@@ -117,11 +117,7 @@ class Search:
             return Examination.of(folds, use.task, use.goal, use.features, time, seed=asked.seed, workers=workers)
 
         examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
-
-        def confirming(later: pd.DataFrame) -> Examination:
-            return examined([(use.split.known_before(rows, later), later)], workers=1)
-
-        final = None if validation is None else lambda: confirming(validation())
+        final = None if validation is None else lambda: examined([(rows, validation())], workers=1)
         span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
         windows = choices(span) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:

@@ -111,10 +111,6 @@ class _ByTime(BaseModel, frozen=True, extra="forbid"):
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when there is none."""
         return _newest(parts, self.column)
 
-    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 - a verb of every split
-        """The rows whose label was final when the later ones began, where one instant parts them."""
-        return rows
-
     @property
     def looks_at(self) -> tuple[str, ...]:
         """The columns by which `unseen` tells."""
@@ -191,10 +187,6 @@ class _ByHash(BaseModel, ABC, frozen=True, extra="forbid"):
     def seen_until(self, parts: Learnable) -> str:
         """The newest instant of the rows that a model is fitted, stopped or thresholded with; empty when no column tells it."""
         return _newest(parts, self.column)
-
-    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:  # noqa: ARG002 - a verb of every split
-        """All: no instant parts the two."""
-        return rows
 
     @property
     def looks_at(self) -> tuple[str, ...]:
@@ -301,12 +293,6 @@ class TimeSplit(_ByTime, frozen=True):
         known = [(earlier.iloc[: _final(earlier, self.column, self.matures, later)], later) for earlier, later in pairs]
         enough = [(earlier, later) for earlier, later in known if _is_enough(len(earlier), len(later))]
         return _both_sided(enough or pairs)
-
-    def known_before(self, rows: pd.DataFrame, later: pd.DataFrame) -> pd.DataFrame:
-        """The rows, which are older, whose label was final when the later ones began; all of them where that would be too few."""
-        ordered = _ordered(rows, self.column)
-        known = _final(ordered, self.column, self.matures, later)
-        return ordered.iloc[:known] if _is_enough(known, len(later)) else rows
 
     def at_most(self, rows: pd.DataFrame, count: int) -> pd.DataFrame:
         """Every so many-th row by time, for a search that cannot use all: the history keeps its length, which windows ask about."""

@@ -34,7 +34,7 @@ from tasks.ingest import Landings
 from tasks.ml import models
 from tasks.ml.examination import Examination, Marks
 from tasks.ml.recipe import Recipe
-from tasks.ml.split import ChanceSplit, Folds
+from tasks.ml.split import ChanceSplit
 from tasks.ml.window import Window
 from tasks.stores import studies
 from tasks.stores.journal import Journal, Release
@@ -311,21 +311,6 @@ def test_a_recipe_that_gives_no_number_on_validation_gives_way_to_one_that_does(
     monkeypatch.setattr(Examination, "mark", mark)
     tried = [(default, Marks(-0.7, (-0.7, -0.7))), (Recipe(family=models.Logistic(C=0.5)), Marks(-0.9, (-0.9, -0.9)))]
     assert tune._confirmed(search, tried, 1) == taken
-
-
-def test_the_confirmation_learns_what_was_final_when_validation_began(monkeypatch: pytest.MonkeyPatch):
-    """As the folds do: rows whose label came later teach neither; where few others are left all do."""
-    folds, made = list[Folds](), Examination.of
-    monkeypatch.setattr(Examination, "of", lambda given, *how, **more: folds.append(given) or made(given, *how, **more))
-    history = rows(500).sort_values("at")
-    for days, known in ((0, 400), (5, 400 - 5 * 24 + 1), (15, 400)):
-        use = project(families=["logistic"])
-        use = use.model_copy(update={"split": use.split.model_copy(update={"matures": days})})
-        search = tune.Search.over(use, history[:400], validation=lambda: history[400:])
-        assert search.final is not None
-        search.final()
-        ((learned, judged),) = folds[-1]
-        assert (len(learned), len(judged)) == (known, 100)
 
 
 @pytest.mark.parametrize(("kind", "taken"), [("chance", 1), ("time", 0)])
