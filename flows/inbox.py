@@ -37,9 +37,8 @@ CALM = 1.0  # seconds without a new file until files that come together have all
 LONGEST = 200  # characters of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
 REST = 1.0  # seconds for which a folder that could not be dealt with is left alone
-TRIED: dict[
-    str, int
-] = {}  # of content that came again the number of its last run, so that nobody asks for all of the older ones
+# Of content that came again the number of its last run, so that nobody asks for all of the older ones.
+TRIED: dict[str, int] = {}
 
 
 class Box(NamedTuple):

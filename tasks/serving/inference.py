@@ -95,9 +95,11 @@ def _read(body: bytes, champion: Champion, length: str | None = None) -> Questio
 
 def _read_columns(body: bytes, champion: Champion, length: str) -> tuple[Question, Sheet] | None:
     """What is asked, by column, where it is numbers as they should be and nothing else; else None: the usual way says what is wrong."""
-    question, tensors = _asked(body, champion, length)
     features = champion.manifest.features
-    if any(each.type not in KINDS for each in features) or not tensors.keys() <= {each.name for each in features}:
+    if any(each.type not in KINDS for each in features):
+        return None  # before anything is decoded: the usual way does that
+    question, tensors = _asked(body, champion, length)
+    if not tensors.keys() <= {each.name for each in features}:
         return None
     matrix = np.full((len(next(iter(tensors.values()))), len(features)), np.nan)
     for place, feature in enumerate(features):
