@@ -23,7 +23,9 @@ from flows import stack
 from flows.demo import ENDED, Drop, awaited, clocked, data_of, landed
 from flows.saying import Say
 from tasks.config.errors import StackError
+from tasks.config.project import Project
 from tasks.config.settings import Settings
+from tasks.owed import owes
 from tasks.stores.journal import Journal
 
 PROJECT = "fraud"
@@ -102,15 +104,17 @@ def _drops(data: ModuleType, folder: Path) -> Iterator[Drop]:
 
 def _through(drop: Drop, settings: Settings, journal: Journal, say: Say, *, is_first: bool) -> None:
     """Drops a file, and waits for what follows: the first champion, which is asked for; later the watch, and what its alarm leads to."""
-    landed(drop, PROJECT, settings, journal, say)
+    came = landed(drop, PROJECT, settings, journal, say)["at"]
     if is_first:
         if journal.champion(PROJECT) is None:
             _asked_for(journal, say)
         return
-    seen = awaited(lambda: _watched(journal, drop), f"nobody has watched {drop.name}", settings)
+    owed = owes(Project.named(PROJECT, settings), journal)
+    seen = awaited(lambda: _watched(journal, came), f"nobody has watched {drop.name}", settings)
     say(f"  {seen['verdict']}: {seen['detail']['reason']}")
-    if _asking(seen):
-        training = awaited(lambda: _answered(journal, seen), f"the alarm on {drop.name} has led to no training", settings)  # fmt: skip
+    if owed or _asking(seen):
+        training = awaited(lambda: _trained(journal, came), f"{drop.name} has led to no training", settings)
+        say(f"  {training['trigger']}")
         say(f"  {training['state']}: {training['reason']}")
 
 
@@ -128,10 +132,9 @@ def _asked_for(journal: Journal, say: Say) -> None:
         raise StackError(f"The first training of the story made no champion: {done['reason']}")
 
 
-def _watched(journal: Journal, drop: Drop) -> dict[str, Any] | None:
-    """The first look after a file had landed."""
-    batch = journal.batch(PROJECT, drop.digest)
-    return next((row for row in journal.watches(PROJECT) if batch and row["at"] > batch["at"]), None)
+def _watched(journal: Journal, since: str) -> dict[str, Any] | None:
+    """The first look after that moment (ISO 8601)."""
+    return next((row for row in journal.watches(PROJECT) if row["at"] > since), None)
 
 
 def _asking(seen: dict[str, Any]) -> list[str]:
@@ -144,15 +147,14 @@ def _asking(seen: dict[str, Any]) -> list[str]:
     ]
 
 
-def _answered(journal: Journal, seen: dict[str, Any]) -> dict[str, Any] | None:
-    """The first training after a look, once it has ended."""
-    later = [row for row in journal.trainings(PROJECT) if row["started"] > seen["at"]]
-    return next((row for row in later if row["state"] in ENDED), None)
+def _trained(journal: Journal, since: str, until: str = "9") -> dict[str, Any] | None:
+    """The first training that began in this time (ISO 8601), once it has ended."""
+    within = [row for row in journal.trainings(PROJECT) if since < row["started"] < until]
+    return next((row for row in within if row["state"] in ENDED), None)
 
 
 def _weeks(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
     """One row a week: which share of the frauds the first model and the champion of the time caught, before either had seen them."""
-    from tasks.config.project import Project
     from tasks.ml.features import matrix
     from tasks.stores import bundles
     from tasks.stores.observed import landed as observed
@@ -185,16 +187,16 @@ def _caught(truth: Any, answers: Any) -> float:
 
 
 def _events(journal: Journal) -> dict[int, dict[str, Any]]:
-    """By week: what the watch said after it had landed, and what that led to."""
+    """By week: what the watch said after it had landed, and what that, or the week's rows, led to."""
     found = {}
-    for batch in journal.batches(PROJECT):
-        seen = next((row for row in journal.watches(PROJECT) if row["at"] > batch["at"]), None)
+    batches = journal.batches(PROJECT)
+    for batch, following in zip(batches, [*[later["at"] for later in batches[1:]], "9"], strict=True):
+        seen = _watched(journal, batch["at"])
         if seen is None or not batch["name"].startswith("week_"):
             continue
-        alarms = _asking(seen)
-        led = _answered(journal, seen) if alarms else None
+        led = _trained(journal, batch["at"], following)
         found[int(batch["name"][5:7])] = {
-            "alarm": ", ".join(alarms) or None, "decision": led["state"] if led else None, "made": led["version"] if led else None, "reason": led["reason"] if led else None,
+            "alarm": ", ".join(_asking(seen)) or None, "decision": led["state"] if led else None, "made": led["version"] if led else None, "reason": led["reason"] if led else None,
         }  # fmt: skip
     return found
 

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefect.exceptions import ObjectNotFound
 
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.ml.policy import ALARMED, Fresh, OnSilence, owing
+from tasks.ml.policy import ALARMED, By, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
 from tasks.stores.journal import UNDER_WAY, Journal, Order
 from tasks.stores.lake import named
@@ -24,6 +24,7 @@ from tasks.stores.served import Serving
 from tasks.trigger import CRASHES, DONE, alert, caps
 
 OWED = "landed and was not trained on"  # why a training began that no event started
+TEACHES = "landed: what judged the champion that an alarm led to may teach now"  # why one follows an alarm's
 ASKED = 0.0  # since when something is so that was seen to
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 
@@ -72,31 +73,21 @@ class Owed:
     # -- what landed --------------------------------------------------------------------------------------------------
     def train(self, project: str) -> list[str]:
         """Starts the training that is owed for what landed, once its event has had time to do so; a line when it did."""
-        owed = self._owes(project)
+        owed = owes(self._use(project), self._journal)
         if owed is None:
             self._since.pop(project, None)
             return []
-        what, tries, by = owed
-        if self._lasted(project, what) < self._grace:
+        by: By = "batch" if owed.policy == "batch" else "rows"
+        if by == "batch" and self._lasted(project, owed.what) < self._grace:
             return []
         past, now = self._journal.trainings(project), self._clock()
         answer = caps(self._use(project), self._journal, past, by, now)
         if answer.cap:  # it is owed until the cap opens; no event starts a run of `rows` that would say so
             alert(self._journal, project, answer.cap, past, now)
             return []
-        delay = max(_delay(tries), answer.wait)
-        return self._plan(project, f"{what} {OWED}", f"owed {project} {what} {tries}", delay, by)
-
-    def _owes(self, project: str) -> tuple[str, int, str] | None:
-        """What landed and was not trained on, how many trainings on it came to nothing, and the policy; None when nothing is owed."""
-        landed, tried = self._journal.newest(project), self._journal.tried(project)
-        on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
-        if landed == (0, 0) or (DONE | UNDER_WAY) & {*on_it} or len(on_it) >= CRASHES:
-            return None
-        seen = max((_version(rows) for rows, state in tried if rows and state in DONE), default=0)
-        fresh = Fresh(changed=True, rows=self._journal.landed_since(project, seen))
-        policy = owing(self._use(project).retrain, fresh)
-        return (f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
+        delay = max(_delay(owed.tries), answer.wait)
+        reason = f"{owed.what} {TEACHES if owed.policy in ALARMED else OWED}"
+        return self._plan(project, reason, f"owed {project} {owed.what} {owed.tries}", delay, by)
 
     def watch(self, project: str) -> list[str]:
         """Starts the look that is owed for what landed since the last one began, once an event has had time to do so; once a batch, but for kills."""
@@ -282,6 +273,38 @@ class Owed:
         if self._projects.get(project, ("",))[0] != digest:
             self._projects[project] = (digest, Project.named(project, self._settings))
         return self._projects[project][1]
+
+
+class Debt(NamedTuple):
+    """A training that is owed: for what landed, tried so often in vain, by a policy of this kind."""
+
+    what: str
+    tries: int
+    policy: str
+
+
+def owes(use: Project, journal: Journal) -> Debt | None:
+    """The training that a project owes for what landed and was not trained on; None when it owes none."""
+    landed, tried = journal.newest(use.project), journal.tried(use.project)
+    on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
+    if landed == (0, 0) or (DONE | UNDER_WAY) & {*on_it} or len(on_it) >= CRASHES:
+        return None
+    seen = max((_version(rows) for rows, state in tried if rows and state in DONE), default=0)
+    answered, judged = _answered(use, journal)
+    fresh = Fresh(changed=True, rows=journal.landed_since(use.project, seen), answered=answered, judged=judged)
+    policy = owing(use.retrain, fresh)
+    return Debt(f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
+
+
+def _answered(use: Project, journal: Journal) -> tuple[str, int]:
+    """Of the newest training that came to an end: which kind of alarm it answered, and how many rows judged it, where its version is the champion."""
+    if not use.split.by_time or not ALARMED & {policy.kind for policy in use.retrain}:
+        return "", 0
+    last = next((row for row in reversed(journal.trainings(use.project)) if row["state"] in DONE), None)
+    champion = journal.champion(use.project)
+    if last is None or champion is None or last["version"] != champion.version or last["by"] not in ALARMED:
+        return "", 0
+    return last["by"], last["detail"].get("judged", 0)
 
 
 def _delay(tries: int) -> float:

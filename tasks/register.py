@@ -58,7 +58,7 @@ def register(
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
-        "against": scores.champion_version,
+        "against": scores.champion_version, "judged": prepared.rows["holdout"],
     }  # fmt: skip
     version = None
     registry.log(training.run, metrics=(took := _took(training)))

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
@@ -62,6 +63,8 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
     past, recipe = journal.trainings(project), provenance.conditions(use.digest, rows.trusted)
     asked = Training(project=project, reason=reason, snapshot=rows, config=recipe)
     if not again:
+        if refused := _answered(by, past, orders):
+            return asked.model_copy(update={"refused": refused})  # what other orders want is planned by the recovery
         same = [row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe]
         if refused := _done(rows.name, same) or _hopeless(same):
             return _refusal(journal, orders, asked.model_copy(update={"refused": refused}))
@@ -145,10 +148,33 @@ def _refusal(journal: Journal, orders: list[Order], training: Training) -> Train
     return training
 
 
+def _answered(by: By, past: list[dict[str, Any]], orders: list[Order]) -> str:
+    """Which training has answered the alarm for which this flow run was planned, or nothing.
+
+    An alarm of two kinds plans two runs. The first one's training takes the orders of both; the second would train on whatever landed since.
+    """
+    run = _run()
+    planned = run.created if run and by in ALARMED else None
+    if planned is None or any(order.by in ALARMED and order.run in {"", str(flow_run.id)} for order in orders):
+        return ""
+    later = (row for row in past if row["state"] in DONE and dt.datetime.fromisoformat(row["started"]) > planned)
+    done = next(later, None)
+    return (
+        f"training {done['id']} began after this alarm and has answered it: {done['state']}, {done['reason']}"
+        if done
+        else ""
+    )
+
+
 def _planned() -> str | None:
     """The digest of the code that the deployment had when this run was planned from it; None outside of deployments."""
+    run = _run()
+    return run.deployment_version if run else None
+
+
+def _run() -> FlowRun | None:
     context = FlowRunContext.get()
-    return context.flow_run.deployment_version if context and context.flow_run else None
+    return context.flow_run if context else None
 
 
 def _origin() -> dict[str, str]:

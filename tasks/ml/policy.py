@@ -26,10 +26,15 @@ class Fresh(BaseModel, frozen=True):
     Attributes:
         changed: rows or outcomes are there that no training has seen.
         rows: how many rows among them, corrections included.
+        answered: the kind of alarm that the training on that snapshot answered, where its version is the champion and the rows that judged
+            it can teach in time; else empty.
+        judged: how many rows judged it.
     """
 
     changed: bool = False
     rows: int = Field(default=0, ge=0)
+    answered: str = ""
+    judged: int = Field(default=0, ge=0)
 
 
 class _Prompted(BaseModel, frozen=True, extra="forbid"):
@@ -76,22 +81,41 @@ class OnRows(_Prompted, frozen=True, extra="forbid"):
         return fresh.rows >= self.rows
 
 
-class OnDrift(_Prompted, frozen=True, extra="forbid"):
+class _Alarmed(_Prompted, frozen=True, extra="forbid"):
+    """A policy that an alarm of the watch sets off.
+
+    A challenger is judged by the newest rows, so of what is new when an alarm sounds it knows the beginning at most. What judged it may
+    teach the next one as soon as others can judge: as many rows as that are worth a second training, once.
+    """
+
+    kind: Literal["drift", "decay"]
+    cooldown: float = Field(
+        default=3600, ge=0, description="seconds between the start of one training and the next one by this policy"
+    )
+    follow_up: bool = Field(
+        default=True,
+        description="where its challenger became champion and the split is by time, train once more when as many rows have landed as judged it",
+    )
+
+    def owes(self, fresh: Fresh) -> bool:
+        """Whether what judged the champion that an alarm of this kind led to may teach.
+
+        >>> OnDrift().owes(Fresh(changed=True, rows=500, answered="drift", judged=400))
+        True
+        """
+        return self.follow_up and fresh.answered == self.kind and 0 < fresh.judged <= fresh.rows
+
+
+class OnDrift(_Alarmed, frozen=True, extra="forbid"):
     """Retrain when the watch finds that inputs or predictions have moved, and says that a training is the answer."""
 
     kind: Literal["drift"] = "drift"
-    cooldown: float = Field(
-        default=3600, ge=0, description="seconds between the start of one training and the next one by this policy"
-    )
 
 
-class OnDecay(_Prompted, frozen=True, extra="forbid"):
+class OnDecay(_Alarmed, frozen=True, extra="forbid"):
     """Retrain when the watch finds that the champion got worse, measured or estimated."""
 
     kind: Literal["decay"] = "decay"
-    cooldown: float = Field(
-        default=3600, ge=0, description="seconds between the start of one training and the next one by this policy"
-    )
 
 
 class OnSilence(_Prompted, frozen=True, extra="forbid"):
@@ -200,13 +224,15 @@ def heeded(policies: tuple[Policy, ...], by: str) -> "Prompted | None":
     return next((policy for policy in policies if isinstance(policy, Prompted) and policy.kind == by), None)
 
 
-def owing(policies: tuple[Policy, ...], fresh: Fresh) -> "OnBatch | OnRows | None":
-    """The policy by which a training is owed for what has landed; None when none is.
+def owing(policies: tuple[Policy, ...], fresh: Fresh) -> "OnBatch | OnRows | OnDrift | OnDecay | None":
+    """The policy by which a training is owed for what landed; None when none is.
 
     >>> owing((OnRows(rows=10),), Fresh(changed=True, rows=12)).kind
     'rows'
     """
-    owed = (policy for policy in policies if isinstance(policy, OnBatch | OnRows) and policy.owes(fresh))
+    owed = (
+        policy for policy in policies if isinstance(policy, OnBatch | OnRows | OnDrift | OnDecay) and policy.owes(fresh)
+    )
     return next(owed, None)
 
 

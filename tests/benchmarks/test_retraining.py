@@ -33,6 +33,7 @@ SCORES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "roc_auc": roc_auc_score,
 }
 FEWEST = 10  # rows of either class; with fewer, a period is neither judged nor learned from alone
+FIRST_WEEKS = 3
 PROJECTS = ["fraud", "milling", "thyroid", "flights"]
 
 
@@ -63,6 +64,10 @@ def main() -> None:
         files = written(asked.project, Path(folder), asked.every, settings)
         use = Project.named(asked.project, settings)
         if use.kind == "recommendation":
+            if asked.first < FIRST_WEEKS:
+                parser.error(
+                    f"--first {asked.first}: a recommender wants {FIRST_WEEKS} periods at least, two of which validate and judge"
+                )
             sys.stdout.write(recommended(refreshing(use, periods(use, files, settings), asked.first)))
             return
         table = retraining(use, periods(use, files, settings), asked.first, asked.last)

@@ -350,6 +350,45 @@ def test_so_many_rows_owe_a_training(place: Settings, prefect: Prefect):
     assert owing(Settings()).look(NAME) == []
 
 
+@pytest.mark.parametrize(
+    ("policies", "by", "version", "wanted"),
+    [
+        (WATCHED, "drift", 1, True),
+        (WATCHED, "decay", 1, True),
+        (WATCHED, "rows", 1, False),  # it is the follow-up itself
+        (WATCHED, "drift", 2, False),  # refused, or taken back since
+        (WATCHED.replace("drift", "drift, follow_up: false"), "drift", 1, False),
+        (WATCHED.replace("decay", "batch, cooldown: 86400"), "decay", 1, False),  # no policy of the project's any more
+    ],
+)
+def test_what_judged_an_alarms_champion_owes_a_follow_up(
+    place: Settings, prefect: Prefect, policies, by, version, wanted
+):
+    """Twelve rows judged it: after nine no training is owed, after eighteen one is, and after that one none."""
+    says(place, policies.replace("rows: 20", "rows: 999"))
+    journal, recovery = crowned(place, 1), owing(Settings())
+    number = journal.start_training(
+        project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, rows="v4-12345678", by=by
+    )
+    journal.end_training(number, state="released", reason="so", at=NOW, version=version, detail={"judged": 12})
+    reason = "v6.0 landed: what judged the champion that an alarm led to may teach now"
+    for landed in (5, 6):
+        assert reason not in {plan[1] for plan in prefect.planned}
+        lands(journal, landed)
+        recovery.train(NAME)
+    assert [plan[:3] for plan in prefect.planned if plan[1] == reason] == [
+        ("owed small v6.0 0", reason, "rows")
+    ] * wanted
+    number = journal.start_training(
+        project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, rows="v6-12345678", by="rows"
+    )
+    journal.end_training(number, state="released", reason="so", at=NOW, version=version, detail={"judged": 12})
+    for landed in (7, 8):
+        lands(journal, landed)
+        recovery.train(NAME)
+    assert [plan for plan in prefect.planned if plan[1].endswith("may teach now") and plan[1] != reason] == []
+
+
 def test_what_the_budget_refuses_is_owed_until_it_opens(place: Settings, prefect: Prefect):
     """No run at every look; 30 days after the trainings of the home there is one."""
     says(place, "budget: {runs: 3}\n")

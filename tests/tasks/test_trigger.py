@@ -122,6 +122,40 @@ def test_o_10_a_circle_of_alarms_ends_in_one_alert(landed: Settings, tmp_path: P
     assert admitted("drift").id  # a person has closed it
 
 
+@pytest.mark.parametrize(
+    ("state", "began", "order", "trains"),
+    [
+        ("released", 1, None, False),
+        ("refused", 1, None, False),
+        ("crashed", 1, None, True),  # it answered nothing
+        ("released", -1, None, True),  # the alarm is newer
+        ("released", 1, "another run", False),  # the training that has ended took it
+        ("released", 1, "", True),  # another alarm, which nobody has answered
+    ],
+)
+def test_o_11_an_alarm_of_two_kinds_is_one_training(
+    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, began: int, order: str | None, trains: bool
+):  # fmt: skip
+    """Decay's run trained and took drift's order with it; drift's run waited, and meanwhile rows landed: it is no second training (O-11)."""
+    training, journal = admitted("decay"), Journal(landed.journal())
+    ends(landed, training, state)
+    land(landed, tmp_path, 100)
+    if order is not None:
+        ordered(landed, "a", by="drift")
+        journal.run_for(journal.orders(NAME, "open"), order)
+    planned = dt.datetime.fromisoformat(training.started) - dt.timedelta(seconds=began)
+    monkeypatch.setattr(trigger, "_run", lambda: SimpleNamespace(created=planned, deployment_version=None))
+    again = admitted("drift")
+    assert bool(again.id) is trains
+    assert again.refused == (
+        "" if trains else f"training {training.id} began after this alarm and has answered it: {state}, so"
+    )
+    assert [each.state for each in journal.orders(NAME) if each.by == "drift"] == ["done" if trains else "open"] * (
+        order is not None
+    )
+    assert not again.wait
+
+
 def test_a_refusal_answers_the_orders_and_a_cool_down_does_not(place: Settings, tmp_path: Path):
     """Who ordered learns why nothing is trained; who must wait is obeyed by the follow-up, which is asked for once."""
     land(place, tmp_path)
