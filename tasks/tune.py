@@ -165,9 +165,10 @@ class Search:
             marks = None
         except BaseException as error:
             trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, Exception):  # somebody ended the search: that says nothing about the recipe
                 studies.again(study, study.trials[trial.number])
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            if not isinstance(error, Exception):
                 raise
             if isinstance(error, MemoryError):
                 raise

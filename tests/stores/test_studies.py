@@ -86,6 +86,23 @@ def test_a_trial_that_a_killed_run_left_behind_is_tried_next(url: str):
     assert [trial.state for trial in again.trials].count(TrialState.WAITING) == 0
 
 
+@pytest.mark.parametrize("killed", ["enqueue_trial", "tell"])
+def test_o_16_a_kill_while_a_lost_trial_is_queued_again_loses_none(
+    url: str, monkeypatch: pytest.MonkeyPatch, killed: str
+):
+    """Before the one or the other write: it is tried again, once (O-16)."""
+    x = killed_in_the_middle(url)
+    with monkeypatch.context() as patch:
+        patch.setattr(optuna.Study, killed, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            studies.study(url, "thyroid", 7)
+    again = studies.study(url, "thyroid", 7)
+    assert [trial.state for trial in again.trials].count(TrialState.WAITING) == 1
+    assert [trial.state for trial in again.trials].count(TrialState.RUNNING) == 0
+    again.optimize(loss, n_trials=2)
+    assert [value == x for value in tried(again)[-2:]] == [True, False]
+
+
 def test_a_queued_trial_that_was_lost_before_its_first_question_is_tried_next(url: str):
     """A start point that was taken from the queue when the kill came is not forgotten."""
     first = studies.study(url, "thyroid", 7)
