@@ -26,7 +26,7 @@ from tests.samples import MEMORY
 
 NUMBERS = 20
 TRIALS = 8
-TWICE = 16  # trials of a search by one and by two: a minute or more by one
+TWICE = 40  # trials of a search by one and by two: as many as a search has by default
 YAML = f"""
 project: wide
 positive: true
