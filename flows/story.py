@@ -23,9 +23,7 @@ from flows import stack
 from flows.demo import ENDED, Drop, awaited, clocked, data_of, landed
 from flows.saying import Say
 from tasks.config.errors import StackError
-from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.owed import owes
 from tasks.stores.journal import Journal
 
 PROJECT = "fraud"
@@ -109,6 +107,9 @@ def _through(drop: Drop, settings: Settings, journal: Journal, say: Say, *, is_f
         if journal.champion(PROJECT) is None:
             _asked_for(journal, say)
         return
+    from tasks.config.project import Project
+    from tasks.owed import owes
+
     owed = owes(Project.named(PROJECT, settings), journal)
     seen = awaited(lambda: _watched(journal, came), f"nobody has watched {drop.name}", settings)
     say(f"  {seen['verdict']}: {seen['detail']['reason']}")
@@ -155,6 +156,7 @@ def _trained(journal: Journal, since: str, until: str = "9") -> dict[str, Any] |
 
 def _weeks(settings: Settings, journal: Journal) -> list[dict[str, Any]]:
     """One row a week: which share of the frauds the first model and the champion of the time caught, before either had seen them."""
+    from tasks.config.project import Project
     from tasks.ml.features import matrix
     from tasks.stores import bundles
     from tasks.stores.observed import landed as observed
