@@ -63,7 +63,7 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
     past, recipe = journal.trainings(project), provenance.conditions(use.digest, rows.trusted)
     asked = Training(project=project, reason=reason, snapshot=rows, config=recipe)
     if not again:
-        if refused := _answered(by, past, orders):
+        if refused := _answered(by, reason, past, journal.orders(project)):
             return asked.model_copy(update={"refused": refused})  # what other orders want is planned by the recovery
         same = [row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe]
         if refused := _done(rows.name, same) or _hopeless(same):
@@ -148,17 +148,33 @@ def _refusal(journal: Journal, orders: list[Order], training: Training) -> Train
     return training
 
 
-def _answered(by: By, past: list[dict[str, Any]], orders: list[Order]) -> str:
-    """Which training has answered the alarm for which this flow run was planned, or nothing.
+def _answered(by: By, reason: str, past: list[dict[str, Any]], orders: list[Order]) -> str:
+    """What has answered the alarm for which this flow run was planned, or nothing.
 
     An alarm of two kinds plans two runs. The first one's training takes the orders of both; the second would train on whatever landed since.
+    So would one that waited while a person trained.
+
+    Args:
+        by: what starts it.
+        reason: of this run; an alarm's event gives the alarm's.
+        past: the project's trainings, oldest first.
+        orders: all of the project.
     """
     run = _run()
-    planned = run.created if run and by in ALARMED else None
-    if planned is None or any(order.by in ALARMED and order.run in {"", str(flow_run.id)} for order in orders):
+    if run is None or by not in ALARMED:
         return ""
-    later = (row for row in past if row["state"] in DONE and dt.datetime.fromisoformat(row["started"]) > planned)
-    done = next(later, None)
+    wanted = [order for order in orders if order.does == "train" and order.by in ALARMED]
+    if any(order.state == "open" and order.run in {"", str(run.id)} for order in wanted):
+        return ""
+    mine = next((order for order in reversed(wanted) if order.by == by and reason.endswith(order.reason)), None)
+    if mine and mine.state in {"open", "done"}:
+        return f"this alarm is answered already, {mine.said or 'by a run that took its order'}"
+    begun = (
+        row
+        for row in past
+        if row["state"] in DONE and run.created and dt.datetime.fromisoformat(row["started"]) > run.created
+    )
+    done = next(begun, None)
     return (
         f"training {done['id']} began after this alarm and has answered it: {done['state']}, {done['reason']}"
         if done

@@ -122,38 +122,61 @@ def test_o_10_a_circle_of_alarms_ends_in_one_alert(landed: Settings, tmp_path: P
     assert admitted("drift").id  # a person has closed it
 
 
+def planned(monkeypatch: pytest.MonkeyPatch, training: Training, seconds: float) -> None:
+    """This run was planned so many seconds after that training began."""
+    created = dt.datetime.fromisoformat(training.started) + dt.timedelta(seconds=seconds)
+    monkeypatch.setattr(trigger, "_run", lambda: SimpleNamespace(id="this", created=created, deployment_version=None))
+
+
 @pytest.mark.parametrize(
-    ("state", "began", "order", "trains"),
+    ("state", "seconds", "trains"),
     [
-        ("released", 1, None, False),
-        ("refused", 1, None, False),
-        ("crashed", 1, None, True),  # it answered nothing
-        ("released", -1, None, True),  # the alarm is newer
-        ("released", 1, "another run", False),  # the training that has ended took it
-        ("released", 1, "", True),  # another alarm, which nobody has answered
+        ("released", -1, False),
+        ("refused", -1, False),
+        ("crashed", -1, True),  # it answered nothing
+        ("released", 1, True),  # the alarm is newer
+    ],
+)
+def test_o_11_an_alarm_that_waited_for_a_training_is_answered_by_it(
+    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, seconds: float, trains: bool
+):  # fmt: skip
+    """Rows landed meanwhile: it is no second training all the same (O-11)."""
+    training = admitted("hand")
+    ends(landed, training, state)
+    land(landed, tmp_path, 100)
+    planned(monkeypatch, training, seconds)
+    again = admitted("drift")
+    said = f"training {training.id} began after this alarm and has answered it: {state}, so"
+    assert (bool(again.id), again.refused, again.wait) == (trains, "" if trains else said, 0)
+
+
+@pytest.mark.parametrize(
+    ("taken", "reason", "trains"),
+    [
+        ("another", "a test", False),  # the training that has ended took its order
+        ("done", "a test", False),
+        ("done", "something else moved", True),  # told by somebody else, or of another day
+        ("", "a test", True),  # nobody has answered it
+        ("this", "a test", True),
     ],
 )
 def test_o_11_an_alarm_of_two_kinds_is_one_training(
-    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, began: int, order: str | None, trains: bool
+    landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: str, reason: str, trains: bool
 ):  # fmt: skip
-    """Decay's run trained and took drift's order with it; drift's run waited, and meanwhile rows landed: it is no second training (O-11)."""
+    """Decay's run trained and took drift's order with it; drift's run, planned later, finds rows that landed since, and is told so (O-11)."""
     training, journal = admitted("decay"), Journal(landed.journal())
-    ends(landed, training, state)
+    ends(landed, training, "released")
     land(landed, tmp_path, 100)
-    if order is not None:
-        ordered(landed, "a", by="drift")
-        journal.run_for(journal.orders(NAME, "open"), order)
-    planned = dt.datetime.fromisoformat(training.started) - dt.timedelta(seconds=began)
-    monkeypatch.setattr(trigger, "_run", lambda: SimpleNamespace(created=planned, deployment_version=None))
+    journal.order(project=NAME, key="a", does="train", by="drift", reason=reason, at=NOW)
+    if taken == "done":
+        journal.answer(journal.orders(NAME, "open"), "done", "by the run 'x'")
+    elif taken:
+        journal.run_for(journal.orders(NAME, "open"), taken)
+    planned(monkeypatch, training, 5)
     again = admitted("drift")
     assert bool(again.id) is trains
-    assert again.refused == (
-        "" if trains else f"training {training.id} began after this alarm and has answered it: {state}, so"
-    )
-    assert [each.state for each in journal.orders(NAME) if each.by == "drift"] == ["done" if trains else "open"] * (
-        order is not None
-    )
-    assert not again.wait
+    assert ("this alarm is answered already" in again.refused, again.wait) == (not trains, 0)
+    assert [order.run for order in journal.orders(NAME, "open")] == ["another"] * (taken == "another")
 
 
 def test_a_refusal_answers_the_orders_and_a_cool_down_does_not(place: Settings, tmp_path: Path):
