@@ -235,7 +235,9 @@ def page(result: dict[str, Any]) -> Group:
         made = f"v{week['made']} " if week["made"] else ""
         numbers = (f"{week['payments']:,}", str(week["frauds"]), f"{week['frozen']:.2f}", f"{week['champion']:.2f}")
         then = f"{made}{week['decision']}" if week["decision"] else ""
-        table.add_row(str(week["week"]), *numbers, f"v{week['version']}", week["alarm"] or "", then)
+        table.add_row(
+            str(week["week"]), *numbers, f"v{week['version']}", week["alarm"] or ("follow-up" if then else ""), then
+        )
     lines = [
         f"\nEach week before anything was learned from it; the new pattern begins in week {BEGINS + 1}, and a fraud is known a week later."
     ]
