@@ -24,7 +24,7 @@ from tasks.stores.served import Serving
 from tasks.trigger import CRASHES, DONE, alert, caps
 
 OWED = "landed and was not trained on"  # why a training began that no event started
-TEACHES = "landed: what judged the champion that an alarm led to may teach now"  # why one follows an alarm's
+TEACHES = "landed: more of what an alarm was about may teach now than the champion knew"  # why one follows an alarm's
 ASKED = 0.0  # since when something is so that was seen to
 AGAIN = 30.0  # seconds until a training that failed or crashed is tried again; the next time four times as many
 
@@ -289,22 +289,42 @@ def owes(use: Project, journal: Journal) -> Debt | None:
     on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
     if landed == (0, 0) or (DONE | UNDER_WAY) & {*on_it} or len(on_it) >= CRASHES:
         return None
-    seen = max((_version(rows) for rows, state in tried if rows and state in DONE), default=0)
-    answered, judged = _answered(use, journal)
-    fresh = Fresh(changed=True, rows=journal.landed_since(use.project, seen), answered=answered, judged=judged)
+    had = [_versions(rows) for rows, state in tried if rows and state in DONE]
+    seen = max((version for version, _ in had), default=0), max((outcomes for _, outcomes in had), default=0)
+    fresh = Fresh(changed=True, rows=journal.landed_since(use.project, seen[0]), **_since_the_alarm(use, journal, seen))
     policy = owing(use.retrain, fresh)
     return Debt(f"v{landed[0]}.{landed[1]}", len(on_it), policy.kind) if policy else None
 
 
-def _answered(use: Project, journal: Journal) -> tuple[str, int]:
-    """Of the newest training that came to an end: which kind of alarm it answered, and how many rows judged it, where its version is the champion."""
-    if not use.split.by_time or not ALARMED & {policy.kind for policy in use.retrain}:
-        return "", 0
-    last = next((row for row in reversed(journal.trainings(use.project)) if row["state"] in DONE), None)
+def _since_the_alarm(use: Project, journal: Journal, seen: tuple[int, int]) -> dict[str, Any]:
+    """Where an alarm led to the champion: of which kind, how many rows judged it, and how many came since; else nothing.
+
+    Nothing, too, once a training has had as many more: there is one follow-up, whatever else was trained before it.
+    """
     champion = journal.champion(use.project)
-    if last is None or champion is None or last["version"] != champion.version or last["by"] not in ALARMED:
-        return "", 0
-    return last["by"], last["detail"].get("judged", 0)
+    if champion is None or not use.split.by_time or not ALARMED & {policy.kind for policy in use.retrain}:
+        return {}
+    made = journal.made(use.project, champion.version)
+    judged = made["detail"].get("judged", 0) if made else 0
+    if not made or not judged:
+        return {}
+    new = journal.new_since(use.project, *_versions(made["rows"]))
+    had = new - journal.new_since(use.project, *seen)
+    if had >= judged:
+        return {}
+    return {"answered": _answered(journal, made), "judged": judged, "new": new}
+
+
+def _answered(journal: Journal, training: dict[str, Any]) -> str:
+    """The kind of alarm that a training answered: it started it, or ordered one that this one took; empty where none did."""
+    if training["by"] in ALARMED:
+        return training["by"]
+    took = {
+        order.by
+        for order in journal.orders(training["project"])
+        if order.run and order.run in (training["runner"] or "")
+    }
+    return min(took & ALARMED, default="")
 
 
 def _delay(tries: int) -> float:
@@ -315,10 +335,10 @@ def _source(order: Order) -> str:
     return order.what if order.does == "fetch" else ""
 
 
-def _version(rows: str) -> int:
-    """The version of the table that a snapshot holds whole; 0 when it holds a window only."""
-    version, _, _, until = named(rows)
-    return 0 if until else version
+def _versions(rows: str) -> tuple[int, int]:
+    """The versions of the tables of rows and of outcomes that a snapshot holds whole; 0 when it holds a window only."""
+    version, outcomes, _, until = named(rows)
+    return (0, 0) if until else (version, outcomes or 0)
 
 
 def _covers(rows: str, landed: tuple[int, int]) -> bool:

@@ -46,6 +46,18 @@ def alone(project: str) -> Generator[None]:
 @task(name="admit", cache_policy=NO_CACHE)
 def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: bool) -> Training:
     """Decides whether a training may start, and if so records that it did in the journal and in MLflow. The caller is `alone`."""
+    training = _admitted(project, snapshot, reason, by=by, again=again)
+    if training.refused and not training.wait and flow_run.id:
+        journal, mine = Journal(Settings().journal()), str(flow_run.id)
+        left = [order for order in _ordered(journal, project) if order.run == mine]
+        journal.lost(
+            left, mine, training.refused, most=CRASHES
+        )  # this run ends well, which would mean that they are obeyed
+    return training
+
+
+def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again: bool) -> Training:
+    """As `admit`; where no training begins, orders of this run that are not answered stay its own."""
     settings, now, cpu = Settings(), dt.datetime.now(dt.UTC), provenance.cpu_seconds()
     if other := provenance.other_than(_planned()):
         return Training(project=project, reason=reason, refused=other)
@@ -163,8 +175,11 @@ def _answered(by: By, reason: str, past: list[dict[str, Any]], orders: list[Orde
     run = _run()
     if run is None or by not in ALARMED:
         return ""
-    wanted = [order for order in orders if order.does == "train" and order.by in ALARMED]
-    if any(order.state == "open" and order.run in {"", str(run.id)} for order in wanted):
+    wanted = [order for order in orders if order.does == "train"]
+    is_mine = [
+        order.run == str(run.id) or (not order.run and order.by in ALARMED) for order in wanted if order.state == "open"
+    ]
+    if any(is_mine):
         return ""
     mine = next((order for order in reversed(wanted) if order.by == by and reason.endswith(order.reason)), None)
     if mine and mine.state in {"open", "done"}:
@@ -250,5 +265,7 @@ def plan_follow_up(project: str, wait: float, by: By) -> str:
         run = runs.follow_up(project, "asked for during the cool-down", by, wait, beside=flow_run.id)
     except ObjectNotFound:
         return "no deployment runs here: start the training again by hand after the cool-down"
-    journal.run_for(_ordered(journal, project), str(run.id))
+    journal.run_for(
+        [order for order in _ordered(journal, project) if order.by == by], str(run.id)
+    )  # others have their own waits
     return f"follow-up '{run.name}' comes in {wait:.0f} s"

@@ -26,15 +26,16 @@ class Fresh(BaseModel, frozen=True):
     Attributes:
         changed: rows or outcomes are there that no training has seen.
         rows: how many rows among them, corrections included.
-        answered: the kind of alarm that the training on that snapshot answered, where its version is the champion and the rows that judged
-            it can teach in time; else empty.
+        answered: the kind of alarm that led to the champion, where no training since has had as many more rows as judged it; else empty.
         judged: how many rows judged it.
+        new: how many that can judge have come since it was trained.
     """
 
     changed: bool = False
     rows: int = Field(default=0, ge=0)
     answered: str = ""
     judged: int = Field(default=0, ge=0)
+    new: int = Field(default=0, ge=0)
 
 
 class _Prompted(BaseModel, frozen=True, extra="forbid"):
@@ -84,8 +85,8 @@ class OnRows(_Prompted, frozen=True, extra="forbid"):
 class _Alarmed(_Prompted, frozen=True, extra="forbid"):
     """A policy that an alarm of the watch sets off.
 
-    A challenger is judged by the newest rows, so of what is new when an alarm sounds it knows the beginning at most. What judged it may
-    teach the next one as soon as others can judge: as many rows as that are worth a second training, once.
+    The newest rows validate a challenger and judge it, so of what is new when an alarm sounds it knows the beginning at most. When as many
+    more have come as judged it, all parts have moved on by so much: that is worth a second training, once.
     """
 
     kind: Literal["drift", "decay"]
@@ -94,16 +95,16 @@ class _Alarmed(_Prompted, frozen=True, extra="forbid"):
     )
     follow_up: bool = Field(
         default=True,
-        description="where its challenger became champion and the split is by time, train once more when as many rows have landed as judged it",
+        description="where its challenger became champion and the split is by time, train once more when as many rows have come as judged it",
     )
 
     def owes(self, fresh: Fresh) -> bool:
-        """Whether what judged the champion that an alarm of this kind led to may teach.
+        """Whether more of what an alarm of this kind was about may teach than the champion knew that it led to.
 
-        >>> OnDrift().owes(Fresh(changed=True, rows=500, answered="drift", judged=400))
+        >>> OnDrift().owes(Fresh(changed=True, answered="drift", judged=400, new=500))
         True
         """
-        return self.follow_up and fresh.answered == self.kind and 0 < fresh.judged <= fresh.rows
+        return self.follow_up and fresh.answered == self.kind and 0 < fresh.judged <= fresh.new
 
 
 class OnDrift(_Alarmed, frozen=True, extra="forbid"):

@@ -22,6 +22,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed, Scheduled
 
 from tasks.config.names import resource
+from tasks.ml.policy import ALARMED
 
 OPEN = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]  # states that a killed process leaves for ever
 COMING = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.PAUSED]
@@ -74,12 +75,19 @@ def _crash(client: SyncPrefectClient, run: UUID) -> str:
     return found.name
 
 
-def coming(client: SyncPrefectClient, deployment: UUID, by: dt.datetime, beside: str | None = None) -> FlowRun | None:
-    """A run of a deployment that no schedule has planned and that is under way, or begins by then, apart from one."""
+def coming(
+    client: SyncPrefectClient, deployment: UUID, at: dt.datetime, beside: str | None = None, by: str = ""
+) -> FlowRun | None:
+    """A run of a deployment that no schedule has planned and that is under way, or begins by then, apart from one.
+
+    With `by`, what starts somebody's training: none for an alarm, which ends without one where another has answered it, unless that is one, too.
+    """
     mine = DeploymentFilter(id=DeploymentFilterId(any_=[deployment]))
     found = client.read_flow_runs(flow_run_filter=_in(COMING), deployment_filter=mine)
-    planned = (run for run in found if not run.auto_scheduled and str(run.id) != beside)
-    return next((run for run in planned if run.expected_start_time is None or run.expected_start_time <= by), None)
+    planned = [run for run in found if not run.auto_scheduled and str(run.id) != beside]
+    if by and by not in ALARMED:
+        planned = [run for run in planned if run.parameters.get("by") not in ALARMED]
+    return next((run for run in planned if run.expected_start_time is None or run.expected_start_time <= at), None)
 
 
 def _deployed(client: SyncPrefectClient, name: str) -> DeploymentResponse:
@@ -125,7 +133,7 @@ def follow_up(project: str, reason: str, by: str, delay: float, beside: str | No
         deployment = _deployed(client, f"train/{project}")
         at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=delay)
         parameters = {"project": project, "reason": reason, "by": by}
-        return coming(client, deployment.id, at + SAME, beside) or client.create_flow_run_from_deployment(
+        return coming(client, deployment.id, at + SAME, beside, by) or client.create_flow_run_from_deployment(
             deployment.id, parameters=parameters, state=Scheduled(scheduled_time=at)
         )
 

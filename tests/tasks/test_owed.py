@@ -350,43 +350,84 @@ def test_so_many_rows_owe_a_training(place: Settings, prefect: Prefect):
     assert owing(Settings()).look(NAME) == []
 
 
+TEACHES = "landed: more of what an alarm was about may teach now than the champion knew"
+
+
+def trained(journal: Journal, rows: str, by: str, version: int | None = None, state: str = "released") -> None:
+    """A training by some start is on record, in the flow run `r1`; twelve rows judged."""
+    number = journal.start_training(
+        project=NAME,
+        trigger="t",
+        event=True,
+        snapshot="s",
+        config="c",
+        at=NOW,
+        rows=rows,
+        by=by,
+        runner="flow run r1, process 1",
+    )
+    journal.end_training(number, state=state, reason="so", at=NOW, version=version, detail={"judged": 12})
+
+
 @pytest.mark.parametrize(
     ("policies", "by", "version", "wanted"),
     [
         (WATCHED, "drift", 1, True),
         (WATCHED, "decay", 1, True),
-        (WATCHED, "rows", 1, False),  # it is the follow-up itself
+        (WATCHED, "rows", 1, False),
         (WATCHED, "drift", 2, False),  # refused, or taken back since
         (WATCHED.replace("drift", "drift, follow_up: false"), "drift", 1, False),
-        (WATCHED.replace("decay", "batch, cooldown: 86400"), "decay", 1, False),  # no policy of the project's any more
+        (WATCHED.replace(", {kind: decay}", ""), "decay", 1, False),  # no policy of the project's any more
     ],
 )
-def test_what_judged_an_alarms_champion_owes_a_follow_up(
-    place: Settings, prefect: Prefect, policies, by, version, wanted
+@pytest.mark.parametrize("between", [False, True])
+def test_after_an_alarms_champion_one_follow_up_is_owed(
+    place: Settings, prefect: Prefect, policies, by, version, wanted, between
 ):
-    """Twelve rows judged it: after nine no training is owed, after eighteen one is, and after that one none."""
+    """Twelve rows judged it: after nine no training is owed, after eighteen one is, also where another was refused meanwhile; after that one none."""
     says(place, policies.replace("rows: 20", "rows: 999"))
     journal, recovery = crowned(place, 1), owing(Settings())
-    number = journal.start_training(
-        project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, rows="v4-12345678", by=by
-    )
-    journal.end_training(number, state="released", reason="so", at=NOW, version=version, detail={"judged": 12})
-    reason = "v6.0 landed: what judged the champion that an alarm led to may teach now"
-    for landed in (5, 6):
-        assert reason not in {plan[1] for plan in prefect.planned}
-        lands(journal, landed)
-        recovery.train(NAME)
-    assert [plan[:3] for plan in prefect.planned if plan[1] == reason] == [
-        ("owed small v6.0 0", reason, "rows")
-    ] * wanted
-    number = journal.start_training(
-        project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, rows="v6-12345678", by="rows"
-    )
-    journal.end_training(number, state="released", reason="so", at=NOW, version=version, detail={"judged": 12})
+    trained(journal, "v4-12345678", by, version)
+    lands(journal, 5)
+    assert recovery.train(NAME) == []
+    if between:
+        trained(journal, "v5-12345678", "drift", state="refused")
+    lands(journal, 6)
+    recovery.train(NAME)
+    assert [plan[:3] for plan in prefect.planned] == [("owed small v6.0 0", f"v6.0 {TEACHES}", "rows")] * wanted
+    trained(journal, "v6-12345678", "rows", state="refused")
     for landed in (7, 8):
         lands(journal, landed)
         recovery.train(NAME)
-    assert [plan for plan in prefect.planned if plan[1].endswith("may teach now") and plan[1] != reason] == []
+    assert len(prefect.planned) == wanted
+
+
+def test_an_alarm_that_a_person_answered_has_a_follow_up_too(place: Settings, prefect: Prefect):
+    """Who trains by hand takes the alarm's order along."""
+    says(place, WATCHED.replace("rows: 20", "rows: 999"))
+    journal = crowned(place, 1)
+    trained(journal, "v4-12345678", "hand", 1)
+    lands(journal, 5)
+    lands(journal, 6)
+    assert owing(Settings()).train(NAME) == []
+    ordered(place, "a", by="decay")
+    journal.run_for(journal.orders(NAME), "r1")
+    journal.answer(journal.orders(NAME), "done", "by the run 'x'")
+    assert len(owing(Settings()).train(NAME)) == 1
+
+
+def test_rows_that_cannot_judge_owe_no_follow_up(place: Settings, prefect: Prefect):
+    """Corrections of older rows; and rows whose label comes as an outcome, until it has come."""
+    says(place, WATCHED.replace("rows: 20", "rows: 999"))
+    journal, recovery = crowned(place, 1), owing(Settings())
+    trained(journal, "v4-12345678", "decay", 1)
+    lands(journal, 5, landed=18, replaced=18)
+    assert recovery.train(NAME) == []
+    lands(journal, None, 2)
+    lands(journal, 6, landed=18)
+    assert recovery.train(NAME) == []
+    lands(journal, None, 3)
+    assert len(recovery.train(NAME)) == 1
 
 
 def test_what_the_budget_refuses_is_owed_until_it_opens(place: Settings, prefect: Prefect):

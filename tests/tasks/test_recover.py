@@ -232,12 +232,17 @@ def asked(place: Settings, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def lands(
-    journal: Journal, version: int | None, outcomes: int | None = None, landed: int = 9, at: dt.datetime = NOW
+    journal: Journal,
+    version: int | None,
+    outcomes: int | None = None,
+    landed: int = 9,
+    at: dt.datetime = NOW,
+    replaced: int = 0,
 ) -> None:
     """A batch is on record."""
     row = {
         "project": NAME, "batch": f"{version} {outcomes}", "name": "f", "state": "landed", "reason": "", "arrived": 9, "landed": landed, "quarantined": 0,
-        "known": 0, "at": at.isoformat(), "version": version, "outcomes": outcomes, "kind": "outcomes" if outcomes else "rows",
+        "known": 0, "at": at.isoformat(), "version": version, "outcomes": outcomes, "kind": "outcomes" if outcomes else "rows", "replaced": replaced,
     }  # fmt: skip
     journal.finish(NAME, [row], None)
 

@@ -179,6 +179,28 @@ def test_o_11_an_alarm_of_two_kinds_is_one_training(
     assert [order.run for order in journal.orders(NAME, "open")] == ["another"] * (taken == "another")
 
 
+def test_a_run_that_became_a_programs_obeys_it(landed: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its own alarm is answered; but a hook's order is bound to it, which nobody else would obey."""
+    training, journal = admitted("decay"), Journal(landed.journal())
+    ends(landed, training, "released")
+    land(landed, tmp_path, 100)
+    ordered(landed, "a")
+    journal.run_for(journal.orders(NAME), "this")
+    planned(monkeypatch, training, -5)
+    assert admitted("drift").id
+
+
+def test_o_18_a_run_of_older_code_gives_its_orders_back(landed: Settings, monkeypatch: pytest.MonkeyPatch):
+    """It ends well, which would mean that they are obeyed; another run is planned for them (O-18)."""
+    journal = Journal(landed.journal())
+    ordered(landed, "a")
+    journal.run_for(journal.orders(NAME), "this")
+    monkeypatch.setattr(trigger, "flow_run", SimpleNamespace(id="this"))
+    monkeypatch.setattr(trigger, "_planned", lambda: "0" * 64)
+    assert admitted("hook").refused
+    assert stand(landed) == [("open", "", 1)]
+
+
 def test_a_refusal_answers_the_orders_and_a_cool_down_does_not(place: Settings, tmp_path: Path):
     """Who ordered learns why nothing is trained; who must wait is obeyed by the follow-up, which is asked for once."""
     land(place, tmp_path)
@@ -210,10 +232,11 @@ def test_o_07_a_cool_down_has_one_follow_up(landed: Settings, monkeypatch: pytes
     coming = SimpleNamespace(id="11111111-1111-1111-1111-111111111111", name="next")
     asked = []
     monkeypatch.setattr(runs, "follow_up", lambda *told, **more: asked.append((*told, more)) or coming)
-    ordered(landed, "a")
+    ordered(landed, "a", by="drift")
+    ordered(landed, "b")  # has a wait of its own
     assert trigger.plan_follow_up.fn(NAME, 12.4, "drift") == "follow-up 'next' comes in 12 s"
     assert asked == [(NAME, "asked for during the cool-down", "drift", 12.4, {"beside": None})]
-    assert stand(landed) == [("open", coming.id, 0)]
+    assert stand(landed) == [("open", coming.id, 0), ("open", "", 0)]
 
 
 def test_a_training_of_an_older_home_counts(landed: Settings):

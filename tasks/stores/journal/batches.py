@@ -104,6 +104,21 @@ class Batches(Database):
         with self.engine.connect() as connection:
             return int(connection.execute(query).scalar_one())
 
+    def new_since(self, project: str, version: int, outcomes: int) -> int:
+        """How many rows landed after a version of the table `rows` that correct none; where labels come as outcomes, how many of those came.
+
+        That is how many more can judge, as far as the journal knows.
+        """
+        rows = _of_rows(BATCHES.c.landed - sa.func.coalesce(BATCHES.c.replaced, 0))
+        told = sa.case((IS_OUTCOMES, BATCHES.c.landed), else_=0)
+        query = sa.select(
+            sa.func.sum(rows).filter(BATCHES.c.version > version),
+            sa.func.sum(told).filter(BATCHES.c.outcomes > outcomes),
+        ).where(BATCHES.c.project == project)
+        with self.engine.connect() as connection:
+            new, known = connection.execute(query).one()
+        return int((known if self.newest(project)[1] else new) or 0)
+
     def last_landed(self, project: str, kind: str) -> str | None:
         """When the newest batch of rows, or of outcomes, landed; ISO 8601, None before the first."""
         is_kind = IS_OUTCOMES if kind == "outcomes" else ~IS_OUTCOMES

@@ -93,6 +93,13 @@ class Trainings(Releases):
         with self.engine.connect() as connection:
             return [(row[0] or "", row[1]) for row in connection.execute(query.order_by(TRAININGS.c.id))]
 
+    def made(self, project: str, version: int) -> dict[str, Any] | None:
+        """The newest training that made a version; `detail` as an object."""
+        query = sa.select(TRAININGS).where(TRAININGS.c.project == project, TRAININGS.c.version == version)
+        with self.engine.connect() as connection:
+            row = connection.execute(query.order_by(TRAININGS.c.id.desc())).mappings().first()
+        return {**row, "detail": json.loads(row["detail"])} if row else None
+
     def trainings(self, project: str) -> list[dict[str, Any]]:
         """Every training of a project, oldest first; `detail` as an object."""
         query = sa.select(TRAININGS).where(TRAININGS.c.project == project).order_by(TRAININGS.c.id)
