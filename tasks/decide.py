@@ -14,7 +14,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml import pages
 from tasks.ml.gates import Verdict
-from tasks.stores.journal import Journal, Proposal
+from tasks.stores.journal import Journal, Proposal, approved
 from tasks.stores.registry import Registry, impatient
 
 Word = Literal["approve", "reject"]
@@ -68,6 +68,9 @@ def _objection(project: str, version: int, newest: Proposal | None, journal: Jou
     if newest.state != "open":
         again = f"; `keepfit train {project} --again` makes a new challenger" if newest.state != "approved" else ""
         return f"{newest.ended}. That stands{again}"
+    going = journal.rollout(project)
+    if going and going.phase != "probation" and going.proposal == newest.id:
+        return approved(going)
     if not (by.strip() and reason.strip()):
         return "a decision goes on record with who made it and why: give both, by and reason"
     return ""

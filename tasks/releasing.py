@@ -22,7 +22,7 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.serving import asked
 from tasks.serving.rehearsal import Rehearsal, UnservedError
 from tasks.stores import bundles, processes, proposals
-from tasks.stores.journal import AFTER, BY_ITSELF, Intent, Journal, Proposal, Release, rolled_back
+from tasks.stores.journal import AFTER, BY_ITSELF, Intent, Journal, Moves, Proposal, Release, rolled_back
 from tasks.stores.registry import Registry
 
 LOG = logging.getLogger("keepfit.release")
@@ -110,8 +110,8 @@ class Releasing:
         """Where the candidates of releases have their homes."""
         return self.settings.home / "rehearsals" / self.project
 
-    def commit(self, plan: Plan) -> Release:
-        """One database transaction makes the version champion, its proposal approved and its intent committed.
+    def commit(self, plan: Plan, moves: Moves | None = None) -> Release:
+        """One database transaction makes the version champion, its proposal approved, its intent committed and its rollout moved.
 
         Raises:
             ConflictError: somebody else was quicker; the intent is undone.
@@ -119,7 +119,7 @@ class Releasing:
         if plan.release is None or plan.intent is None:
             raise ValueError(f"nothing to commit: {plan.refused}")
         with self._undone_on_error(plan.intent):
-            return self.journal.release(plan.release, plan.proposal, plan.intent.id)
+            return self.journal.release(plan.release, plan.proposal, plan.intent.id, moves)
 
     def follow(self, patience: float = PATIENCE) -> str:
         """Brings MLflow's aliases and the servers to what the journal says, and says how the servers are; may be repeated.

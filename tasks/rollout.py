@@ -21,7 +21,7 @@ from tasks.ml.rollout import RolloutPlan, Step, UnheardError, Weighing, step
 from tasks.ml.sequential import Evidence
 from tasks.releasing import Plan, Releasing, utc
 from tasks.rollback import Rollback
-from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, resting
+from tasks.stores.journal import BY_ITSELF, Journal, Release, Rollout, approved, resting
 from tasks.stores.reading import Reading
 
 LOG = logging.getLogger("keepfit.rollout")
@@ -35,7 +35,7 @@ ROLLING = "rolling out"  # state of a release that goes through shadow or canary
 def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc) -> dict[str, Any] | None:
     """Begins the shadow or the canary of a version that may be released, where its project wants one; None where it is released at once.
 
-    A person who releases the version that is in one already means at once, too. Nothing is champion by it: the intent of the release is undone, and another one follows when the evidence allows. The caller is `alone`.
+    A person who releases the version that is in one already means at once, too; but not whoever approves what was approved already. Nothing is champion by it: the intent of the release is undone, and another one follows when the evidence allows. The caller is `alone`.
 
     Raises:
         ConflictError: another rollout began in between; the intent is undone.
@@ -45,10 +45,14 @@ def begin(plan: Plan, settings: Settings, clock: Callable[[], dt.datetime] = utc
     if plan.release is None or plan.intent is None or champion is None or phase is None:
         return None
     now, release, going = clock().isoformat(), plan.release, journal.rollout(plan.project)
-    if going and going.version == release.version and not release.actor.startswith(BY_ITSELF):
+    said = ""
+    if going and going.phase != "probation" and plan.proposal is not None and going.proposal == plan.proposal:
+        said = approved(going)
+    elif going and going.version == release.version and not release.actor.startswith(BY_ITSELF):
         return None  # whoever says it again means now
-    if going and going.phase != "probation" and release.actor.startswith(BY_ITSELF):
+    elif going and going.phase != "probation" and release.actor.startswith(BY_ITSELF):
         said = f"version {going.version} is in its {going.phase} since {going.since[:19]}; one at a time"
+    if said:
         journal.undo(plan.intent, said)
         return {"project": plan.project, "state": "refused", "reason": said, "version": None, "from": champion.version}
     rollout = Rollout(
@@ -200,7 +204,8 @@ class Watch:
         """Follows what releases and rollbacks have made of it meanwhile."""
         champion = releases[-1]
         if rollout.phase != "probation" and champion.version == rollout.version:
-            return self._released(rollout, champion, rollout.said)
+            self.journal.move_rollout(rollout, **_as_champion(rollout, champion, rollout.said))
+            return _told(rollout, rollout.said)
         if rollout.phase == "probation" and champion.version == rollout.against:
             return self._end(rollout, "undone", f"brought back by {champion.actor}: {champion.reason}")
         if champion.version in {rollout.version, rollout.against}:
@@ -210,18 +215,6 @@ class Watch:
             "overtaken",
             f"version {champion.version} is champion since {champion.at[:19]}, by {champion.actor}",
         )
-
-    def _released(self, rollout: Rollout, champion: Release, said: str) -> str:
-        phase = RolloutPlan.model_validate(rollout.plan).after("canary")
-        self.journal.move_rollout(
-            rollout,
-            phase=phase,
-            since=champion.at,
-            generation=champion.generation,
-            said=said,
-            scores=phase == "probation",
-        )
-        return f"version {rollout.version} is champion; {f'version {rollout.against} goes on scoring' if phase == 'probation' else said}"
 
     def _end(self, rollout: Rollout, phase: str, said: str) -> str:
         self.journal.move_rollout(rollout, phase=phase, since=self._clock().isoformat(), said=said, scores=False)
@@ -295,7 +288,9 @@ class Watch:
             )
             if plan.refused:
                 return self._end(rollout, "undone", f"not released: {plan.refused}")
-            return self._released(rollout, releasing.commit(plan), why)
+            if plan.release is not None:  # whoever has stopped it, or begun another one, while it was rehearsed wins
+                releasing.commit(plan, (rollout, _as_champion(rollout, plan.release, why)))
+            return _told(rollout, why)
 
     def _undone(self, rollout: Rollout, why: str) -> str:
         """Takes a challenger away, or brings the old champion back."""
@@ -309,6 +304,23 @@ class Watch:
                 raise KeepfitError(f"version {rollout.version} should be brought back ({why}), but {done['reason']}")
         LOG.warning("%s: version %d is undone: %s", rollout.project, rollout.version, why)
         return self._end(rollout, "undone", why)
+
+
+def _as_champion(rollout: Rollout, release: Release, said: str) -> dict[str, Any]:
+    """What changes of a rollout whose version a release makes champion."""
+    phase = RolloutPlan.model_validate(rollout.plan).after("canary")
+    return {
+        "phase": phase,
+        "since": release.at,
+        "generation": release.generation,
+        "said": said,
+        "scores": phase == "probation",
+    }
+
+
+def _told(rollout: Rollout, said: str) -> str:
+    goes_on = RolloutPlan.model_validate(rollout.plan).after("canary") == "probation"
+    return f"version {rollout.version} is champion; {f'version {rollout.against} goes on scoring' if goes_on else said}"
 
 
 def _found(seen: Weighing, then: Step) -> dict[str, Any]:

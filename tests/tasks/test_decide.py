@@ -19,7 +19,7 @@ from tasks.decide import Weighed
 from tasks.erase import Erasing
 from tasks.ml.gates import Verdict
 from tasks.stores import bundles, proposals
-from tasks.stores.journal import Journal, Proposal, Release
+from tasks.stores.journal import Journal, Proposal, Release, Rollout
 from tasks.stores.registry import Registry
 from tests.released import InProcess
 from tests.tasks.test_reproduce import NAME, home, lake, trained
@@ -218,6 +218,31 @@ def test_a_decision_without_a_name_or_a_reason_is_refused(held: Proposal, blank)
     """As a form may send it; the proposal stays open."""
     assert "give both, by and reason" in weigh(**blank).refused
     assert now(held).state == "open"
+
+
+@pytest.mark.parametrize("decision", ["approve", "reject"])
+def test_what_is_in_its_canary_was_decided(held: Proposal, decision: decide.Word):
+    """Approved, and not champion yet: nobody decides once more, and who wants it away is told how."""
+    journal().begin_rollout(
+        Rollout(
+            NAME,
+            1,
+            "d",
+            9,
+            "d",
+            {},
+            "anna",
+            "looked",
+            began=held.since,
+            phase="canary",
+            since=held.since,
+            proposal=held.id,
+        )
+    )
+    refused = weigh(decision, by="bert").refused
+    assert refused.startswith(
+        "version 1 was approved by anna on 2026-03-02T01:02:03 and is in its canary; `keepfit rollout"
+    )
 
 
 def test_an_approval_that_was_killed_before_the_servers_followed_says_so(held: Proposal):

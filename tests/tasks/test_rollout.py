@@ -591,6 +591,43 @@ def test_o_08_of_two_rollouts_that_begin_at_once_one_does(
     assert "was moved in between" in journal.release_intents(NAME)[-1].said
 
 
+def test_o_08_who_stops_it_while_it_is_rehearsed_wins(place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    """The evidence was enough and the release is being rehearsed; the stop was said to have worked: version 1 stays champion."""
+    journal, looks = staged(place), watch(place, clock)
+    release(place, 2, clock)
+    serve(place, clock, 30, 1, 2)
+    clock.on(60)
+    assert "is in its canary" in str(looks.look(NAME))
+    clock.on(2)
+    serve(place, clock, 20, 2, 1)
+    answered = Releasing._answered
+
+    def stopped(self: Releasing, intent: Any, digest: str) -> Any:
+        assert rollout.stop(NAME, place, "in between", clock)["state"] == "undone"
+        return answered(self, intent, digest)
+
+    monkeypatch.setattr(Releasing, "_answered", stopped)
+    with pytest.raises(ConflictError, match="version 2 was moved in between"):
+        looks.look(NAME)
+    assert [each.version for each in journal.releases(NAME)] == [1]
+    assert phases(journal) == [(2, "undone")]
+    assert "was moved in between" in journal.release_intents(NAME)[-1].said
+
+
+def test_an_approval_counts_once(place: Settings, clock: Clock):
+    """Two persons approve version 2, or one sends the form twice: its shadow goes on, and the second one is told who approved it."""
+    journal = staged(place)
+    for actor in ("anna", "bert"):
+        with (chosen := Releasing(NAME, place, clock)).alone():
+            plan = chosen.plan(2, actor=actor, reason="better").model_copy(update={"proposal": 7})
+            begun = rollout.begin(plan, place, clock)
+    assert begun is not None
+    assert begun["state"] == "refused"
+    assert "version 2 was approved by anna" in begun["reason"]
+    assert phases(journal) == [(2, "shadow")]
+    assert [each.version for each in journal.releases(NAME)] == [1]
+
+
 def _from_the_start(settings: Settings) -> Journal:
     """Version 1 is champion, and nothing else is on record."""
     import shutil

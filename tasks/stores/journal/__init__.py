@@ -14,15 +14,15 @@ from tasks.stores.journal.intents import AFTER, BEFORE, Intent, Intents
 from tasks.stores.journal.orders import Order, Orders
 from tasks.stores.journal.proofs import Proofs
 from tasks.stores.journal.proposals import Proposal, Proposals
-from tasks.stores.journal.releases import BY_ITSELF, Release, Releases, predecessor, reigns, rolled_back
-from tasks.stores.journal.rollouts import Rollout, Rollouts, resting
+from tasks.stores.journal.releases import BY_ITSELF, Moves, Release, Releases, predecessor, reigns, rolled_back
+from tasks.stores.journal.rollouts import Rollout, Rollouts, approved, resting
 from tasks.stores.journal.sources import Sources
 from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, Trainings, made_nothing
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Notice", "Order", "Proposal", "Release",
-    "Rollout", "made_nothing", "predecessor", "reigns", "resting", "rolled_back",
+    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal", "Release",
+    "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """Releases: who was champion when. The newest generation is in force."""
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from typing import Any
@@ -11,10 +11,11 @@ from sqlalchemy.exc import IntegrityError
 
 from tasks.config.errors import ConflictError
 from tasks.stores import durable
-from tasks.stores.journal import intents, proposals
+from tasks.stores.journal import intents, proposals, rollouts
 from tasks.stores.journal.database import Database
 from tasks.stores.journal.tables import RELEASES
 
+Moves = tuple[rollouts.Rollout, Mapping[str, Any]]  # a rollout as it was seen, and what changes of it
 BY_ITSELF = "train: "  # how the actor of a release begins that no person asked for
 
 
@@ -67,13 +68,16 @@ class Releases(Database):
         with self.engine.connect() as connection:
             return [_release(row) for row in connection.execute(query).mappings()]
 
-    def release(self, release: Release, proposal: int | None = None, intent: int | None = None) -> Release:
+    def release(
+        self, release: Release, proposal: int | None = None, intent: int | None = None, moves: Moves | None = None
+    ) -> Release:
         """Makes a version champion, if `release.generation` is the next one; other versions' open proposals are void from then on.
 
-        With the number of a proposal this is its approval, with that of an intent its commit: all of it is one transaction.
+        With the number of a proposal this is its approval, with that of an intent its commit, with a rollout its next phase: all of it is
+        one transaction.
 
         Raises:
-            ConflictError: somebody else released, decided or undid in between, or the generation is not the next one; nothing
+            ConflictError: somebody else released, decided, undid or moved the rollout in between, or the generation is not the next one; nothing
                 was changed.
         """
         durable.step("release")
@@ -83,6 +87,8 @@ class Releases(Database):
                 _follows(connection, release)
                 if intent is not None:
                     intents.commit(connection, intent, release.generation)
+                if moves is not None:
+                    rollouts.move(connection, *moves)
                 if proposal is not None:
                     proposals.decide(
                         connection, proposal, "approved", actor=release.actor, at=release.at, reason=release.reason

@@ -67,6 +67,14 @@ def resting(rollouts: Sequence[Rollout], generation: int) -> Rollout | None:
     return mine[-1] if rests else None
 
 
+def approved(rollout: Rollout) -> str:
+    """Who decided about a version that is in its shadow or canary, for whoever wants to decide once more."""
+    return (
+        f"version {rollout.version} was approved by {rollout.actor} on {rollout.began[:19]} and is in its {rollout.phase}; "
+        f"`keepfit rollout {rollout.project} --stop` takes it out"
+    )
+
+
 class Rollouts(Database):
     """What is on record of rollouts."""
 
@@ -84,7 +92,7 @@ class Rollouts(Database):
             with self._write() as connection:
                 if instead is not None:
                     said = f"version {rollout.version} is in its {rollout.phase} now"
-                    _move(connection, instead, {"phase": "overtaken", "since": rollout.began, "said": said, "scores": False})  # fmt: skip
+                    move(connection, instead, {"phase": "overtaken", "since": rollout.began, "said": said, "scores": False})  # fmt: skip
                 if intent is not None:
                     intents.undo(connection, intent, f"it goes through the {rollout.phase} first")
                 done = connection.execute(ROLLOUTS.insert().values(**_row(rollout)))
@@ -102,7 +110,7 @@ class Rollouts(Database):
         """
         durable.step(f"rollout {changes.get('phase', seen.phase)}")
         with self._write() as connection:
-            return _move(connection, seen, changes)
+            return move(connection, seen, changes)
 
     def rollout(self, project: str) -> Rollout | None:
         """The one that goes on, or None."""
@@ -123,7 +131,8 @@ class Rollouts(Database):
             return [_rollout(row) for row in connection.execute(query).mappings()]
 
 
-def _move(connection: sa.Connection, seen: Rollout, changes: Mapping[str, Any]) -> Rollout:
+def move(connection: sa.Connection, seen: Rollout, changes: Mapping[str, Any]) -> Rollout:
+    """As `Rollouts.move_rollout`, inside of a transaction."""
     moved = replace(seen, **changes, revision=seen.revision + 1)
     mine = ROLLOUTS.update().where(ROLLOUTS.c.id == seen.id, ROLLOUTS.c.revision == seen.revision)
     if connection.execute(mine.values(**_row(moved))).rowcount != 1:
