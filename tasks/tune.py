@@ -122,7 +122,7 @@ class Search:
         windows = choices(span) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:
             many = len(use.features) >= 2 * FEWEST_COLUMNS
-            ranked = examination.ranked() if asked.columns and many and examination.folds else ()
+            ranked = _ranked(examination) if asked.columns and many and examination.folds else ()
         return cls(use, Space(asked.families, tuple(windows), ranked), examination, final)
 
     def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, place: int | None = None) -> None:
@@ -416,6 +416,17 @@ class Progress:
                 client.update_artifact(self.artifact, ArtifactUpdate(data=page))
         except httpx.HTTPError as error:  # a picture is no reason to lose a search
             LOG.warning("the picture of the search could not be drawn: %s", error)
+
+
+def _ranked(examination: Examination) -> tuple[str, ...]:
+    """The feature columns, the most telling first; none where ranking them raises: then all of them are always read."""
+    try:
+        return examination.ranked()
+    except MemoryError:
+        raise
+    except Exception:
+        LOG.warning("the columns could not be ranked; every trial reads all of them", exc_info=True)
+        return ()
 
 
 def _earlier(use: Project, settings: Settings) -> list[Recipe]:

@@ -652,6 +652,26 @@ def test_o_16_a_trial_that_fails_is_no_failed_search(monkeypatch: pytest.MonkeyP
     assert tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0).trials == 3
 
 
+def test_columns_that_cannot_be_ranked_are_no_failed_search(monkeypatch: pytest.MonkeyPatch):
+    """The family that ranks them raises: all columns are always read; memory that ran out is told as ever."""
+    use = project()
+    more = {f"n{number}": {"type": "float"} for number in range(6)}
+    contract = use.contract.model_dump(mode="json", exclude_none=True)
+    use = Project.model_validate(use.model_dump(mode="json", exclude_none=True) | {"contract": contract | {"columns": contract["columns"] | more}})  # fmt: skip
+    content = rows().assign(**dict.fromkeys(more, 1.0))
+    assert tune.Search.over(use, content).space.ranked
+
+    def broken(_):
+        raise error
+
+    monkeypatch.setattr(Examination, "ranked", broken)
+    error: Exception = IndexError("boolean index did not match")
+    assert tune.Search.over(use, content).space.ranked == ()
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        tune.Search.over(use, content)
+
+
 def test_o_16_what_was_lost_with_the_first_trial_is_made_good_however_short_the_time_is():
     """Until one trial is complete, each runs to its end, so that a search that was killed in its first can still end."""
     use, found = project(families=["logistic"], trials=3), study()
