@@ -34,7 +34,7 @@ from tasks.ml.pages import progress
 from tasks.ml.recipe import Recipe
 from tasks.ml.space import FEWEST_COLUMNS, Space
 from tasks.ml.split import Folds
-from tasks.ml.window import Window, choices
+from tasks.ml.window import Window, choices, span
 from tasks.stores import studies
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
@@ -118,8 +118,7 @@ class Search:
 
         examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
         final = None if validation is None else lambda: examined([(rows, validation())], workers=1)
-        span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
-        windows = choices(span) if asked.windows and use.split.by_time else [Window()]
+        windows = choices(span(rows[time])) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:
             many = len(use.features) >= 2 * FEWEST_COLUMNS
             ranked = _ranked(examination) if asked.columns and many and examination.folds else ()

@@ -223,6 +223,18 @@ def test_a_recipe_that_is_not_offered_any_more_is_not_tried(settings: Settings):
     assert tune._earlier(project(), settings) == [Recipe.usual("logistic")]
 
 
+@pytest.mark.parametrize("stray", ["0001-01-01T00:00Z", "1900-01-01T00:00Z"])
+def test_a_row_of_another_age_does_not_make_the_windows_longer(stray: str):
+    """One time that somebody mistyped: what is offered are still days, as without it, and not decades."""
+    content = rows()
+    odd = content.head(1).assign(id=400, at=pd.Timestamp(stray))
+    usual, offered = (
+        tune.Search.over(project(rows=1000), each).space.windows for each in (content, pd.concat([content, odd]))
+    )
+    assert len(offered) == len(usual) == 7
+    assert all(window.is_like(other) for window, other in zip(offered, usual, strict=True))
+
+
 def plain(**changed) -> tune.Search:
     """A search that asks for family and parameters only."""
     return tune.Search.over(project(windows=False).model_copy(update=changed), rows())
