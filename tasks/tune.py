@@ -137,7 +137,7 @@ class Search:
         while (done := _count(study, running=others, earlier=earlier)) < asked.trials and (
             not done or time.monotonic() < deadline
         ):
-            number = done if place is None else len(study.trials)
+            number = done + len(earlier) if place is None else len(study.trials)
             study.sampler = studies.sampler(asked.seed + (place or 0), number, others=others)
             trial = study.ask()
             if others and _count(study, running=True, earlier=earlier, before=trial.number) >= asked.trials:
@@ -163,8 +163,9 @@ class Search:
         except optuna.TrialPruned:
             marks = None
         except BaseException as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
-            if not isinstance(error, Exception):  # somebody ended the search: that says nothing about the recipe
+            if isinstance(error, Exception):
+                trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
+            else:  # somebody ended the search: that says nothing about the recipe
                 studies.again(study, study.trials[trial.number])
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, Exception):

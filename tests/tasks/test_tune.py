@@ -664,6 +664,27 @@ def test_o_16_a_trial_that_fails_is_no_failed_search(monkeypatch: pytest.MonkeyP
     assert tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0).trials == 3
 
 
+def test_a_search_that_goes_on_after_a_trial_that_failed_repeats_no_draw(monkeypatch: pytest.MonkeyPatch):
+    """The second of three trials raises and the search is killed after the third: the next ones are those of a search that was not."""
+    mark, found = Examination.mark, list[optuna.Study]()
+    for budgets in ((5,), (3, 4)):  # what raised before a search goes on does not count against its budget
+        calls = list[Recipe]()
+
+        def sometimes(self, recipe, report, calls=calls):
+            calls.append(recipe)
+            if len(calls) == 2:
+                raise ValueError("a singular matrix")
+            return mark(self, recipe, report)
+
+        monkeypatch.setattr(Examination, "mark", sometimes)
+        found.append(study())
+        for trials in budgets:
+            searched(project(trials=trials), found[-1])
+    whole, parted = ([trial.params for trial in each.trials] for each in found)
+    assert parted == whole
+    assert len({str(params) for params in whole}) == 5
+
+
 def test_columns_that_cannot_be_ranked_are_no_failed_search(monkeypatch: pytest.MonkeyPatch):
     """The family that ranks them raises: all columns are always read; memory that ran out is told as ever."""
     use = project()
@@ -700,13 +721,16 @@ def test_o_16_a_recipe_during_which_somebody_ended_the_search_is_tried_again(mon
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    use, found = project(families=["logistic"], trials=1), study()
+    use, found = project(families=["logistic"], trials=2), study()
     found.enqueue_trial({"family": "logistic", "logistic.C": 2.0})
     with monkeypatch.context() as patched:
         patched.setattr(Examination, "mark", interrupted)
         with pytest.raises(KeyboardInterrupt):
             searched(use, found)
-    assert [trial.params["logistic.C"] for trial in tune._complete(searched(use, found))] == [2.0]
+    first, second = (trial.params["logistic.C"] for trial in tune._complete(searched(use, found)))
+    whole = study()
+    whole.enqueue_trial({"family": "logistic", "logistic.C": 2.0})
+    assert (first, second) == (2.0, searched(use, whole).trials[1].params["logistic.C"])
 
 
 def test_a_metric_that_no_fold_can_be_judged_by_is_named(monkeypatch: pytest.MonkeyPatch):
