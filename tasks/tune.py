@@ -64,8 +64,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     resumed = len(_finished(study))
     shown = Progress(project, use, start)
     search = Search.of(use, snapshot, settings)
-    for params in search.space.starts(_earlier(use, settings)):
-        study.enqueue_trial(params, skip_if_exists=True)
+    studies.begin(study, search.space.starts(_earlier(use, settings)))
     if use.search.workers > 1 or settings.dask:
         _together(search, study, snapshot, shown, start + use.search.seconds)
     else:

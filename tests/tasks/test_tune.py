@@ -685,6 +685,34 @@ def test_a_search_that_goes_on_after_a_trial_that_failed_repeats_no_draw(monkeyp
     assert len({str(params) for params in whole}) == 5
 
 
+def test_what_the_champion_is_made_of_is_tried_again_when_memory_ran_out_once(monkeypatch: pytest.MonkeyPatch):
+    """The next search over the same rows has it among its complete trials; after a second time the others go on without."""
+    use, mark = project(families=["logistic"], trials=2), Examination.mark
+    search, champion = tune.Search.over(use, rows()), Recipe(family=models.Logistic(C=0.1))
+
+    def went_on(found: optuna.Study) -> list[float]:
+        studies.begin(found, search.space.starts([champion]))
+        search.go_on(found, time.monotonic() + FOREVER, lambda: None)
+        return [trial.params["logistic.C"] for trial in tune._complete(found)]
+
+    for fails, wanted in ((1, [1.0, 0.1]), (2, [1.0])):
+        left, found = [MemoryError()] * fails, study()
+
+        def short(self, recipe, report, left=left):
+            if recipe == champion and left:
+                raise left.pop()
+            return mark(self, recipe, report)
+
+        monkeypatch.setattr(Examination, "mark", short)
+        for _ in range(fails):
+            with pytest.raises(MemoryError):
+                went_on(found)
+        done = went_on(found)
+        assert done[: len(wanted)] == wanted
+        assert len(done) == 2
+        assert (0.1 in done) == (fails == 1)
+
+
 def test_columns_that_cannot_be_ranked_are_no_failed_search(monkeypatch: pytest.MonkeyPatch):
     """The family that ranks them raises: all columns are always read; memory that ran out is told as ever."""
     use = project()
