@@ -45,7 +45,7 @@ class Registry:
         self.client: MlflowClient = mlflow.MlflowClient()
 
     def experiment(self) -> str:
-        """The experiment's id; made when it is not there. Files go straight to the artifact folder, past the server."""
+        """The experiment's id; made when it is not there, restored when somebody has deleted it. Files go straight to the artifact folder, past the server."""
         if found := self._experiment():
             return found
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,11 @@ class Registry:
 
     def _experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(self.project)
-        return None if found is None else found.experiment_id
+        if found is None:
+            return None
+        if found.lifecycle_stage == "deleted":  # it keeps its name, and takes no run
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """A new parent run; gives its id."""

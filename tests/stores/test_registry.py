@@ -67,6 +67,14 @@ def test_an_experiment_is_made_once(registry: Registry):
     assert found.artifact_location == (registry.artifacts / "thyroid").as_uri()
 
 
+def test_an_experiment_that_was_deleted_is_restored(registry: Registry):
+    """Somebody deleted it in MLflow: the next run begins in it all the same, beside the older ones."""
+    first = registry.start("thyroid v1-abcdef01", {})
+    registry.client.delete_experiment(registry.experiment())
+    second = registry.start("thyroid v2-abcdef01", {})
+    assert {first, second} <= {run.info.run_id for run in registry.client.search_runs([registry.experiment()])}
+
+
 def test_a_run_holds_what_was_logged(registry: Registry, tmp_path: Path):
     """Parameters, metrics, a series and files of a run read back as they were given; the run ends as it ended."""
     run = registry.start("thyroid v1-abcdef01", {"keepfit.trigger": "a test"})
