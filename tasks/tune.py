@@ -220,6 +220,8 @@ def explore(part: str, told: Callable[[], None] = lambda: None) -> None:
         )
     use = use.model_copy(update={"search": use.search.model_copy(update={"workers": asked.beside})})
     study = studies.joined(settings.studies(), asked.study, use.search.seed, others=asked.place is not None)
+    if asked.place is None:  # a Dask worker that had begun alone was lost, and this one goes on
+        studies.reap(study)
     search = Search.of(use, asked.snapshot, settings, ranked=asked.ranked)
     search.go_on(study, time.monotonic() + asked.until - time.time(), told, place=asked.place)
 

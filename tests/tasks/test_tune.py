@@ -550,6 +550,22 @@ def test_what_takes_part_must_find_the_study(begun: Begun):
         tune.explore(part.model_dump_json())
 
 
+@pytest.mark.parametrize("place", [None, 0], ids=["alone", "one of several"])
+def test_o_16_whoever_goes_on_alone_tries_what_was_lost_again(landed: Settings, place: int | None):
+    """A Dask worker is lost in a trial and its task begins again on another: only where nobody else searches the trial is surely lost."""
+    begun = begin(landed, f"lost at {place}", trials=2)
+    begun.study.enqueue_trial({"family": "logistic", "logistic.C": 2.0, "window": "all"})
+    lost = begun.study.ask()
+    begun.search.space.suggest(lost)
+    part = tune.Part(
+        project="small", config=tune._config(begun.search.use), snapshot=begun.snapshot, study=begun.study.study_name, ranked=(), place=place,
+        until=time.time() + 600,
+    )  # fmt: skip
+    tune.explore(part.model_dump_json())
+    assert (2.0 in {trial.params["logistic.C"] for trial in begun.finished}) == (place is None)
+    assert begun.study.trials[lost.number].state == (TrialState.FAIL if place is None else TrialState.RUNNING)
+
+
 # -- on Dask ----------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def cluster(landed: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen]]:
