@@ -160,6 +160,22 @@ def test_what_the_champion_is_made_of_is_found_again_in_a_space_that_has_moved()
     assert strange["columns"] == "all"
 
 
+@pytest.mark.parametrize("kind", [name for name, family in FAMILIES.items() if not family.weighs])
+def test_a_family_that_cannot_weigh_rows_is_offered_no_half_life(kind):
+    """It would learn the same as from all rows under another name; a champion with one is tried on all rows, beside families that have them."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = Space((kind, "hist_gradient_boosting"), tuple(choices(100)))
+    tried = [space.suggest(study.ask()) for _ in range(60)]
+    found = {name: {each.window.kind for each in tried if each.family.kind == name} for name in space.families}
+    assert found == {kind: {"all", "last"}, "hist_gradient_boosting": {"all", "last", "decay"}}
+    assert [space.suggest(trial) for trial in study.trials] == tried
+    champion = Recipe.usual(kind).model_copy(update={"window": Window(kind="decay", days=50)})
+    params = space.params(champion)
+    assert params is not None
+    study.enqueue_trial(params)
+    assert space.suggest(study.ask()) == Recipe.usual(kind)
+
+
 def test_a_search_keeps_to_its_families():
     """A project that allows one family gets no other, and nothing of a family that is gone is tried."""
     study, space = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), Space(("logistic",))
