@@ -216,7 +216,7 @@ def _version(
         **{f"keepfit.{name}": f"{value:.6g}" for name, value in candidate.operates.items()},
         "keepfit.trigger": training.reason,
     }
-    version = registry.register(training.run, logged, candidate.digest, tags, about)
+    version = registry.register(training.run, logged, candidate.digest, tags, about, above=_taken(use, settings))
     judged = {
         "gates_sha256": hashlib.sha256(as_json([verdict.model_dump() for verdict in verdicts]).encode()).hexdigest()
     }
@@ -224,6 +224,17 @@ def _version(
     folder, files = settings.bundles(use.project) / str(version), recorded.files() | bundles.served(where, digest)
     digest = bundles.write(folder, model, own | {"version": version}, files, first=judged)
     return version, digest, artifacts.recorded(settings.artifacts, logged)
+
+
+def _taken(use: Project, settings: Settings) -> int:
+    """The highest number that a version has had, as journal and bundles know it; 0: there was none."""
+    journal, folders = Journal(settings.journal()), settings.bundles(use.project).glob("*")
+    numbers = [
+        *(row["version"] or 0 for row in journal.trainings(use.project)),
+        *(release.version for release in journal.releases(use.project)),
+        *(int(folder.name) for folder in folders if folder.name.isdecimal()),
+    ]
+    return max(numbers, default=0)
 
 
 def _facts(

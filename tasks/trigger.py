@@ -68,8 +68,10 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     settle(project, journal, registry, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
-    if rows is None:
+    if rows is None or not rows.rows:
         none = f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}"
+        if rows:
+            none = f"no row of {project} is in {rows.name}; name another window of time, or a snapshot that has rows"
         return _refusal(journal, orders, Training(project=project, reason=reason, refused=none))
     rows = Trust(use, settings).ready(rows, settings.actor)
     past, recipe = journal.trainings(project), provenance.conditions(use.digest, rows.trusted)

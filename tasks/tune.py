@@ -34,7 +34,7 @@ from tasks.ml.pages import progress
 from tasks.ml.recipe import Recipe
 from tasks.ml.space import FEWEST_COLUMNS, Space
 from tasks.ml.split import Folds
-from tasks.ml.window import Window, choices
+from tasks.ml.window import Window, choices, span
 from tasks.stores import studies
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
@@ -64,8 +64,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
     resumed = len(_finished(study))
     shown = Progress(project, use, start)
     search = Search.of(use, snapshot, settings)
-    for params in search.space.starts(_earlier(use, settings)):
-        study.enqueue_trial(params, skip_if_exists=True)
+    studies.begin(study, search.space.starts(_earlier(use, settings)))
     if use.search.workers > 1 or settings.dask:
         _together(search, study, snapshot, shown, start + use.search.seconds)
     else:
@@ -118,11 +117,10 @@ class Search:
 
         examination = examined(use.split.folds(rows, asked.folds, use.contract.target), asked.workers)
         final = None if validation is None else lambda: examined([(rows, validation())], workers=1)
-        span = (rows[time].max() - rows[time].min()) / pd.Timedelta(days=1)
-        windows = choices(span) if asked.windows and use.split.by_time else [Window()]
+        windows = choices(span(rows[time])) if asked.windows and use.split.by_time else [Window()]
         if ranked is None:
             many = len(use.features) >= 2 * FEWEST_COLUMNS
-            ranked = examination.ranked() if asked.columns and many and examination.folds else ()
+            ranked = _ranked(examination) if asked.columns and many and examination.folds else ()
         return cls(use, Space(asked.families, tuple(windows), ranked), examination, final)
 
     def go_on(self, study: "Study", deadline: float, told: Callable[[], None], *, place: int | None = None) -> None:
@@ -138,7 +136,7 @@ class Search:
         while (done := _count(study, running=others, earlier=earlier)) < asked.trials and (
             not done or time.monotonic() < deadline
         ):
-            number = done if place is None else len(study.trials)
+            number = done + len(earlier) if place is None else len(study.trials)
             study.sampler = studies.sampler(asked.seed + (place or 0), number, others=others)
             trial = study.ask()
             if others and _count(study, running=True, earlier=earlier, before=trial.number) >= asked.trials:
@@ -164,8 +162,9 @@ class Search:
         except optuna.TrialPruned:
             marks = None
         except BaseException as error:
-            trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
-            if not isinstance(error, Exception):  # somebody ended the search: that says nothing about the recipe
+            if isinstance(error, Exception):
+                trial.set_user_attr("error", f"{type(error).__name__}: {error}"[:500])
+            else:  # somebody ended the search: that says nothing about the recipe
                 studies.again(study, study.trials[trial.number])
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             if not isinstance(error, Exception):
@@ -221,6 +220,8 @@ def explore(part: str, told: Callable[[], None] = lambda: None) -> None:
         )
     use = use.model_copy(update={"search": use.search.model_copy(update={"workers": asked.beside})})
     study = studies.joined(settings.studies(), asked.study, use.search.seed, others=asked.place is not None)
+    if asked.place is None:  # a Dask worker that had begun alone was lost, and this one goes on
+        studies.reap(study)
     search = Search.of(use, asked.snapshot, settings, ranked=asked.ranked)
     search.go_on(study, time.monotonic() + asked.until - time.time(), told, place=asked.place)
 
@@ -416,6 +417,17 @@ class Progress:
                 client.update_artifact(self.artifact, ArtifactUpdate(data=page))
         except httpx.HTTPError as error:  # a picture is no reason to lose a search
             LOG.warning("the picture of the search could not be drawn: %s", error)
+
+
+def _ranked(examination: Examination) -> tuple[str, ...]:
+    """The feature columns, the most telling first; none where ranking them raises: then all of them are always read."""
+    try:
+        return examination.ranked()
+    except MemoryError:
+        raise
+    except Exception:
+        LOG.warning("the columns could not be ranked; every trial reads all of them", exc_info=True)
+        return ()
 
 
 def _earlier(use: Project, settings: Settings) -> list[Recipe]:

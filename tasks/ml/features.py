@@ -22,6 +22,7 @@ def matrix(rows: pd.DataFrame, types: Mapping[str, str]) -> pd.DataFrame:
     numbers = rows[list(types)]
     if (
         len(numbers.columns)
+        and set(types.values()) <= NUMERIC  # a text without any value may come as float64, too
         and (numbers.dtypes == "float64").all()
         and not any(_is_beyond(numbers[name]) for name in numbers)
     ):

@@ -455,13 +455,14 @@ def _scaled() -> "Pipeline":
 
 
 def _by_target(seed: int, problem: str) -> Any:
-    """Fitted out of fold, so that a row's own target is not in its feature."""
+    """Fitted out of fold, so that a row's own target is not in its feature. Rows of two classes only are encoded as a binary target's are."""
     from sklearn.model_selection import KFold, StratifiedKFold
     from sklearn.preprocessing import TargetEncoder
 
     deals = KFold if problem == "regression" else StratifiedKFold
+    types = {"regression": "continuous", "multiclass": "auto"}  # told that they are many, it fails on two
     return TargetEncoder(
-        target_type="continuous" if problem == "regression" else problem,
+        target_type=types.get(problem, problem),
         cv=deals(5, shuffle=True, random_state=seed),
     )
 

@@ -37,4 +37,4 @@ class Search(BaseModel, frozen=True, extra="forbid"):
         ge=100,
         description="at most so many of the training rows, spread over their whole history, are used in a trial",
     )
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, le=2**31, description="of whatever the search and its models draw")

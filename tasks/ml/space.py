@@ -48,8 +48,8 @@ class Space:
         family = models.FAMILIES[trial.suggest_categorical("family", list(self.families))]
         kind = family.model_fields["kind"].default
         params = {name: where.suggest(trial, f"{kind}.{name}") for name, where in family.space.items()}
-        windows = {window.name: window for window in self.windows}
-        window = windows[trial.suggest_categorical("window", list(windows))] if len(windows) > 1 else self.windows[0]
+        asked, windows = self._windows(kind)
+        window = windows[trial.suggest_categorical(asked, list(windows))] if len(windows) > 1 else self.windows[0]
         columns = self.columns
         names = columns[trial.suggest_categorical("columns", list(columns))] if len(columns) > 1 else ()
         return Recipe.model_validate({"family": {"kind": kind} | params, "window": window, "features": names})
@@ -67,11 +67,18 @@ class Space:
             return None
         inside = {name: min(max(getattr(family, name), where.low), where.high) for name, where in family.space.items()}
         named = {"family": kind, **{f"{kind}.{name}": value for name, value in inside.items()}}
-        if len(self.windows) > 1:
-            named["window"] = recipe.window.nearest(self.windows).name
+        asked, windows = self._windows(kind)
+        if len(windows) > 1:
+            named[asked] = recipe.window.nearest([*windows.values()]).name
         if len(self.columns) > 1:
             named["columns"] = max(self.columns, key=lambda name: self._shared(name, recipe))
         return named
+
+    def _windows(self, kind: str) -> tuple[str, dict[str, Window]]:
+        """What Optuna calls the choice of a window, and the choices by name: a family that cannot weigh rows has no half-lives."""
+        if models.FAMILIES[kind].weighs:
+            return "window", {window.name: window for window in self.windows}
+        return f"{kind}.window", {window.name: window for window in self.windows if window.kind != "decay"}
 
     def _shared(self, name: str, recipe: Recipe) -> float:
         """What part of the columns of a choice and of a recipe together both have."""

@@ -9,6 +9,8 @@ import pandas as pd
 from pydantic import BaseModel, Field, model_validator
 
 SHORTEST = 1 / 1440  # days: a minute
+LONGEST = 36_500  # days: a century
+STRAY = 0.01  # so few of the rows, the oldest, do not make a history longer than twice what it is without them
 PARTS = (2, 4, 8)  # a window or a half-life is the history's span over one of these
 
 
@@ -27,7 +29,7 @@ class Window(BaseModel, frozen=True, extra="forbid"):
         description="'last': only the newest days; 'decay': a row weighs half when it is so many days older",
     )
     days: float | None = Field(
-        default=None, ge=SHORTEST, le=36500, description="length of the window, or the half-life; none for 'all'"
+        default=None, ge=SHORTEST, le=LONGEST, description="length of the window, or the half-life; none for 'all'"
     )
 
     @model_validator(mode="after")
@@ -84,6 +86,18 @@ class Window(BaseModel, frozen=True, extra="forbid"):
         return np.nan_to_num(np.exp2(-np.maximum(ages, 0.0)), nan=0.0)
 
 
+def span(times: pd.Series) -> float:
+    """Days from the oldest row to the newest; without a stray hundredth of the oldest where these are most of it.
+
+    >>> times = pd.Series(pd.date_range("2026-01-01", periods=200, freq="D", tz="UTC"))
+    >>> span(times), span(pd.concat([times, pd.Series(pd.to_datetime(["0001-01-01T00:00Z"]))]))
+    (199.0, 198.0)
+    """
+    days = (times.max() - times.min()) / pd.Timedelta(days=1)
+    sure = (times.max() - times.quantile(STRAY, interpolation="higher")) / pd.Timedelta(days=1)
+    return sure if sure < days / 2 else days
+
+
 def choices(span_days: float) -> list[Window]:
     """What a search should try on a history of so many days: all, its newest half, quarter, eighth, and half-lives alike.
 
@@ -91,7 +105,7 @@ def choices(span_days: float) -> list[Window]:
     ['all', 'last 180 days', 'last 90 days', 'last 45 days', 'half-life 180 days', 'half-life 90 days', 'half-life 45 days']
     """
     lengths = dict.fromkeys(_legible(span_days / part) for part in PARTS)
-    days = [length for length in lengths if length >= SHORTEST]
+    days = [length for length in lengths if SHORTEST <= length <= LONGEST]
     return [
         Window(),
         *(Window(kind="last", days=each) for each in days),

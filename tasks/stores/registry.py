@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ABSENT = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # how MLflow says that there is none
 PASSING = frozenset({"INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"})  # no answer, or none now
 TRIES = 3
+PASSED_OVER = "passed over"  # in place of the digest of a version whose number is taken
 IMPATIENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
@@ -45,7 +46,7 @@ class Registry:
         self.client: MlflowClient = mlflow.MlflowClient()
 
     def experiment(self) -> str:
-        """The experiment's id; made when it is not there. Files go straight to the artifact folder, past the server."""
+        """The experiment's id; made when it is not there, restored when somebody has deleted it. Files go straight to the artifact folder, past the server."""
         if found := self._experiment():
             return found
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -54,7 +55,11 @@ class Registry:
 
     def _experiment(self) -> str | None:
         found = self.client.get_experiment_by_name(self.project)
-        return None if found is None else found.experiment_id
+        if found is None:
+            return None
+        if found.lifecycle_stage == "deleted":  # it keeps its name, and takes no run
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """A new parent run; gives its id."""
@@ -148,11 +153,23 @@ class Registry:
             )
         return str(logged.model_id)
 
-    def register(self, run: str, model: str, digest: str, tags: Mapping[str, str], description: str) -> int:
-        """A version for a logged model; the same digest again gives the version that it has."""
+    def register(
+        self, run: str, model: str, digest: str, tags: Mapping[str, str], description: str, *, above: int = 0
+    ) -> int:
+        """A version for a logged model; the same digest again gives the version that it has.
+
+        Args:
+            run: where the model was made.
+            model: id of the logged model.
+            digest: of the model.
+            tags: of the version.
+            description: of the version.
+            above: the highest number that a version is known to have had; an MLflow that was restored from a backup would give it again.
+        """
         if known := self._version(digest):
             return known
         _once(lambda: self.client.create_registered_model(self.project, tags={"keepfit": "project"}), self._model)
+        self._pass_over(f"models:/{model}", above)
         told: dict[str, Any] = {
             "run_id": run,
             "model_id": model,
@@ -163,6 +180,18 @@ class Registry:
             lambda: int(self.client.create_model_version(self.project, source=f"models:/{model}", **told).version),
             lambda: self._version(digest),
         )
+
+    def _pass_over(self, source: str, taken: int) -> None:
+        """Makes versions and deletes them until the next one has a number above: MLflow gives none a second time."""
+        found = self.client.search_model_versions(f"name='{self.project}'")
+        newest = max((int(each.version) for each in found), default=0)
+        marked = {"keepfit.model_digest": PASSED_OVER}
+        while newest < taken:
+            newest = _once(
+                lambda: int(self.client.create_model_version(self.project, source=source, tags=marked).version),
+                lambda: self._version(PASSED_OVER),
+            )
+            self.client.delete_model_version(self.project, str(newest))
 
     def _version(self, digest: str) -> int | None:
         """The version of a model's digest; of several, which a repeated call has made, the first."""

@@ -1,7 +1,8 @@
 """Studies: Optuna's own storage in one SQL database, resumable by name."""
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from optuna.storages import RDBStorage
     from optuna.trial import FrozenTrial
 
+TRIED = 2  # times that what a search begins with may fail; then it is not queued any more: it may be why no search ends
 AGAIN = "again"  # attribute of a queued trial: the number of the one that it repeats
 PATIENCE = 60  # seconds that a writer waits for SQLite's lock
 
@@ -47,6 +49,18 @@ def again(study: "Study", trial: "FrozenTrial") -> None:
     """Queues what a trial had drawn and what it was told, to be tried once more."""
     drawn = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     study.enqueue_trial(drawn, user_attrs={AGAIN: trial.number})
+
+
+def begin(study: "Study", starts: Iterable[dict[str, Any]]) -> None:
+    """Queues what a search begins with, in this order, unless it is there; what failed, as when memory ran out, is queued once more."""
+    before = [
+        (trial.system_attrs.get("fixed_params", trial.params), trial.state.name == "FAIL")
+        for trial in study.get_trials(deepcopy=False)
+    ]
+    for params in starts:
+        failed = [has for drawn, has in before if drawn == params]
+        if all(failed) and len(failed) < TRIED:
+            study.enqueue_trial(params)
 
 
 def opened(url: str, name: str, seed: int, *, others: bool = False) -> "Study":

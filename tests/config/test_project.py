@@ -101,6 +101,11 @@ CASES = {
     ),
     "a word where a number belongs": (("seconds: 5", "seconds: soon"), [":12", "search.seconds", "valid number"]),
     "a number out of its range": (("trials: 3", "trials: 0"), [":12", "search.trials", "greater than or equal to 1"]),
+    "a seed that nothing can be drawn by": (
+        ("trials: 3", "seed: -1"),
+        [":12", "search.seed", "greater than or equal to 0"],
+    ),
+    "a seed that is too large": (("trials: 3", "seed: 5000000000"), [":12", "search.seed", "less than or equal to"]),
     "an unknown type of column": (
         ("amount: {type: float", "amount: {type: money"),
         [":9", "contract.columns.amount.type", "'float'"],

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.ml.computed import Computing
-from tasks.ml.features import LARGEST, matrix
+from tasks.ml.features import LARGEST, MOMENT, matrix
 
 HUGE = [1.0, np.nan, 1e300, -1.7e308, 3e38, LARGEST, -5.0]
 READ = [1.0, np.nan, LARGEST, -LARGEST, LARGEST, LARGEST, -5.0]
@@ -32,3 +32,11 @@ def test_a_computed_number_is_read_in_the_same_way():
     square = "def features(rows):\n    return rows[['x']].pow(2).set_axis(['square'], axis=1)"
     made = Computing(square, {"square": "float"}).of(pd.DataFrame({"x": [1e150, -3.0, np.nan]}))
     assert made["square"].tolist() == pytest.approx([LARGEST, 9.0, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("category", "str"), ("text", "str"), ("datetime", MOMENT)])
+def test_a_column_without_any_value_is_read_as_what_it_is(kind, dtype):
+    """Rows from before a text was there come with a number's gaps in its place, which an encoder of texts cannot read."""
+    read = matrix(pd.DataFrame({"a": [1.0], "c": [np.nan]}), {"a": "float", "c": kind})
+    assert read.dtypes.astype(str).to_dict() == {"a": "float64", "c": dtype}
+    assert read["c"].isna().all()

@@ -8,7 +8,7 @@ import pytest
 from tasks.ml import models
 from tasks.ml.contract import Column
 from tasks.ml.features import matrix
-from tasks.ml.kinds import Anomaly, Binary
+from tasks.ml.kinds import Anomaly, Binary, Multiclass
 from tasks.ml.metrics import METRICS, Cost
 from tasks.ml.models import (
     FAMILIES,
@@ -160,6 +160,22 @@ def test_what_the_champion_is_made_of_is_found_again_in_a_space_that_has_moved()
     assert strange["columns"] == "all"
 
 
+@pytest.mark.parametrize("kind", [name for name, family in FAMILIES.items() if not family.weighs])
+def test_a_family_that_cannot_weigh_rows_is_offered_no_half_life(kind):
+    """It would learn the same as from all rows under another name; a champion with one is tried on all rows, beside families that have them."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    space = Space((kind, "hist_gradient_boosting"), tuple(choices(100)))
+    tried = [space.suggest(study.ask()) for _ in range(60)]
+    found = {name: {each.window.kind for each in tried if each.family.kind == name} for name in space.families}
+    assert found == {kind: {"all", "last"}, "hist_gradient_boosting": {"all", "last", "decay"}}
+    assert [space.suggest(trial) for trial in study.trials] == tried
+    champion = Recipe.usual(kind).model_copy(update={"window": Window(kind="decay", days=50)})
+    params = space.params(champion)
+    assert params is not None
+    study.enqueue_trial(params)
+    assert space.suggest(study.ask()) == Recipe.usual(kind)
+
+
 def test_a_search_keeps_to_its_families():
     """A project that allows one family gets no other, and nothing of a family that is gone is tried."""
     study, space = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)), Space(("logistic",))
@@ -197,3 +213,20 @@ def test_a_tree_of_a_forest_is_grown_on_so_many_rows_at_most(family, monkeypatch
         assert {tree.tree_.weighted_n_node_samples[0] for tree in model[-1].estimators_} == {grown}
         assert kind.answers(model, x).tobytes() != kind.answers(own, x).tobytes() or draws == N
     assert kind.answers(model, x).tobytes() == kind.answers(own, x).tobytes()
+
+
+@pytest.mark.parametrize("kind", [name for name, family in FAMILIES.items() if "multiclass" in family.fits])
+@pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c")], ids=["two occur", "three occur"])
+def test_texts_of_many_values_are_learned_from_where_few_of_the_labels_occur(kind, labels):
+    """A fold or a window has rows of two of three labels only: the model fits, answers, and gives the third no chance."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"amount": rng.normal(size=N), "text": rng.permutation([f"t{n % 80}" for n in range(N)])})
+    columns = {"amount": Column(type="float"), "text": Column(type="text")}
+    task = Multiclass("y", ("a", "b", "c"))
+    truth = task.truth(pd.DataFrame({"y": rng.choice(labels, N)}))
+    features = matrix(frame, {"amount": "float", "text": "text"})
+    times = pd.Series(pd.date_range("2026-01-01", periods=N, freq="h", tz="UTC"))
+    model = Recipe.usual(kind).fit(task, columns, Learned(features, truth, times), seed=0)
+    answers = task.answers(model, features)
+    assert answers.sum(axis=1) == pytest.approx(1)
+    assert (answers[:, 2] > 0).any() == ("c" in labels)

@@ -67,6 +67,14 @@ def test_an_experiment_is_made_once(registry: Registry):
     assert found.artifact_location == (registry.artifacts / "thyroid").as_uri()
 
 
+def test_an_experiment_that_was_deleted_is_restored(registry: Registry):
+    """Somebody deleted it in MLflow: the next run begins in it all the same, beside the older ones."""
+    first = registry.start("thyroid v1-abcdef01", {})
+    registry.client.delete_experiment(registry.experiment())
+    second = registry.start("thyroid v2-abcdef01", {})
+    assert {first, second} <= {run.info.run_id for run in registry.client.search_runs([registry.experiment()])}
+
+
 def test_a_run_holds_what_was_logged(registry: Registry, tmp_path: Path):
     """Parameters, metrics, a series and files of a run read back as they were given; the run ends as it ended."""
     run = registry.start("thyroid v1-abcdef01", {"keepfit.trigger": "a test"})
@@ -164,3 +172,15 @@ def test_an_alias_moves(registry: Registry, sample: pd.DataFrame):
         registry.point("champion", version)
         assert int(registry.client.get_model_version_by_alias("thyroid", "champion").version) == version
     assert registry.client.get_model_version("thyroid", str(versions[0])).aliases == []
+
+
+def test_a_number_that_a_version_has_had_is_given_to_no_other(registry: Registry, sample: pd.DataFrame):
+    """MLflow came back without its versions: the next one follows on the highest that is known elsewhere, and nothing else is there."""
+    own = Registry("restored", registry.uri, registry.artifacts)
+    run, model = logged(own, sample, Logistic())
+    assert [own.register(run, model, digit * 64, {}, "", above=above) for above, digit in enumerate("ab")] == [1, 2]
+    own.client.delete_registered_model("restored")
+    assert own.register(run, model, "c" * 64, {}, "", above=2) == 3
+    assert own.register(run, model, "d" * 64, {}, "", above=3) == 4
+    assert own.register(run, model, "c" * 64, {}, "", above=9) == 3
+    assert {each.version for each in own.client.search_model_versions("name='restored'")} == {3, 4}

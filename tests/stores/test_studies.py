@@ -129,3 +129,22 @@ def test_the_same_seed_searches_the_same_way(url: str):
     a, b, c = (tried(studies.study(url, name, 7)) for name in "abc")
     assert a == b
     assert set(a).isdisjoint(c)
+
+
+def test_what_a_search_begins_with_is_queued_once_unless_it_failed(url: str):
+    """What is queued, under way or complete is there; what failed is queued once more, and after a second time never."""
+    found = studies.study(url, "thyroid", 7)
+
+    def drawn() -> float:
+        """What is under way now; what is queued is not queued twice."""
+        for _ in range(2):
+            studies.begin(found, [{"x": 0.25}, {"x": 0.5}])
+        return found.ask().suggest_float("x", 0, 1)
+
+    assert (drawn(), drawn()) == (0.25, 0.5)
+    assert drawn() not in {0.25, 0.5}
+    found.tell(0, state=TrialState.FAIL)
+    found.tell(1, 0.1)
+    assert drawn() == 0.25
+    found.tell(3, state=TrialState.FAIL)
+    assert drawn() not in {0.25, 0.5}

@@ -16,7 +16,7 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
-from tasks.stores.lake import ROW
+from tasks.stores.lake import ROW, Lake
 from tasks.stores.references import Candidate, Scores, Snapshot
 from tests.tasks.test_trusted import Small, quiet, rows
 
@@ -127,6 +127,21 @@ def test_a_champion_is_asked_with_a_column_of_the_type_that_it_learned(quiet: Pa
     there = of_the_rows(answers, content, small, small.newest()).astype({"b": "str"})
     wanted = small.champion.predict_proba(there[["a", "b"]])[:, 1]
     np.testing.assert_allclose(unpacked(answers["champion"]), wanted, rtol=1e-12)
+
+
+def test_a_category_that_is_new_beside_numbers_alone_is_asked_of_older_trusted_rows(quiet: Path):
+    """The first text of a project: the rows that were set apart before have none of it, and both models answer for them."""
+    small, content = Changing(quiet, gates=GATES), rows(0, 1200)
+    small.crowned(small.land(content[:900]))
+    small.change(lambda said: said["contract"]["columns"].update(c={"type": "category", "nullable": True}))
+    small.lake = Lake("small", small.settings.lake("small"), small.use.contract)
+    kinds = np.where(content["b"] > 0, "high", "low")
+    scores, _, verdicts = small.judged(small.land(content.assign(c=kinds)[900:], "b.csv"))
+    assert scores.trusted is not None
+    apart = pd.read_parquet(scores.trusted.answers)
+    assert np.isfinite(unpacked(apart["challenger"])).all()
+    assert np.isfinite(unpacked(apart["champion"])).all()
+    assert "trusted" in verdicts
 
 
 @pytest.mark.parametrize("labels", [["fair", "fraud"], ["yes", "no"]], ids=["other names", "turned round"])

@@ -59,6 +59,16 @@ def test_what_starts_a_training_is_on_record(landed: Settings):
     assert [(row["by"], row["event"], row["trusted"]) for row in rows] == [("drift", True, 0), ("hand", False, 0)]
 
 
+def test_a_window_without_a_row_is_refused(landed: Settings):
+    """A person names a window of time in which nothing happened: the refusal names it, and no training is on record."""
+    before = Journal(landed.journal()).trainings(NAME)
+    with disable_run_logger(), trigger.alone(NAME):
+        training = trigger.admit.fn(NAME, "@2090-01-01..", "a test", by="hand", again=True)
+    assert training.refused.startswith(f"no row of {NAME} is in v")
+    assert "@2090-01-01T00:00:00+00:00..; name another window" in training.refused
+    assert Journal(landed.journal()).trainings(NAME) == before
+
+
 def test_o_07_three_at_once_are_one_training(landed: Settings):
     """Schedule, drift and a person, one after the other as the lock lets them: the first trains, the others are told that it was (O-07)."""
     first = admitted("schedule")

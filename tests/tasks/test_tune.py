@@ -223,6 +223,18 @@ def test_a_recipe_that_is_not_offered_any_more_is_not_tried(settings: Settings):
     assert tune._earlier(project(), settings) == [Recipe.usual("logistic")]
 
 
+@pytest.mark.parametrize("stray", ["0001-01-01T00:00Z", "1900-01-01T00:00Z"])
+def test_a_row_of_another_age_does_not_make_the_windows_longer(stray: str):
+    """One time that somebody mistyped: what is offered are still days, as without it, and not decades."""
+    content = rows()
+    odd = content.head(1).assign(id=400, at=pd.Timestamp(stray))
+    usual, offered = (
+        tune.Search.over(project(rows=1000), each).space.windows for each in (content, pd.concat([content, odd]))
+    )
+    assert len(offered) == len(usual) == 7
+    assert all(window.is_like(other) for window, other in zip(offered, usual, strict=True))
+
+
 def plain(**changed) -> tune.Search:
     """A search that asks for family and parameters only."""
     return tune.Search.over(project(windows=False).model_copy(update=changed), rows())
@@ -538,6 +550,22 @@ def test_what_takes_part_must_find_the_study(begun: Begun):
         tune.explore(part.model_dump_json())
 
 
+@pytest.mark.parametrize("place", [None, 0], ids=["alone", "one of several"])
+def test_o_16_whoever_goes_on_alone_tries_what_was_lost_again(landed: Settings, place: int | None):
+    """A Dask worker is lost in a trial and its task begins again on another: only where nobody else searches the trial is surely lost."""
+    begun = begin(landed, f"lost at {place}", trials=2)
+    begun.study.enqueue_trial({"family": "logistic", "logistic.C": 2.0, "window": "all"})
+    lost = begun.study.ask()
+    begun.search.space.suggest(lost)
+    part = tune.Part(
+        project="small", config=tune._config(begun.search.use), snapshot=begun.snapshot, study=begun.study.study_name, ranked=(), place=place,
+        until=time.time() + 600,
+    )  # fmt: skip
+    tune.explore(part.model_dump_json())
+    assert (2.0 in {trial.params["logistic.C"] for trial in begun.finished}) == (place is None)
+    assert begun.study.trials[lost.number].state == (TrialState.FAIL if place is None else TrialState.RUNNING)
+
+
 # -- on Dask ----------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def cluster(landed: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[subprocess.Popen]]:
@@ -652,6 +680,75 @@ def test_o_16_a_trial_that_fails_is_no_failed_search(monkeypatch: pytest.MonkeyP
     assert tune._best(found, tune.Search.over(project(), rows()), 0, 0.0, 0.0).trials == 3
 
 
+def test_a_search_that_goes_on_after_a_trial_that_failed_repeats_no_draw(monkeypatch: pytest.MonkeyPatch):
+    """The second of three trials raises and the search is killed after the third: the next ones are those of a search that was not."""
+    mark, found = Examination.mark, list[optuna.Study]()
+    for budgets in ((5,), (3, 4)):  # what raised before a search goes on does not count against its budget
+        calls = list[Recipe]()
+
+        def sometimes(self, recipe, report, calls=calls):
+            calls.append(recipe)
+            if len(calls) == 2:
+                raise ValueError("a singular matrix")
+            return mark(self, recipe, report)
+
+        monkeypatch.setattr(Examination, "mark", sometimes)
+        found.append(study())
+        for trials in budgets:
+            searched(project(trials=trials), found[-1])
+    whole, parted = ([trial.params for trial in each.trials] for each in found)
+    assert parted == whole
+    assert len({str(params) for params in whole}) == 5
+
+
+def test_what_the_champion_is_made_of_is_tried_again_when_memory_ran_out_once(monkeypatch: pytest.MonkeyPatch):
+    """The next search over the same rows has it among its complete trials; after a second time the others go on without."""
+    use, mark = project(families=["logistic"], trials=2), Examination.mark
+    search, champion = tune.Search.over(use, rows()), Recipe(family=models.Logistic(C=0.1))
+
+    def went_on(found: optuna.Study) -> list[float]:
+        studies.begin(found, search.space.starts([champion]))
+        search.go_on(found, time.monotonic() + FOREVER, lambda: None)
+        return [trial.params["logistic.C"] for trial in tune._complete(found)]
+
+    for fails, wanted in ((1, [1.0, 0.1]), (2, [1.0])):
+        left, found = [MemoryError()] * fails, study()
+
+        def short(self, recipe, report, left=left):
+            if recipe == champion and left:
+                raise left.pop()
+            return mark(self, recipe, report)
+
+        monkeypatch.setattr(Examination, "mark", short)
+        for _ in range(fails):
+            with pytest.raises(MemoryError):
+                went_on(found)
+        done = went_on(found)
+        assert done[: len(wanted)] == wanted
+        assert len(done) == 2
+        assert (0.1 in done) == (fails == 1)
+
+
+def test_columns_that_cannot_be_ranked_are_no_failed_search(monkeypatch: pytest.MonkeyPatch):
+    """The family that ranks them raises: all columns are always read; memory that ran out is told as ever."""
+    use = project()
+    more = {f"n{number}": {"type": "float"} for number in range(6)}
+    contract = use.contract.model_dump(mode="json", exclude_none=True)
+    use = Project.model_validate(use.model_dump(mode="json", exclude_none=True) | {"contract": contract | {"columns": contract["columns"] | more}})  # fmt: skip
+    content = rows().assign(**dict.fromkeys(more, 1.0))
+    assert tune.Search.over(use, content).space.ranked
+
+    def broken(_):
+        raise error
+
+    monkeypatch.setattr(Examination, "ranked", broken)
+    error: Exception = IndexError("boolean index did not match")
+    assert tune.Search.over(use, content).space.ranked == ()
+    error = MemoryError()
+    with pytest.raises(MemoryError):
+        tune.Search.over(use, content)
+
+
 def test_o_16_what_was_lost_with_the_first_trial_is_made_good_however_short_the_time_is():
     """Until one trial is complete, each runs to its end, so that a search that was killed in its first can still end."""
     use, found = project(families=["logistic"], trials=3), study()
@@ -668,13 +765,16 @@ def test_o_16_a_recipe_during_which_somebody_ended_the_search_is_tried_again(mon
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    use, found = project(families=["logistic"], trials=1), study()
+    use, found = project(families=["logistic"], trials=2), study()
     found.enqueue_trial({"family": "logistic", "logistic.C": 2.0})
     with monkeypatch.context() as patched:
         patched.setattr(Examination, "mark", interrupted)
         with pytest.raises(KeyboardInterrupt):
             searched(use, found)
-    assert [trial.params["logistic.C"] for trial in tune._complete(searched(use, found))] == [2.0]
+    first, second = (trial.params["logistic.C"] for trial in tune._complete(searched(use, found)))
+    whole = study()
+    whole.enqueue_trial({"family": "logistic", "logistic.C": 2.0})
+    assert (first, second) == (2.0, searched(use, whole).trials[1].params["logistic.C"])
 
 
 def test_a_metric_that_no_fold_can_be_judged_by_is_named(monkeypatch: pytest.MonkeyPatch):
