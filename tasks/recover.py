@@ -24,7 +24,7 @@ from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import PATIENCE, Watch
 from tasks.stores import processes
-from tasks.stores.journal import AFTER, BEFORE, Intent, Journal, Release
+from tasks.stores.journal import AFTER, BEFORE, COMMITTED, Intent, Journal, Release
 from tasks.stores.registry import Registry
 from tasks.trigger import settle
 
@@ -237,9 +237,9 @@ class Recovery:
                 return
             registry = self._registry(project)
             met = registry.pointed("champion")
-            # Read after the alias: a rollback in between has an open intent by now.
+            # Read after the alias: a rollback in between has a committed intent by now, which the alias has still to follow.
             champion = self.journal.champion(project)
-            if champion is None or met == champion.version or self.journal.release_intents(project, AFTER):
+            if champion is None or met == champion.version or self.journal.release_intents(project, (COMMITTED,)):
                 return
             refusal = self._accepted(project, met)
             if refusal is None:

@@ -22,7 +22,7 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.serving import asked
 from tasks.serving.rehearsal import Rehearsal, UnservedError
 from tasks.stores import bundles, processes, proposals
-from tasks.stores.journal import AFTER, BY_ITSELF, Intent, Journal, Moves, Proposal, Release, rolled_back
+from tasks.stores.journal import AFTER, BY_ITSELF, COMMITTED, Intent, Journal, Moves, Proposal, Release, rolled_back
 from tasks.stores.registry import Registry
 
 LOG = logging.getLogger("keepfit.release")
@@ -124,14 +124,15 @@ class Releasing:
     def follow(self, patience: float = PATIENCE) -> str:
         """Brings MLflow's aliases and the servers to what the journal says, and says how the servers are; may be repeated.
 
-        Without MLflow the aliases are left to `recover`. The caller is `alone`, so that no older champion is named last.
+        Aliases that have followed once stay as they are: whoever moves one then does so by hand, which is for `recover` to answer. Without MLflow the aliases are left to `recover`. The caller is `alone`, so that no older champion is named last.
 
         Raises:
             KeepfitError: the server does not answer with the champion within so many seconds.
         """
         open_ones = self.journal.release_intents(self.project, AFTER)
         releases = self.journal.releases(self.project)
-        late = self._aliased(releases, open_ones)
+        committed = [intent for intent in open_ones if intent.phase == COMMITTED]
+        late = self._aliased(releases, committed) if committed else ""
         said = asked.confirm(self.settings.serving(), releases[-1], patience)
         if late:
             return f"{said}; the alias in MLflow follows by `keepfit recover`: {late}"
@@ -139,7 +140,7 @@ class Releasing:
             self.journal.reach(intent, "confirmed", said)
         return said
 
-    def _aliased(self, releases: list[Release], open_ones: list[Intent]) -> str:
+    def _aliased(self, releases: list[Release], committed: list[Intent]) -> str:
         """Moves the aliases, or says why they are late."""
         from mlflow.exceptions import MlflowException
 
@@ -151,7 +152,7 @@ class Releasing:
         except (MlflowException, OSError) as error:
             LOG.warning("%s: the alias is late: %s", self.project, error)
             return " ".join(str(error).split())[:300]
-        for intent in open_ones:
+        for intent in committed:
             self.journal.reach(intent, "aliased")
         return ""
 

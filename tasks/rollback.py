@@ -1,6 +1,6 @@
 """Rollback: a version that was champion before is champion again, within seconds; neither Prefect nor MLflow is needed for it.
 
-Nothing heavy is imported here, and no model is loaded: the version has answered before, its bytes and libraries are verified, and the
+Nothing heavy is imported here, and no model is loaded: the version has answered before, its bytes, seal and libraries are verified, and the
 server loads it beside the champion of now, which answers until then. The alias in MLflow follows by `recover`.
 """
 
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tasks.config.errors import ArtifactError, ConflictError, ProjectError
+from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.names import is_project
 from tasks.config.settings import Settings
 from tasks.serving.asked import NOBODY, confirm, is_up
 from tasks.stores import bundles, processes
 from tasks.stores.journal import Intent, Journal, Release, predecessor
+from tasks.stores.seals import Seals
 
 PATIENCE = 4.0  # seconds for another rollback to end, and for the server to follow
 
@@ -124,12 +125,11 @@ def _others(known: dict[int, Release], champion: Release) -> str:
 
 
 def _unfit(chosen: Release, settings: Settings) -> str:
-    """Why a version cannot be served here, or nothing: a file of it is gone or altered, or other libraries wrote it."""
+    """Why no server here would load a version, or nothing: a file of it is gone or altered, nobody who is trusted signed it, or other libraries wrote it."""
     folder = settings.bundles(chosen.project) / str(chosen.version)
     try:
-        if name := bundles.altered(folder, chosen.digest):
-            return f"{folder / name} was altered or damaged; restore it from a copy."
-        others = bundles.skewed(bundles.manifest_of(folder, chosen.digest)["versions"])
-    except ArtifactError as error:
+        bundles.opened(folder, chosen.digest, skew=settings.library_skew, seals=Seals.of(settings))
+        name = bundles.altered(folder, chosen.digest)
+    except KeepfitError as error:
         return str(error)
-    return f"it was written by {others}; install what wrote it." if others and settings.library_skew == "refuse" else ""
+    return f"{folder / name} was altered or damaged; restore it from a copy." if name else ""

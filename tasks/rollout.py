@@ -150,8 +150,8 @@ class Watch:
         self.settings, self.journal = settings, Journal(settings.journal())
         self._clock, self._timer, self._patience = clock, timer, patience
         self._without: set[tuple[str, int]] = set()  # projects and generations that have no probation
-        self._due: dict[str, float] = {}
-        self._rests: dict[str, float] = {}  # seconds that projects rest whose next step could not be done
+        self._due: dict[int, float] = {}  # when a rollout is weighed again
+        self._rests: dict[int, float] = {}  # seconds that rollouts rest whose next step could not be done
         self._running: dict[str, _Running] = {}
 
     def look(self, project: str) -> str | None:
@@ -223,7 +223,7 @@ class Watch:
     # -- what the evidence says ---------------------------------------------------------------------------------------
     def _weighed(self, rollout: Rollout, since: dt.datetime) -> str | None:
         began, now = self._timer(), self._clock()
-        if began < self._due.get(rollout.project, float("-inf")):
+        if began < self._due.get(rollout.id, float("-inf")):
             return None
         try:
             seen = self._read(rollout, since, now, until=lambda: self._timer() - began >= self._patience)
@@ -233,7 +233,7 @@ class Watch:
         if seen is None:
             return None  # the next look reads on
         plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
-        self._due[rollout.project] = began + max(plan.probation.every, REST * (self._timer() - began))
+        self._due[rollout.id] = began + max(plan.probation.every, REST * (self._timer() - began))
         then = step(plan, rollout.phase, seconds, seen)  # ty: ignore[invalid-argument-type]
         found = _found(seen, then)
         if found != rollout.evidence or then.scores != rollout.scores:
@@ -244,10 +244,10 @@ class Watch:
         except ConflictError:  # somebody moved something: the next look sees it
             raise
         except Exception:  # it is tried again, and each try leaves a record: less and less often
-            rest = min(2 * self._rests.get(rollout.project, plan.probation.every), MOST_REST)
-            self._rests[rollout.project], self._due[rollout.project] = rest, self._timer() + rest
+            rest = min(2 * self._rests.get(rollout.id, plan.probation.every), MOST_REST)
+            self._rests[rollout.id], self._due[rollout.id] = rest, self._timer() + rest
             raise
-        self._rests.pop(rollout.project, None)
+        self._rests.pop(rollout.id, None)
         return moved
 
     def _read(

@@ -13,7 +13,6 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.kinds import Binary
 from tasks.ml.recipe import Recipe
-from tasks.releasing import Releasing
 from tasks.serving.champion import Champion
 from tasks.serving.rehearsal import UnservedError
 from tasks.stores import bundles
@@ -125,7 +124,9 @@ def crowned(settings: Settings, *versions: int) -> Journal:
 def champion(settings: Settings, *versions: int) -> Journal:
     """As `crowned`, in MLflow, too."""
     journal = crowned(settings, *versions)
-    Releasing(NAME, settings).follow()
+    registry = Registry(NAME, settings.mlflow(), settings.artifacts)
+    for name, release in zip(("champion", "previous"), reversed(journal.releases(NAME)), strict=False):
+        registry.point(name, release.version)
     return journal
 
 

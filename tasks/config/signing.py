@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class KeyFileError(KeepfitError):
-    """A key cannot be used, because others may know or have written it."""
+    """A key cannot be used, because others may know or have written it, or its file cannot be read."""
 
 
 def own(path: Path) -> "Ed25519PrivateKey":
@@ -75,11 +75,20 @@ def trusted(folder: Path) -> Iterator[str]:
     """Every public key in a folder, in hexadecimal digits.
 
     Raises:
-        KeyFileError: others may have written one.
+        KeyFileError: others may have written one, or it cannot be read.
     """
     for path in sorted(folder.glob("*.pub")):
-        _refuse(path, public=True)
-        yield path.read_text(encoding="utf-8").strip().lower()
+        try:
+            _refuse(path, public=True)
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:  # it was taken away meanwhile, so it does not count
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyFileError(
+                f"{path} cannot be read ({type(error).__name__}); wanted a public key in hexadecimal digits, as plain text. Write "
+                "it anew, or move it away."
+            ) from error
+        yield text.strip().lower()
 
 
 def is_genuine(key: str, signature: str, message: bytes) -> bool:

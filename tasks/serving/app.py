@@ -84,7 +84,7 @@ class Door:
             Route("/projects/{project}/outcomes", _for("outcomes", self.outcomes), methods=["POST"]),
             Route("/projects/{project}/batches", _for("batches", self.batches), methods=["POST", "PUT"]),
             Route("/projects/{project}/trainings", _for("trainings", self.training), methods=["POST"]),
-            Route("/projects/{project}/trainings/{id:int}", _for("trainings", self.ordered), methods=["GET"]),
+            Route("/projects/{project}/trainings/{id}", _for("trainings", self.ordered), methods=["GET"]),
             Route("/hooks/{name}", self.hook, methods=["POST"]),
             Route("/projects/{project}", self.project, methods=["GET"]),
             Route("/projects", self.projects, methods=["GET"]),

@@ -1,6 +1,7 @@
 """The canary: the challenger answers a share of the rows, always the same ones. Where it fails or is late the champion answers.
 
-That others are before it is no fault of the challenger's: then the champion answers, and the shadow asks it later.
+That it is late for a request, or that others are before it, is no fault of the challenger's: then the champion answers, which may take as
+long as it does, and the shadow asks the challenger later and times both.
 """
 
 import asyncio
@@ -111,7 +112,7 @@ class Canary:
     async def ask(self, pair: Pair, asked: Question, places: list[int]) -> tuple[Part | None, bool]:
         """What the challenger says of the rows at these places, None where it says nothing, and whether that is its fault.
 
-        It is where it fails, is late, does not load, or hangs; not where it had no turn, because others are before it.
+        It is where it fails, does not load, or hangs; not where it is late, or had no turn, because others are before it.
         """
         project = pair.rollout.project
         if pair.other is None:
@@ -144,19 +145,19 @@ class Canary:
         except TimeoutError:
             if future.cancel():
                 return None, False
-        part = await self._waited(future)
-        return part, part is None
+        return await self._waited(future)
 
-    async def _waited(self, future: Future[Part]) -> Part | None:
+    async def _waited(self, future: Future[Part]) -> tuple[Part | None, bool]:
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), self._patience)
+            return await asyncio.wait_for(asyncio.wrap_future(future), self._patience), False
         except TimeoutError:
-            if not future.done():
-                self._late[future] = time.monotonic()
-                future.add_done_callback(self._forget)
+            if future.done():  # by now, or it is the model that raises this
+                return None, future.exception() is not None
+            self._late[future] = time.monotonic()
+            future.add_done_callback(self._forget)
+            return None, False
         except Exception:  # noqa: BLE001 -- whatever it raises, the champion answers
-            return None
-        return None
+            return None, True
 
     def _forget(self, future: Future[Part]) -> None:
         self._late.pop(future, None)

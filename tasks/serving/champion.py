@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -642,6 +642,23 @@ def label_of(value: Value) -> str:
 
 
 # -- who comes next ---------------------------------------------------------------------------------------------------
+async def for_ever(turn: Callable[[], Awaitable[None]], every: float) -> None:
+    """Does a turn again and again, `every` seconds apart. One that fails in whatever manner is logged, once a kind in a row, and ends nothing."""
+    failed = ""
+    while True:
+        try:
+            await turn()
+            failed = ""
+        except Exception as error:  # noqa: BLE001 – whoever follows the journal no more answers with an old champion for good
+            if failed != (failed := type(error).__name__):
+                _say_failed(error)
+        await asyncio.sleep(every)
+
+
+def _say_failed(error: Exception) -> None:
+    LOG.error("following the journal failed (%s); the next turn looks again", type(error).__name__)
+
+
 class Refused(NamedTuple):
     """A release that this process could not load; what was there before goes on answering."""
 
@@ -690,17 +707,22 @@ class Succession:
     async def follow(self, every: float = 0.05, told: Callable[[], None] = lambda: None) -> None:
         """Looks into the journal for ever, in a thread, so that answers go on while a model loads; tells after each look, and before anything loads."""
         tidings = Tidings(self._url)
-        while True:
+
+        async def turn() -> None:
             if await asyncio.to_thread(lambda: tidings.have_come() and self._reads()):
                 told()
                 await asyncio.to_thread(self._put_in_place)
             told()
-            await asyncio.sleep(every)
+
+        await for_ever(turn, every)
 
     def look(self) -> None:
         """Reads the journal once and puts in place what is new; never raises."""
-        if self._reads():
-            self._put_in_place()
+        try:
+            if self._reads():
+                self._put_in_place()
+        except Exception as error:  # noqa: BLE001 – whoever follows looks again
+            _say_failed(error)
 
     def _reads(self) -> bool:
         """Whether the journal could be read; `wanted` is then what it says."""
@@ -796,12 +818,11 @@ class Succession:
         stamps = (release, *bundles.stamps(folder))
         if stamps == self._stamps.get(project):
             return
-        self._stamps[project] = stamps
         others = {name: reason for name, reason in self.degraded.items() if name != project}
         if reason := bundles.fault(folder, release.digest):
             LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, reason)
             others[project] = reason
-        self.degraded = others
+        self.degraded, self._stamps[project] = others, stamps
 
     def _refuse(self, project: str, release: Release, error: Exception) -> None:
         reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"

@@ -53,14 +53,23 @@ class Counters(MmapedDict):
         self._f, self._m = memory, mmap.mmap(memory.fileno(), self._capacity)
 
 
-def install() -> None:
-    """Has the client keep its numbers so, in this process."""
+def install(member: str | None = None) -> None:
+    """Has the client keep its numbers so, in this process.
+
+    Args:
+        member: whose files these are, in place of the process's number: whoever takes the place of one that died counts on in its files.
+            No two that live at once may have the same.
+    """
     values.MmapedDict = Counters  # ty: ignore[invalid-assignment] -- it offers no other way
+    if member is not None:
+        values.ValueClass = values.MultiProcessValue(lambda: member)
 
 
 def _reserve(filename: str) -> None:
-    """Makes a file that has all of its room; none stays that lacks some."""
+    """Makes a file that has all of its room; none stays that lacks some. One that is there has it, and stays."""
     with Path(filename).open("ab") as file:
+        if file.tell() >= ROOM:
+            return
         try:
             os.posix_fallocate(file.fileno(), 0, ROOM)
         except OSError:

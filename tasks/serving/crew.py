@@ -1,4 +1,4 @@
-"""Several processes that answer at one address: this one binds it and watches over the others, `python -m tasks.serving.crew FD` is one of them.
+"""Several processes that answer at one address: this one binds it and watches over the others, `python -m tasks.serving.crew FD NUMBER` is one of them.
 
 They share one listening socket: whoever is free takes the next connection, and when one dies, those that wait in the socket's queue are the
 others'. (With a socket each, by SO_REUSEPORT, they would be lost.) Each follows the journal for itself.
@@ -19,6 +19,7 @@ from types import FrameType
 from prometheus_client.multiprocess import mark_process_dead
 
 from tasks.config.settings import Settings
+from tasks.serving import counters
 
 LOG = logging.getLogger("keepfit.serving")
 
@@ -30,8 +31,9 @@ GRACE_SECONDS = 7.0  # after the drain, that they have to end by themselves
 
 @dataclass
 class _Member:
-    """One process, when it began, and how long to wait after its death."""
+    """One place in the crew: its number, the process in it, when that began, and how long to wait after its death."""
 
+    number: int
     process: subprocess.Popen[bytes]
     began: float
     delay: float = BACK_OFF[0]
@@ -56,7 +58,7 @@ class Crew:
         with socket.create_server(
             (self._settings.host, self._settings.serving_port), family=family, backlog=2048
         ) as door:
-            members = [self._start(door) for _ in range(self._settings.serving_workers)]
+            members = [self._start(door, number) for number in range(self._settings.serving_workers)]
             while not self._stop.wait(LOOK_SECONDS):
                 members = [self._looked_after(member, door) for member in members]
             self._end(members)
@@ -73,13 +75,13 @@ class Crew:
     def _told(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
 
-    def _start(self, door: socket.socket, delay: float = BACK_OFF[0]) -> _Member:
+    def _start(self, door: socket.socket, number: int, delay: float = BACK_OFF[0]) -> _Member:
         process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tasks.serving.crew", str(door.fileno())],
+            [sys.executable, "-P", "-m", "tasks.serving.crew", str(door.fileno()), str(number)],
             env=os.environ | self._shared | {"OMP_NUM_THREADS": "1"},
             pass_fds=[door.fileno()], stdin=subprocess.PIPE,
         )  # fmt: skip
-        return _Member(process, time.monotonic(), delay)
+        return _Member(number, process, time.monotonic(), delay)
 
     def _looked_after(self, member: _Member, door: socket.socket) -> _Member:
         """The same one while it lives, else, after a pause, a new one."""
@@ -93,11 +95,11 @@ class Crew:
             is_young = time.monotonic() - member.began < YOUNG_SECONDS
             member.delay = min(member.delay * 2, BACK_OFF[1]) if is_young else BACK_OFF[0]
             member.again = time.monotonic() + member.delay
-        return self._start(door, member.delay) if time.monotonic() >= member.again else member
+        return self._start(door, member.number, member.delay) if time.monotonic() >= member.again else member
 
     def _bury(self, member: _Member) -> None:
-        """What it counted stays; what it said of the moment does not."""
-        mark_process_dead(member.process.pid, str(self._counters))
+        """What it counted stays, and whoever takes its place counts on; what it said of the moment does not."""
+        mark_process_dead(member.number, str(self._counters))  # the number is what its files have in their names
         if member.process.stdin:
             member.process.stdin.close()
 
@@ -118,6 +120,8 @@ def main() -> None:
     from tasks.serving import app
 
     threading.Thread(target=_end_with_the_starter, daemon=True).start()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        counters.install(sys.argv[2])
     app.serve(Settings(), [socket.socket(fileno=int(sys.argv[1]))], loads_first=True)
 
 

@@ -149,9 +149,11 @@ class Ordering:
         project, number = request.path_params["project"], request.path_params["id"]
         return as_json(await self._line.run(lambda: self._look(project, number), quick=False))
 
-    def _look(self, project: str, number: int) -> dict[str, Any]:
+    def _look(self, project: str, number: str) -> dict[str, Any]:
+        """What came of the order whose number stands in an address; a text that is no number, or one without end, is no order's."""
         self._known(project)
-        return self._told(project, number)
+        is_number = number.isascii() and number.isdigit() and len(number) <= len(str(HIGHEST))
+        return self._told(project, int(number) if is_number else HIGHEST + 1)
 
     def _told(self, project: str, number: int) -> dict[str, Any]:
         found = self._journal.ordered(project, number) if number <= HIGHEST else None

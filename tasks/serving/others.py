@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.serving.champion import Champion, Succession
+from tasks.serving.champion import Champion, Succession, for_ever
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release, Rollout
 from tasks.stores.tidings import Tidings
@@ -82,9 +82,7 @@ class Others:
     async def follow(self, every: float = 0.05) -> None:
         """Looks into the journal for ever, in a thread, so that answers go on while a model loads."""
         tidings = Tidings(self._url)
-        while True:
-            await asyncio.to_thread(self._glance, tidings)
-            await asyncio.sleep(every)
+        await for_ever(lambda: asyncio.to_thread(self._glance, tidings), every)
 
     def _glance(self, tidings: Tidings) -> None:
         moved = any(pair.champion is not self._succession.champions.get(name) for name, pair in self.pairs.items())

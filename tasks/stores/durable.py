@@ -34,7 +34,7 @@ def write(path: Path, data: bytes | memoryview) -> None:
     except OSError:
         partial.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def move(source: Path, target: Path) -> None:
@@ -50,7 +50,7 @@ def move(source: Path, target: Path) -> None:
             raise
         write(target, source.read_bytes())
         source.unlink()
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def remove(path: Path) -> None:
@@ -62,7 +62,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
     """Makes the folder's list of names durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

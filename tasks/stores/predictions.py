@@ -36,7 +36,7 @@ class Days:
 
     Args:
         folder: where they are.
-        synced: what was written is on the disk when `write` returns, so that it survives a loss of power, too.
+        synced: what was written is on the disk when `write` returns, under its file's name, so that it survives a loss of power, too.
     """
 
     def __init__(self, folder: Path, *, synced: bool = False) -> None:
@@ -146,6 +146,12 @@ class Days:
         path = self.folder / project / f"{date}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            for folder in (path.parent, self.folder, self.folder.parent) if self._synced else ():
+                durable.sync(folder)  # whoever made the file or a folder may not have come so far
+        except OSError:
+            os.close(handle)
+            raise
         self._open[project] = day = _Day(date, handle)
         return day
 

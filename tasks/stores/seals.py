@@ -54,7 +54,7 @@ class Seals:
 
         Raises:
             ArtifactError: nobody has; says what to do.
-            KeyFileError: others may have written a public key.
+            KeyFileError: others may have written a public key, or it cannot be read.
         """
         try:
             seal = msgspec.json.decode(content, type=Seal)

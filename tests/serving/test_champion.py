@@ -19,6 +19,7 @@ from tasks.ml.contributions import Explainer, usual
 from tasks.ml.recommenders import Favourites
 from tasks.serving.champion import Champion, Feature, RowError, Succession, frame
 from tasks.serving.metrics import Metrics
+from tasks.serving.others import Others
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 
@@ -353,6 +354,62 @@ def test_following_goes_on_until_it_is_cancelled(town):
 
     asyncio.run(scene())
     assert town.answering == 1
+
+
+def test_following_outlasts_a_fault_that_nobody_foresaw(town, monkeypatch, caplog):
+    """It is logged by its kind, and the next release is taken over; what was to be looked at is looked at again."""
+    fault, met = bundles.fault, []
+
+    def raising(*what, **how):
+        met.append(what)
+        if len(met) == 1:
+            raise ValueError("secret")
+        return fault(*what, **how)
+
+    async def scene():
+        follower = asyncio.create_task(town.succession.follow(every=0.01))
+        async with asyncio.timeout(30):
+            while len(met) < 2:
+                await asyncio.sleep(0.01)
+            town.release(2)
+            while town.answering != 2:
+                await asyncio.sleep(0.01)
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+
+    town.release(1)
+    monkeypatch.setattr(bundles, "fault", raising)
+    asyncio.run(scene())
+    assert met[1] == met[0]
+    met.clear()
+    town.release(1)
+    town.succession.look()
+    assert (town.answering, len(met)) == (1, 1)
+    assert "following the journal failed (ValueError)" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_the_models_beside_are_followed_after_a_fault_that_nobody_foresaw(town):
+    """The journal says something that cannot be; the next look is made all the same."""
+    others, met = Others(town.succession, town.url, lambda project: town.home / project), []
+
+    def look():
+        met.append(1)
+        if len(met) == 1:
+            raise ValueError
+
+    async def scene():
+        others.look = look
+        follower = asyncio.create_task(others.follow(every=0.01))
+        async with asyncio.timeout(30):
+            while len(met) < 2:
+                await asyncio.sleep(0.01)
+        follower.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await follower
+
+    asyncio.run(scene())
 
 
 def test_a_process_that_loads_its_first_champion_says_that_it_has_none_yet(town, monkeypatch):

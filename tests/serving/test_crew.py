@@ -7,16 +7,24 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import threading
+from types import SimpleNamespace
+from typing import cast
 
 import httpx
 import psutil
 import pytest
+from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 
 from tasks.config.errors import KeepfitError
-from tasks.serving import asked
+from tasks.config.settings import Settings
+from tasks.serving import asked, counters
+from tasks.serving.champion import Succession
 from tasks.serving.counters import Counters
+from tasks.serving.crew import Crew, _Member
+from tasks.serving.metrics import Metrics
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, Stage, until
 from tests.tasks.test_landing_faults import disk
@@ -111,16 +119,47 @@ def version(stage):
 
 
 def test_v_02_a_dead_process_is_replaced_and_nobody_notices_for_long(stage):
-    """While one is killed, the other answers; its counts stay, its successor joins, and no answered prediction is lost (V-02)."""
+    """While one is killed, the other answers; its counts stay, its successor joins and counts on in its files, and no answered prediction is lost (V-02)."""
     before = counted(stage, "keepfit_predictions_total", '{project="flights"}')
+    files, swaps = kept(stage), counted(stage, "keepfit_swaps_total")
     answers = many(stage, 20)
     first = members(stage)
     first[0].kill()
     until(lambda: len(members(stage)) == 2 and first[0].pid not in {one.pid for one in members(stage)})
     answers += many(stage, 20)
+    until(lambda: counted(stage, "keepfit_swaps_total") == swaps + 1)
     assert counted(stage, "keepfit_predictions_total", '{project="flights"}') == before + 40
+    assert kept(stage) == files
     logged = {record["id"] for record in Predictions(stage.home).read("flights")}
     assert {one["id"] for answer in answers for one in answer["predictions"]} <= logged
+
+
+def kept(stage):
+    """The files in which the processes count."""
+    return {path.name for path in (stage.home / "metrics" / str(stage.port)).iterdir()}
+
+
+def test_a_process_that_dies_again_and_again_fills_no_disk(tmp_path, monkeypatch):
+    """After fifty lives in one place there are the files of one, and the total has what each of them counted."""
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "MmapedDict", values.MmapedDict)
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)  # both are put back by this
+    crew, nobody = Crew(Settings(home=tmp_path)), SimpleNamespace(swaps=1, champions={}, wanted={}, refused={})
+    monkeypatch.setattr(crew, "_counters", tmp_path)
+    process = cast("subprocess.Popen[bytes]", SimpleNamespace(pid=1, stdin=None))
+    for life in range(1, 51):
+        counters.install("0")
+        meter = Metrics(cast("Succession", nobody))
+        for _ in range(3):
+            meter.turned_away()
+        meter.predicted("small", 1, 0.01)
+        lines = bytes(meter.page().body).decode().splitlines()
+        found = dict(line.rsplit(maxsplit=1) for line in lines if not line.startswith("#"))
+        assert float(found["keepfit_swaps_total"]) == life
+        assert float(found['keepfit_requests_total{project="",route="turnstile",status="429"}']) == 3 * life
+        values.ValueClass.close_all_files()
+        crew._bury(_Member(0, process, 0.0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["counter_0.db", "gauge_mostrecent_0.db", "histogram_0.db"]  # fmt: skip
 
 
 def test_v_10_a_full_disk_costs_log_lines_and_no_process(disk, tmp_path):
@@ -156,9 +195,11 @@ def test_v_10_what_finds_no_room_to_count_in_counts_for_itself(disk):
     second.write_value("another", 7.0, 0.0)
     assert [first.read_value(f"series {number}")[0] for number in range(4000)] == [*range(4000)]
     assert second.read_value("another")[0] == 7.0
+    Counters(str(place / "counter_1.db")).write_value("series 0", 8.0, 0.0)  # whoever takes the place of the first
     assert [path.name for path in place.iterdir()] == ["counter_1.db"]
     shared = {key: value for key, value, *_ in MmapedDict.read_all_values_from_file(place / "counter_1.db")}
     assert 1000 < len(shared) < 4000
+    assert shared.pop("series 0") == 8.0
     assert all(key.strip() == f"series {value:.0f}" for key, value in shared.items())
 
 

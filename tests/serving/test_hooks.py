@@ -177,11 +177,14 @@ def test_a_training_is_ordered_once_for_a_key(place):
     async def asked():
         transport = httpx.ASGITransport(Door(place).app())
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return [await client.get(f"{path}/{number}") for number in (first["id"], 99, 2**70)]
+            return [
+                await client.get(f"{path}/{number}")
+                for number in (first["id"], 99, 2**31, 2**70, "1" * 5000, "x", "-1", "\u0663", "%00")
+            ]
 
     found, *missing = asyncio.run(asked())
     assert found.json() == first
-    assert [answer.status_code for answer in missing] == [404, 404]
+    assert [answer.status_code for answer in missing] == [404] * 8
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import datetime as dt
 import json
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -78,6 +79,37 @@ def test_a_removed_file_is_begun_anew(tmp_path):
     log.append("flights", NOON, records("b"))
     assert ids(log) == ["b"]
     log.close()
+
+
+def test_v_11_the_first_outcome_of_a_day_has_its_files_name_on_the_disk(tmp_path, monkeypatch):
+    """The file, and each folder that may be new with it; the day's next one syncs the file alone. Where that fails nothing is taken, and it is done with the next one (V-11)."""
+    log, real, met, broken = Told(tmp_path / "home"), os.fsync, [], []
+
+    def sync(handle):
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        met.append(str(path.relative_to(tmp_path)))
+        if broken and path.is_dir():
+            raise OSError(5, "Input/output error")
+        real(handle)
+
+    def synced(at):
+        met.clear()
+        log.tell("small", at, [("a", True, None)])
+        return met
+
+    monkeypatch.setattr(os, "fsync", sync)
+    folders, day = ["home/told/small", "home/told", "home"], dt.timedelta(days=1)
+    assert synced(NOON) == [*folders, "home/told/small/2026-03-01.jsonl"]
+    assert synced(NOON) == ["home/told/small/2026-03-01.jsonl"]
+    broken.append(True)
+    with pytest.raises(OSError, match="Input/output"):
+        synced(NOON + day)
+    broken.clear()
+    assert synced(NOON + day) == [*folders, "home/told/small/2026-03-02.jsonl"]
+    log.close()
+    met.clear()
+    assert Predictions(tmp_path / "home").append("small", NOON, records("a")) == 0
+    assert met == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 7, 8, 50])

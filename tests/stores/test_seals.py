@@ -105,6 +105,34 @@ def test_keys_that_others_may_write_or_read_are_not_used(signed, seals, tmp_path
     assert not (tmp_path / "3").exists()
 
 
+@pytest.mark.parametrize("content", ["a key".encode("utf-16"), None])
+def test_a_public_key_that_cannot_be_read_is_named(signed, seals, content, monkeypatch):
+    """It is UTF-16, or the disk does not give it: the error is one of keys, with the file's name."""
+    folder, digest = signed
+    (seals.trusted / "00.pub").write_bytes(content or b"00")
+    (seals.trusted / "00.pub").chmod(0o644)
+    read = Path.read_text
+
+    def text(path, *what, **how):
+        if content is None and path.name == "00.pub":
+            raise OSError(5, "Input/output error")
+        return read(path, *what, **how)
+
+    monkeypatch.setattr(Path, "read_text", text)
+    with pytest.raises(KeyFileError, match=r"00\.pub cannot be read"):
+        bundles.opened(folder, digest, seals=seals)
+
+
+def test_a_public_key_that_is_taken_away_meanwhile_does_not_count(signed, seals, monkeypatch):
+    """The folder was listed before: the others count as they did."""
+    folder, digest = signed
+    (seals.trusted / "00.pub").write_text("00")
+    listed = list(seals.trusted.glob("*.pub"))
+    (seals.trusted / "00.pub").unlink()
+    monkeypatch.setattr(Path, "glob", lambda *_: listed)
+    assert bundles.opened(folder, digest, seals=seals).manifest["project"] == "flights"
+
+
 def test_signing_again_changes_nothing(signed, seals, model):
     """The same bundle written again has the same signature: a repeated step leaves no trace."""
     folder, digest = signed

@@ -136,6 +136,27 @@ def test_r_06_an_accepted_change_stands_though_no_server_follows_at_once(
     assert [row["answer"] for row in journal.hand_made(NAME)] == ["accepted"]
 
 
+@pytest.mark.parametrize("policy", ["put_back", "accept"])
+def test_r_06_a_change_by_hand_is_answered_while_no_server_follows(
+    place: Settings, monkeypatch: pytest.MonkeyPatch, policy: str
+):
+    """The servers are down for a while: what is moved in MLflow meanwhile is on record and put back, or accepted, as at any other time."""
+    if policy == "accept":
+        accepts(place)
+    champion(place, 1)
+    journal = Journal(place.journal())
+    releasing.Releasing(NAME, place).release(2, actor="a test", reason="a test")
+    monkeypatch.setenv("KEEPFIT_SERVING_URL", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(recover, "FOLLOW", 0.0)
+    Recovery(Settings()).look()
+    assert (alias(place), journal.release_intents(NAME)[-1].phase) == (2, "aliased")
+    registry(place).point("champion", 3)
+    Recovery(Settings()).look()
+    (row,) = journal.hand_made(NAME)
+    assert (row["met"], row["answer"]) == ("version 3", "accepted" if policy == "accept" else "put back")
+    assert alias(place) == journal.releases(NAME)[-1].version == (3 if policy == "accept" else 2)
+
+
 def test_an_alias_that_a_release_is_moving_is_no_hand_made_change(place: Settings):
     """While a release is under way its alias is its own business."""
     champion(place, 1)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -22,6 +23,7 @@ from tasks.rollback import Rollback
 from tasks.stores import bundles
 from tasks.stores.journal import BY_ITSELF, Journal, predecessor, reigns, rolled_back
 from tasks.stores.registry import Registry
+from tasks.stores.seals import SEAL, Seals
 from tests.released import NAME, NOW, alias, champion, crowned, place, template
 from tests.samples import free_port
 
@@ -97,22 +99,36 @@ def test_a_rollback_imports_nothing_heavy(place: Settings):
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"), [("gone", "cannot be read"), ("altered", "was altered or damaged"), ("manifest", "was altered or damaged"), ("libraries", "was written by numpy 1.2.3")]
-)  # fmt: skip
-def test_o_19_a_version_that_cannot_be_served_stays_away(place: Settings, harm: str, said: str):
-    """Its files are gone or altered, or other libraries wrote it: the refusal says so, and the champion is as before."""
+    ("harm", "said"),
+    [
+        ("gone", "cannot be read"),
+        ("altered", "was altered or damaged"),
+        ("manifest", "was altered or damaged"),
+        ("libraries", "was written by numpy 1.2.3"),
+        ("unsigned", "nobody has signed the model"),
+        ("untrusted", "which nobody here trusts"),
+    ],
+)
+def test_o_19_a_version_that_cannot_be_served_stays_away(place: Settings, tmp_path: Path, harm: str, said: str):
+    """Its files are gone or altered, other libraries wrote it, or nobody who is trusted signed it: the refusal says so, and the champion is as before."""
     journal = crowned(place, 1, 2)
     folder = place.bundles(NAME) / "1"
     if harm == "gone":
         shutil.rmtree(folder)
     elif harm == "altered":
         (folder / bundles.MODEL).write_bytes(b"another")
+    elif harm == "unsigned":
+        (folder / SEAL).unlink()
+    elif harm == "untrusted":
+        another = Seals(tmp_path / "another.pem", tmp_path / "another")
+        (folder / SEAL).write_bytes(another.sign(journal.releases(NAME)[0].digest))
     else:
         manifest = json.loads((folder / bundles.MANIFEST).read_bytes())
         manifest["versions"]["numpy"] = "1.2.3"
         (folder / bundles.MANIFEST).write_text(text := json.dumps(manifest))
     if harm == "libraries":
         digest = bundles.hashlib.sha256(text.encode()).hexdigest()
+        (folder / SEAL).write_bytes(Seals.of(place).sign(digest))
         journal.release(replace(journal.releases(NAME)[0], generation=3, digest=digest))
         journal.release(replace(journal.releases(NAME)[1], generation=4))
     before = journal.releases(NAME)

@@ -807,6 +807,27 @@ def test_what_cannot_be_done_is_tried_less_and_less_often(place: Settings, clock
     assert [each.version for each in journal.releases(NAME)] == [1, 2, 1]
 
 
+def test_a_new_champion_does_not_rest_for_what_could_not_be_done_before(place: Settings, clock: Clock):
+    """The one before could not be taken back, and was tried each ten minutes at last; what the next one does is weighed at once."""
+    journal, now = crowned(place, 1), [0.0]
+    release(place, 2, clock)
+    looks = Watch(place, clock, timer=lambda: now[0])
+    looks.look(NAME)
+    come_true(place, serve(place, clock, 60, 2, 1, said=0.9), False)
+    (place.bundles(NAME) / "1" / bundles.MODEL).unlink()
+    while now[0] < 700:
+        now[0] += 5
+        with contextlib.suppress(KeepfitError):
+            looks.look(NAME)
+    clock.on(1)
+    release(place, 3, clock)
+    for said in ("overtaken", "version 3 is on probation"):
+        assert said in str(looks.look(NAME))
+    come_true(place, serve(place, clock, 60, 3, 2, said=0.9), False)
+    assert "version 3 undone in its probation" in str(looks.look(NAME))
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 3, 2]
+
+
 def test_a_bar_that_was_reached_stays_reached_after_a_restart(place: Settings, clock: Clock):
     """The old champion cannot come back yet. Then earlier requests turn out well: in the order of the requests the bar would not be reached."""
     journal = crowned(place, 1)

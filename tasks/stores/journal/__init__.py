@@ -10,7 +10,7 @@ from tasks.config.settings import Settings
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
 from tasks.stores.journal.incidents import Incidents, Notice
-from tasks.stores.journal.intents import AFTER, BEFORE, Intent, Intents
+from tasks.stores.journal.intents import AFTER, BEFORE, COMMITTED, Intent, Intents
 from tasks.stores.journal.orders import Order, Orders
 from tasks.stores.journal.proofs import Proofs
 from tasks.stores.journal.proposals import Proposal, Proposals
@@ -21,8 +21,8 @@ from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, 
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal", "Release",
-    "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back",
+    "AFTER", "BEFORE", "BY_ITSELF", "COMMITTED", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal",
+    "Release", "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back",
 ]  # fmt: skip
 
 

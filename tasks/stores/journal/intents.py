@@ -14,6 +14,7 @@ from tasks.stores.journal.tables import RELEASE_INTENTS
 
 PHASES = ("intended", "verified", "answered", "committed", "aliased", "confirmed")
 BEFORE, AFTER = PHASES[:3], PHASES[3:5]  # nothing has changed yet; alias and servers have still to follow
+COMMITTED = AFTER[0]  # the alias, too
 
 
 @dataclass(frozen=True)
