@@ -158,9 +158,12 @@ def test_v_01_fifty_swaps_under_load(served: Stage, tmp_path: Path, rate: float 
     stop = threading.Event()
 
     def swap():
-        for number in range(50):
-            served.release(2 - number % 2)
-            until(lambda wanted=2 - number % 2: served.version() == wanted)
+        with httpx.Client(
+            base_url=served.url
+        ) as client:  # one connection: a new one for each question took a core, which is the server's
+            for number in range(50):
+                served.release(wanted := 2 - number % 2)
+                until(lambda wanted=wanted: client.get("/readyz").json()["projects"].get("flights") == wanted)
         stop.set()
 
     swaps = threading.Thread(target=swap)
