@@ -11,7 +11,7 @@ from flows.commands.terminal import DONE, MISUSE, REFUSED, explained, fail
 from tasks.config.errors import KeepfitError, MisuseError, suggestion
 
 COMMANDS: dict[str, tuple[Callable[..., int] | App, ...]] = {
-    "Stack": (stack.up, stack.down, status.status, stack.doctor, stack.recover),
+    "Stack": (stack.up, stack.down, status.status, stack.env, stack.doctor, stack.recover),
     "Projects": (projects.new, projects.check, projects.deploy, projects.contract, projects.plan),
     "The loop": (
         landing.land, landing.outcomes, landing.fetch, rows.data, rows.quarantine, rows.erase,

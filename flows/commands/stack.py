@@ -1,9 +1,21 @@
 """The stack: start it, stop it, look it over, put right what a kill left behind."""
 
+import shlex
+
 from flows import stack
 from flows.commands.running import connect, deployed
 from flows.commands.terminal import Json, confirmed, say, show, table
+from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
+
+# variables by which the clients of Prefect and MLflow find their servers, and say nothing to third parties
+REACHING = (
+    "PREFECT_API_URL",
+    "PREFECT_API_AUTH_STRING",
+    "MLFLOW_TRACKING_URI",
+    "DO_NOT_TRACK",
+    "MLFLOW_DISABLE_TELEMETRY",
+)
 
 
 def up(*, as_json: Json = False) -> int:
@@ -23,6 +35,22 @@ def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int
     if wipe and not yes and not confirmed(f"Delete everything under {settings.home}?"):
         return show({"state": "refused", "reason": "nothing was stopped or deleted"}, as_json=as_json)
     return show({"state": "down", **stack.down(settings, wipe=wipe, say=say)}, as_json=as_json)
+
+
+def env(*, as_json: Json = False) -> int:
+    """Print what `prefect` and `mlflow` need to reach the running stack, Prefect's password among it: eval "$(keepfit env)".
+
+    Raises:
+        KeepfitError: no stack runs.
+    """
+    settings = Settings()
+    if not settings.prefect():
+        raise KeepfitError("No stack is running, so there is nothing to reach. Say `keepfit up`.")
+    found = stack.environment(settings)
+    told = {name: found[name] for name in REACHING if name in found}
+    return show(
+        told, as_json=as_json, page="\n".join(f"export {name}={shlex.quote(value)}" for name, value in told.items())
+    )
 
 
 def doctor(*, as_json: Json = False) -> int:

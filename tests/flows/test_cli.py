@@ -301,11 +301,12 @@ def test_a_question_without_an_answer_is_refused(alone, row, named):
     assert "wanted" in message.lower() or "keepfit train thyroid" in message
 
 
-def test_deploying_without_a_stack_says_what_to_do(alone):
-    """Without a stack there is nowhere to deploy to, and the next move is `keepfit up`."""
-    done = command(alone, "deploy", "--json")
+@pytest.mark.parametrize(("asked", "lacks"), [("deploy", "nowhere to deploy to"), ("env", "nothing to reach")])
+def test_what_wants_a_stack_says_what_to_do(alone, asked, lacks):
+    """Without one there is nowhere to deploy to and nobody to ask, and the next move is `keepfit up`."""
+    done = command(alone, asked, "--json")
     assert done.returncode == 1
-    assert failure(done) == "No stack is running, so there is nowhere to deploy to. Say `keepfit up`."
+    assert failure(done) == f"No stack is running, so there is {lacks}. Say `keepfit up`."
 
 
 # -- what goes well: exit code 0 --------------------------------------------------------------------------------------

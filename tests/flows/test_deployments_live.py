@@ -1,6 +1,9 @@
 """What a deploy leaves on the running stack's Prefect server when project files have changed, or are gone."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +86,17 @@ def automations() -> set[str]:
 
     with get_client(sync_client=True) as client:
         return {each.name for each in client.read_automations() if each.name.startswith(f"{NAME}: ")}
+
+
+def test_prefect_s_own_command_lists_what_the_file_declares(folder: Path, stack: Stack):
+    """After what `keepfit env` says, in a shell that knows nothing else of the stack."""
+    place = Path(sys.executable).parent
+    listing = f'eval "$({place}/keepfit env)" && {place}/prefect deployment ls && {place}/prefect automation ls'
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "MLFLOW"))}
+    done = subprocess.run(
+        ["bash", "-c", listing], env=plain | {"COLUMNS": "250"}, capture_output=True, text=True, check=True
+    )
+    assert {name for name in (*ALL_OF_IT, *EVENTS) if name not in done.stdout} == set()
 
 
 def test_what_a_file_declares_no_more_is_gone_from_prefect(folder: Path, stack: Stack):
