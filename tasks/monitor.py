@@ -257,7 +257,8 @@ def _show(monitor: Monitor, seen: dict[str, Any], settings: Settings) -> None:
         f"# {project} version {seen['version']}: {seen['verdict']}\n\n{pages.sentence(seen['reason'])}\n\n{shown}\n",
         key=artifact_key(project, "watch"), description=f"**{project}** {seen['verdict']}: {seen['reason'][:300]}",
     )  # fmt: skip
-    run = next((row["detail"].get("run") for row in reversed(monitor.journal.trainings(project)) if row["version"] == seen["version"]), None)  # fmt: skip
+    made = monitor.journal.made(project, seen["version"])
+    run = made["detail"].get("run") if made else None
     if run:
         files = {f"watch/{name}.png": png for name, png in drawn.items()} | {"watch/watch.json": as_json(seen)}
         _beside(Registry(project, settings.mlflow(), settings.artifacts), run, files)

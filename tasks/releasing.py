@@ -79,9 +79,7 @@ class Releasing:
         """
         self.undo_left()
         use, champion = Project.named(self.project, self.settings), self.journal.champion(self.project)
-        trained = next(
-            (row for row in reversed(self.journal.trainings(self.project)) if row["version"] == version), None
-        )
+        trained = self.journal.made(self.project, version)
         refused = self._refusal(use, version, trained, champion, actor, reason, proposal)
         if refused or trained is None:
             return Plan(project=self.project, refused=refused)

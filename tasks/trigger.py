@@ -50,9 +50,8 @@ def admit(project: str, snapshot: str | None, reason: str, *, by: By, again: boo
     if training.refused and not training.wait and flow_run.id:
         journal, mine = Journal(Settings().journal()), str(flow_run.id)
         left = [order for order in _ordered(journal, project) if order.run == mine]
-        journal.lost(
-            left, mine, training.refused, most=CRASHES
-        )  # this run ends well, which would mean that they are obeyed
+        # This run ends well, which would mean that they are obeyed.
+        journal.lost(left, mine, training.refused, most=CRASHES)
     return training
 
 
@@ -267,7 +266,6 @@ def plan_follow_up(project: str, wait: float, by: By) -> str:
         run = runs.follow_up(project, "asked for during the cool-down", by, wait, beside=flow_run.id)
     except ObjectNotFound:
         return "no deployment runs here: start the training again by hand after the cool-down"
-    journal.run_for(
-        [order for order in _ordered(journal, project) if order.by == by], str(run.id)
-    )  # others have their own waits
+    mine = [order for order in _ordered(journal, project) if order.by == by]  # others have their own waits
+    journal.run_for(mine, str(run.id))
     return f"follow-up '{run.name}' comes in {wait:.0f} s"

@@ -225,15 +225,13 @@ def heeded(policies: tuple[Policy, ...], by: str) -> "Prompted | None":
     return next((policy for policy in policies if isinstance(policy, Prompted) and policy.kind == by), None)
 
 
-def owing(policies: tuple[Policy, ...], fresh: Fresh) -> "OnBatch | OnRows | OnDrift | OnDecay | None":
+def owing(policies: tuple[Policy, ...], fresh: Fresh) -> "OnBatch | OnRows | _Alarmed | None":
     """The policy by which a training is owed for what landed; None when none is.
 
     >>> owing((OnRows(rows=10),), Fresh(changed=True, rows=12)).kind
     'rows'
     """
-    owed = (
-        policy for policy in policies if isinstance(policy, OnBatch | OnRows | OnDrift | OnDecay) and policy.owes(fresh)
-    )
+    owed = (policy for policy in policies if isinstance(policy, OnBatch | OnRows | _Alarmed) and policy.owes(fresh))
     return next(owed, None)
 
 
