@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import uvloop
 
-CONNECTIONS = 1024  # beyond it requests wait here for a free one, and their wait counts
+CONNECTIONS = (
+    1024  # opened before the first request is due; beyond them requests wait here for a free one, and their wait counts
+)
 PATIENCE = 5.0  # seconds for what is under way at the end
 
 
@@ -61,13 +63,14 @@ class Crowd:
         self.request = request
         self.waits: dict[str, list[float]] = {}
         self._port = port
-        self._free: deque[Line] = deque()
+        self._free: list[Line] = []
         self._waiting: deque[float] = deque()
-        self._opened = 0
-        self._opening: set[asyncio.Task[object]] = set()
 
     async def run(self, rate: float, seconds: float) -> None:
         """Sends `rate` requests a second on time."""
+        loop = asyncio.get_running_loop()
+        for _ in range(CONNECTIONS):
+            await loop.create_connection(lambda: Line(self), "127.0.0.1", self._port)
         start = time.perf_counter()
         count = int(rate * seconds)
         sent = 0
@@ -84,15 +87,9 @@ class Crowd:
 
     def _send(self, due: float) -> None:
         if self._free:
-            self._free.popleft().send(due)
-            return
-        self._waiting.append(due)
-        if self._opened < CONNECTIONS:
-            self._opened += 1
-            loop = asyncio.get_running_loop()
-            task = loop.create_task(loop.create_connection(lambda: Line(self), "127.0.0.1", self._port))
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            self._free.pop().send(due)  # as a client's pool does: the one that was used last
+        else:
+            self._waiting.append(due)
 
     def free(self, line: Line) -> None:
         """A connection that has nothing to do takes what waits."""
@@ -107,7 +104,6 @@ class Crowd:
 
     def lost(self, line: Line) -> None:
         """A connection has gone."""
-        self._opened -= 1
         if line in self._free:
             self._free.remove(line)
 

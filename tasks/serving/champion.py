@@ -27,6 +27,7 @@ from tasks.stores import bundles, packed
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal, Release
 from tasks.stores.marks import MARK, Marks
+from tasks.stores.seals import Seals
 from tasks.stores.tidings import Tidings
 
 if TYPE_CHECKING:
@@ -187,8 +188,8 @@ class Champion:
 
     @classmethod
     def load(
-        cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse", secret: bytes | None = None
-    ) -> Self:
+        cls, folder: Path, release: Release, *, skew: bundles.Skew = "refuse", secret: bytes | None = None, seals: Seals | None = None
+    ) -> Self:  # fmt: skip
         """The champion of a release, after its bundle has been verified and a row has been scored with it.
 
         Args:
@@ -196,11 +197,12 @@ class Champion:
             release: names the bundle's digest.
             skew: `accept` loads a model that other versions of the libraries wrote, too.
             secret: of the marks; without one logged rows have none.
+            seals: whose signatures count; by default those of this installation.
 
         Raises:
             ArtifactError: the bundle is not the released one, or the model does not answer as it should.
         """
-        bundle = bundles.opened(folder, release.digest, skew=skew)
+        bundle = bundles.opened(folder, release.digest, skew=skew, seals=seals)
         try:
             manifest = msgspec.convert(bundle.manifest, Manifest)
         except msgspec.ValidationError as error:
@@ -659,6 +661,15 @@ def _say_failed(error: Exception) -> None:
     LOG.error("following the journal failed (%s); the next turn looks again", type(error).__name__)
 
 
+def _stamps(folder: Path, release: Release) -> tuple[object, ...]:
+    """What tells whether a release's bundle is as it was when it was verified."""
+    return release, *bundles.stamps(folder)
+
+
+def _without(some: dict[str, Any], project: str) -> dict[str, Any]:
+    return {name: value for name, value in some.items() if name != project}
+
+
 class Refused(NamedTuple):
     """A release that this process could not load; what was there before goes on answering."""
 
@@ -683,13 +694,15 @@ class Succession:
         trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
         swaps: champions that were put in place since the start.
         secret: of the marks in the log.
+        seals: whose signatures count; by default those of this installation.
     """
 
     def __init__(
         self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse",
-        copies: Path | None = None, secret: bytes | None = None,
+        copies: Path | None = None, secret: bytes | None = None, seals: Seals | None = None,
     ) -> None:  # fmt: skip
         self.secret = secret
+        self.seals = seals
         self._url = journal
         self._folder = folder
         self._skew: bundles.Skew = skew
@@ -755,7 +768,7 @@ class Succession:
         champion, refused = self.champions.get(project), self.refused.get(project)
         if champion and champion.release == release:
             if refused:
-                self.refused = {name: value for name, value in self.refused.items() if name != project}
+                self.refused = _without(self.refused, project)
             return False
         return refused is None or refused.release != release or self._clock() >= refused.again
 
@@ -769,7 +782,7 @@ class Succession:
             self._refuse(project, release, error)
             return
         self.champions = {**self.champions, project: champion}
-        self.refused = {name: value for name, value in self.refused.items() if name != project}
+        self.refused = _without(self.refused, project)
         self.swaps += 1
         LOG.info(
             "%s: version %d answers (generation %d, loaded in %.2f s)",
@@ -786,15 +799,21 @@ class Succession:
             KeepfitError: neither is what was released.
         """
         folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
+        stamps = _stamps(folder, release)
         try:
-            champion = Champion.load(folder, release, skew=self._skew, secret=self.secret)
+            champion = self.load(folder, release)
         except KeepfitError:
             if copy is None or not copy.exists():
                 raise
-            return Champion.load(copy, release, skew=self._skew, secret=self.secret)
+            return self.load(copy, release)
+        self.degraded, self._stamps[project] = _without(self.degraded, project), stamps
         if copy is not None:
             self._keep(champion, copy)
         return champion
+
+    def load(self, folder: Path, release: Release) -> Champion:
+        """As `Champion.load`, by the settings of this process."""
+        return Champion.load(folder, release, skew=self._skew, secret=self.secret, seals=self.seals)
 
     def _copy(self, project: str, release: Release) -> Path | None:
         """Where this process keeps what it has verified, for its next start."""
@@ -813,13 +832,13 @@ class Succession:
             )
 
     def _look_at(self, project: str, release: Release) -> None:
-        """Verifies the champion's bundle anew when somebody has touched it, and says what is wrong with it."""
+        """Verifies the champion's bundle anew when somebody has touched it since it was verified last, and says what is wrong with it."""
         folder = self._folder(project) / str(release.version)
-        stamps = (release, *bundles.stamps(folder))
+        stamps = _stamps(folder, release)
         if stamps == self._stamps.get(project):
             return
-        others = {name: reason for name, reason in self.degraded.items() if name != project}
-        if reason := bundles.fault(folder, release.digest):
+        others = _without(self.degraded, project)
+        if reason := bundles.fault(folder, release.digest, self.seals):
             LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, reason)
             others[project] = reason
         self.degraded, self._stamps[project] = others, stamps

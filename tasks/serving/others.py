@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.serving.champion import Champion, Succession, for_ever
-from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release, Rollout
 from tasks.stores.tidings import Tidings
 
@@ -62,13 +61,12 @@ class Others:
     """
 
     def __init__(
-        self, succession: Succession, journal: str, folder: Callable[[str], Path], skew: bundles.Skew = "refuse", clock: Callable[[], float] = time.monotonic
+        self, succession: Succession, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
     ) -> None:  # fmt: skip
         self._succession = succession
         self._url = journal
         self._journal: Journal | None = None
         self._folder = folder
-        self._skew: bundles.Skew = skew
         self._clock = clock
         self._loaded: dict[Key, Champion] = {}
         self._refused: dict[Key, float] = {}  # when it is tried again
@@ -123,7 +121,7 @@ class Others:
         )  # fmt: skip
         try:
             folder = self._folder(rollout.project) / str(version)
-            self._loaded[key] = Champion.load(folder, release, skew=self._skew, secret=self._succession.secret)
+            self._loaded[key] = self._succession.load(folder, release)
         except Exception as error:  # noqa: BLE001 -- whatever is wrong with it, it only does not score
             self._refused[key] = self._clock() + AGAIN
             said = f"{rollout.project}: version {version} does not load and cannot score beside the champion: {error}"

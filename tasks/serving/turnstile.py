@@ -1,18 +1,18 @@
 """The turnstile: what is decided about a request before it is taken apart.
 
 Two things are. While the line is full, requests for predictions are told so: at three times the load that a process can answer, two of three
-are refused, and each would cost the process a good part of what answering costs. And whoever asks again with the head that was let in before on
-the same connection is answered past everything else: who may ask, and for what, is decided from the head alone, by settings that do not
-change while the process runs, so that the same head would be let in again. All that arrive in one turn of the event loop are answered together
-at its end, with one call of the model and one write into the log: as many as that can do in a time that a refusal may wait. A fixed number
-would be wrong: under a load that cannot be answered every connection has sent something by the next turn, and whoever is not answered costs, too.
+are refused, and each would cost the process a good part of what answering costs. And whoever asks with a head that was let in before is answered
+past everything else, on whichever connection: who may ask, and for what, is decided from the head alone, by settings that do not change while the
+process runs, so that the same head would be let in again. What arrives in one turn of the event loop is answered together
+at its end, `TOGETHER` with one call of the model and one write into the log, for as long as a refusal may wait; whoever has had no answer by then
+is refused. So however many come at once after a pause, as many are answered as there is time for.
 """
 
 import asyncio
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,9 +23,9 @@ from tasks.serving.quick import QUICK_BYTES
 ASKS = re.compile(rb"POST (?:/projects/[^ /?]+/predict|/v2/models/[^ /?]+/infer|/invocations/[^ /?]+) HTTP/1\.1\r\n")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-HEAD_BYTES = 4096  # a longer one is not remembered
+HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than so many the eldest is forgotten
+TOGETHER = 32  # requests; more are hardly cheaper
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
-MEMORY = 8  # turns, about, in which the pace of answers is forgotten
 
 AtOnce = Callable[[str, Sequence[bytes]], Sequence[bytes | None]]
 
@@ -66,7 +66,7 @@ class Turnstile:
 
     def __init__(
         self, line: Line, refused: Callable[[], None], at_once: AtOnce = lambda _, bodies: [None] * len(bodies),
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
     ) -> None:  # fmt: skip
         """The rules of all connections.
 
@@ -74,7 +74,7 @@ class Turnstile:
             line: who is in.
             refused: is told of each request that is turned away.
             at_once: the answer to each of a project's bodies, or None where it must go the usual way.
-            clock: seconds.
+            clock: seconds that this thread has worked.
         """
         self._clock = clock
         self._line = line
@@ -82,8 +82,7 @@ class Turnstile:
         self._at_once = at_once
         self._arriving = 0
         self._held: list[_Held] = []
-        self._pace = TOGETHER_SECONDS / max(line.most, 1)  # seconds that a request took that was answered with others
-        self._answers = True  # whether the last turn answered anybody
+        self._let_in: dict[Head, str] = {}
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
         body = bytes(refusal.response().body)
@@ -100,6 +99,18 @@ class Turnstile:
         """The protocol of one connection."""
         return _Protocol(self, **how)
 
+    def remember(self, head: Head, project: str) -> None:
+        """Lets requests with this head in from now on, unless the head may end the connection."""
+        if sum(map(len, head)) > HEAD_BYTES or b"close" in b"".join(head).lower():
+            return
+        self._let_in[head] = project
+        if len(self._let_in) > HEADS:
+            self._let_in.pop(next(iter(self._let_in)))
+
+    def project(self, head: Head) -> str | None:
+        """The project for which a head was let in; None where none was."""
+        return self._let_in.get(head)
+
     def refuses(self) -> bool:
         """Whether the line has no place for one more request for predictions."""
         if self._line.count + self._arriving >= self._line.most:
@@ -110,8 +121,8 @@ class Turnstile:
         return False
 
     def holds(self, held: "_Held") -> bool:
-        """Whether there is a place for a request that is answered at the end of this turn of the loop; it is kept then."""
-        if self._line.count >= self._line.most or len(self._held) >= self._most():
+        """Whether a request may wait for the end of this turn of the loop; it is kept then."""
+        if self._line.count >= self._line.most:
             self._told()
             return False
         self._awaits_turn()
@@ -119,31 +130,28 @@ class Turnstile:
         return True
 
     def turn(self) -> None:
-        """Ends a turn of the loop: what was held is answered, or goes the usual way."""
+        """Ends a turn of the loop: what was held is answered, or goes the usual way, or is refused when the time is over."""
         self._arriving = 0
         held, self._held = self._held, []
-        began = self._clock()
-        answered = self._let_go(held)
-        if answered:
-            self._pace += ((self._clock() - began) / answered - self._pace) / MEMORY
-        if held:
-            self._answers = answered > 0
+        end = self._clock() + TOGETHER_SECONDS
+        for some in _together(held):
+            if self._clock() < end:
+                self._let_go(some)
+            else:
+                for each in some:
+                    each.asker.turn_away()
+                    self._told()
 
-    def _most(self) -> float:
-        """How many may be held in a turn; where nobody is answered at once they go into the line, and need its places."""
-        if not self._answers:
-            return self._line.most - self._line.count
-        return max(self._line.most, TOGETHER_SECONDS / self._pace)
-
-    def _let_go(self, held: "list[_Held]") -> int:
-        """Gives how many were answered."""
-        answered = 0
-        for project in dict.fromkeys([each.project for each in held]):
-            some = [each for each in held if each.project == project]
-            for each, content in zip(some, self._at_once(project, [each.body for each in some]), strict=True):
-                each.asker.let_go(each.data, content)
-                answered += content is not None
-        return answered
+    def _let_go(self, some: "list[_Held]") -> None:
+        """Answers requests for one project; each that must go the usual way needs a place in the line."""
+        contents = self._at_once(some[0].project, [each.body for each in some])
+        for each, content in zip(some, contents, strict=True):
+            if content is not None:
+                each.asker.answer(content)
+            elif self.refuses():
+                each.asker.turn_away()
+            else:
+                each.asker.let_in(each.data)
 
     def answer(self, content: bytes, always: list[tuple[bytes, bytes]]) -> bytes:
         """The whole answer with this content.
@@ -162,6 +170,15 @@ class Turnstile:
             asyncio.get_running_loop().call_soon(self.turn)
 
 
+def _together(held: "list[_Held]") -> "Iterator[list[_Held]]":
+    """At most `TOGETHER` for one project at a time, project after project."""
+    by_project: dict[str, list[_Held]] = {}
+    for each in held:
+        by_project.setdefault(each.project, []).append(each)
+    for at in range(0, max(map(len, by_project.values()), default=0), TOGETHER):
+        yield from (part for some in by_project.values() if (part := some[at : at + TOGETHER]))
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol behind a turnstile."""
 
@@ -170,16 +187,18 @@ class _Protocol(HttpToolsProtocol):
         self._turnstile = turnstile
         self._is_between = True  # no part of a request has come
         self._comes: Head | None = None  # the head of the request that is being taken apart
-        self._let_in: tuple[Head, str] | None = None  # the last head that was let in, and the project that it names
+        self._let_in: tuple[Head, str] | None = (
+            None  # the last head here that was let in, and the project that it names
+        )
         self._is_held = False  # a request waits for the end of the turn
         self._last = 0.0  # when something was answered here, seconds of the loop
 
     def on_message_begin(self) -> None:
-        """Notes that a request has begun; whoever lets it in may say so, for the next one with the same head."""
+        """Notes that a request has begun; whoever lets it in may say so, for the next ones with the same head."""
         self._is_between = False
         super().on_message_begin()
         if self._comes is not None:
-            self.scope["let_in"] = functools.partial(self._remember, self._comes)  # ty: ignore[invalid-typed-dict-key]
+            self.scope["let_in"] = functools.partial(self._turnstile.remember, self._comes)  # ty: ignore[invalid-typed-dict-key]
 
     def on_message_complete(self) -> None:
         """Notes that it is whole."""
@@ -190,19 +209,25 @@ class _Protocol(HttpToolsProtocol):
         """Takes what has come apart, or holds it to be answered at once."""
         self._settle()
         self._comes = None
-        if self._is_idle() and (self._holds(data) or self._turns_away(data)):
+        if self._is_idle() and (self._holds(data) or self._looks_at(data)):
             return
         super().data_received(data)
 
-    def let_go(self, data: bytes, content: bytes | None) -> None:
-        """Ends the wait of a request: its answer goes out; without one it is taken apart."""
+    def answer(self, content: bytes) -> None:
+        """Ends the wait of a request with its answer."""
         self._is_held = False
-        if self.transport.is_closing():
-            return
-        if content is None:
+        self._write(self._turnstile.answer(content, self.server_state.default_headers))
+
+    def turn_away(self) -> None:
+        """Ends it with a refusal."""
+        self._is_held = False
+        self._write(self._turnstile.refusal)
+
+    def let_in(self, data: bytes) -> None:
+        """Ends it the usual way: the request is taken apart."""
+        self._is_held = False
+        if not self.transport.is_closing():
             super().data_received(data)
-        else:
-            self._write(self._turnstile.answer(content, self.server_state.default_headers))
 
     def eof_received(self) -> None:
         """Answers what is held before the connection ends."""
@@ -240,11 +265,15 @@ class _Protocol(HttpToolsProtocol):
             self._write(self._turnstile.refusal)
         return True
 
-    def _turns_away(self, data: bytes) -> bool:
-        """Whether it is a whole request for predictions that has no place; it is told so then."""
+    def _looks_at(self, data: bytes) -> bool:
+        """Whether it is a whole request for predictions that is held, or has no place; it is told so then."""
         head = Head.of(data)
         if head is None:
             return False
+        if (project := self._turnstile.project(head)) is not None and self._let_in != (head, project):
+            self._let_in = head, project
+            if self._holds(data):
+                return True
         if self._turnstile.refuses():
             self._write(self._turnstile.refusal)
             return True
@@ -253,17 +282,13 @@ class _Protocol(HttpToolsProtocol):
 
     def _write(self, answer: bytes) -> None:
         self._last = self.loop.time()
-        self.transport.write(answer)
+        if not self.transport.is_closing():
+            self.transport.write(answer)
 
     def _settle(self) -> None:
         """Ends the turn early where a request of this connection is held: what comes behind it must not overtake it."""
         if self._is_held:
             self._turnstile.turn()
-
-    def _remember(self, head: Head, project: str) -> None:
-        """Lets the next request with this head in, unless the head may end the connection."""
-        if sum(map(len, head)) <= HEAD_BYTES and b"close" not in b"".join(head).lower():
-            self._let_in = head, project
 
 
 class _Held(NamedTuple):

@@ -8,6 +8,7 @@ Nothing is ever unpickled. A skops file is an archive of arrays and a schema of 
 bytes have proved to be those that were released, and only when every type in it is one that somebody has looked at.
 """
 
+import functools
 import hashlib
 import io
 import json
@@ -171,7 +172,7 @@ def write(
         **{name: there.get(name, value) for name, value in (first or {}).items()},
         **({} if FORM in files else {"because": manifest.get("because") or "it was not compiled"}),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        "versions": {name: version(name) for name in pinned},
+        "versions": {name: _installed(name) for name in pinned},
         "served by": "its compiled form" if FORM in files else "scikit-learn",
     }
     text = json.dumps(whole, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
@@ -440,12 +441,18 @@ def skewed(versions: dict[str, str]) -> str:
     ''
     """
     pinned = (*PINNED, RUNTIME) if RUNTIME in versions else PINNED
-    pairs = [(name, str(versions.get(name, "none")), version(name)) for name in pinned]
+    pairs = [(name, str(versions.get(name, "none")), _installed(name)) for name in pinned]
     return ", ".join(
         f"{name} {wrote}; this process has {reads}"
         for name, wrote, reads in pairs
         if wrote.split(".")[:2] != reads.split(".")[:2]
     )
+
+
+@functools.cache
+def _installed(name: str) -> str:
+    """The version of a library; what a process has imported does not change, and to look it up takes longer than most of a load."""
+    return version(name)
 
 
 def _same_libraries(folder: Path, versions: dict[str, str], skew: Skew) -> None:
