@@ -24,7 +24,12 @@ from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, 
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
-QUICK_SECONDS = 0.001  # below it a way to a thread and back would cost more than it saves
+QUICK_BYTES = 64 << 10  # of a longer body not even the rows are counted
+QUICK_SECONDS = (
+    0.002  # of work; for less a thread, which quarrels with the loop over the interpreter, costs a third more
+)
+
+Size = tuple[str, int]  # a project, and about how many rows a body has, to the power of two
 
 
 class Predicting:
@@ -53,7 +58,7 @@ class Predicting:
         self._now = now
         self._unlogged = unlogged
         self._bodies = Bodies()
-        self._paces: dict[str, float] = {}  # of each project the seconds that its last small request took
+        self._paces: dict[Size, float] = {}  # seconds of work of the last request of a size
         metrics.watch(self.line)
 
     async def answer(self, request: Request, protocol: Protocol) -> Response:
@@ -62,12 +67,13 @@ class Predicting:
         self.line.admit()
         body = await self._bodies.read(request)
         small = len(body) <= SMALL_BYTES and not protocol.read_columns  # columns of nulls have many rows in few bytes
-        quick = small and self._paces.get(champion.release.project, 1.0) < QUICK_SECONDS
+        size = _size(champion, protocol, body)
+        quick = size is not None and self._paces.get(size, 1.0) < QUICK_SECONDS
         self.line.enter()  # a challenger's share is a part of the work; so that it cannot fill the line only a few wait for it
         try:
             own = await self._beside.own(champion, protocol, body, request.headers, small=small)
             response, seen = await self.line.do(
-                lambda: self._answer(champion, protocol, body, own, small=small), quick=quick
+                lambda: self._answer(champion, protocol, body, own, size, small=small), quick=quick
             )
         finally:
             self.line.leave()
@@ -152,17 +158,18 @@ class Predicting:
         )
 
     def _answer(
-        self, champion: Champion, protocol: Protocol, body: bytes, own: Own, *, small: bool
-    ) -> tuple[Response, list[Seen]]:
+        self, champion: Champion, protocol: Protocol, body: bytes, own: Own, size: Size | None, *, small: bool
+    ) -> tuple[Response, list[Seen]]:  # fmt: skip
         """The answer, and what the shadow is to score."""
-        started, at = time.perf_counter(), self._now()
+        began, started, at = time.thread_time(), time.perf_counter(), self._now()
         if own.pair is None and (columnar := _columnar(champion, protocol, body, small=small)) is not None:
-            return self._by_column(champion, protocol, *columnar, at, started), []
-        asked, parts = self._said(champion, protocol, body, own, at)
-        took = time.perf_counter() - started
-        if small and parts[0].model is champion:
-            self._paces[champion.release.project] = took
-        return self._told(protocol, asked, parts, own, at, took)
+            answered, model = (self._by_column(champion, protocol, *columnar, at, started), []), champion
+        else:
+            asked, parts = self._said(champion, protocol, body, own, at)
+            answered, model = self._told(protocol, asked, parts, own, at, time.perf_counter() - started), parts[0].model
+        if size is not None and model is champion:
+            self._paces[size] = time.thread_time() - began
+        return answered
 
     def _said(
         self, champion: Champion, protocol: Protocol, body: bytes, own: Own, at: dt.datetime
@@ -239,6 +246,13 @@ class Predicting:
                     Retry_After="5",
                 )
             self._metrics.lost(project, dropped)
+
+
+def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
+    """None where the number of rows says little about the work, or there may be very many."""
+    if protocol.read_columns or len(body) > QUICK_BYTES or b'"explain"' in body:
+        return None
+    return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
 
 
 def _own(champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:

@@ -4,15 +4,15 @@ Two things are. While the line is full, requests for predictions are told so: at
 are refused, and each would cost the process a good part of what answering costs. And whoever asks with a head that was let in before is answered
 past everything else, on whichever connection: who may ask, and for what, is decided from the head alone, by settings that do not change while the
 process runs, so that the same head would be let in again. What arrives in one turn of the event loop is answered together
-at its end, `TOGETHER` with one call of the model and one write into the log, for as long as a refusal may wait; whoever has had no answer by then
-is refused. So however many come at once after a pause, as many are answered as there is time for.
+at its end, with one call of the model and one write into the log for a few, and one for as many as there is time for at the pace of those: a
+refusal may wait for so long. Whoever has had no answer by then is refused. So however many come at once after a pause, nobody is refused for that.
 """
 
 import asyncio
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -24,7 +24,7 @@ ASKS = re.compile(rb"POST (?:/projects/[^ /?]+/predict|/v2/models/[^ /?]+/infer|
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than so many the eldest is forgotten
-TOGETHER = 32  # requests; more are hardly cheaper
+TOGETHER = 32  # requests that show the pace; many more together cost two thirds of it each
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
 
 AtOnce = Callable[[str, Sequence[bytes]], Sequence[bytes | None]]
@@ -133,18 +133,29 @@ class Turnstile:
         """Ends a turn of the loop: what was held is answered, or goes the usual way, or is refused when the time is over."""
         self._arriving = 0
         held, self._held = self._held, []
-        end = self._clock() + TOGETHER_SECONDS
-        for some in _together(held):
-            if self._clock() < end:
-                self._let_go(some)
-            else:
-                for each in some:
-                    each.asker.turn_away()
-                    self._told()
+        by_project: dict[str, list[_Held]] = {}
+        for each in held:
+            by_project.setdefault(each.project, []).append(each)
+        for project, some in by_project.items():
+            for each in self._answered(project, some, TOGETHER_SECONDS / len(by_project)):
+                each.asker.turn_away()
+                self._told()
 
-    def _let_go(self, some: "list[_Held]") -> None:
-        """Answers requests for one project; each that must go the usual way needs a place in the line."""
-        contents = self._at_once(some[0].project, [each.body for each in some])
+    def _answered(self, project: str, some: "list[_Held]", seconds: float) -> "list[_Held]":
+        """Answers as many as there is time for, and gives the others."""
+        at, size, began = 0, TOGETHER, self._clock()
+        end = began + seconds
+        while at < len(some) and began < end:
+            part = some[at : at + size]
+            self._let_go(project, part)
+            at, now = at + len(part), self._clock()
+            size = max(int(len(part) * (end - now) / max(now - began, 1e-6)), TOGETHER // 4)
+            began = now
+        return some[at:]
+
+    def _let_go(self, project: str, some: "list[_Held]") -> None:
+        """Answers requests for a project; each that must go the usual way needs a place in the line."""
+        contents = self._at_once(project, [each.body for each in some])
         for each, content in zip(some, contents, strict=True):
             if content is not None:
                 each.asker.answer(content)
@@ -168,15 +179,6 @@ class Turnstile:
         """Sees to it that the turn ends: what was let through is in the line, or answered, by then."""
         if not self._arriving and not self._held:
             asyncio.get_running_loop().call_soon(self.turn)
-
-
-def _together(held: "list[_Held]") -> "Iterator[list[_Held]]":
-    """At most `TOGETHER` for one project at a time, project after project."""
-    by_project: dict[str, list[_Held]] = {}
-    for each in held:
-        by_project.setdefault(each.project, []).append(each)
-    for at in range(0, max(map(len, by_project.values()), default=0), TOGETHER):
-        yield from (part for some in by_project.values() if (part := some[at : at + TOGETHER]))
 
 
 class _Protocol(HttpToolsProtocol):

@@ -79,13 +79,15 @@ def turned(seconds, asked, answer=b"said", in_line=0):
     return asyncio.run(scene())
 
 
-@pytest.mark.parametrize(("seconds", "answered"), [(20e-6, 512), (1e-3, TOGETHER), (0.1, TOGETHER), (1e-7, 5000)])
-def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for(seconds, answered):
-    """However many come in a turn, the first are answered for 10 ms, however long one takes; the others are told to wait, each once (V-07)."""
+@pytest.mark.parametrize(("seconds", "least"), [(20e-6, 500), (1e-3, TOGETHER), (0.1, TOGETHER), (1e-7, 5000)])
+def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for(seconds, least):
+    """However many come in a turn, the first are answered for 10 ms, nearly all of them with one call; the others are told to wait, each once (V-07)."""
     said, told, calls = turned(seconds, ["flights"] * 5000)
-    assert said == [b"said"] * answered + ["refused"] * (5000 - answered)
-    assert told == 5000 - answered
-    assert max(calls) == TOGETHER
+    answered = 5000 - told
+    assert said == [b"said"] * answered + ["refused"] * told
+    assert least <= answered <= least + TOGETHER // 4
+    assert calls[0] == TOGETHER
+    assert len(calls) <= 3
 
 
 def test_v_07_no_project_waits_for_another_one_s_crowd():
