@@ -109,7 +109,8 @@ class Door:
         """The application that a server runs."""
         handlers: dict[Any, Any] = {HTTPException: _not_here, Refusal: _refused, Exception: _failed}
         inner = Starlette(routes=self.routes(), lifespan=self._life, exception_handlers=handlers)
-        return Guard(Quick(inner, self.predicting.quickly, self.predict), self.settings, self.meter.count)
+        endpoints = {OWN: self.predict, MLFLOW: self.invocations}
+        return Guard(Quick(inner, self.predicting.quickly, endpoints), self.settings, self.meter.count)
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
@@ -130,15 +131,16 @@ class Door:
         """Scores rows with the champion; every prediction is in the log before it is out."""
         return await self.predicting.answer(request, _protocol(request))
 
-    def at_once(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The bodies of the answers to those who are let in already, counted; None for each that must go the usual way."""
-        began = time.perf_counter()
+    def at_once(self, named: tuple[str, Protocol], bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The bodies of the answers to those who are let in already for a project, counted; None for each that must go the usual way."""
+        (project, protocol), began = named, time.perf_counter()
         try:
-            contents = self.predicting.quickly(project, bodies)
+            contents = self.predicting.quickly(project, protocol, bodies)
         except Exception:  # noqa: BLE001 – the usual way meets it again, and there is the one place that says so
             return [None] * len(bodies)
         if count := len(contents) - contents.count(None):
-            self.meter.answered(self.predict.__name__, project, 200, time.perf_counter() - began, count)
+            endpoint = self.predict if protocol is OWN else self.invocations
+            self.meter.answered(endpoint.__name__, project, 200, time.perf_counter() - began, count)
         return contents
 
     async def infer(self, request: Request) -> Response:

@@ -252,9 +252,9 @@ class Champion:
         types = {feature.name: feature.type for feature in self.manifest.features}
         return Writer(self.release.project, self.release.version, types)
 
-    def read(self, body: bytes) -> Asked | None:
-        """The rows of a request's body, checked; None where `check` must say what is wrong with them, or might."""
-        return self._reader.read(body) if self.is_quick else None
+    def read(self, body: bytes, field: str) -> Asked | None:
+        """The rows of a request's body that calls them so, checked; None where `check` must say what is wrong with them, or might."""
+        return self._reader.read(body, field) if self.is_quick else None
 
     def numbers(self, body: bytes) -> np.ndarray | None:
         """The rows of a body, (n, features) float64, NaN for missing, where they are numbers alone and the log needs no more; else None."""

@@ -11,16 +11,16 @@ from starlette.responses import Response
 
 from tasks.serving.answers import Refusal
 from tasks.serving.beside import Beside, Own, merged
-from tasks.serving.bodies import Bodies, question
+from tasks.serving.bodies import Bodies
 from tasks.serving.canary import Part
 from tasks.serving.champion import Champion, RowError, Succession
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
-from tasks.serving.protocols import OWN, Protocol, Question
+from tasks.serving.protocols import OWN, Protocol, Question, WriteMany
 from tasks.serving.reading import ROWS, Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.sheet import Sheet
-from tasks.serving.writing import Decided, each_encoded, new_digits, new_names, split
+from tasks.serving.writing import Decided, Writer, each_encoded, new_digits, new_names, split
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
@@ -81,8 +81,8 @@ class Predicting:
             response.background = BackgroundTask(self._beside.shadow.take, seen)
         return response
 
-    def quickly(self, project: str, bodies: Sequence[bytes]) -> list[bytes | None]:
-        """The answer to each body in keepfit's own words that is as it should be, where a compiled champion needs microseconds; else None.
+    def quickly(self, project: str, protocol: Protocol, bodies: Sequence[bytes]) -> list[bytes | None]:
+        """The answer to each body whose rows are objects, as they should be, where a compiled champion needs microseconds; else None.
 
         They are answered together where nobody's answer depends on who asks beside them.
         """
@@ -91,20 +91,25 @@ class Predicting:
             return [None] * len(bodies)
         own = Own(self._beside.others.of(champion))
         if len(bodies) == 1 or (champion.is_steady and own.pair is None):
-            return self._together(champion, bodies, own)
-        return self._one_by_one(champion, bodies, own)
+            return self._together(champion, protocol, bodies, own)
+        return self._one_by_one(champion, protocol, bodies, own)
 
-    def _together(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
+    def _together(
+        self, champion: Champion, protocol: Protocol, bodies: Sequence[bytes], own: Own
+    ) -> list[bytes | None]:
         """As `quickly`, with one call of the model and one write into the log."""
+        if protocol.field is None or protocol.write_many is None:
+            return [None] * len(bodies)
         at, began = self._now(), time.perf_counter()
-        read = [champion.read(body) for body in bodies]
+        read = [champion.read(body, protocol.field) for body in bodies]
         if not (found := [each for each in read if each is not None]):
             return [None] * len(bodies)
-        if (said := _said_at_once(champion, joined(found), bodies[0], own, began)) is None:
-            return [None] if len(bodies) == 1 else self._one_by_one(champion, bodies, own)
+        if (said := _said_at_once(champion, protocol, joined(found), bodies[0], own, began)) is None:
+            return [None] if len(bodies) == 1 else self._one_by_one(champion, protocol, bodies, own)
         asked, parts = said
         names = new_names(len(parts[0].places))
-        told = iter(champion.writer.answers(names, parts[0].answers, [len(each.values) for each in found]))
+        sizes = [len(each.values) for each in found]
+        told = iter(protocol.write_many(champion.writer, names, parts[0].answers, sizes))
         try:
             self._record(parts, at, names)
         except Refusal:  # the usual way tries once more and says it
@@ -115,13 +120,15 @@ class Predicting:
                 self._beside.shadow.offer(each)
         return [None if each is None else next(told) for each in read]
 
-    def _one_by_one(self, champion: Champion, bodies: Sequence[bytes], own: Own) -> list[bytes | None]:
-        return [self._alone(champion, body, own) for body in bodies]
+    def _one_by_one(
+        self, champion: Champion, protocol: Protocol, bodies: Sequence[bytes], own: Own
+    ) -> list[bytes | None]:
+        return [self._alone(champion, protocol, body, own) for body in bodies]
 
-    def _alone(self, champion: Champion, body: bytes, own: Own) -> bytes | None:
+    def _alone(self, champion: Champion, protocol: Protocol, body: bytes, own: Own) -> bytes | None:
         """As `quickly` of one body, whatever is wrong with it: those beside it are answered, and in the log, already."""
         try:
-            return self._together(champion, [body], own)[0]
+            return self._together(champion, protocol, [body], own)[0]
         except Exception:  # noqa: BLE001 -- the usual way meets it again, and there is the one place that says so
             return None
 
@@ -175,9 +182,9 @@ class Predicting:
         self, champion: Champion, protocol: Protocol, body: bytes, own: Own, at: dt.datetime
     ) -> tuple[Question, list[Part]]:
         """What is asked, and what each model says of its share."""
-        at_once = protocol is OWN and own.part is None
         began = time.perf_counter()
-        if at_once and (read := champion.read(body)) and (said := _said_at_once(champion, read, body, own, began)):
+        read = champion.read(body, protocol.field) if protocol.field and own.part is None else None
+        if read and (said := _said_at_once(champion, protocol, read, body, own, began)):
             return said
         asked = protocol.read(body, champion)
         with self._beside.watched(own, at, asked):
@@ -205,7 +212,7 @@ class Predicting:
         self._metrics.predicted(project, sheet.count, seconds)
         if protocol.write_columns:
             return protocol.write_columns(asked, champion, ids, columns)
-        return _own(champion, split(ids), champion.listed(columns))
+        return _written(Writer.answers, champion, split(ids), champion.listed(columns))
 
     def _told(
         self, protocol: Protocol, asked: Question, parts: list[Part], own: Own, at: dt.datetime, took: float
@@ -215,8 +222,8 @@ class Predicting:
         self._record(parts, at, names)
         self._metrics.predicted(parts[0].model.release.project, len(names), took)
         ids = [name.decode() for name in names]
-        if protocol is OWN and len(parts) == 1 and not parts[0].explained:
-            response = _own(parts[0].model, names, parts[0].answers)
+        if protocol.write_many and len(parts) == 1 and not parts[0].explained:
+            response = _written(protocol.write_many, parts[0].model, names, parts[0].answers)
         else:
             response = protocol.write(asked, merged(parts, ids))
         return response, own.seen(at, asked, parts, ids)
@@ -255,9 +262,9 @@ def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
     return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
 
 
-def _own(champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:
-    """Answers of one version in keepfit's own words."""
-    (content,) = champion.writer.answers(names, answers, [len(names)])
+def _written(write: WriteMany, champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:
+    """Answers of one version to one request."""
+    (content,) = write(champion.writer, names, answers, [len(names)])
     return Response(content, media_type="application/json")
 
 
@@ -275,7 +282,7 @@ def _columnar(champion: Champion, protocol: Protocol, body: bytes, *, small: boo
 
 
 def _said_at_once(
-    champion: Champion, read: Asked, body: bytes, own: Own, began: float
+    champion: Champion, protocol: Protocol, read: Asked, body: bytes, own: Own, began: float
 ) -> tuple[Question, list[Part]] | None:
     """What the champion says of rows that it read, past dictionaries; None where the usual way must look.
 
@@ -287,6 +294,6 @@ def _said_at_once(
         answers = champion.answer(read)
     except ValueError:  # the usual way says what is wrong
         return None
-    sent = question(body).rows if own.pair else []  # for the shadow alone
+    sent = protocol.read(body, champion).rows if own.pair else []  # for the shadow alone
     part = Part(champion, [*range(len(answers))], read.rows, answers, [], {}, time.perf_counter() - began)
     return Question(sent), [part]

@@ -4,7 +4,7 @@ Each is a reader of bodies and a writer of answers; between the two all are trea
 inference request, which the protocol wants back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,14 +14,15 @@ from starlette.responses import Response
 from tasks.serving.answers import Refusal, as_json
 from tasks.serving.bodies import ROWS, bound, question
 from tasks.serving.champion import Champion
-from tasks.serving.reading import quotes
-from tasks.serving.writing import Columns
+from tasks.serving.reading import MLFLOW_FIELD, OWN_FIELD, quotes
+from tasks.serving.writing import Columns, Writer
 
 if TYPE_CHECKING:
     from tasks.serving.sheet import Sheet
 
 Row = dict[str, Any]
 Scalar = str | int | float | bool | None
+WriteMany = Callable[[Writer, Sequence[bytes], list[Row], Sequence[int]], list[bytes]]
 STREAM = "application/vnd.apache.arrow.stream"
 
 
@@ -54,19 +55,23 @@ class Answered(NamedTuple):
     explained: dict[str, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Protocol:
     """A reader and a writer; the reader raises a `Refusal` for another shape.
 
     Attributes:
         read_columns: where a body holds columns, which need not become rows; gives None where they must.
         write_columns: of answers by column and their ids, one behind the other; without it they are answered as JSON in keepfit's own words.
+        field: what a body calls its rows, where they are objects in a list; the reader is for all others then.
+        write_many: the bodies of answers to several such bodies of one champion; as `Writer.answers`.
     """
 
     read: Callable[[bytes, Champion], Question]
     write: Callable[[Question, Answered], Response]
     read_columns: "Callable[[bytes, Champion], tuple[Question, Sheet] | None] | None" = None
     write_columns: Callable[[Question, Champion, bytes, Columns], Response] | None = None
+    field: str | None = None
+    write_many: WriteMany | None = None
 
 
 # -- keepfit's own ----------------------------------------------------------------------------------------------------
@@ -166,5 +171,8 @@ def _bounded(count: int) -> None:
         raise Refusal(413, f"The request has {count:,} rows; wanted at most {ROWS:,}. Send them in parts.")
 
 
-OWN = Protocol(_read_own, _write_own)
-MLFLOW = Protocol(_read_invocation, _write_invocation)
+OWN = Protocol(_read_own, _write_own, field=OWN_FIELD, write_many=Writer.answers)
+MLFLOW = Protocol(
+    _read_invocation, _write_invocation, field=MLFLOW_FIELD,
+    write_many=lambda _, names, answers, sizes: Writer.invocations(names, answers, sizes),
+)  # fmt: skip

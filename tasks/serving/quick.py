@@ -1,16 +1,21 @@
 """The quick way: a small body for a project whose champion is compiled is answered where it arrives, past routes, tasks and threads.
 
-Such an answer takes microseconds, less than finding its route does. Whatever is not as usual goes the way of every other
+It knows two ways to ask, keepfit's own and MLflow's. Such an answer takes microseconds, less than finding its route does. Whatever is not as usual goes the way of every other
 request, with what was read of it; so nothing is refused here, and there is one place that says why.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tasks.serving.protocols import MLFLOW, OWN, Protocol
+
 QUICK_BYTES = 4096  # beyond it the model takes longer than the way
-BEFORE, AFTER = "/projects/", "/predict"
+PATHS = (
+    ("/projects/", "/predict", OWN),
+    ("/invocations/", "", MLFLOW),
+)  # what stands before and behind a project's name
 UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding"})
 PATIENCE = 0.05  # seconds that a small body may take to arrive
 
@@ -20,21 +25,23 @@ class Quick:
 
     Attributes:
         answer: the answer to each of a project's bodies, or None where it must go the usual way.
-        endpoint: the one of the usual way, under whose name the answer is counted.
+        endpoints: those of the usual way, under whose names the answers are counted.
     """
 
     def __init__(
-        self, app: ASGIApp, answer: Callable[[str, Sequence[bytes]], Sequence[bytes | None]], endpoint: object
-    ) -> None:
+        self, app: ASGIApp, answer: Callable[[str, Protocol, Sequence[bytes]], Sequence[bytes | None]],
+        endpoints: Mapping[Protocol, object],
+    ) -> None:  # fmt: skip
         self._app = app
         self._answer = answer
-        self._endpoint = endpoint
+        self._endpoints = endpoints
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, or passes it on."""
-        if (project := _asked(scope)) is None:
+        if (named := _asked(scope)) is None:
             await self._app(scope, receive, send)
             return
+        project, protocol = named
         try:
             async with asyncio.timeout(PATIENCE):
                 message = await receive()
@@ -42,28 +49,29 @@ class Quick:
             await self._app(scope, receive, send)
             return
         body = b"" if message.get("more_body") else message.get("body", b"")
-        scope["endpoint"], scope["path_params"] = self._endpoint, {"project": project}
-        content = self._answer(project, [body])[0] if 0 < len(body) <= QUICK_BYTES else None
+        scope["endpoint"], scope["path_params"] = self._endpoints[protocol], {"project": project}
+        content = self._answer(project, protocol, [body])[0] if 0 < len(body) <= QUICK_BYTES else None
         if content is None:
             await self._app(scope, _again(message, receive), send)
             return
         if let_in := scope.get("let_in"):
-            let_in(project)
+            let_in(named)
         length = str(len(content)).encode()
         headers = [(b"content-length", length), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
 
-def _asked(scope: Scope) -> str | None:
-    """The project that a request with a small, plain body asks for predictions; None for every other request."""
+def _asked(scope: Scope) -> tuple[str, Protocol] | None:
+    """The project that a request with a small, plain body asks for predictions, and how; None for every other request."""
     if scope["type"] != "http" or scope["method"] != "POST" or "predict" not in scope["roles"]:
         return None
     path: str = scope["path"]
-    if not (path.startswith(BEFORE) and path.endswith(AFTER)) or not _is_small(scope["headers"]):
-        return None
-    project = path[len(BEFORE) : -len(AFTER)]
-    return None if "/" in project else project
+    for before, after, protocol in PATHS:
+        if path.startswith(before) and path.endswith(after) and _is_small(scope["headers"]):
+            project = path[len(before) : len(path) - len(after)]
+            return None if "/" in project else (project, protocol)
+    return None
 
 
 def _is_small(headers: Iterable[tuple[bytes, bytes]]) -> bool:

@@ -13,6 +13,7 @@ from tasks.serving.writing import each_encoded
 from tasks.stores.marks import MARK, Marks
 
 UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
+OWN_FIELD, MLFLOW_FIELD = "rows", "dataframe_records"  # what a body calls its list of rows
 ROWS = 10_000  # of a request
 EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
 
@@ -58,12 +59,14 @@ class Reader:
         row = msgspec.defstruct(
             "Row", fields, rename={field: name for name, field in given.items()}, forbid_unknown_fields=True, kw_only=True, gc=False
         )  # fmt: skip
-        body = msgspec.defstruct("Body", [("rows", list[row])], forbid_unknown_fields=True)  # ty: ignore[invalid-type-form]
-        self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(body)
+        self._decoders: dict[str, msgspec.json.Decoder[Any]] = {}
+        for field in (OWN_FIELD, MLFLOW_FIELD):
+            body = msgspec.defstruct("Body", [("rows", list[row])], rename={"rows": field}, forbid_unknown_fields=True)  # ty: ignore[invalid-type-form]
+            self._decoders[field] = msgspec.json.Decoder(body)
 
-    def read(self, body: bytes) -> Asked | None:
-        """The rows of a body, or None where one is not as it should be."""
-        if (rows := self._rows(body)) is None:
+    def read(self, body: bytes, field: str = OWN_FIELD) -> Asked | None:
+        """The rows of a body that calls them so, or None where one is not as it should be."""
+        if (rows := self._rows(body, field)) is None:
             return None
         values = list(map(astuple, rows))
         lacking = self._lacking(values)
@@ -75,7 +78,7 @@ class Reader:
 
     def numbers(self, body: bytes) -> np.ndarray | None:
         """The rows of a body for a model that reads numbers and truths alone, (n, features) float64, NaN for missing; None where `read` gives none."""
-        if (rows := self._rows(body)) is None:
+        if (rows := self._rows(body, OWN_FIELD)) is None:
             return None
         values = list(map(astuple, rows))
         made = None if _is_wider(values, self._names) else _array(values)
@@ -85,11 +88,11 @@ class Reader:
         found = np.array(self._features(values), dtype=np.float64) if made is None else made
         return found.reshape(len(values), len(self._names))
 
-    def _rows(self, body: bytes) -> list[Any] | None:
+    def _rows(self, body: bytes, field: str) -> list[Any] | None:
         if body.count(b"{") > ROWS + 1:  # more rows than may be, or texts with braces: not decoded to find that out
             return None
         try:
-            return self._decoder.decode(body).rows
+            return self._decoders[field].decode(body).rows
         except (ValueError, RecursionError):  # msgspec's errors are a ValueError, and Python's of UTF-8
             return None
 

@@ -12,7 +12,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,7 +27,7 @@ HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than
 TOGETHER = 32  # requests that show the pace; many more together cost two thirds of it each
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
 
-AtOnce = Callable[[str, Sequence[bytes]], Sequence[bytes | None]]
+AtOnce = Callable[[Any, Sequence[bytes]], Sequence[bytes | None]]
 
 
 class Head(NamedTuple):
@@ -73,7 +73,7 @@ class Turnstile:
         Args:
             line: who is in.
             refused: is told of each request that is turned away.
-            at_once: the answer to each of a project's bodies, or None where it must go the usual way.
+            at_once: of what a head names, the project and how it is asked, the answer to each body, or None where it must go the usual way.
             clock: seconds that this thread has worked.
         """
         self._clock = clock
@@ -82,7 +82,7 @@ class Turnstile:
         self._at_once = at_once
         self._arriving = 0
         self._held: list[_Held] = []
-        self._let_in: dict[Head, str] = {}
+        self._let_in: dict[Head, Hashable] = {}
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
         body = bytes(refusal.response().body)
@@ -99,16 +99,16 @@ class Turnstile:
         """The protocol of one connection."""
         return _Protocol(self, **how)
 
-    def remember(self, head: Head, project: str) -> None:
+    def remember(self, head: Head, named: Hashable) -> None:
         """Lets requests with this head in from now on, unless the head may end the connection."""
         if sum(map(len, head)) > HEAD_BYTES or b"close" in b"".join(head).lower():
             return
-        self._let_in[head] = project
+        self._let_in[head] = named
         if len(self._let_in) > HEADS:
             self._let_in.pop(next(iter(self._let_in)))
 
-    def project(self, head: Head) -> str | None:
-        """The project for which a head was let in; None where none was."""
+    def named(self, head: Head) -> Hashable | None:
+        """What a head names that was let in; None for another one."""
         return self._let_in.get(head)
 
     def refuses(self) -> bool:
@@ -133,29 +133,29 @@ class Turnstile:
         """Ends a turn of the loop: what was held is answered, or goes the usual way, or is refused when the time is over."""
         self._arriving = 0
         held, self._held = self._held, []
-        by_project: dict[str, list[_Held]] = {}
+        alike: dict[Hashable, list[_Held]] = {}
         for each in held:
-            by_project.setdefault(each.project, []).append(each)
-        for project, some in by_project.items():
-            for each in self._answered(project, some, TOGETHER_SECONDS / len(by_project)):
+            alike.setdefault(each.named, []).append(each)
+        for named, some in alike.items():
+            for each in self._answered(named, some, TOGETHER_SECONDS / len(alike)):
                 each.asker.turn_away()
                 self._told()
 
-    def _answered(self, project: str, some: "list[_Held]", seconds: float) -> "list[_Held]":
+    def _answered(self, named: Hashable, some: "list[_Held]", seconds: float) -> "list[_Held]":
         """Answers as many as there is time for, and gives the others."""
         at, size, began = 0, TOGETHER, self._clock()
         end = began + seconds
         while at < len(some) and began < end:
             part = some[at : at + size]
-            self._let_go(project, part)
+            self._let_go(named, part)
             at, now = at + len(part), self._clock()
             size = max(int(len(part) * (end - now) / max(now - began, 1e-6)), TOGETHER // 4)
             began = now
         return some[at:]
 
-    def _let_go(self, project: str, some: "list[_Held]") -> None:
-        """Answers requests for a project; each that must go the usual way needs a place in the line."""
-        contents = self._at_once(project, [each.body for each in some])
+    def _let_go(self, named: Hashable, some: "list[_Held]") -> None:
+        """Answers requests that ask alike; each that must go the usual way needs a place in the line."""
+        contents = self._at_once(named, [each.body for each in some])
         for each, content in zip(some, contents, strict=True):
             if content is not None:
                 each.asker.answer(content)
@@ -189,9 +189,7 @@ class _Protocol(HttpToolsProtocol):
         self._turnstile = turnstile
         self._is_between = True  # no part of a request has come
         self._comes: Head | None = None  # the head of the request that is being taken apart
-        self._let_in: tuple[Head, str] | None = (
-            None  # the last head here that was let in, and the project that it names
-        )
+        self._let_in: tuple[Head, Hashable] | None = None  # the last head here that was let in, and what it names
         self._is_held = False  # a request waits for the end of the turn
         self._last = 0.0  # when something was answered here, seconds of the loop
 
@@ -257,11 +255,11 @@ class _Protocol(HttpToolsProtocol):
         """Whether it is a request with the head that was let in; it is held then, or turned away."""
         if self._let_in is None:
             return False
-        head, project = self._let_in
+        head, named = self._let_in
         body = head.body(data)
         if body is None or not 0 < len(body) <= QUICK_BYTES:
             return False
-        if self._turnstile.holds(_Held(self, project, data, body)):
+        if self._turnstile.holds(_Held(self, named, data, body)):
             self._is_held, self._last = True, self.loop.time()
         else:
             self._write(self._turnstile.refusal)
@@ -272,8 +270,8 @@ class _Protocol(HttpToolsProtocol):
         head = Head.of(data)
         if head is None:
             return False
-        if (project := self._turnstile.project(head)) is not None and self._let_in != (head, project):
-            self._let_in = head, project
+        if (named := self._turnstile.named(head)) is not None and self._let_in != (head, named):
+            self._let_in = head, named
             if self._holds(data):
                 return True
         if self._turnstile.refuses():
@@ -298,12 +296,12 @@ class _Held(NamedTuple):
 
     Attributes:
         asker: its connection.
-        project: that its head names.
+        named: by its head.
         data: all its bytes.
         body: the last of them.
     """
 
     asker: _Protocol
-    project: str
+    named: Hashable
     data: bytes
     body: bytes

@@ -84,6 +84,14 @@ class Writer:
         ])  # fmt: skip
         return [b"%b%b]}" % (self._answer, b",".join(itertools.islice(told, size))) for size in sizes]
 
+    @staticmethod
+    def invocations(names: Iterable[bytes], answers: list[dict[str, Any]], sizes: Iterable[int]) -> list[bytes]:
+        """The same in MLflow's words: the predictions, and the ids that outcomes are reported under."""
+        said = iter(each_encoded([answer["prediction"] for answer in answers]))
+        ids = iter([b'"%b"' % name for name in names])
+        parts = [[b",".join(itertools.islice(some, size)) for some in (said, ids)] for size in sizes]
+        return [b'{"predictions":[%b],"ids":[%b]}' % (predicted, named) for predicted, named in parts]
+
 
 def each_encoded(values: Sequence[Any]) -> list[bytes]:
     """Each of them as JSON, which has no line breaks."""

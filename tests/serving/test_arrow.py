@@ -22,6 +22,7 @@ from tasks.serving.app import Door
 from tasks.serving.bodies import ROWS
 from tasks.serving.champion import Champion, Feature, Manifest
 from tasks.serving.protocols import STREAM
+from tasks.serving.reading import OWN_FIELD
 from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Columns
 from tasks.stores.bundles import Bundle
@@ -159,7 +160,8 @@ def test_many_rows_in_json_are_answered_and_logged_as_few_are(home):
 def test_v_05_too_many_rows_in_json_are_refused_undecoded(home, monkeypatch):
     """Rows of a few bytes each get 413, and the reader of the columns never takes them apart (V-05)."""
     reader, asked = home.door.succession.champions["flights"]._reader, []
-    monkeypatch.setattr(reader, "_decoder", type("Decoder", (), {"decode": lambda _, body: asked.append(body)})())
+    decoder = type("Decoder", (), {"decode": lambda _, body: asked.append(body)})()
+    monkeypatch.setitem(reader._decoders, OWN_FIELD, decoder)
     answer = home.ask({"rows": [{}] * 200_000})
     assert (answer.status_code, asked) == (413, [])
     assert "10,000" in answer.json()["error"]

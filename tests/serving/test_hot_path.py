@@ -31,7 +31,9 @@ from tasks.serving.app import Door
 from tasks.serving.beside import Own
 from tasks.serving.champion import Champion, RowError
 from tasks.serving.predicting import _said_at_once
-from tasks.serving.quick import PATIENCE
+from tasks.serving.protocols import MLFLOW, OWN
+from tasks.serving.quick import PATIENCE, QUICK_BYTES
+from tasks.serving.reading import OWN_FIELD
 from tasks.stores import artifacts, bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.predictions import Predictions
@@ -315,8 +317,9 @@ def opened(home, made):
     return door, [each["name"] for each in features]
 
 
+@pytest.mark.parametrize("protocol", [OWN, MLFLOW], ids=["own", "mlflow"])
 @pytest.mark.parametrize("kind", ["boosted", "forest", "weighted"])
-def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path, labelled, kind):
+def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path, labelled, kind, protocol):
     """Many bodies at once have the answers, byte for byte but for the ids, that each has alone, and each row is logged once.
 
     What is no right body, or has no answer, goes the usual way, and leaves the others alone.
@@ -324,15 +327,35 @@ def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path
     models = {"forest": Pipeline([fitted().steps[0], ("model", RandomForestClassifier(20, random_state=0))]), "weighted": weighted()}  # fmt: skip
     door, names = opened(tmp_path, Labelled(models[kind]) if kind in models else labelled)
     rows = [{name: (GOOD | {"age": 7.0 * n + 0.1, "visits": n})[name] for name in names} for n in range(9)]
-    bodies = [msgspec.json.encode({"rows": [*rows[: n % 3], rows[n]]}) for n in range(9)]
-    bodies[4:4] = [b"{", msgspec.json.encode({"rows": [rows[0] | {"age": 1e300}]}), b'{"rows":[{}]}']
-    together = door.at_once("flights", bodies)
-    alone = [door.at_once("flights", [body])[0] for body in bodies]
+    asked = [[*rows[: n % 3], rows[n]] for n in range(9)]
+    asked[4:4] = [[rows[0] | {"age": 1e300}], [{}]]
+    bodies = [msgspec.json.encode({protocol.field: some}) for some in asked]
+    bodies.insert(4, b"{")
+    together = door.at_once(("flights", protocol), bodies)
+    alone = [door.at_once(("flights", protocol), [body])[0] for body in bodies]
     assert [each is None for each in together] == [n in {4, 6} or (n == 5 and kind == "forest") for n in range(12)]
-    ids = [msgspec.json.decode(each)["predictions"] for each in [*together, *alone] if each]
+    told = [msgspec.json.decode(each) for each in [*together, *alone] if each]
+    ids = [one.get("ids") or [each["id"] for each in one["predictions"]] for one in told]
     logged = [record["id"] for record in Predictions(tmp_path).read("flights")]
-    assert sorted(logged) == sorted(one["id"] for some in ids for one in some)
+    assert sorted(logged) == sorted(name for some in ids for name in some)
     assert [each and ID.sub(b"", each) for each in together] == [each and ID.sub(b"", each) for each in alone]
+
+
+@pytest.mark.parametrize("asked", [[GOOD], [GOOD, GOOD | {"age": 70.0}, GOOD], []])
+def test_mlflow_s_words_mean_the_same_on_the_quick_way(stage, asked):
+    """A small body and the same with blanks, which goes the usual way, have the same answer but for the ids; both are counted under one name."""
+    body = msgspec.json.encode({"dataframe_records": asked})
+    answers = [
+        httpx.post(f"{stage.url}/invocations/flights", content=content) for content in (body, body + b" " * QUICK_BYTES)
+    ]
+    assert [each.status_code for each in answers] == [200, 200]
+    quick, usual = (each.json() for each in answers)
+    assert list(quick) == list(usual) == ["predictions", "ids"]
+    assert quick["predictions"] == usual["predictions"]
+    assert len(quick["ids"]) == len(set(quick["ids"]) | set(usual["ids"])) / 2 == len(asked)
+    assert (
+        'keepfit_requests_total{project="flights",route="invocations",status="200"}' in stage.answers("/metrics").text
+    )
 
 
 def test_what_no_model_can_answer_leaves_those_beside_it_alone(tmp_path, monkeypatch):
@@ -347,7 +370,7 @@ def test_what_no_model_can_answer_leaves_those_beside_it_alone(tmp_path, monkeyp
         return usual(champion, asked)
 
     monkeypatch.setattr(Champion, "answer", sometimes)
-    assert [each is None for each in door.at_once("flights", bodies)] == [False, False, True]
+    assert [each is None for each in door.at_once(("flights", OWN), bodies)] == [False, False, True]
     assert len(list(Predictions(tmp_path).read("flights"))) == 2
     champion = door.succession.champions["flights"]
     with pytest.raises(RowError, match="no answer for a value"):
@@ -360,10 +383,10 @@ def test_the_other_model_of_a_rollout_meets_what_was_sent(tmp_path):
     door, names = opened(tmp_path, Labelled(weighted()))
     champion, sent = door.succession.champions["flights"], {name: GOOD[name] for name in names} | {"id": 7}
     body = msgspec.json.encode({"rows": [sent]})
-    read = champion.read(body)
+    read = champion.read(body, OWN_FIELD)
     assert read is not None
     pair: Any = object()
-    said = _said_at_once(champion, read, body, Own(pair), 0.0)
+    said = _said_at_once(champion, OWN, read, body, Own(pair), 0.0)
     assert said is not None
     assert said[0].rows == [sent]
     assert "id" not in msgspec.json.decode(read.rows[0])

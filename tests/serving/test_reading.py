@@ -12,7 +12,7 @@ from tasks.serving import bodies
 from tasks.serving.answers import Refusal
 from tasks.serving.bodies import ROWS, question
 from tasks.serving.champion import Champion, Feature, RowError
-from tasks.serving.reading import Reader
+from tasks.serving.reading import OWN_FIELD, Reader
 from tests.serving.test_champion import FEATURES, GOOD, fitted, loaded
 
 FIELDS = msgspec.convert(FEATURES, tuple[Feature, ...])
@@ -123,7 +123,7 @@ class Counting:
 def test_v_05_too_many_rows_are_refused_before_anything_is_decoded(monkeypatch):
     """However few bytes they take: neither reader decodes them, nor does the slower look, which says 413 (V-05)."""
     reader = Reader([feature for feature in FIELDS if feature.name == "age"], ())
-    monkeypatch.setattr(reader, "_decoder", quick := Counting(reader._decoder))
+    monkeypatch.setitem(reader._decoders, OWN_FIELD, quick := Counting(reader._decoders[OWN_FIELD]))
     monkeypatch.setattr(bodies, "_DECODER", slow := Counting(bodies._DECODER))
     for row in (b"{}", b'{"age":1}', b'{"age":"\\\\"}'):
         many = b'{"rows":[' + b",".join([row] * (ROWS + 1)) + b"]}"

@@ -126,7 +126,7 @@ def test_a_head_is_let_in_on_whichever_connection_and_of_many_the_last():
     closing, long = Head(b"POST / \r\nConnection: Close\r\n", b""), Head(b"x" * 5000, b"")
     turnstile.remember(closing, "flights")
     turnstile.remember(long, "flights")
-    assert [turnstile.project(head) for head in (*heads, closing, long)] == [None, *["flights"] * HEADS, None, None]
+    assert [turnstile.named(head) for head in (*heads, closing, long)] == [None, *["flights"] * HEADS, None, None]
 
 
 @pytest.mark.parametrize(
