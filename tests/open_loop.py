@@ -1,8 +1,9 @@
 """An open-loop generator: `python -m tests.open_loop PORT RATE SECONDS < request` sends on time, whatever the server does.
 
 A closed loop waits for answers and so slows down with the server; clients who do not know each other do not. Every wait counts from the moment
-at which the request was due, so that a late start is not forgiven (Tene's "coordinated omission"). It prints one JSON object: how many of each
-status, and milliseconds at some percentiles.
+at which the request was due, so that a late start is not forgiven (Tene's "coordinated omission"). It prints one JSON object: the seconds until
+the last answer (`took`: more than it was to send for where neither it nor the server keeps up), and of each status how many, and milliseconds at
+some percentiles.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import numpy as np
 import uvloop
 
 CONNECTIONS = (
-    1024  # opened before the first request is due; beyond them requests wait here for a free one, and their wait counts
+    1024  # opened before anything is due; beyond them requests wait here for a free one, and their wait counts
 )
 PATIENCE = 5.0  # seconds for what is under way at the end
 
@@ -62,6 +63,7 @@ class Crowd:
     def __init__(self, port: int, request: bytes) -> None:
         self.request = request
         self.waits: dict[str, list[float]] = {}
+        self.began = self.last = 0.0
         self._port = port
         self._free: list[Line] = []
         self._waiting: deque[float] = deque()
@@ -71,7 +73,7 @@ class Crowd:
         loop = asyncio.get_running_loop()
         for _ in range(CONNECTIONS):
             await loop.create_connection(lambda: Line(self), "127.0.0.1", self._port)
-        start = time.perf_counter()
+        self.began = start = time.perf_counter()
         count = int(rate * seconds)
         sent = 0
         while sent < count:
@@ -101,6 +103,7 @@ class Crowd:
     def count(self, status: int, wait: float) -> None:
         """One request was answered."""
         self.waits.setdefault(str(status), []).append(wait)
+        self.last = time.perf_counter()
 
     def lost(self, line: Line) -> None:
         """A connection has gone."""
@@ -113,7 +116,8 @@ def main() -> None:
     port, rate, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
     crowd = Crowd(port, sys.stdin.buffer.read())
     uvloop.run(crowd.run(rate, seconds))
-    told = {
+    told: dict[str, object] = {"took": crowd.last - crowd.began}
+    told |= {
         status: {"count": len(waits)}
         | dict(zip(("p50", "p95", "p99"), np.percentile(waits, [50, 95, 99]) * 1000, strict=True))
         for status, waits in sorted(crowd.waits.items())
