@@ -4,9 +4,10 @@ import csv
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,24 @@ from tests.postgres import database, postgres
 from tests.samples import free_port, light_projects
 
 __all__ = ["database", "postgres", "store", "weed"]  # a real database server, a real object store
+
+
+SWEPT = pytest.StashKey[dict[str, int]]()
+
+
+@pytest.fixture
+def swept(request: pytest.FixtureRequest) -> Callable[[int], None]:
+    """Takes down how many durable steps a test broke off at, one after the other; the end of the session prints it."""
+    found = request.config.stash.setdefault(SWEPT, {})
+    return lambda points: found.update({request.node.name: points})
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Prints how many points each crash sweep swept."""
+    if found := config.stash.get(SWEPT, {}):
+        terminalreporter.section(f"crash sweeps: {sum(found.values())} points")
+        for name, points in found.items():
+            terminalreporter.write_line(f"{points:>4}  {name}")
 
 
 @dataclass(frozen=True)

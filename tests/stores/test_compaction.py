@@ -69,7 +69,7 @@ def test_i_02_a_damaged_small_file_keeps_no_batch_from_landing(small, tmp_path: 
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
-def test_s_01_a_compaction_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+def test_s_01_a_compaction_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, swept, fault):
     """A kill or an I/O error before the n-th durable step, for every n: the next landing finds every row once."""
     monkeypatch.setattr(ingest, "CROWD", 3)
     step, done = 0, False
@@ -97,4 +97,5 @@ def test_s_01_a_compaction_survives_a_fault_at_every_durable_step(small, tmp_pat
         assert landings.journal.intent("small") is None
         assert not landings.staging.exists()
         step += 1
+    swept(step - 1)
     assert step > 12

@@ -149,7 +149,7 @@ def test_i_26_what_has_not_landed_or_cannot_be_read_is_named(small):
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, pytest.param(OSError, marks=pytest.mark.slow)])
-def test_s_01_an_erasure_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+def test_s_01_an_erasure_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, swept, fault):
     """A kill or an I/O error before the n-th step, for every n: what was begun is finished by whoever comes next."""
     step, done = 0, False
     while not done:
@@ -178,4 +178,5 @@ def test_s_01_an_erasure_survives_a_fault_at_every_durable_step(small, tmp_path:
         assert (landings.journal.intent("small"), landings.staging.exists()) == (None, False)
         assert len(landings.journal.erasures("small")) == 1, step
         step += 1
+    swept(step - 1)
     assert step > 15

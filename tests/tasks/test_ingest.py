@@ -275,7 +275,7 @@ class Killed(BaseException):
 
 
 @pytest.mark.parametrize("fault", [Killed, OSError])
-def test_s_01_a_landing_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+def test_s_01_a_landing_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, swept, fault):
     """Whatever step fails, the repeated landing ends with the same table, quarantine and account as an undisturbed one."""
     land(small, tmp_path, "a.csv", rows(*range(40)))
     correction = [*rows(3, age="77"), *rows(*range(40, 80)), *rows(80, age="455")]
@@ -311,6 +311,7 @@ def test_s_01_a_landing_survives_a_fault_at_every_durable_step(small, tmp_path: 
         first = {file.path for file in landings.lake.landed.files(landings.lake.landed.open(1))}
         assert set(landings.lake.landed.stored()) == active | first, step
         step += 1
+    swept(step - 1)
     assert step > 8
 
 

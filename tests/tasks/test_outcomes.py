@@ -187,7 +187,7 @@ def test_i_19_positives_that_are_labelled_first_are_no_reason_to_hold(late, tmp_
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
-def test_s_01_outcomes_land_exactly_once_across_a_fault_at_every_step(small, tmp_path: Path, monkeypatch, fault):
+def test_s_01_outcomes_land_exactly_once_across_a_fault_at_every_step(small, tmp_path: Path, monkeypatch, swept, fault):
     """A kill or an I/O error before the n-th durable step, for every n: the next attempt ends with each outcome once."""
     file, step, done = write_rows(tmp_path / "late.csv", [{"id": "3", "y": "t"}, {"id": "x", "y": "t"}]), 0, False
     while not done:
@@ -213,6 +213,7 @@ def test_s_01_outcomes_land_exactly_once_across_a_fault_at_every_step(small, tmp
         assert [file.rows for file in landings.table.files(landings.table.open())] == [1], step
         assert labels(landings.lake)[3] is True
         step += 1
+    swept(step - 1)
     assert step > 6
 
 

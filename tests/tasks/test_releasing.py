@@ -118,7 +118,6 @@ def sweep(settings: Settings, act: str, fail: Callable[[int, int], str]) -> int:
         done = settled(settings, before, wanted)
         if ended == "passed":
             assert done
-            sys.stdout.write(f"\n{act} on {journal.engine.dialect.name}: swept {point - 1} points\n")
             return point - 1
         if not done:
             ACTS[act](settings, wanted)
@@ -163,8 +162,8 @@ EIO = OSError(errno.EIO, "Input/output error")
 )  # fmt: skip
 @pytest.mark.parametrize("act", ACTS)
 def test_s_01_an_act_that_breaks_off_at_any_durable_step_is_finished_or_undone(
-    either: Settings, quick, monkeypatch: pytest.MonkeyPatch, act: str, fault: BaseException
-):
+    either: Settings, quick, monkeypatch: pytest.MonkeyPatch, swept: Callable[[int], None], act: str, fault: BaseException
+):  # fmt: skip
     """Before every durable step in turn it ends, or meets an input/output error that passes: after recovery there is one champion, old or
     new, whose bytes verify and that the alias names; each release has one intent, nothing is left over, and the same again succeeds."""  # noqa: D205, D209
 
@@ -181,17 +180,19 @@ def test_s_01_an_act_that_breaks_off_at_any_durable_step_is_finished_or_undone(
             ACTS[act](either, version)
         return "passed" if len(steps) < point else "broken off"
 
-    assert sweep(either, act, fail) >= POINTS[act]
+    swept(points := sweep(either, act, fail))
+    assert points >= POINTS[act]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("act", ACTS)
 def test_s_01_an_act_that_is_killed_at_any_durable_step_is_finished_or_undone(
-    either: Settings, killing, quick, act: str, real: bool
+    either: Settings, killing, quick, swept: Callable[[int], None], act: str, real: bool
 ):
     """The same by SIGKILL in a process of its own, and with the candidate's real process, whose own journal is a step more."""
-    assert sweep(either, act, lambda point, version: killing(act, point, version, real=real)) >= POINTS[act]
+    swept(points := sweep(either, act, lambda point, version: killing(act, point, version, real=real)))
+    assert points >= POINTS[act]
 
 
 def test_o_09_a_release_whose_worker_dies_in_the_middle_is_old_or_new(place: Settings, killing, quick):

@@ -509,7 +509,7 @@ def test_o_08_of_two_that_look_at_once_one_moves_it(place: Settings, clock: Cloc
 
 @pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
 def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
-    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch, stride: int
+    place: Settings, clock: Clock, monkeypatch: pytest.MonkeyPatch, swept: Callable[[int], None], stride: int
 ):
     """At each durable step of the way from the shadow to all rows and back: one champion, one record, and the same end."""
     (place.projects / NAME / "project.yaml").write_text(YAML + STAGED)
@@ -538,6 +538,7 @@ def test_s_01_a_kill_at_any_step_is_settled_by_the_next_look(
         assert [each.version for each in journal.releases(NAME)] == [1, 2, 1], reached
         if not died:
             assert reached > 10
+            swept(len(range(1, reached, stride)))
             return
     raise AssertionError("it never came to its end")
 

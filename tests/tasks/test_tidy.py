@@ -233,7 +233,7 @@ def test_s_11_no_history_of_landings_makes_tidy_remove_what_is_needed(small, tmp
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, pytest.param(OSError, marks=pytest.mark.slow)])
-def test_s_01_tidying_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, fault):
+def test_s_01_tidying_survives_a_fault_at_every_durable_step(small, tmp_path: Path, monkeypatch, swept, fault):
     """A kill or an I/O error before the n-th step, for every n: tidying again ends as an undisturbed one."""
     step, done = 0, False
     while not done:
@@ -261,4 +261,5 @@ def test_s_01_tidying_survives_a_fault_at_every_durable_step(small, tmp_path: Pa
         assert len(landings.lake.landed.stored()) == 1, step
         assert (landings.journal.intent("small"), landings.staging.exists()) == (None, False)
         step += 1
+    swept(step - 1)
     assert step > 10

@@ -186,7 +186,7 @@ def test_a_share_of_none_sets_nothing_apart(quiet: Path):
 
 
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, pytest.param(OSError, marks=pytest.mark.slow)])
-def test_s_01_setting_apart_survives_a_fault_at_every_durable_step(small: Small, monkeypatch, fault):
+def test_s_01_setting_apart_survives_a_fault_at_every_durable_step(small: Small, monkeypatch, swept, fault):
     """A kill or an I/O error at the n-th durable step, for every n: whoever comes next has one whole set, of the same rows."""
     small.land(rows(0, 300))
     wanted = set(small.lake.apart(small.land(rows(300, 1700), "b.csv").trusted)[ROW])
@@ -214,6 +214,7 @@ def test_s_01_setting_apart_survives_a_fault_at_every_durable_step(small: Small,
         assert small.journal.intent("small") is None
         if ended:
             break
+    swept(step)
     assert step >= 5
 
 
