@@ -8,6 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -806,7 +807,9 @@ class Succession:
             if copy is None or not copy.exists():
                 raise
             return self.load(copy, release)
-        self.degraded, self._stamps[project] = _without(self.degraded, project), stamps
+        with suppress(KeepfitError):  # a file that no server reads is amiss: that is looked at next, and said
+            if not bundles.altered(folder, release.digest, but=champion.bundle.files):
+                self.degraded, self._stamps[project] = _without(self.degraded, project), stamps
         if copy is not None:
             self._keep(champion, copy)
         return champion

@@ -167,16 +167,16 @@ class Predicting:
     def _answer(
         self, champion: Champion, protocol: Protocol, body: bytes, own: Own, size: Size | None, *, small: bool
     ) -> tuple[Response, list[Seen]]:  # fmt: skip
-        """The answer, and what the shadow is to score."""
+        """The answer, and what the shadow is to score; what it took, or a refusal, tells of the next one of its size."""
         began, started, at = time.thread_time(), time.perf_counter(), self._now()
-        if own.pair is None and (columnar := _columnar(champion, protocol, body, small=small)) is not None:
-            answered, model = (self._by_column(champion, protocol, *columnar, at, started), []), champion
-        else:
+        try:
+            if own.pair is None and (columnar := _columnar(champion, protocol, body, small=small)) is not None:
+                return self._by_column(champion, protocol, *columnar, at, started), []
             asked, parts = self._said(champion, protocol, body, own, at)
-            answered, model = self._told(protocol, asked, parts, own, at, time.perf_counter() - started), parts[0].model
-        if size is not None and model is champion:
-            self._paces[size] = time.thread_time() - began
-        return answered
+            return self._told(protocol, asked, parts, own, at, time.perf_counter() - started)
+        finally:
+            if size is not None and own.part is None:
+                self._paces[size] = time.thread_time() - began
 
     def _said(
         self, champion: Champion, protocol: Protocol, body: bytes, own: Own, at: dt.datetime
@@ -257,7 +257,8 @@ class Predicting:
 
 def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
     """None where the number of rows says little about the work, or there may be very many."""
-    if protocol.read_columns or len(body) > QUICK_BYTES or b'"explain"' in body:
+    explains = b'"explain"' in body or b"\\u" in body  # as which the name may be written, too
+    if protocol.read_columns or champion.computing is not None or len(body) > QUICK_BYTES or explains:
         return None
     return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
 

@@ -12,6 +12,7 @@ import asyncio
 import functools
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -20,11 +21,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from tasks.serving.line import Line, busy
 from tasks.serving.quick import QUICK_BYTES
 
-ASKS = re.compile(rb"POST (?:/projects/[^ /?]+/predict|/v2/models/[^ /?]+/infer|/invocations/[^ /?]+) HTTP/1\.1\r\n")
+NAME = rb"[^ /?\r\n]+"
+ASKS = re.compile(
+    rb"POST (?:/projects/%b/predict|/v2/models/%b/infer|/invocations/%b) HTTP/1\.1\r\n" % (NAME, NAME, NAME)
+)
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than so many the eldest is forgotten
-TOGETHER = 32  # requests that show the pace; many more together cost two thirds of it each
+TOGETHER = 64  # rows, and as many bodies, that show the pace; many more together cost two thirds of it each
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
 
 AtOnce = Callable[[Any, Sequence[bytes]], Sequence[bytes | None]]
@@ -143,15 +147,19 @@ class Turnstile:
 
     def _answered(self, named: Hashable, some: "list[_Held]", seconds: float) -> "list[_Held]":
         """Answers as many as there is time for, and gives the others."""
-        at, size, began = 0, TOGETHER, self._clock()
+        room, began, left = float(TOGETHER), self._clock(), deque(some)
         end = began + seconds
-        while at < len(some) and began < end:
-            part = some[at : at + size]
+        while left and began < end:
+            part = [left.popleft()]
+            size = part[0].size
+            while left and size + left[0].size <= room:
+                size += left[0].size
+                part.append(left.popleft())
             self._let_go(named, part)
-            at, now = at + len(part), self._clock()
-            size = max(int(len(part) * (end - now) / max(now - began, 1e-6)), TOGETHER // 4)
+            now = self._clock()
+            room = max(size * (end - now) / max(now - began, 1e-6), TOGETHER / 4)
             began = now
-        return some[at:]
+        return [*left]
 
     def _let_go(self, named: Hashable, some: "list[_Held]") -> None:
         """Answers requests that ask alike; each that must go the usual way needs a place in the line."""
@@ -282,8 +290,13 @@ class _Protocol(HttpToolsProtocol):
 
     def _write(self, answer: bytes) -> None:
         self._last = self.loop.time()
-        if not self.transport.is_closing():
-            self.transport.write(answer)
+        if self.transport.is_closing():
+            return
+        self.transport.write(answer)
+        if self.timeout_keep_alive_task is None:  # nothing was ever answered the usual way here
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def _settle(self) -> None:
         """Ends the turn early where a request of this connection is held: what comes behind it must not overtake it."""
@@ -305,3 +318,8 @@ class _Held(NamedTuple):
     named: Hashable
     data: bytes
     body: bytes
+
+    @property
+    def size(self) -> int:
+        """About how many rows it has, and one."""
+        return self.body.count(b"{") or 1

@@ -21,7 +21,7 @@ import shutil
 import stat
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -236,8 +236,13 @@ def beside(folder: Path, digest: str, name: str) -> bytes | None:
     return content
 
 
-def altered(folder: Path, digest: str) -> str:
+def altered(folder: Path, digest: str, but: Collection[str] = ()) -> str:
     """The name of the first file of a bundle whose bytes are not those that were written, or nothing; no model is opened.
+
+    Args:
+        folder: of the bundle.
+        digest: that of its manifest.
+        but: files that are not looked at.
 
     Raises:
         ArtifactError: a file is missing or cannot be read.
@@ -245,8 +250,8 @@ def altered(folder: Path, digest: str) -> str:
     if hashlib.sha256(_bytes(folder / MANIFEST, MANIFEST_BYTES)).hexdigest() != digest:
         return MANIFEST
     files = _manifest(folder, digest)["files"]
-    found = {name: hashlib.sha256(_bytes(folder / name, MODEL_BYTES)).hexdigest() for name in files}
-    return next((name for name in files if found[name] != files[name]), "")
+    found = {name: hashlib.sha256(_bytes(folder / name, MODEL_BYTES)).hexdigest() for name in files if name not in but}
+    return next((name for name in found if found[name] != files[name]), "")
 
 
 def uncompiled(folder: Path, digest: str, reason: str) -> str:
@@ -270,8 +275,8 @@ def uncompiled(folder: Path, digest: str, reason: str) -> str:
 def fault(folder: Path, digest: str, seals: Seals | None = None) -> str:
     """What is wrong with a bundle on disk, a sentence with the next move, or nothing: every file of it is read, no model is opened."""
     try:
-        opened(folder, digest, skew="accept", seals=seals)
-        other = altered(folder, digest)
+        bundle = opened(folder, digest, skew="accept", seals=seals)
+        other = altered(folder, digest, but=bundle.files)
     except KeepfitError as error:
         return str(error)
     return (
@@ -280,8 +285,8 @@ def fault(folder: Path, digest: str, seals: Seals | None = None) -> str:
 
 
 def stamps(folder: Path) -> tuple[object, ...]:
-    """What the file system says of what a server reads, cheaply: another answer where somebody has touched a file."""
-    return tuple(_stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *SERVED))
+    """What the file system says of a bundle's files, cheaply: another answer where somebody has touched one."""
+    return tuple(_stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *sorted(BESIDE)))
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -1,6 +1,7 @@
 """The hot path: a real serving process answers with a compiled model alone, and keeps what it has verified."""
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import re
@@ -8,7 +9,7 @@ import shutil
 import signal
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import msgspec
@@ -27,10 +28,12 @@ from tasks.ml import threads
 from tasks.ml.compiled import parity
 from tasks.ml.kinds import Binary
 from tasks.ml.metrics import Cost
+from tasks.serving import arrow
+from tasks.serving.answers import Refusal
 from tasks.serving.app import Door
 from tasks.serving.beside import Own
 from tasks.serving.champion import Champion, RowError
-from tasks.serving.predicting import _said_at_once
+from tasks.serving.predicting import _said_at_once, _size
 from tasks.serving.protocols import MLFLOW, OWN
 from tasks.serving.quick import PATIENCE, QUICK_BYTES
 from tasks.serving.reading import OWN_FIELD
@@ -58,9 +61,9 @@ class Labelled:
             self.model.fit(rows, KIND.taught(target.astype(int)))
         self.rows, self.made = rows, parity.compiled(KIND, self.model, rows, {"threshold": 0.3})
 
-    def write(self, folder: Path, version: int = 1, **changes: object) -> str:
-        """The compiled bundle of a version; gives its digest."""
-        files = bundles.compiled(self.made.form, self.made.graph)
+    def write(self, folder: Path, version: int = 1, beside: dict[str, bytes] | None = None, **changes: object) -> str:
+        """The compiled bundle of a version, with more files; gives its digest."""
+        files = bundles.compiled(self.made.form, self.made.graph) | (beside or {})
         return bundles.write(folder, self.model, manifest(version, **CLASSES, **self.made.described()) | changes, files)
 
 
@@ -100,6 +103,27 @@ def test_a_process_that_has_answered_holds_neither_pandas_nor_scikit_learn(stage
     asked = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": [GOOD], "explain": True}, timeout=60)
     assert asked.json()["predictions"][0]["contributions"].keys() == {"age", "visits", "sex", "new"}
     assert all(name in loaded_parts(stage.process) for name in HEAVY)
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_r_05_a_file_that_no_server_reads_is_named_when_it_was_altered_before_the_load(tmp_path, labelled, removed):
+    """The champion answers, and the page says what is amiss beside it, after a second start, too; when it is mended nothing is (R-05)."""
+    settings = Settings(home=tmp_path, bundle_keys=Settings().signers)
+    folder = settings.bundles("flights") / "1"
+    digest = labelled.write(folder, beside={"footprint.json": b"{}"})
+    Journal(settings.journal()).release(release(1, 1, digest))
+    if removed:
+        (folder / "footprint.json").unlink()
+    else:
+        (folder / "footprint.json").write_bytes(b"[]")
+    for _ in range(2):
+        succession = Door(settings).succession
+        succession.look()
+        assert succession.champions["flights"].release.version == 1
+        assert "footprint.json" in succession.degraded["flights"]
+    (folder / "footprint.json").write_bytes(b"{}")
+    succession.look()
+    assert succession.degraded == {}
 
 
 @pytest.mark.parametrize("name", [bundles.FORM, bundles.GRAPH, bundles.MODEL, bundles.MANIFEST])
@@ -343,19 +367,70 @@ def test_requests_that_are_answered_together_are_answered_as_each_alone(tmp_path
 
 @pytest.mark.parametrize("asked", [[GOOD], [GOOD, GOOD | {"age": 70.0}, GOOD], []])
 def test_mlflow_s_words_mean_the_same_on_the_quick_way(stage, asked):
-    """A small body and the same with blanks, which goes the usual way, have the same answer but for the ids; both are counted under one name."""
-    body = msgspec.json.encode({"dataframe_records": asked})
-    answers = [
-        httpx.post(f"{stage.url}/invocations/flights", content=content) for content in (body, body + b" " * QUICK_BYTES)
-    ]
-    assert [each.status_code for each in answers] == [200, 200]
-    quick, usual = (each.json() for each in answers)
-    assert list(quick) == list(usual) == ["predictions", "ids"]
-    assert quick["predictions"] == usual["predictions"]
-    assert len(quick["ids"]) == len(set(quick["ids"]) | set(usual["ids"])) / 2 == len(asked)
-    assert (
-        'keepfit_requests_total{project="flights",route="invocations",status="200"}' in stage.answers("/metrics").text
+    """A small body, again over the same connection, and with blanks, which goes the usual way: each has the predictions of keepfit's own words, and is counted under its name."""
+    before, body = counted(stage), msgspec.json.encode({"dataframe_records": asked})
+    with httpx.Client() as client:
+        answers = [
+            client.post(f"{stage.url}/invocations/flights", content=content)
+            for content in (body, body, body + b" " * QUICK_BYTES)
+        ]
+    assert [each.status_code for each in answers] == [200] * 3
+    told = [each.json() for each in answers]
+    own = httpx.post(f"{stage.url}/projects/flights/predict", json={"rows": asked}).json()["predictions"]
+    assert [list(each) for each in told] == [["predictions", "ids"]] * 3
+    assert [each["predictions"] for each in told] == [[one["prediction"] for one in own]] * 3
+    assert len({name for each in told for name in each["ids"]}) == 3 * len(asked)
+    assert counted(stage) - before == 3
+
+
+def counted(stage):
+    """How many invocations were answered well."""
+    name = 'keepfit_requests_total{project="flights",route="invocations",status="200"} '
+    return sum(
+        float(line.removeprefix(name)) for line in stage.answers("/metrics").text.splitlines() if line.startswith(name)
     )
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_v_06_a_connection_that_falls_silent_is_closed(stage, first):
+    """Whether its head was known before it came or not, a client that says nothing more for five seconds costs nothing any more (V-06)."""
+    body = msgspec.json.encode({"rows": [GOOD]})
+    marked = f"X-Mark: {first}"
+    head = (
+        f"POST /projects/flights/predict HTTP/1.1\r\nHost: localhost\r\n{marked}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    for _ in range(1 if first else 2):
+        line = socket.create_connection(("127.0.0.1", stage.port), timeout=30)
+        line.sendall(head.encode() + body)
+        assert line.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert line.recv(1) == b"", "closed by the server"
+
+
+def test_what_may_take_long_is_not_answered_in_the_loop(tmp_path, labelled):
+    """A size says whether the last body of it was quick; explanations, however their name is written, columns, and code of a project's own have none."""
+    door, names = opened(tmp_path, labelled)
+    champion = door.succession.champions["flights"]
+    row = {name: GOOD[name] for name in names}
+    bodies = [msgspec.json.encode({"rows": [row] * count}) for count in (1, 100, 120)]
+    sizes = [_size(champion, OWN, body) for body in bodies]
+    assert sizes[0] != sizes[1] == sizes[2] is not None
+    for name in (b'"explain"', b'"\\u0065xplain"'):
+        assert _size(champion, OWN, bodies[0][:-1] + b"," + name + b":true}") is None
+    assert _size(champion, arrow.ARROW, bodies[0]) is None
+    assert _size(dataclasses.replace(champion, computing=cast(Any, object())), OWN, bodies[0]) is None
+    assert _size(champion, OWN, bodies[0] + b" " * (64 << 10)) is None
+
+
+def test_v_05_what_is_refused_slowly_is_refused_in_a_thread_the_next_time(tmp_path, labelled):
+    """A refusal tells of the next body of its size, too (V-05)."""
+    door, _ = opened(tmp_path, labelled)
+    champion = door.succession.champions["flights"]
+    body = msgspec.json.encode({"dataframe_split": {"columns": [f"c{n}" for n in range(3000)], "data": [[1] * 3000]}})
+    size = _size(champion, MLFLOW, body)
+    assert size is not None
+    with pytest.raises(Refusal):
+        door.predicting._answer(champion, MLFLOW, body, Own(), size, small=False)
+    assert door.predicting._paces[size] > 0
 
 
 def test_what_no_model_can_answer_leaves_those_beside_it_alone(tmp_path, monkeypatch):
