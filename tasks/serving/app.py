@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -55,7 +54,6 @@ LOG = logging.getLogger("keepfit.serving")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 GRACE_SECONDS = 6  # that requests have to end; supervisord waits for 8
-SWITCH_SECONDS = 0.0005  # that the loop waits for the interpreter while a champion loads; 5 ms, as ever, for each event filled the line
 
 
 # -- the door ---------------------------------------------------------------------------------------------------------
@@ -368,7 +366,6 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     _keep_freed()
-    sys.setswitchinterval(SWITCH_SECONDS)
     host, port = sockets[0].getsockname()[:2] if sockets else (settings.host, settings.serving_port)
     LOG.info("serving on %s:%d, process %d", host, port, os.getpid())
     door = Door(settings, loads_first=loads_first)

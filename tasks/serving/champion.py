@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -43,6 +44,8 @@ Value = str | int | float | bool | None
 WARM_SECONDS = 5.0
 RETRY_SECONDS = (0.5, 30.0)
 KEPT = 3  # copies of champions of a project
+USUAL_SECONDS = sys.getswitchinterval()  # for which one thread may keep the others from the interpreter
+SWITCH_SECONDS = 0.0005  # the same while a model loads: the loop waits so long for each event
 
 
 class RowError(ValueError):
@@ -815,8 +818,12 @@ class Succession:
         return champion
 
     def load(self, folder: Path, release: Release) -> Champion:
-        """As `Champion.load`, by the settings of this process."""
-        return Champion.load(folder, release, skew=self._skew, secret=self.secret, seals=self.seals)
+        """As `Champion.load`, by the settings of this process, and without keeping the loop from the interpreter for long."""
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            return Champion.load(folder, release, skew=self._skew, secret=self.secret, seals=self.seals)
+        finally:
+            sys.setswitchinterval(USUAL_SECONDS)
 
     def _copy(self, project: str, release: Release) -> Path | None:
         """Where this process keeps what it has verified, for its next start."""
