@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-CONNECTIONS = (
-    1024  # opened before anything is due; beyond them requests wait here for a free one, and their wait counts
-)
+CONNECTIONS = 1024  # opened before anything is due; beyond them requests wait here, and their wait counts
 PATIENCE = 5.0  # seconds for what is under way at the end
 
 

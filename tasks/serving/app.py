@@ -77,6 +77,7 @@ class Door:
         self.uploads = Uploads(settings)
         self.ordering = Ordering(settings, self.predicting.line)
         self.is_leaving = False
+        self._endpoints = {OWN: self.predict, MLFLOW: self.invocations}  # of those that are answered quickly, too
 
     def routes(self) -> list[Route]:
         """Every path, what answers there, and which role of a token opens it."""
@@ -107,8 +108,7 @@ class Door:
         """The application that a server runs."""
         handlers: dict[Any, Any] = {HTTPException: _not_here, Refusal: _refused, Exception: _failed}
         inner = Starlette(routes=self.routes(), lifespan=self._life, exception_handlers=handlers)
-        endpoints = {OWN: self.predict, MLFLOW: self.invocations}
-        return Guard(Quick(inner, self.predicting.quickly, endpoints), self.settings, self.meter.count)
+        return Guard(Quick(inner, self.predicting.quickly, self._endpoints), self.settings, self.meter.count)
 
     @asynccontextmanager
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
@@ -137,8 +137,7 @@ class Door:
         except Exception:  # noqa: BLE001 – the usual way meets it again, and there is the one place that says so
             return [None] * len(bodies)
         if count := len(contents) - contents.count(None):
-            endpoint = self.predict if protocol is OWN else self.invocations
-            self.meter.answered(endpoint.__name__, project, 200, time.perf_counter() - began, count)
+            self.meter.answered(self._endpoints[protocol].__name__, project, 200, time.perf_counter() - began, count)
         return contents
 
     async def infer(self, request: Request) -> Response:

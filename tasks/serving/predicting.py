@@ -24,10 +24,8 @@ from tasks.serving.writing import Decided, Writer, each_encoded, new_digits, new
 from tasks.stores.predictions import Predictions
 
 SMALL_BYTES = 16 << 10
-QUICK_BYTES = 64 << 10  # of a longer body not even the rows are counted
-QUICK_SECONDS = (
-    0.002  # of work; for less a thread, which quarrels with the loop over the interpreter, costs a third more
-)
+COUNTED_BYTES = 64 << 10  # of a longer body not even the rows are counted
+QUICK_SECONDS = 0.002  # of work; for less a thread, which quarrels with the loop, costs a third more
 
 Size = tuple[str, int]  # a project, and about how many rows a body has, to the power of two
 
@@ -258,7 +256,7 @@ class Predicting:
 def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
     """None where the number of rows says little about the work, or there may be very many."""
     explains = b'"explain"' in body or b"\\u" in body  # as which the name may be written, too
-    if protocol.read_columns or champion.computing is not None or len(body) > QUICK_BYTES or explains:
+    if protocol.read_columns or champion.computing is not None or len(body) > COUNTED_BYTES or explains:
         return None
     return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
 

@@ -172,7 +172,4 @@ def _bounded(count: int) -> None:
 
 
 OWN = Protocol(_read_own, _write_own, field=OWN_FIELD, write_many=Writer.answers)
-MLFLOW = Protocol(
-    _read_invocation, _write_invocation, field=MLFLOW_FIELD,
-    write_many=lambda _, names, answers, sizes: Writer.invocations(names, answers, sizes),
-)  # fmt: skip
+MLFLOW = Protocol(_read_invocation, _write_invocation, field=MLFLOW_FIELD, write_many=Writer.invocations)

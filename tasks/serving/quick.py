@@ -12,10 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tasks.serving.protocols import MLFLOW, OWN, Protocol
 
 QUICK_BYTES = 4096  # beyond it the model takes longer than the way
-PATHS = (
-    ("/projects/", "/predict", OWN),
-    ("/invocations/", "", MLFLOW),
-)  # what stands before and behind a project's name
+# What stands before and behind a project's name.
+PATHS = (("/projects/", "/predict", OWN), ("/invocations/", "", MLFLOW))
 UNUSUAL = frozenset({b"content-encoding", b"transfer-encoding"})
 PATIENCE = 0.05  # seconds that a small body may take to arrive
 

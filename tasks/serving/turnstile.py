@@ -152,8 +152,8 @@ class Turnstile:
         while left and began < end:
             part = [left.popleft()]
             size = part[0].size
-            while left and size + left[0].size <= room:
-                size += left[0].size
+            while left and size + (more := left[0].size) <= room:
+                size += more
                 part.append(left.popleft())
             self._let_go(named, part)
             now = self._clock()

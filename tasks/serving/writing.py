@@ -84,8 +84,7 @@ class Writer:
         ])  # fmt: skip
         return [b"%b%b]}" % (self._answer, b",".join(itertools.islice(told, size))) for size in sizes]
 
-    @staticmethod
-    def invocations(names: Iterable[bytes], answers: list[dict[str, Any]], sizes: Iterable[int]) -> list[bytes]:
+    def invocations(self, names: Iterable[bytes], answers: list[dict[str, Any]], sizes: Iterable[int]) -> list[bytes]:
         """The same in MLflow's words: the predictions, and the ids that outcomes are reported under."""
         said = iter(each_encoded([answer["prediction"] for answer in answers]))
         ids = iter([b'"%b"' % name for name in names])
