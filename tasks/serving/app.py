@@ -33,17 +33,18 @@ from tasks.config.settings import Settings
 from tasks.serving import inference
 from tasks.serving.answers import FAILED, Refusal, as_json
 from tasks.serving.beside import Beside
-from tasks.serving.champion import Succession
 from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
 from tasks.serving.hooks import Ordering
 from tasks.serving.line import IN_FLIGHT
+from tasks.serving.loaded import Loaded
 from tasks.serving.metrics import Metrics
 from tasks.serving.openapi import describe, page
 from tasks.serving.outcomes import Telling
 from tasks.serving.predicting import Predicting
 from tasks.serving.protocols import MLFLOW, OWN, STREAM, Protocol
 from tasks.serving.quick import Quick
+from tasks.serving.succession import Succession
 from tasks.serving.turnstile import Turnstile
 from tasks.sources.upload import UploadError, Uploads
 from tasks.stores import marks
@@ -64,10 +65,8 @@ class Door:
         """With `loads_first` nobody is let in before the champions are loaded: of several processes the others answer meanwhile."""
         self.settings = settings
         self._loads_first = loads_first
-        self.succession = Succession(
-            settings.journal(), settings.bundles, skew=settings.library_skew, copies=settings.home / "served",
-            secret=_secret(settings), seals=Seals.of(settings),
-        )  # fmt: skip
+        loaded = Loaded(settings.library_skew, _secret(settings), Seals.of(settings))
+        self.succession = Succession(settings.journal(), settings.bundles, loaded, copies=settings.home / "served")
         self.meter = Metrics(self.succession)
         self.beside = Beside(self.succession, settings, self.meter)
         self.predicting = Predicting(
@@ -114,7 +113,7 @@ class Door:
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
         if self._loads_first:
             await asyncio.to_thread(self.succession.look)
-        followers = [self.succession.follow(told=self.meter.look), self.beside.others.follow()]
+        followers = [self.succession.follow(told=self._tell), self.beside.others.follow()]
         tasks = [asyncio.create_task(follower) for follower in followers]
         yield
         for task in tasks:
@@ -123,6 +122,11 @@ class Door:
             with suppress(asyncio.CancelledError):
                 await task
         self.predicting.close()
+
+    def _tell(self) -> None:
+        """The succession has looked."""
+        self.meter.look()
+        self.beside.others.wake()
 
     # -- predictions and batches --------------------------------------------------------------------------------------
     async def predict(self, request: Request) -> Response:

@@ -11,11 +11,12 @@ from starlette.datastructures import Headers
 
 from tasks.config.settings import Settings
 from tasks.serving.canary import HEADER, Canary, Part, say
-from tasks.serving.champion import Champion, Succession
+from tasks.serving.champion import Champion
 from tasks.serving.metrics import Metrics
 from tasks.serving.others import Others, Pair
 from tasks.serving.protocols import Answered, Protocol, Question
 from tasks.serving.shadow import Seen, Shadow
+from tasks.serving.succession import Succession
 from tasks.stores.shadows import Shadows
 
 
@@ -80,7 +81,7 @@ class Beside:
     """
 
     def __init__(self, succession: Succession, settings: Settings, metrics: Metrics) -> None:
-        self.others = Others(succession, settings.journal(), settings.bundles)
+        self.others = Others(succession, settings.bundles)
         self.shadow = Shadow(Shadows(settings.home), metrics)
         self._canary = Canary(metrics)
 

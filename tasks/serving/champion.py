@@ -1,24 +1,20 @@
-"""The champion answers rows; the succession follows the journal and puts the next one in its place, loaded and warm."""
+"""The champion answers rows: one released model, verified and warm."""
 
-import asyncio
+import copy
 import datetime as dt
 import json
-import logging
 import math
-import shutil
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 import numpy as np
 
-from tasks.config.errors import ArtifactError, KeepfitError
+from tasks.config.errors import ArtifactError
 from tasks.ml.compiled.encode import Given, Rows
 from tasks.ml.compiled.form import Form
 from tasks.ml.compiled.graph import session
@@ -27,10 +23,9 @@ from tasks.serving.reading import EXACT, Asked, Reader
 from tasks.serving.writing import Columns, Writer
 from tasks.stores import bundles, packed
 from tasks.stores.bundles import Bundle
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import Release
 from tasks.stores.marks import MARK, Marks
 from tasks.stores.seals import Seals
-from tasks.stores.tidings import Tidings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,14 +33,9 @@ if TYPE_CHECKING:
     from tasks.ml.computed import Computing
     from tasks.ml.contributions import Explainer
 
-LOG = logging.getLogger("keepfit.serving")
 
 Value = str | int | float | bool | None
 WARM_SECONDS = 5.0
-RETRY_SECONDS = (0.5, 30.0)
-KEPT = 3  # copies of champions of a project
-USUAL_SECONDS = sys.getswitchinterval()  # for which one thread may keep the others from the interpreter
-SWITCH_SECONDS = 0.0005  # the same while a model loads: the loop waits so long for each event
 
 
 class RowError(ValueError):
@@ -220,6 +210,14 @@ class Champion:
         champion._fits(folder)
         champion._warm(folder)
         return champion
+
+    def under(self, release: Release) -> Self:
+        """The same model, loaded and warm, as the one of another release of its version."""
+        if release == self.release:
+            return self
+        twin = copy.copy(self)  # with what was made of it since, which `dataclasses.replace` leaves behind
+        object.__setattr__(twin, "release", release)
+        return twin
 
     @cached_property
     def model(self) -> Any:
@@ -645,221 +643,3 @@ def _listed(names: np.ndarray, scores: np.ndarray) -> list[dict[str, Any]]:
 def label_of(value: Value) -> str:
     """A class as a key of a JSON object."""
     return value if isinstance(value, str) else json.dumps(value)
-
-
-# -- who comes next ---------------------------------------------------------------------------------------------------
-async def for_ever(turn: Callable[[], Awaitable[None]], every: float) -> None:
-    """Does a turn again and again, `every` seconds apart. One that fails in whatever manner is logged, once a kind in a row, and ends nothing."""
-    failed = ""
-    while True:
-        try:
-            await turn()
-            failed = ""
-        except Exception as error:  # noqa: BLE001 – whoever follows the journal no more answers with an old champion for good
-            if failed != (failed := type(error).__name__):
-                _say_failed(error)
-        await asyncio.sleep(every)
-
-
-def _say_failed(error: Exception) -> None:
-    LOG.error("following the journal failed (%s); the next turn looks again", type(error).__name__)
-
-
-def _stamps(folder: Path, release: Release) -> tuple[object, ...]:
-    """What tells whether a release's bundle is as it was when it was verified."""
-    return release, *bundles.stamps(folder)
-
-
-def _without(some: dict[str, Any], project: str) -> dict[str, Any]:
-    return {name: value for name, value in some.items() if name != project}
-
-
-class Refused(NamedTuple):
-    """A release that this process could not load; what was there before goes on answering."""
-
-    release: Release
-    reason: str
-    delay: float
-    again: float
-
-    def describe(self) -> dict[str, Any]:
-        """What is shown of it."""
-        return {"version": self.release.version, "generation": self.release.generation, "reason": self.reason}
-
-
-class Succession:
-    """The champions that answer now, kept equal to the journal.
-
-    Attributes:
-        champions: by project; replaced as a whole, never edited.
-        refused: releases that do not load, by project; tried again with growing pauses.
-        wanted: what the journal said last, or None before the first word of it.
-        degraded: why a champion answers from a copy of its own alone, by project: somebody has touched its bundle since.
-        trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
-        swaps: champions that were put in place since the start.
-        secret: of the marks in the log.
-        seals: whose signatures count; by default those of this installation.
-    """
-
-    def __init__(
-        self, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic, skew: bundles.Skew = "refuse",
-        copies: Path | None = None, secret: bytes | None = None, seals: Seals | None = None,
-    ) -> None:  # fmt: skip
-        self.secret = secret
-        self.seals = seals
-        self._url = journal
-        self._folder = folder
-        self._skew: bundles.Skew = skew
-        self._copies = copies
-        self._clock = clock
-        self._stamps: dict[str, tuple[object, ...]] = {}
-        self.degraded: dict[str, str] = {}
-        self._journal: Journal | None = None
-        self.champions: dict[str, Champion] = {}
-        self.refused: dict[str, Refused] = {}
-        self.wanted: dict[str, Release] | None = None
-        self.trouble: str | None = "not read yet"
-        self.swaps = 0
-
-    async def follow(self, every: float = 0.05, told: Callable[[], None] = lambda: None) -> None:
-        """Looks into the journal for ever, in a thread, so that answers go on while a model loads; tells after each look, and before anything loads."""
-        tidings = Tidings(self._url)
-
-        async def turn() -> None:
-            if await asyncio.to_thread(lambda: tidings.have_come() and self._reads()):
-                told()
-                await asyncio.to_thread(self._put_in_place)
-            told()
-
-        await for_ever(turn, every)
-
-    def look(self) -> None:
-        """Reads the journal once and puts in place what is new; never raises."""
-        try:
-            if self._reads():
-                self._put_in_place()
-        except Exception as error:  # noqa: BLE001 – whoever follows looks again
-            _say_failed(error)
-
-    def _reads(self) -> bool:
-        """Whether the journal could be read; `wanted` is then what it says."""
-        try:
-            self._journal = self._journal or Journal(self._url)
-            self.wanted = self._journal.champions()
-        except Exception as error:  # noqa: BLE001 – a journal that is away in whatever manner must not end the answering
-            self._note(f"{type(error).__name__}")
-            return False
-        self._note(None)
-        return True
-
-    def _put_in_place(self) -> None:
-        for project, release in (self.wanted or {}).items():
-            if self._is_due(project, release):
-                self._enthrone(project, release)
-        for project, champion in self.champions.items():
-            self._look_at(project, champion.release)
-
-    def missing(self) -> list[str]:
-        """Released projects that nobody answers for."""
-        return sorted(set(self.wanted or {}) - set(self.champions))
-
-    def _note(self, trouble: str | None) -> None:
-        if trouble is not None and trouble != self.trouble:
-            LOG.error("the journal is unreadable (%s); %d champions go on answering", trouble, len(self.champions))
-        self.trouble = trouble
-
-    def _is_due(self, project: str, release: Release) -> bool:
-        champion, refused = self.champions.get(project), self.refused.get(project)
-        if champion and champion.release == release:
-            if refused:
-                self.refused = _without(self.refused, project)
-            return False
-        return refused is None or refused.release != release or self._clock() >= refused.again
-
-    def _enthrone(self, project: str, release: Release) -> None:
-        started = time.monotonic()
-        try:
-            if Path(project).name != project or project.startswith("."):
-                raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
-            champion = self._loaded(project, release)
-        except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
-            self._refuse(project, release, error)
-            return
-        self.champions = {**self.champions, project: champion}
-        self.refused = _without(self.refused, project)
-        self.swaps += 1
-        LOG.info(
-            "%s: version %d answers (generation %d, loaded in %.2f s)",
-            project,
-            release.version,
-            release.generation,
-            time.monotonic() - started,
-        )
-
-    def _loaded(self, project: str, release: Release) -> Champion:
-        """The champion of a release from its bundle; where that is not what was released any more, from the copy of an earlier start.
-
-        Raises:
-            KeepfitError: neither is what was released.
-        """
-        folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
-        stamps = _stamps(folder, release)
-        try:
-            champion = self.load(folder, release)
-        except KeepfitError:
-            if copy is None or not copy.exists():
-                raise
-            return self.load(copy, release)
-        with suppress(KeepfitError):  # a file that no server reads is amiss: that is looked at next, and said
-            if not bundles.altered(folder, release.digest, but=champion.bundle.files):
-                self.degraded, self._stamps[project] = _without(self.degraded, project), stamps
-        if copy is not None:
-            self._keep(champion, copy)
-        return champion
-
-    def load(self, folder: Path, release: Release) -> Champion:
-        """As `Champion.load`, by the settings of this process, and without keeping the loop from the interpreter for long."""
-        sys.setswitchinterval(SWITCH_SECONDS)
-        try:
-            return Champion.load(folder, release, skew=self._skew, secret=self.secret, seals=self.seals)
-        finally:
-            sys.setswitchinterval(USUAL_SECONDS)
-
-    def _copy(self, project: str, release: Release) -> Path | None:
-        """Where this process keeps what it has verified, for its next start."""
-        return self._copies and self._copies / project / f"{release.version}-{release.digest[:16]}"
-
-    def _keep(self, champion: Champion, copy: Path) -> None:
-        """Keeps a copy of this champion, and none of those before the last; a full disk ends no answering."""
-        try:
-            bundles.keep(champion.bundle, copy)
-            others = [each for each in copy.parent.iterdir() if each != copy]
-            for old in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True)[KEPT - 1 :]:
-                shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            LOG.warning(
-                "%s: no copy of version %d is kept: %s", champion.release.project, champion.release.version, error
-            )
-
-    def _look_at(self, project: str, release: Release) -> None:
-        """Verifies the champion's bundle anew when somebody has touched it since it was verified last, and says what is wrong with it."""
-        folder = self._folder(project) / str(release.version)
-        stamps = _stamps(folder, release)
-        if stamps == self._stamps.get(project):
-            return
-        others = _without(self.degraded, project)
-        if reason := bundles.fault(folder, release.digest, self.seals):
-            LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, reason)
-            others[project] = reason
-        self.degraded, self._stamps[project] = others, stamps
-
-    def _refuse(self, project: str, release: Release, error: Exception) -> None:
-        reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"
-        before = self.refused.get(project)
-        same = before is not None and before.release == release
-        delay = min(before.delay * 2, RETRY_SECONDS[1]) if before and same else RETRY_SECONDS[0]
-        self.refused = {**self.refused, project: Refused(release, reason, delay, self._clock() + delay)}
-        if not same:
-            champion = self.champions.get(project)
-            keeps = f"version {champion.release.version} goes on answering" if champion else "nobody answers"
-            LOG.error("%s: version %d is refused and %s: %s", project, release.version, keeps, reason)

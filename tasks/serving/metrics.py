@@ -16,8 +16,8 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from tasks.serving import counters
-from tasks.serving.champion import Succession
 from tasks.serving.line import Line
+from tasks.serving.succession import Succession
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 

@@ -13,13 +13,14 @@ from tasks.serving.answers import Refusal
 from tasks.serving.beside import Beside, Own, merged
 from tasks.serving.bodies import Bodies
 from tasks.serving.canary import Part
-from tasks.serving.champion import Champion, RowError, Succession
+from tasks.serving.champion import Champion, RowError
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question, WriteMany
 from tasks.serving.reading import ROWS, Asked, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.sheet import Sheet
+from tasks.serving.succession import Succession
 from tasks.serving.writing import Decided, Writer, each_encoded, new_digits, new_names, split
 from tasks.stores.predictions import Predictions
 

@@ -98,6 +98,11 @@ class Bundle:
     files: Mapping[str, bytes]
 
     @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(map(len, self.files.values()))
+
+    @property
     def served(self) -> dict[str, bytes]:
         """What a server reads beside the model."""
         return {name: self.files[name] for name in SERVED if name in self.files}
@@ -347,6 +352,15 @@ def opened(folder: Path, digest: str, *, skew: Skew = "refuse", seals: Seals | N
     return Bundle(folder, manifest, {**files, MANIFEST: text, SEAL: seal})
 
 
+def vouch(folder: Path, digest: str, bundle: Bundle, seals: Seals | None = None) -> None:
+    """Whether somebody who is trusted now has signed a bundle that was opened before.
+
+    Raises:
+        KeepfitError: nobody has; as `Seals.verify`.
+    """
+    (seals or _here()).verify(folder, digest, bundle.files[SEAL])
+
+
 def read(folder: Path, digest: str, *, skew: Skew = "refuse", seals: Seals | None = None) -> tuple[dict[str, Any], Any]:
     """The manifest and the model of a bundle, as `opened`.
 
@@ -418,15 +432,13 @@ def _bytes(path: Path, most: int) -> bytes:
                 "another version."
             )
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            content = file.read(met.st_size + 1)  # as many bytes are set aside at once
     except OSError as error:
         raise ArtifactError(
             f"{path} cannot be read: {error.strerror}. Restore the folder from a copy or release another version."
         ) from error
-    if len(content) > most:
-        raise ArtifactError(
-            f"{path} grew beyond {most:,} bytes while it was read. Restore it or release another version."
-        )
+    if len(content) > met.st_size:
+        raise ArtifactError(f"{path} grew while it was read. Restore it or release another version.")
     return content
 
 

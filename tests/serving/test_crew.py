@@ -21,10 +21,10 @@ from prometheus_client.mmap_dict import MmapedDict
 from tasks.config.errors import KeepfitError
 from tasks.config.settings import Settings
 from tasks.serving import asked, counters
-from tasks.serving.champion import Succession
 from tasks.serving.counters import Counters
 from tasks.serving.crew import Crew, _Member
 from tasks.serving.metrics import Metrics
+from tasks.serving.succession import Succession
 from tasks.stores.predictions import Predictions
 from tests.stage import GOOD, Stage, until
 from tests.tasks.test_landing_faults import disk

@@ -37,6 +37,16 @@ class Release:
     kind: str = "release"  # or rollback
 
 
+_NEWEST = (
+    sa.select(RELEASES.c.project, sa.func.max(RELEASES.c.generation).label("generation"))
+    .group_by(RELEASES.c.project)
+    .subquery()
+)
+_IN_FORCE = sa.select(RELEASES).join(
+    _NEWEST, (RELEASES.c.project == _NEWEST.c.project) & (RELEASES.c.generation == _NEWEST.c.generation)
+)
+
+
 class Releases(Database):
     """What is on record of releases."""
 
@@ -51,16 +61,8 @@ class Releases(Database):
 
     def champions(self) -> dict[str, Release]:
         """The release in force of every project that has one."""
-        newest = (
-            sa.select(RELEASES.c.project, sa.func.max(RELEASES.c.generation).label("generation"))
-            .group_by(RELEASES.c.project)
-            .subquery()
-        )
-        query = sa.select(RELEASES).join(
-            newest, (RELEASES.c.project == newest.c.project) & (RELEASES.c.generation == newest.c.generation)
-        )
         with self.engine.connect() as connection:
-            return {row["project"]: _release(row) for row in connection.execute(query).mappings()}
+            return champions(connection)
 
     def releases(self, project: str) -> list[Release]:
         """Every release of a project, oldest first."""
@@ -113,6 +115,11 @@ def _follows(connection: sa.Connection, release: Release) -> None:
             f"{release.project}: generation {release.generation} is not the next one; the newest is {newest}. Nothing was changed: "
             "look at `keepfit history`, and release again if the champion still should change."
         )
+
+
+def champions(connection: sa.Connection) -> dict[str, Release]:
+    """The release in force of every project that has one."""
+    return {row["project"]: _release(row) for row in connection.execute(_IN_FORCE).mappings()}
 
 
 def _release(row: sa.RowMapping) -> Release:
