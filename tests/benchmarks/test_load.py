@@ -42,6 +42,7 @@ from tests.stage import Stage, until
 
 SECONDS = float(os.environ.get("KEEPFIT_BENCHMARK_SECONDS", "5"))
 KIND = Binary("late", positive=True, labels=("no", "yes"), cost=Cost())
+VERSIONS = 5
 NAMES = [f"x{number}" for number in range(22)]
 ROW = dict.fromkeys(NAMES, 0.25)
 PATH = "/projects/flights/predict"
@@ -71,11 +72,12 @@ def models() -> list[Pipeline]:
 
 @pytest.fixture(scope="module")
 def home(models: list[Pipeline], tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    """Both models as compiled bundles, the first one released."""
+    """Compiled bundles of both models in turn, the first one released."""
     stage = Stage(tmp_path_factory.mktemp("load"))
     asked = pd.DataFrame(np.random.default_rng(8).normal(size=(500, len(NAMES))), columns=NAMES)
-    for version, model in enumerate(models, 1):
-        made = compiled(KIND, model, asked, {"threshold": 0.5})
+    forms = [compiled(KIND, model, asked, {"threshold": 0.5}) for model in models]
+    for version in range(1, VERSIONS + 1):
+        model, made = models[version % 2], forms[version % 2]
         assert made.form is not None, made
         manifest = {
             "project": "flights", "version": version, "kind": "binary", "target": "late",
@@ -168,18 +170,51 @@ def test_v_07_three_times_the_load(served: Stage, tmp_path: Path, rows: int):
 
 
 @pytest.mark.parametrize("rate", [1_000, 5_000, None])
-def test_v_01_fifty_swaps_under_load(served: Stage, tmp_path: Path, rate: float | None):
-    """What clients wait at so many requests a second, or half of the capacity, and what while champions change fifty times (V-01)."""
+def test_v_01_fifty_swaps_under_load(home: Stage, served: Stage, tmp_path: Path, rate: float | None):
+    """What clients wait at so many requests a second, or half of the capacity, and what while champions change fifty times (V-01).
+
+    Fifty times back and forth between two, as a rollback and a release after a shadow do: both are in memory. And fifty times on to one that
+    must be loaded. Who releases and asks whether the server has followed works on the same machine: so it is measured, too, what clients wait
+    while it does as much for somebody else's journal. Each three times, in turn; medians of the 99th percentiles are compared.
+    """
     rate = rate or wrk(served.url + PATH, {"rows": [ROW]}, tmp_path) / 2
-    calm, _ = open_loop(served, rate)
+    elsewhere = Stage(tmp_path / "elsewhere")
+    elsewhere.digests = home.digests
+    kinds = {
+        "a journal elsewhere": (elsewhere, [1, 2]),
+        "in memory": (served, [1, 2]),
+        "loaded": (served, [*range(1, VERSIONS + 1)]),
+    }
+    p99: dict[str, list[float]] = {"calm": []} | {kind: [] for kind in kinds}
+    failed = dict.fromkeys(kinds, 0)
+    sent = dict.fromkeys(kinds, 0)
+    for _ in range(3):
+        p99["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
+        for kind, (stage, versions) in kinds.items():
+            for told in during_swaps(served, rate, stage, versions):
+                p99[kind].append(told["200"]["p99"])
+                failed[kind] += sum(one["count"] for status, one in told.items() if status != "200")
+                sent[kind] += sum(one["count"] for one in told.values())
+    calm = float(np.median(p99["calm"]))
+    for kind in kinds:
+        said(
+            f"50 swaps, {kind}, at {rate:,.0f} requests/s: {failed[kind]} of {sent[kind]:,} not answered (goal 0), p99 {float(np.median(p99[kind])):.1f} ms, {float(np.median(p99[kind])) / calm:.1f} x of {calm:.1f} in calm (goal 2 x)"
+        )
+    assert max(failed.values()) < min(sent.values()) / 100
+
+
+def during_swaps(served: Stage, rate: float, stage: Stage, versions: list[int]) -> list[dict]:
+    """What came of requests that were sent while champions changed fifty times on a stage, which may be another one."""
     stop = threading.Event()
 
     def swap():
         with httpx.Client(base_url=served.url) as client:
             for number in range(50):
-                served.release(wanted := 2 - number % 2)
-                while client.get("/readyz").json()["projects"].get("flights") != wanted:
+                stage.release(wanted := versions[(number + 1) % len(versions)])
+                while client.get("/readyz").json()["projects"]["flights"] != wanted:
                     stop.wait(0.05)  # to ask all the time, over new connections, took a core, which is the server's
+                    if stage is not served:
+                        break
         stop.set()
 
     swaps = threading.Thread(target=swap)
@@ -188,9 +223,7 @@ def test_v_01_fifty_swaps_under_load(served: Stage, tmp_path: Path, rate: float 
     while not stop.is_set():
         during.append(open_loop(served, rate)[0])
     swaps.join()
-    waits = [each["200"]["p99"] for each in during]
-    failed = sum(one["count"] for each in during for status, one in each.items() if status != "200")
-    said(f"50 swaps at {rate:,.0f} requests/s: {failed} not answered, p99 {max(waits) / calm['200']['p99']:.2f} x of {calm['200']['p99']:.1f} ms (goal 2 x)")  # fmt: skip
+    return during
 
 
 def test_what_logging_costs(home: Stage, served: Stage, tmp_path: Path):
