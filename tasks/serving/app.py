@@ -113,7 +113,7 @@ class Door:
     async def _life(self, _app: Starlette) -> AsyncGenerator[None]:
         if self._loads_first:
             await asyncio.to_thread(self.succession.look)
-        followers = [self.succession.follow(told=self._tell), self.beside.others.follow()]
+        followers = [self.succession.follow(told=self.meter.look), self.beside.others.follow()]
         tasks = [asyncio.create_task(follower) for follower in followers]
         yield
         for task in tasks:
@@ -122,11 +122,6 @@ class Door:
             with suppress(asyncio.CancelledError):
                 await task
         self.predicting.close()
-
-    def _tell(self) -> None:
-        """The succession has looked."""
-        self.meter.look()
-        self.beside.others.wake()
 
     # -- predictions and batches --------------------------------------------------------------------------------------
     async def predict(self, request: Request) -> Response:

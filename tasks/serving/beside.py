@@ -81,7 +81,7 @@ class Beside:
     """
 
     def __init__(self, succession: Succession, settings: Settings, metrics: Metrics) -> None:
-        self.others = Others(succession, settings.bundles)
+        self.others = Others(succession, settings.journal(), settings.bundles)
         self.shadow = Shadow(Shadows(settings.home), metrics)
         self._canary = Canary(metrics)
 

@@ -1,13 +1,16 @@
 """Models that this process has verified, loaded and warmed: what somebody here uses is not loaded once more.
 
-So a release of a challenger that its shadow has scored with, and the way back to the champion before, put in place what is there already.
+So a release of a challenger that its shadow has scored with, and the way back to the champion before, put in place what is there already. Several
+threads ask at once; each user's models are replaced as a whole.
 """
 
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from tasks.config.errors import KeepfitError
 from tasks.serving.champion import Champion
 from tasks.stores import bundles
 from tasks.stores.journal import Release
@@ -29,20 +32,17 @@ class Loaded:
 
     def keep(self, user: str, some: Iterable[Champion]) -> None:
         """What a user uses from now on; what nobody uses any more is gone."""
-        self._in_use = {**self._in_use, user: tuple(some)}
+        self._in_use[user] = tuple(some)
 
     def known(self, folder: Path, release: Release) -> Champion | None:
-        """The model of a release, where somebody uses it; from memory, whatever has become of its bundle on disk.
-
-        Raises:
-            KeepfitError: who signed it is not trusted any more.
-        """
+        """The model of a release from memory, whatever has become of its bundle on disk; None where nobody uses it, or its signer is trusted no more."""
         named = release.project, release.version, release.digest
-        for champion in chain.from_iterable(self._in_use.values()):
+        for champion in chain.from_iterable(list(self._in_use.values())):
             mine = champion.release
             if (mine.project, mine.version, mine.digest) == named:
-                bundles.vouch(folder, release.digest, champion.bundle, self._seals)
-                return champion.under(release)
+                with suppress(KeepfitError):  # on disk another seal may lie by now
+                    bundles.vouch(folder, release.digest, champion.bundle, self._seals)
+                    return champion.under(release)
         return None
 
     def load(self, folder: Path, release: Release) -> Champion:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tasks.serving.champion import Champion
 from tasks.serving.succession import Succession, for_ever
-from tasks.stores.journal import Release, Rollout
+from tasks.stores.journal import Journal, Release, Rollout
+from tasks.stores.tidings import Tidings
 
 LOG = logging.getLogger("keepfit.serving")
 AGAIN = 30.0  # seconds until a bundle that does not load is tried again
@@ -54,18 +55,18 @@ class Pair:
 
 
 class Others:
-    """The pairs of one process, kept equal to what the succession has read.
+    """The pairs of one process, kept equal to the journal.
 
     Attributes:
         pairs: by project; replaced as a whole, never edited.
     """
 
     def __init__(
-        self, succession: Succession, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+        self, succession: Succession, journal: str, folder: Callable[[str], Path], clock: Callable[[], float] = time.monotonic
+    ) -> None:  # fmt: skip
         self._succession = succession
-        self._woken = asyncio.Event()
-        self._seen: tuple[object, object] = (None, None)
+        self._url = journal
+        self._journal: Journal | None = None
         self._folder = folder
         self._clock = clock
         self._loaded: dict[Key, Champion] = {}
@@ -77,28 +78,23 @@ class Others:
         pair = self.pairs.get(champion.release.project)
         return pair if pair and pair.champion is champion else None
 
-    async def follow(self) -> None:
-        """Looks after each waking, for ever, in a thread, so that answers go on while a model loads."""
+    async def follow(self, every: float = 0.05) -> None:
+        """Looks into the journal for ever, in a thread, so that answers go on while a model loads."""
+        tidings = Tidings(self._url)
+        await for_ever(lambda: asyncio.to_thread(self._glance, tidings), every)
 
-        async def turn() -> None:
-            await self._woken.wait()
-            self._woken.clear()
-            if any(new is not old for new, old in zip(self._now(), self._seen, strict=True)):
-                await asyncio.to_thread(self.look)
-
-        await for_ever(turn, 0)
-
-    def wake(self) -> None:
-        """The succession has looked: it may have read something new, or put somebody else in place."""
-        self._woken.set()
-
-    def _now(self) -> tuple[object, object]:
-        return self._succession.rollouts, self._succession.champions
+    def _glance(self, tidings: Tidings) -> None:
+        moved = any(pair.champion is not self._succession.champions.get(name) for name, pair in self.pairs.items())
+        if tidings.have_come() or moved:
+            self.look()
 
     def look(self) -> None:
-        """Loads what is new; never raises: champions go on answering, whatever is wrong beside them."""
-        self._seen = self._now()
-        rollouts = self._succession.rollouts
+        """Reads the journal once and loads what is new; never raises: champions go on answering, whatever is wrong beside them."""
+        try:
+            self._journal = self._journal or Journal(self._url)
+            rollouts = self._journal.open_rollouts()
+        except Exception:  # noqa: BLE001 -- the succession says that the journal is away
+            return
         pairs = {name: self._pair(rollout) for name, rollout in rollouts.items() if rollout.scores}
         before, self.pairs = self.pairs, {name: pair for name, pair in pairs.items() if pair}
         for name, pair in self.pairs.items():
@@ -106,7 +102,8 @@ class Others:
                 LOG.info("%s: %s", name, pair.what)
         kept = {(name, pair.other.release.digest) for name, pair in self.pairs.items() if pair.other}
         self._loaded = {key: model for key, model in self._loaded.items() if key in kept}
-        self._succession.loaded.keep("beside", self._loaded.values())
+        champions = (pair.champion for pair in self.pairs.values())  # who may be the other one next
+        self._succession.loaded.keep("beside", [*self._loaded.values(), *champions])
 
     def _pair(self, rollout: Rollout) -> Pair | None:
         """None while somebody else is champion, or the old champion does not load: nothing follows from that."""

@@ -13,13 +13,13 @@ from tasks.config.errors import ArtifactError, KeepfitError
 from tasks.serving.champion import Champion
 from tasks.serving.loaded import Loaded
 from tasks.stores import bundles
-from tasks.stores.journal import Journal, Release, Rollout
+from tasks.stores.journal import Journal, Release
 from tasks.stores.tidings import Tidings
 
 LOG = logging.getLogger("keepfit.serving")
 RETRY_SECONDS = (0.5, 30.0)
 COPIES = 3  # of champions of a project, on disk
-BEFORE_BYTES = 64 << 20  # a champion before stays loaded up to this size, as its files have it
+BEFORE_BYTES = 64 << 20  # of files: champions before stay loaded, the newest of all projects first
 
 Key = tuple[str, int, str]  # project, version, digest
 
@@ -82,7 +82,6 @@ class Succession:
         loaded: what this process has in memory, the champions before among it.
         refused: releases that do not load, by project; tried again with growing pauses.
         wanted: what the journal said last, or None before the first word of it.
-        rollouts: those that go on, by project, as it said at the same time; replaced as a whole with each reading.
         trouble: why the journal is unreadable at the moment, or None. The champions go on answering meanwhile.
         swaps: champions that were put in place since the start.
     """
@@ -111,7 +110,6 @@ class Succession:
         self.champions: dict[str, Champion] = {}
         self.refused: dict[str, Refused] = {}
         self.wanted: dict[str, Release] | None = None
-        self.rollouts: dict[str, Rollout] = {}
         self.trouble: str | None = "not read yet"
         self.swaps = 0
 
@@ -142,10 +140,10 @@ class Succession:
             _say_failed(error)
 
     def _reads(self) -> bool:
-        """Whether the journal could be read; `wanted` and `rollouts` are then what it says."""
+        """Whether the journal could be read; `wanted` is then what it says."""
         try:
             self._journal = self._journal or Journal(self._url)
-            self.wanted, self.rollouts = self._journal.in_force()
+            self.wanted = self._journal.champions()
         except Exception as error:  # noqa: BLE001 – a journal that is away in whatever manner must not end the answering
             self._note(f"{type(error).__name__}")
             return False
@@ -205,12 +203,12 @@ class Succession:
             KeepfitError: none is what was released.
         """
         folder, copy = self._folder(project) / str(release.version), self._copy(project, release)
-        champion = self.loaded.known(folder, release) or self._loaded(folder, release, copy)
+        champion = self.loaded.known(folder, release) or self._from_disk(folder, release, copy)
         if copy is not None:
             self._keep_on_disk(champion, copy)
         return champion
 
-    def _loaded(self, folder: Path, release: Release, copy: Path | None) -> Champion:
+    def _from_disk(self, folder: Path, release: Release, copy: Path | None) -> Champion:
         stamps = bundles.stamps(folder)
         try:
             champion = self.loaded.load(folder, release)
@@ -224,15 +222,15 @@ class Succession:
         return champion
 
     def _keep_in_memory(self, project: str, old: Champion | None, champion: Champion) -> None:
-        """Keeps the champion before, which a rollback brings back, and forgets those before that one."""
+        """Keeps the champion before, which a rollback brings back; what was amiss with a bundle is looked at anew at each release."""
         if old and _key(old.release) != _key(champion.release):
-            self._before = _without(self._before, project)
-            if old.bundle.size <= BEFORE_BYTES:
-                self._before[project] = old
+            self._before = {**_without(self._before, project), project: old}
+            while sum(each.bundle.size for each in self._before.values()) > BEFORE_BYTES:
+                self._before.pop(next(iter(self._before)))
         some = [*self.champions.values(), *self._before.values()]
         self.loaded.keep("champions", some)
         keys = {_key(each.release) for each in some}
-        self._verified = {key: verified for key, verified in self._verified.items() if key in keys}
+        self._verified = {key: seen for key, seen in self._verified.items() if key in keys and not seen.fault}
 
     def _copy(self, project: str, release: Release) -> Path | None:
         """Where this process keeps what it has verified, for its next start."""

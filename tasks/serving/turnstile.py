@@ -5,8 +5,7 @@ are refused, and each would cost the process a good part of what answering costs
 past everything else, on whichever connection: who may ask, and for what, is decided from the head alone, by settings that do not change while the
 process runs, so that the same head would be let in again. What arrives in one turn of the event loop is answered together
 at its end, with one call of the model and one write into the log for a few, and one for as many as there is time for at the pace of those: a
-refusal may wait for so long. Whoever has had no answer by then waits for the next turn, and is refused when there has been no time for everybody
-for some turns in a row. So however many come at once after a pause, nobody is refused for that, and under a lasting overload refusals are prompt.
+refusal may wait for so long. Whoever has had no answer by then is refused. So however many come at once after a pause, nobody is refused for that.
 """
 
 import asyncio
@@ -31,7 +30,6 @@ DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than so many the eldest is forgotten
 TOGETHER = 64  # rows, and as many bodies, that show the pace; many more together cost two thirds of it each
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
-CROWDED = 3  # turns in a row with more than there was time for: a crowd after a pause has gone by then, a lasting overload has not
 
 AtOnce = Callable[[Any, Sequence[bytes]], Sequence[bytes | None]]
 
@@ -88,7 +86,6 @@ class Turnstile:
         self._at_once = at_once
         self._arriving = 0
         self._held: list[_Held] = []
-        self._crowded = 0  # turns in a row that had not time for everybody
         self._let_in: dict[Head, Hashable] = {}
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
@@ -136,28 +133,17 @@ class Turnstile:
         self._held.append(held)
         return True
 
-    def turn(self, *, last: bool = False) -> None:
-        """Ends a turn of the loop: what was held is answered, or goes the usual way, or waits for the next turn, or is refused.
-
-        Args:
-            last: nothing waits any more.
-        """
+    def turn(self) -> None:
+        """Ends a turn of the loop: what was held is answered, or goes the usual way, or is refused when the time is over."""
         self._arriving = 0
         held, self._held = self._held, []
         alike: dict[Hashable, list[_Held]] = {}
         for each in held:
             alike.setdefault(each.named, []).append(each)
-        left = [
-            each for named, some in alike.items() for each in self._answered(named, some, TOGETHER_SECONDS / len(alike))
-        ]
-        self._crowded = self._crowded + 1 if left else 0
-        if left and not last and self._crowded < CROWDED:
-            self._awaits_turn()
-            self._held = left + self._held
-            return
-        for each in left:
-            each.asker.turn_away()
-            self._told()
+        for named, some in alike.items():
+            for each in self._answered(named, some, TOGETHER_SECONDS / len(alike)):
+                each.asker.turn_away()
+                self._told()
 
     def _answered(self, named: Hashable, some: "list[_Held]", seconds: float) -> "list[_Held]":
         """Answers as many as there is time for, and gives the others."""
@@ -315,7 +301,7 @@ class _Protocol(HttpToolsProtocol):
     def _settle(self) -> None:
         """Ends the turn early where a request of this connection is held: what comes behind it must not overtake it."""
         if self._is_held:
-            self._turnstile.turn(last=True)
+            self._turnstile.turn()
 
 
 class _Held(NamedTuple):

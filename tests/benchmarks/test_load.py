@@ -12,8 +12,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -170,60 +171,67 @@ def test_v_07_three_times_the_load(served: Stage, tmp_path: Path, rows: int):
 
 
 @pytest.mark.parametrize("rate", [1_000, 5_000, None])
-def test_v_01_fifty_swaps_under_load(home: Stage, served: Stage, tmp_path: Path, rate: float | None):
-    """What clients wait at so many requests a second, or half of the capacity, and what while champions change fifty times (V-01).
+def test_v_01_swaps_under_load(home: Stage, served: Stage, tmp_path: Path, rate: float | None):
+    """What clients wait at so many requests a second, or half of the capacity, and what while champions change ten times a second (V-01).
 
-    Fifty times back and forth between two, as a rollback and a release after a shadow do: both are in memory. And fifty times on to one that
-    must be loaded. Who releases and asks whether the server has followed works on the same machine: so it is measured, too, what clients wait
-    while it does as much for somebody else's journal. Each three times, in turn; medians of the 99th percentiles are compared.
+    Back and forth between two, as a rollback and a release after a shadow do: both are in memory. And on to one that must be loaded. Who releases
+    and asks whether the server has followed works on the same two cores: so it is measured, too, what clients wait while it does as much for
+    somebody else's journal. Each three times, in turn; medians of the 99th percentiles are compared.
     """
     rate = rate or wrk(served.url + PATH, {"rows": [ROW]}, tmp_path) / 2
     elsewhere = Stage(tmp_path / "elsewhere")
     elsewhere.digests = home.digests
-    kinds = {
-        "a journal elsewhere": (elsewhere, [1, 2]),
-        "in memory": (served, [1, 2]),
-        "loaded": (served, [*range(1, VERSIONS + 1)]),
-    }
-    p99: dict[str, list[float]] = {"calm": []} | {kind: [] for kind in kinds}
-    failed = dict.fromkeys(kinds, 0)
-    sent = dict.fromkeys(kinds, 0)
+    kinds = {"in memory": (served, 2), "loaded": (served, VERSIONS), "elsewhere": (elsewhere, 2)}
+    waits: dict[str, list[float]] = {"calm": []} | {kind: [] for kind in kinds}
+    swaps, failed, sent = dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0), dict.fromkeys(kinds, 0)
+    questions: list[int] = []
     for _ in range(3):
-        p99["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
+        waits["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
         for kind, (stage, versions) in kinds.items():
-            for told in during_swaps(served, rate, stage, versions):
-                p99[kind].append(told["200"]["p99"])
-                failed[kind] += sum(one["count"] for status, one in told.items() if status != "200")
-                sent[kind] += sum(one["count"] for one in told.values())
-    calm = float(np.median(p99["calm"]))
+            with swapping(served, stage, versions, questions) as asked:
+                told, _ = open_loop(served, rate, 2 * SECONDS)
+            questions = questions if kind == "loaded" else asked
+            waits[kind].append(told["200"]["p99"])
+            swaps[kind] += len(asked)
+            failed[kind] += sum(one["count"] for status, one in told.items() if status != "200")
+            sent[kind] += sum(one["count"] for one in told.values())
+    medians = {kind: float(np.median(some)) for kind, some in waits.items()}
     for kind in kinds:
+        waited = medians[kind]
         said(
-            f"50 swaps, {kind}, at {rate:,.0f} requests/s: {failed[kind]} of {sent[kind]:,} not answered (goal 0), p99 {float(np.median(p99[kind])):.1f} ms, {float(np.median(p99[kind])) / calm:.1f} x of {calm:.1f} in calm (goal 2 x)"
+            f"{rate:,.0f} requests/s, {swaps[kind]} swaps {kind}: {failed[kind]} of {sent[kind]:,} not answered (goal 0), p99 {waited:.1f} ms, {waited / medians['calm']:.1f} x of calm, {waited / medians['elsewhere']:.1f} x of as much work elsewhere (goal 2 x)"
         )
-    assert max(failed.values()) < min(sent.values()) / 100
 
 
-def during_swaps(served: Stage, rate: float, stage: Stage, versions: list[int]) -> list[dict]:
-    """What came of requests that were sent while champions changed fifty times on a stage, which may be another one."""
-    stop = threading.Event()
+@contextmanager
+def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -> Generator[list[int]]:
+    """Changes the champion of a stage again and again meanwhile; gives how often the server was asked each time until it had followed.
+
+    Where the stage is not the served one, it is asked as often as `questions` says.
+    """
+    stop, asked = threading.Event(), []
+
+    def follows(client: httpx.Client, wanted: int) -> int:
+        for count in range(1, 1000):
+            there = client.get("/readyz").json()["projects"].get("flights")
+            if there == wanted if stage is served else count >= questions[len(asked) % len(questions)]:
+                return count
+            time.sleep(0.05)  # to ask all the time, over new connections, took a core, which is the server's
+        raise AssertionError("the server does not follow")
 
     def swap():
         with httpx.Client(base_url=served.url) as client:
-            for number in range(50):
-                stage.release(wanted := versions[(number + 1) % len(versions)])
-                while client.get("/readyz").json()["projects"]["flights"] != wanted:
-                    stop.wait(0.05)  # to ask all the time, over new connections, took a core, which is the server's
-                    if stage is not served:
-                        break
-        stop.set()
+            while not stop.is_set():
+                stage.release(wanted := (stage.generation + 1) % versions + 1)
+                asked.append(follows(client, wanted))
 
-    swaps = threading.Thread(target=swap)
-    swaps.start()
-    during = []
-    while not stop.is_set():
-        during.append(open_loop(served, rate)[0])
-    swaps.join()
-    return during
+    with ThreadPoolExecutor(1) as pool:
+        swaps = pool.submit(swap)
+        try:
+            yield asked
+        finally:
+            stop.set()
+        swaps.result()
 
 
 def test_what_logging_costs(home: Stage, served: Stage, tmp_path: Path):

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tasks.serving.line import Line
-from tasks.serving.turnstile import CROWDED, HEADS, TOGETHER, Head, Turnstile, _Held
+from tasks.serving.turnstile import HEADS, TOGETHER, Head, Turnstile, _Held
 
 BODY = b'{"rows":[]}'
 
@@ -57,7 +57,7 @@ def held(asker: Any, project: str = "flights", rows: int = 0) -> _Held:
 
 
 def turned(seconds, asked, answer=b"said", in_line=0):
-    """What became of requests for these projects, of so many rows, that came at once, where a body and each row take so long to be answered; how many were counted as refused, and how many were answered with one call each time."""
+    """What became of requests for these projects, of so many rows, in one turn, where a body and each row take so long to be answered; how many were counted as refused, and how many were answered with one call each time."""
 
     async def scene():
         now, told, calls = [0.0], [], []
@@ -72,9 +72,7 @@ def turned(seconds, asked, answer=b"said", in_line=0):
         turnstile = Turnstile(line, lambda: told.append(1), at_once, lambda: now[0])
         askers = [Asker() for _ in asked]
         assert all(turnstile.holds(held(asker, *each)) for asker, each in zip(askers, asked, strict=True))
-        for _ in range(CROWDED):
-            assert not told or answer is None
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert all(len(asker.said) == 1 for asker in askers)
         return [asker.said[0] for asker in askers], len(told), calls
 
@@ -83,66 +81,20 @@ def turned(seconds, asked, answer=b"said", in_line=0):
 
 @pytest.mark.parametrize(("seconds", "least"), [(20e-6, 500), (1e-3, TOGETHER), (0.1, TOGETHER), (1e-7, 5000)])
 def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for(seconds, least):
-    """However many come at once, the first are answered for 10 ms in each of three turns, nearly all of them with one call; the others are told to wait, each once (V-07)."""
+    """However many come in a turn, the first are answered for 10 ms, nearly all of them with one call; the others are told to wait, each once (V-07)."""
     said, told, calls = turned(seconds, [("flights", 0)] * 5000)
     answered = 5000 - told
     assert said == [b"said"] * answered + ["refused"] * told
-    assert min(least * CROWDED, 5000) <= answered <= (least + TOGETHER // 4) * CROWDED
+    assert least <= answered <= least + TOGETHER // 4
     assert calls[0] == TOGETHER
-    assert len(calls) <= 3 * CROWDED
-
-
-def test_v_07_a_lasting_overload_is_refused_in_its_turn_and_patience_comes_back():
-    """A hundred too many come in every turn: from the third on whoever has no answer is refused at once; after a turn with time for all the next crowd may wait (V-07)."""
-
-    async def scene():
-        now, told, refused = [0.0], [], []
-
-        def at_once(_project, bodies):
-            now[0] += 100e-6 * len(bodies)
-            return [b"said"] * len(bodies)
-
-        turnstile = Turnstile(Line(64), lambda: told.append(1), at_once, lambda: now[0])
-        for come in [200] * 5 + [1, 200]:
-            for _ in range(come):
-                turnstile.holds(held(Asker()))
-            before = len(told)
-            await asyncio.sleep(0)
-            refused.append(len(told) - before)
-        return refused
-
-    refused = asyncio.run(scene())
-    assert refused[:2] + refused[5:] == [0] * 4
-    assert refused[2] > 2 * refused[3]
-    assert 84 <= refused[3] <= 100
-    assert 84 <= refused[4] <= 100
-
-
-def test_what_waits_for_another_turn_is_refused_where_something_comes_behind_it():
-    """A connection that sends more ends the wait of everybody, and its own: nothing overtakes anything."""
-
-    async def scene():
-        now = [0.0]
-
-        def at_once(_project, bodies):
-            now[0] += 1.0
-            return [b"said"] * len(bodies)
-
-        turnstile = Turnstile(Line(64), lambda: None, at_once, lambda: now[0])
-        askers = [Asker() for _ in range(TOGETHER + 1)]
-        for asker in askers:
-            turnstile.holds(held(asker))
-        turnstile.turn(last=True)
-        return askers[-1].said
-
-    assert asyncio.run(scene()) == ["refused"]
+    assert len(calls) <= 3
 
 
 def test_v_07_no_project_waits_for_another_one_s_crowd():
-    """Two projects ask at once, one of them three times as often and first: each has half of the time (V-07)."""
-    said, _, _ = turned(20e-6, [("flights", 0)] * 3000 + [("thyroid", 0)] * 1000)
-    assert 250 * CROWDED <= said[:3000].count(b"said") <= (250 + TOGETHER // 4) * CROWDED
-    assert 250 * CROWDED <= said[3000:].count(b"said") <= (250 + TOGETHER // 4) * CROWDED
+    """Two projects ask in one turn, one of them ten times as often and first: each has half of the time (V-07)."""
+    said, _, _ = turned(20e-6, [("flights", 0)] * 3000 + [("thyroid", 0)] * 300)
+    assert 250 <= said[:3000].count(b"said") <= 250 + TOGETHER // 4
+    assert 250 <= said[3000:].count(b"said") <= 250 + TOGETHER // 4
 
 
 @pytest.mark.parametrize("light", [0, TOGETHER, 400])
@@ -152,8 +104,8 @@ def test_v_07_the_pace_of_small_bodies_promises_nothing_of_large_ones(light):
     assert said[:light] == [b"said"] * light
     assert told == said.count("refused")
     seconds = 10e-6 * (said[:light].count(b"said") + 200 * said[light:].count(b"said"))
-    assert 0.01 * CROWDED <= seconds <= 0.012 * CROWDED
-    assert len(calls) <= 5 * CROWDED
+    assert 0.01 <= seconds <= 0.012
+    assert len(calls) <= 5
 
 
 def test_v_07_requests_that_are_not_answered_at_once_need_places_in_the_line():

@@ -7,7 +7,6 @@ decides. Open `releases.py` first.
 from typing import Self
 
 from tasks.config.settings import Settings
-from tasks.stores.journal import releases, rollouts
 from tasks.stores.journal.batches import Batches
 from tasks.stores.journal.hand_made import HandMade
 from tasks.stores.journal.incidents import Incidents, Notice
@@ -31,11 +30,6 @@ class Journal(
     Trainings, Releases, Intents, HandMade, Proposals, Batches, Sources, Proofs, Rollouts, Watches, Orders, Incidents
 ):
     """Every record of every project in one SQL database (SQLite in WAL mode, or any SQLAlchemy URL)."""
-
-    def in_force(self) -> tuple[dict[str, Release], dict[str, Rollout]]:
-        """The release in force, and the rollout that goes on, of every project that has one."""
-        with self.engine.connect() as connection:
-            return releases.champions(connection), rollouts.open_rollouts(connection)
 
     @classmethod
     def existing(cls, settings: Settings) -> Self | None:

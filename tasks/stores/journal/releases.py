@@ -62,7 +62,7 @@ class Releases(Database):
     def champions(self) -> dict[str, Release]:
         """The release in force of every project that has one."""
         with self.engine.connect() as connection:
-            return champions(connection)
+            return {row["project"]: _release(row) for row in connection.execute(_IN_FORCE).mappings()}
 
     def releases(self, project: str) -> list[Release]:
         """Every release of a project, oldest first."""
@@ -115,11 +115,6 @@ def _follows(connection: sa.Connection, release: Release) -> None:
             f"{release.project}: generation {release.generation} is not the next one; the newest is {newest}. Nothing was changed: "
             "look at `keepfit history`, and release again if the champion still should change."
         )
-
-
-def champions(connection: sa.Connection) -> dict[str, Release]:
-    """The release in force of every project that has one."""
-    return {row["project"]: _release(row) for row in connection.execute(_IN_FORCE).mappings()}
 
 
 def _release(row: sa.RowMapping) -> Release:

@@ -75,9 +75,6 @@ def approved(rollout: Rollout) -> str:
     )
 
 
-_OPEN = sa.select(ROLLOUTS).where(ROLLOUTS.c.phase.in_(OPEN))
-
-
 class Rollouts(Database):
     """What is on record of rollouts."""
 
@@ -123,19 +120,15 @@ class Rollouts(Database):
 
     def open_rollouts(self) -> dict[str, Rollout]:
         """The one that goes on of every project that has one."""
+        query = sa.select(ROLLOUTS).where(ROLLOUTS.c.phase.in_(OPEN))
         with self.engine.connect() as connection:
-            return open_rollouts(connection)
+            return {row["project"]: _rollout(row) for row in connection.execute(query).mappings()}
 
     def rollouts(self, project: str) -> list[Rollout]:
         """Every rollout of a project, oldest first."""
         query = sa.select(ROLLOUTS).where(ROLLOUTS.c.project == project).order_by(ROLLOUTS.c.id)
         with self.engine.connect() as connection:
             return [_rollout(row) for row in connection.execute(query).mappings()]
-
-
-def open_rollouts(connection: sa.Connection) -> dict[str, Rollout]:
-    """The one that goes on of every project that has one."""
-    return {row["project"]: _rollout(row) for row in connection.execute(_OPEN).mappings()}
 
 
 def move(connection: sa.Connection, seen: Rollout, changes: Mapping[str, Any]) -> Rollout:
