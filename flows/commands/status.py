@@ -16,7 +16,8 @@ def status(*, as_json: Json = False) -> int:
         return show(result, as_json=True)
     projects = result["projects"]
     put(table(("service", "", "address", "restarts", ""), map(_service, result["services"])))
-    put(table(PROJECT, map(_project, projects)))
+    put(table(("project", "champion", "metric", "answers", "gates"), map(_champion, projects)))
+    put(table(("project", "rows", "batches", "waiting", "quarantined", "last training"), map(_work, projects)))
     if waiting := [(row["project"], each) for row in projects for each in row["proposals"]]:
         put(table(("project", "waits", "for", "why", "a person says, or `reject`"), map(_proposal, waiting)))
     if troubled := {row["project"]: row["incidents"] for row in projects if row["incidents"]}:
@@ -36,18 +37,19 @@ def _service(service: dict[str, Any]) -> tuple[str, ...]:
     return service["name"], health, service["url"] or "", str(service["restarts"]), str(service["detail"] or "")
 
 
-PROJECT = ("project", "champion", "metric", "answers", "batches", "waiting", "rows", "quarantined", "gates", "last training")  # fmt: skip
-
-
-def _project(row: dict[str, Any]) -> tuple[str, ...]:
-    champion, last, batches = row["champion"], row["last_train"], row["batches"]
+def _champion(row: dict[str, Any]) -> tuple[str, ...]:
+    champion, proof = row["champion"], row["proof"]
     return (
-        row["project"], f"version {champion['version']}" if champion else "none",
+        row["project"], str(champion["version"]) if champion else "none",
         f"{champion['metric']} {champion['value']:.4f} [{champion['low']:.4f}, {champion['high']:.4f}]" if champion else "",
-        f"version {row['serving']['version']}" if row["serving"] else "no", str(batches["landed"]), str(row["waiting"]), f"{batches['rows']:,}", str(batches["quarantined"]),
-        f"{row['proof']['state']} {row['proof']['at'][:10]}" if row["proof"] else "not proven",
-        f"{last['state']}: {last['reason']}" if last else "never",
+        str(row["serving"]["version"]) if row["serving"] else "nobody", f"{proof['state']} {proof['at'][:10]}" if proof else "not proven",
     )  # fmt: skip
+
+
+def _work(row: dict[str, Any]) -> tuple[str, ...]:
+    last, batches = row["last_train"], row["batches"]
+    numbers = batches["rows"], batches["landed"], row["waiting"], batches["quarantined"]
+    return row["project"], *map("{:,}".format, numbers), f"{last['state']}: {last['reason']}" if last else "never"
 
 
 def _proposal(waiting: tuple[str, dict[str, Any]]) -> tuple[str, ...]:

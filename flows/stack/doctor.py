@@ -119,7 +119,7 @@ def _check_champion(settings: Settings, journal: "Journal", release: "Release") 
         not (wrong or other),
         " ".join(filter(None, (wrong, other)))
         or f"version {release.version}, bundle {release.digest[:12]} as it was released",
-        f"Servers answer from their own copies meanwhile. Restore {folder} and MLflow's files from a copy, or release another version.",
+        f"Servers that hold a verified copy answer from it meanwhile; others refuse. Restore {folder} and MLflow's files from a copy, or release another version.",
     )
 
 

@@ -20,7 +20,7 @@ from tasks.config.errors import BatchError, MisuseError
 from tasks.config.settings import Settings
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.incident import Seen, described, joined
-from tasks.stores.journal import Journal
+from tasks.stores.journal import Journal, Release
 from tests.samples import SHIPPED, light_projects
 
 HEAVY = ["mlflow", "pandas", "prefect", "sklearn"]
@@ -143,6 +143,20 @@ def test_status_lists_what_waits_for_a_person(alone, tmp_path):
     lines = command(alone, "status").stdout.splitlines()
     (line,) = (line for line in lines if "keepfit approve gone 4 --reason TEXT" in line)
     assert "2 days" in line
+
+
+def test_status_fits_into_a_terminal_of_80_columns(alone, tmp_path):
+    """No name, number or head of the tables of projects is cut or folded; what is long, why the last training ended so, stands in the last column."""
+    journal, at = Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}"), dt.datetime.now(dt.UTC)
+    journal.release(
+        Release("thyroid", 1, 12, "d", "a", "r", at.isoformat(), "roc_auc", value=0.98765, low=0.98, high=0.99)
+    )
+    number = journal.start_training(project="thyroid", trigger="t", event=False, snapshot="s", config="c", at=at)
+    journal.end_training(number, state="refused", reason="it is no better. " * 9, at=at)
+    lines = [line.split() for line in command(alone | {"COLUMNS": "80"}, "status").stdout.splitlines()]
+    assert ["thyroid", "12", "roc_auc", "0.9877", "[0.9800,", "0.9900]", "nobody", "not", "proven"] in lines
+    assert any(line[:6] == ["thyroid", "0", "0", "0", "0", "refused:"] for line in lines)
+    assert any(line[:5] == ["project", "rows", "batches", "waiting", "quarantined"] for line in lines)
 
 
 def test_what_looks_like_markup_is_shown_as_it_was_said(capsys):
