@@ -5,7 +5,8 @@ are refused, and each would cost the process a good part of what answering costs
 past everything else, on whichever connection: who may ask, and for what, is decided from the head alone, by settings that do not change while the
 process runs, so that the same head would be let in again. What arrives in one turn of the event loop is answered together
 at its end, with one call of the model and one write into the log for a few, and one for as many as there is time for at the pace of those: a
-refusal may wait for so long. Whoever has had no answer by then is refused. So however many come at once after a pause, nobody is refused for that.
+refusal may wait for so long. Of those who have had no answer by then as many wait for the next turn as the line has places, and the others are
+refused: so nobody is while no more are there than that, however slow a turn is, and of a crowd after a pause only who comes behind hundreds.
 """
 
 import asyncio
@@ -85,7 +86,8 @@ class Turnstile:
         self._told = refused
         self._at_once = at_once
         self._arriving = 0
-        self._held: list[_Held] = []
+        self._held: dict[object, _Held] = {}  # by the connection, in order; each has one at most
+        self._awaited = False  # the end of this turn is in the loop's hands
         self._let_in: dict[Head, Hashable] = {}
         self._lines: tuple[Any, bytes] = (None, DONE)
         refusal = busy()
@@ -129,21 +131,40 @@ class Turnstile:
         if self._line.count >= self._line.most:
             self._told()
             return False
-        self._awaits_turn()
-        self._held.append(held)
+        self._waits(held)
         return True
 
+    def settle(self, asker: object) -> None:
+        """Ends the wait of one connection's request at once, where it has one; in a crowd with a refusal."""
+        if (held := self._held.pop(asker, None)) is None:
+            return
+        if len(self._held) < self._line.most:
+            self._let_go(held.named, [held])
+        else:
+            self._refuse(held)
+
     def turn(self) -> None:
-        """Ends a turn of the loop: what was held is answered, or goes the usual way, or is refused when the time is over."""
-        self._arriving = 0
-        held, self._held = self._held, []
+        """Ends a turn of the loop: what was held is answered, or goes the usual way; of the rest as many wait as the line has places, or are refused."""
+        self._awaited, self._arriving = False, 0
+        held, self._held = self._held, {}
         alike: dict[Hashable, list[_Held]] = {}
-        for each in held:
+        for each in held.values():
             alike.setdefault(each.named, []).append(each)
         for named, some in alike.items():
-            for each in self._answered(named, some, TOGETHER_SECONDS / len(alike)):
-                each.asker.turn_away()
-                self._told()
+            left = self._answered(named, some, TOGETHER_SECONDS / len(alike))
+            places = max(self._line.most - self._line.count, 0) // len(alike)
+            for each in left[:places]:
+                self._waits(each)
+            for each in left[places:]:
+                self._refuse(each)
+
+    def _waits(self, held: "_Held") -> None:
+        self._held[held.asker] = held
+        self._awaits_turn()
+
+    def _refuse(self, held: "_Held") -> None:
+        held.asker.turn_away()
+        self._told()
 
     def _answered(self, named: Hashable, some: "list[_Held]", seconds: float) -> "list[_Held]":
         """Answers as many as there is time for, and gives the others."""
@@ -185,7 +206,8 @@ class Turnstile:
 
     def _awaits_turn(self) -> None:
         """Sees to it that the turn ends: what was let through is in the line, or answered, by then."""
-        if not self._arriving and not self._held:
+        if not self._awaited:
+            self._awaited = True
             asyncio.get_running_loop().call_soon(self.turn)
 
 
@@ -198,7 +220,6 @@ class _Protocol(HttpToolsProtocol):
         self._is_between = True  # no part of a request has come
         self._comes: Head | None = None  # the head of the request that is being taken apart
         self._let_in: tuple[Head, Hashable] | None = None  # the last head here that was let in, and what it names
-        self._is_held = False  # a request waits for the end of the turn
         self._last = 0.0  # when something was answered here, seconds of the loop
 
     def on_message_begin(self) -> None:
@@ -223,17 +244,14 @@ class _Protocol(HttpToolsProtocol):
 
     def answer(self, content: bytes) -> None:
         """Ends the wait of a request with its answer."""
-        self._is_held = False
         self._write(self._turnstile.answer(content, self.server_state.default_headers))
 
     def turn_away(self) -> None:
         """Ends it with a refusal."""
-        self._is_held = False
         self._write(self._turnstile.refusal)
 
     def let_in(self, data: bytes) -> None:
         """Ends it the usual way: the request is taken apart."""
-        self._is_held = False
         if not self.transport.is_closing():
             super().data_received(data)
 
@@ -268,7 +286,7 @@ class _Protocol(HttpToolsProtocol):
         if body is None or not 0 < len(body) <= QUICK_BYTES:
             return False
         if self._turnstile.holds(_Held(self, named, data, body)):
-            self._is_held, self._last = True, self.loop.time()
+            self._last = self.loop.time()
         else:
             self._write(self._turnstile.refusal)
         return True
@@ -299,9 +317,8 @@ class _Protocol(HttpToolsProtocol):
             )
 
     def _settle(self) -> None:
-        """Ends the turn early where a request of this connection is held: what comes behind it must not overtake it."""
-        if self._is_held:
-            self._turnstile.turn()
+        """Ends the wait of a request of this connection: what comes behind it must not overtake it."""
+        self._turnstile.settle(self)
 
 
 class _Held(NamedTuple):
