@@ -20,6 +20,14 @@ USUAL_SECONDS = sys.getswitchinterval()  # for which one thread may keep the oth
 SWITCH_SECONDS = 0.0005  # the same while a model loads: the loop waits so long for each event
 
 
+Key = tuple[str, int, str]
+
+
+def key(release: Release) -> Key:
+    """What a model is known by: its project, version and digest."""
+    return release.project, release.version, release.digest
+
+
 class Loaded:
     """The models of one process, by who uses them."""
 
@@ -36,10 +44,8 @@ class Loaded:
 
     def known(self, folder: Path, release: Release) -> Champion | None:
         """The model of a release from memory, whatever has become of its bundle on disk; None where nobody uses it, or its signer is trusted no more."""
-        named = release.project, release.version, release.digest
         for champion in chain.from_iterable(list(self._in_use.values())):
-            mine = champion.release
-            if (mine.project, mine.version, mine.digest) == named:
+            if key(champion.release) == key(release):
                 with suppress(KeepfitError):  # on disk another seal may lie by now
                     bundles.vouch(folder, release.digest, champion.bundle, self._seals)
                     return champion.under(release)

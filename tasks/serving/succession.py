@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from tasks.config.errors import ArtifactError, KeepfitError
 from tasks.serving.champion import Champion
-from tasks.serving.loaded import Loaded
+from tasks.serving.loaded import Key, Loaded, key
 from tasks.stores import bundles
 from tasks.stores.journal import Journal, Release
 from tasks.stores.tidings import Tidings
@@ -20,8 +20,6 @@ LOG = logging.getLogger("keepfit.serving")
 RETRY_SECONDS = (0.5, 30.0)
 COPIES = 3  # of champions of a project, on disk
 BEFORE_BYTES = 64 << 20  # of files: champions before stay loaded, the newest of all projects first
-
-Key = tuple[str, int, str]  # project, version, digest
 
 
 async def for_ever(turn: Callable[[], Awaitable[None]], every: float) -> None:
@@ -43,10 +41,6 @@ def _say_failed(error: Exception) -> None:
 
 def _without(some: dict[str, Any], project: str) -> dict[str, Any]:
     return {name: value for name, value in some.items() if name != project}
-
-
-def _key(release: Release) -> Key:
-    return release.project, release.version, release.digest
 
 
 class Refused(NamedTuple):
@@ -116,7 +110,7 @@ class Succession:
     @property
     def degraded(self) -> dict[str, str]:
         """Why a champion answers from a copy of its own alone, by project: somebody has touched its bundle since."""
-        faults = {name: self._verified.get(_key(champion.release)) for name, champion in self.champions.items()}
+        faults = {name: self._verified.get(key(champion.release)) for name, champion in self.champions.items()}
         return {name: verified.fault for name, verified in faults.items() if verified and verified.fault}
 
     async def follow(self, every: float = 0.05, told: Callable[[], None] = lambda: None) -> None:
@@ -218,19 +212,19 @@ class Succession:
             return self.loaded.load(copy, release)
         with suppress(KeepfitError):  # a file that no server reads is amiss: that is looked at next, and said
             if not bundles.altered(folder, release.digest, but=champion.bundle.files):
-                self._verified[_key(release)] = Verified(stamps)
+                self._verified[key(release)] = Verified(stamps)
         return champion
 
     def _keep_in_memory(self, project: str, old: Champion | None, champion: Champion) -> None:
         """Keeps the champion before, which a rollback brings back; what was amiss with a bundle is looked at anew at each release."""
-        if old and _key(old.release) != _key(champion.release):
+        if old and key(old.release) != key(champion.release):
             self._before = {**_without(self._before, project), project: old}
             while sum(each.bundle.size for each in self._before.values()) > BEFORE_BYTES:
                 self._before.pop(next(iter(self._before)))
         some = [*self.champions.values(), *self._before.values()]
         self.loaded.keep("champions", some)
-        keys = {_key(each.release) for each in some}
-        self._verified = {key: seen for key, seen in self._verified.items() if key in keys and not seen.fault}
+        keys = {key(each.release) for each in some}
+        self._verified = {one: seen for one, seen in self._verified.items() if one in keys and not seen.fault}
 
     def _copy(self, project: str, release: Release) -> Path | None:
         """Where this process keeps what it has verified, for its next start."""
@@ -250,14 +244,14 @@ class Succession:
 
     def _look_at(self, project: str, release: Release) -> None:
         """Verifies the champion's bundle anew when somebody has touched it since it was verified last, and says what is wrong with it."""
-        folder, key = self._folder(project) / str(release.version), _key(release)
+        folder = self._folder(project) / str(release.version)
         stamps = bundles.stamps(folder)
-        if (seen := self._verified.get(key)) and stamps == seen.stamps:
+        if (seen := self._verified.get(key(release))) and stamps == seen.stamps:
             return
         verified = Verified(stamps, self.loaded.fault(folder, release))
         if verified.fault:
             LOG.error("%s: version %d answers from a verified copy: %s", project, release.version, verified.fault)
-        self._verified[key] = verified
+        self._verified[key(release)] = verified
 
     def _refuse(self, project: str, release: Release, error: Exception) -> None:
         reason = str(error) if isinstance(error, KeepfitError) else f"{type(error).__name__}: {error}"

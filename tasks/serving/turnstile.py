@@ -135,7 +135,7 @@ class Turnstile:
         return True
 
     def settle(self, asker: object) -> None:
-        """Ends the wait of one connection's request at once, where it has one; in a crowd with a refusal."""
+        """Ends the wait of one connection's request at once, where it has one, for what comes behind it must not overtake it; in a crowd with a refusal."""
         if (held := self._held.pop(asker, None)) is None:
             return
         if len(self._held) < self._line.most:
@@ -236,7 +236,7 @@ class _Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Takes what has come apart, or holds it to be answered at once."""
-        self._settle()
+        self._turnstile.settle(self)
         self._comes = None
         if self._is_idle() and (self._holds(data) or self._looks_at(data)):
             return
@@ -257,12 +257,12 @@ class _Protocol(HttpToolsProtocol):
 
     def eof_received(self) -> None:
         """Answers what is held before the connection ends."""
-        self._settle()
+        self._turnstile.settle(self)
         super().eof_received()
 
     def shutdown(self) -> None:
         """Answers what is held before the server ends."""
-        self._settle()
+        self._turnstile.settle(self)
         super().shutdown()
 
     def timeout_keep_alive_handler(self) -> None:
@@ -315,10 +315,6 @@ class _Protocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
-
-    def _settle(self) -> None:
-        """Ends the wait of a request of this connection: what comes behind it must not overtake it."""
-        self._turnstile.settle(self)
 
 
 class _Held(NamedTuple):

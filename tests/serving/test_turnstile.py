@@ -60,7 +60,7 @@ def held(asker: Any, project: str = "flights", rows: int = 0) -> _Held:
 
 
 def turned(seconds, asked, answer=b"said", in_line=0):
-    """What became of requests for these projects, of so many rows, that came in one turn, where a body and each row take so long to be answered; how many were counted as refused, and how many were answered with one call each time."""
+    """What became of requests for these projects, of so many rows, that came in one turn, where a body and each row take so long to be answered; how many were counted as refused, and how many were answered with one call each time in that turn."""
 
     async def scene():
         now, told, calls = [0.0], [], []
@@ -76,12 +76,12 @@ def turned(seconds, asked, answer=b"said", in_line=0):
         askers = [Asker() for _ in asked]
         assert all(turnstile.holds(held(asker, *each)) for asker, each in zip(askers, asked, strict=True))
         await asyncio.sleep(0)
-        refused = len(told)
+        refused, first = len(told), [*calls]
         for _ in range(TOGETHER):
             await asyncio.sleep(0)
         assert len(told) == refused
         assert all(len(asker.said) == 1 for asker in askers)
-        return [asker.said[0] for asker in askers], len(told), calls
+        return [asker.said[0] for asker in askers], len(told), first
 
     return asyncio.run(scene())
 
@@ -94,7 +94,7 @@ def test_v_07_as_many_are_answered_together_as_a_refusal_may_wait_for(seconds, l
     assert said == [b"said"] * answered + ["refused"] * told
     assert min(least + PLACES, 5000) <= answered <= least + PLACES + TOGETHER // 4
     assert calls[0] == TOGETHER
-    assert len(calls) <= 4
+    assert len(calls) <= 3
 
 
 @pytest.mark.parametrize(("count", "refused"), [(PLACES, 0), (PLACES + TOGETHER, 0), (PLACES + TOGETHER + 1, 1)])
@@ -128,7 +128,7 @@ def test_who_sends_more_or_leaves_ends_its_own_wait_alone(others, what):
 
 def test_v_07_no_project_waits_for_another_one_s_crowd():
     """Two projects ask in one turn, one of them ten times as often and first: each has half of the time (V-07)."""
-    said, _, _ = turned(20e-6, [("flights", 0)] * 3000 + [("thyroid", 0)] * 400)
+    said, _, _ = turned(20e-6, [("flights", 0)] * 3000 + [("thyroid", 0)] * 300)
     half = 250 + PLACES // 2
     assert half <= said[:3000].count(b"said") <= half + TOGETHER // 4
     assert half <= said[3000:].count(b"said") <= half + TOGETHER // 4
@@ -142,7 +142,7 @@ def test_v_07_the_pace_of_small_bodies_promises_nothing_of_large_ones(light):
     assert told == said.count("refused")
     seconds = 10e-6 * (light + 200 * (said[light:].count(b"said") - PLACES))
     assert 0.01 <= seconds <= 0.012
-    assert max(calls) <= max(light, TOGETHER)
+    assert len(calls) <= 5
 
 
 def test_v_07_requests_that_are_not_answered_at_once_need_places_in_the_line():
