@@ -201,7 +201,9 @@ def _become(wanted: dict[str, Any], outputs: list[int]) -> None:
     """In the child: takes over environment, folder and output of the request and runs Prefect's engine."""
     code = 1
     try:
-        os.setsid()  # a group of its own, so that it ends with all that it has started
+        # A group of its own, so that it ends with all that it has started; no session of its own, because between sessions Linux
+        # shares processors equally (autogroup), whatever the niceness.
+        os.setpgid(0, 0)
         gc.unfreeze()
         for target, output in zip((1, 2), outputs, strict=True):
             os.dup2(output, target)

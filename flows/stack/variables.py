@@ -70,6 +70,7 @@ def supervised(settings: Settings, record: Record) -> dict[str, str]:
         **ports,
         MARK: str(settings.home),
         "KEEPFIT_HOST": settings.host,
+        "KEEPFIT_NICE": str(settings.nice),
         "KEEPFIT_PYTHON": sys.executable,
         "KEEPFIT_SOCKET": record["socket"],
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(f"{host}:{port}" for host in hosts)),

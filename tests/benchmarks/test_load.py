@@ -27,7 +27,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from tasks.config.settings import REPOSITORY
+from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.compiled.frame import Frame
 from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.parity import compiled
@@ -56,19 +56,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def models() -> list[Pipeline]:
     """Two models of 200 trees over 22 columns."""
+    return [trained(seed) for seed in (1, 2)]
+
+
+def trained(seed: int) -> Pipeline:
+    """A model of 200 trees over 22 columns."""
     random = np.random.default_rng(7)
     rows = pd.DataFrame(random.normal(size=(5000, len(NAMES))), columns=NAMES)
     target = np.where(rows["x0"] + random.normal(size=len(rows)) > 0, "yes", "no")
+    model = HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed)
+    prepare = ColumnTransformer([("numbers", "passthrough", NAMES)])
     with threadpool_limits(1):  # two threads on a busy machine take a minute instead of a second
-        return [
-            Pipeline(
-                [
-                    ("prepare", ColumnTransformer([("numbers", "passthrough", NAMES)])),
-                    ("model", HistGradientBoostingClassifier(max_iter=200, early_stopping=False, random_state=seed)),
-                ]
-            ).fit(rows, target)
-            for seed in (1, 2)
-        ]
+        return Pipeline([("prepare", prepare), ("model", model)]).fit(rows, target)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +175,7 @@ def test_v_01_swaps_under_load(home: Stage, served: Stage, tmp_path: Path, rate:
 
     Back and forth between two, as a rollback and a release after a shadow do: both are in memory. And on to one that must be loaded. Who releases
     and asks whether the server has followed works on the same two cores: so it is measured, too, what clients wait while it does as much for
-    somebody else's journal. Each three times, in turn; medians of the 99th percentiles are compared.
+    somebody else's journal. Who releases stands back as a flow run does. Each three times, in turn; medians of the 99th percentiles are compared.
     """
     rate = rate or wrk(served.url + PATH, {"rows": [ROW]}, tmp_path) / 2
     elsewhere = Stage(tmp_path / "elsewhere")
@@ -220,6 +219,7 @@ def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -
         raise AssertionError("the server does not follow")
 
     def swap():
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), Settings().nice)
         with httpx.Client(base_url=served.url) as client:
             while not stop.is_set():
                 stage.release(wanted := (stage.generation + 1) % versions + 1)
@@ -232,6 +232,49 @@ def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -
         finally:
             stop.set()
         swaps.result()
+
+
+TRAINING = """
+import os, sys
+from tests.benchmarks.test_load import trained
+os.nice(int(sys.argv[1]))
+print("begun", flush=True)
+while True:
+    trained(1)
+"""
+
+
+@pytest.mark.parametrize("rate", [1_000, 5_000])
+def test_waits_while_models_are_trained(served: Stage, rate: float):
+    """What clients wait while two trainings have all processors: as flow runs are started (KEEPFIT_NICE), and as the server's equals."""
+    waits: dict[str, list[float]] = {"calm": [], "standing back": [], "equals": []}
+    for _ in range(3):
+        waits["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
+        for kind, nice in (("standing back", Settings().nice), ("equals", 0)):
+            with training(nice), training(nice):
+                waits[kind].append(open_loop(served, rate)[0]["200"]["p99"])
+    medians = {kind: float(np.median(some)) for kind, some in waits.items()}
+    said(
+        f"{rate:,} requests/s beside two trainings: "
+        + ", ".join(
+            f"{kind} p99 {wait:.1f} ms ({wait / medians['calm']:.1f} x of calm)" for kind, wait in medians.items()
+        )
+    )
+
+
+@contextmanager
+def training(nice: int) -> Generator[None]:
+    """A process that trains without end, until the block has ended."""
+    command = [sys.executable, "-c", TRAINING, str(nice)]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    ) as process:
+        assert process.stdout is not None
+        try:
+            process.stdout.readline()
+            yield
+        finally:
+            process.kill()
 
 
 def test_what_logging_costs(home: Stage, served: Stage, tmp_path: Path):

@@ -77,6 +77,16 @@ def test_a_stopped_service_is_started_by_up(stack):
     assert service(stack, "inbox")["healthy"]
 
 
+def test_flow_runs_stand_back_behind_the_serving_process(stack):
+    """Whoever starts flow runs is nicer than who serves, in one session with it: between sessions Linux may count no niceness."""
+    pids = {name: one["pid"] for name, one in (supervisor.states(recorded(stack.settings)) or {}).items()}
+    niceness = {name: psutil.Process(pid).nice() for name, pid in pids.items()}
+    expected = min(niceness["serving"] + stack.settings.nice, 19)
+    assert (niceness["worker"], niceness["warm"]) == (expected, expected)
+    assert niceness["recover"] == niceness["serving"]
+    assert len({os.getsid(pid) for pid in pids.values()}) == 1
+
+
 def test_every_listening_socket_is_on_loopback(stack):
     """No process of the stack can be reached from another machine."""
     found = addresses.listening(stack.settings)

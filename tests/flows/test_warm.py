@@ -35,7 +35,7 @@ sys.exit(warm.request())
 ENGINE = """
 import json, os, signal, subprocess, sys
 facts = {
-    "pid": os.getpid(), "group": os.getpgid(0), "cwd": os.getcwd(), "word": os.environ.get("WORD"),
+    "pid": os.getpid(), "group": os.getpgid(0), "session": os.getsid(0), "cwd": os.getcwd(), "word": os.environ.get("WORD"),
     "extra": os.environ.get("ONLY_SERVER"), "argv": sys.argv[1:], "forked": "flows.warm" in sys.modules, "name": __name__,
 }
 if os.environ.get("WAITS"):
@@ -153,6 +153,9 @@ def test_a_run_is_a_forked_child_in_the_requests_place(bench: Bench, nursery):
     assert facts["forked"]
     assert facts["pid"] != run.pid
     assert facts["group"] == facts["pid"]
+    assert facts["session"] == os.getsid(
+        nursery.pid
+    )  # or its niceness would count for nothing beside the serving process
     assert facts["cwd"] == str(bench.folder / "elsewhere")
     assert (facts["word"], facts["extra"], facts["argv"], facts["name"]) == ("given", None, [], "__main__")
 
