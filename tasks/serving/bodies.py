@@ -8,7 +8,7 @@ import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from tasks.serving.answers import Refusal
-from tasks.serving.reading import ROWS, quotes
+from tasks.serving.reading import ROWS, how_often, quotes
 
 BODY_BYTES = 8 << 20
 BUFFERED_BYTES = 64 << 20  # of all bodies that are being read: many slow big ones must not fill the memory
@@ -135,7 +135,7 @@ def bound(body: bytes, *, objects: int, lists: int | None = None) -> None:
 
 def _has_more(body: bytes, sign: bytes, most: int) -> bool:
     """Whether more objects or lists begin in a body, by their bracket; brackets in texts begin none."""
-    if body.count(sign) <= most:
+    if how_often(body, sign) <= most:
         return False
     begun = (part for part in _PARTS.finditer(body) if part[0] == sign)
     return next(itertools.islice(begun, most, None), None) is not None

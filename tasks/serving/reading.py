@@ -3,7 +3,9 @@
 Most bodies are as they should be, and only those are read here; of any other the slower look at every value says what is wrong.
 """
 
+import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -15,6 +17,7 @@ from tasks.stores.marks import MARK, Marks
 UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
 OWN_FIELD, MLFLOW_FIELD = "rows", "dataframe_records"  # what a body calls its list of rows
 ROWS = 10_000  # of a request
+LONG = 4096  # bytes from which numpy counts faster than Python, which stops at each find
 EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
 
 Sent = str | int | float | bool | None
@@ -89,7 +92,7 @@ class Reader:
         return found.reshape(len(values), len(self._names))
 
     def _rows(self, body: bytes, field: str) -> list[Any] | None:
-        if body.count(b"{") > ROWS + 1:  # more rows than may be, or texts with braces: not decoded to find that out
+        if how_often(body, b"{") > ROWS + 1:  # more rows than may be, or texts with braces: it is not decoded to see
             return None
         try:
             return self._decoders[field].decode(body).rows
@@ -131,7 +134,10 @@ class Reader:
 
 
 def _array(values: list[tuple[Any, ...]]) -> np.ndarray | None:
-    """Numbers, NaN for None; None where one is not there: to find that out so takes no time of its own."""
+    """Numbers one behind the other, NaN for None; None where one is not there: to find that out so takes no time of its own."""
+    row = struct.Struct(f"{len(values[0]) if values else 0}d")
+    with suppress(struct.error):  # where nothing is missing, this takes a third of the time
+        return np.frombuffer(bytearray().join([row.pack(*each) for each in values]))
     try:
         return np.array(values, dtype=np.float64)
     except TypeError:
@@ -167,4 +173,9 @@ def quotes(body: bytes) -> int:
     """How many quotation marks delimit names and texts: a name that stands twice has more than what was decoded."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return body.count(b'"')
+    return how_often(body, b'"')
+
+
+def how_often(body: bytes, sign: bytes) -> int:
+    """As `body.count(sign)` says, of one byte."""
+    return body.count(sign) if len(body) < LONG else int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(sign)))
