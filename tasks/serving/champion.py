@@ -402,12 +402,16 @@ class Champion:
         ]
 
     @cached_property
-    def _choice(self) -> tuple[tuple[Value, Value], int, tuple[str, str], float]:
+    def labels(self) -> tuple[str, ...]:
+        """The classes as keys of an answer's probabilities, in the model's order; none where it answers with none."""
+        return tuple(label_of(each) for each in self.manifest.classes)
+
+    @cached_property
+    def _choice(self) -> tuple[tuple[Value, Value], int, tuple[str, ...], float]:
         """Of two classes the positive and the other one, the positive one's place, both names in the model's order, and the threshold."""
         first, second = self.manifest.classes
-        names = label_of(first), label_of(second)
-        place = names.index(self._positive)
-        return (second, first) if place else (first, second), place, names, self.manifest.threshold or 0.0
+        place = self.labels.index(self._positive)
+        return (second, first) if place else (first, second), place, self.labels, self.manifest.threshold or 0.0
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -453,7 +457,7 @@ class Champion:
 
     def _chosen(self, answers: list[dict[str, Any]]) -> np.ndarray:
         """Of each row the place of the class that is explained."""
-        places = {label_of(label): place for place, label in enumerate(self.manifest.classes)}
+        places = {label: place for place, label in enumerate(self.labels)}
         if self.manifest.kind == "binary":
             return np.full(len(answers), places[label_of(self.manifest.positive)])
         return np.array([places.get(label_of(answer["prediction"]), 0) for answer in answers], dtype=int)
@@ -521,7 +525,7 @@ class Champion:
             return {"prediction": said >= (manifest.threshold or 0.0), "score": said}
         return {
             "prediction": classes[said.index(max(said))],
-            "probabilities": {label_of(label): chance for label, chance in zip(classes, said, strict=True)},
+            "probabilities": dict(zip(self.labels, said, strict=True)),
         }
 
     def logged(self, answer: dict[str, Any]) -> float | None:

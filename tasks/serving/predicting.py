@@ -211,6 +211,8 @@ class Predicting:
         self._metrics.predicted(project, sheet.count, seconds)
         if protocol.write_columns:
             return protocol.write_columns(asked, champion, ids, columns)
+        if champion.labels:
+            return _json(champion.writer.classes(split(ids), columns, champion.labels))
         return _written(Writer.answers, champion, split(ids), champion.listed(columns))
 
     def _told(
@@ -256,8 +258,9 @@ class Predicting:
 
 def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
     """None where the number of rows says little about the work, or there may be very many."""
-    explains = b'"explain"' in body or b"\\u" in body  # as which the name may be written, too
-    if protocol.read_columns or champion.computing is not None or len(body) > COUNTED_BYTES or explains:
+    if protocol.read_columns or champion.computing is not None or len(body) > COUNTED_BYTES:
+        return None
+    if b'"explain"' in body or b"\\u" in body:  # as which the name may be written, too
         return None
     return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
 
@@ -265,6 +268,10 @@ def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
 def _written(write: WriteMany, champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:
     """Answers of one version to one request."""
     (content,) = write(champion.writer, names, answers, [len(names)])
+    return _json(content)
+
+
+def _json(content: bytes) -> Response:
     return Response(content, media_type="application/json")
 
 

@@ -84,6 +84,16 @@ class Writer:
         ])  # fmt: skip
         return [b"%b%b]}" % (self._answer, b",".join(itertools.islice(told, size))) for size in sizes]
 
+    def classes(self, names: Iterable[bytes], columns: Columns, labels: Sequence[str]) -> bytes:
+        """The body that `answers` gives, of answers by column: a class each, of as many as there are labels, and the probability of each."""
+        keys = [ENCODER.encode(label).replace(b"%", b"%%") for label in labels]
+        told = b'{"id":"%b","prediction":%b,"probabilities":{' + b",".join([key + b":%b" for key in keys]) + b"}}"
+        choices = [ENCODER.encode(choice) for choice in columns.choices]
+        chances = each_encoded(columns.said.ravel().tolist())
+        each = [chances[place :: len(labels)] for place in range(len(labels))]
+        rows = zip(names, [choices[place] for place in columns.chosen.tolist()], *each, strict=True)
+        return b"%b%b]}" % (self._answer, b",".join([told % row for row in rows]))
+
     def invocations(self, names: Iterable[bytes], answers: list[dict[str, Any]], sizes: Iterable[int]) -> list[bytes]:
         """The same in MLflow's words: the predictions, and the ids that outcomes are reported under."""
         said = iter(each_encoded([answer["prediction"] for answer in answers]))

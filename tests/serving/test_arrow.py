@@ -24,7 +24,7 @@ from tasks.serving.champion import Champion, Feature, Manifest
 from tasks.serving.protocols import STREAM
 from tasks.serving.reading import OWN_FIELD
 from tasks.serving.sheet import Sheet
-from tasks.serving.writing import Columns
+from tasks.serving.writing import Columns, split
 from tasks.stores.bundles import Bundle
 from tasks.stores.journal import Journal
 from tasks.stores.predictions import Predictions
@@ -264,6 +264,7 @@ KINDS = {
     "binary": ({"classes": ("no", "yes"), "positive": "yes", "threshold": 0.3}, [[0.7, 0.3], [0.8, 0.2], [0.1, 0.9]]),
     "binary, the first is positive": ({"kind": "binary", "classes": (True, False), "positive": True, "threshold": 0.5}, [[0.7, 0.3], [0.2, 0.8]]),
     "multiclass": ({"classes": ("a", "b", "c")}, [[0.2, 0.4, 0.4], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7]]),
+    "binary, labels with signs": ({"kind": "binary", "classes": ("50 %b", 'a "b"'), "positive": "50 %b", "threshold": 0.5}, [[0.7, 0.3], [1e-9, 1.0]]),
     "multiclass of several types": ({"kind": "multiclass", "classes": ("a", 2, True)}, [[0.2, 0.5, 0.3], [0.1, 0.2, 0.7]]),
     "regression": ({"interval": 1.5}, [1.25, -3.0, 1e9]),
     "anomaly": ({"threshold": 0.6}, [0.6, 0.59, 0.7]),
@@ -282,6 +283,10 @@ def test_answers_by_column_are_the_answers_one_by_one(kind):
     ids = b"".join([b"%032d" % n for n in range(len(said))])
     one = [{"id": f"{n:032d}", **each} for n, each in enumerate(listed)]
     assert arrow.answer(champion, ids, columns) == arrow.answer_of(champion, one)
+    if champion.labels:
+        (told,) = champion.writer.answers(split(ids), listed, [len(said)])
+        assert champion.writer.classes(split(ids), columns, champion.labels) == told
+        assert json.loads(told)["predictions"] == one
     predictions = [each["prediction"] for each in listed]
     assert predictions == (
         [chosen(columns, n) for n in range(len(said))] if columns.choices else columns.chosen.tolist()

@@ -12,7 +12,7 @@ from tasks.serving import bodies
 from tasks.serving.answers import Refusal
 from tasks.serving.bodies import ROWS, question
 from tasks.serving.champion import Champion, Feature, RowError
-from tasks.serving.reading import OWN_FIELD, Reader
+from tasks.serving.reading import LONG, OWN_FIELD, PART, Reader, how_often
 from tests.serving.test_champion import FEATURES, GOOD, fitted, loaded
 
 FIELDS = msgspec.convert(FEATURES, tuple[Feature, ...])
@@ -62,21 +62,30 @@ def test_v_04_what_is_read_quickly_is_what_the_slower_look_finds(champion, rows)
         assert not any(b"\n" in row or b"\r" in row for row in asked.rows)
 
 
-MEASURED = Reader([feature for feature in FIELDS if feature.name != "sex"], ("id", "late"))
+NUMBERED = [feature for feature in FIELDS if feature.name != "sex"]
+MEASURED, ALONE = Reader(NUMBERED, ("id", "late")), Reader(NUMBERED, ())
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(NEAR | RIGHT, max_size=4))
-def test_v_04_rows_of_numbers_are_read_as_the_same_numbers(rows):
-    """An array holds what the rows hold, NaN for missing; what is not read as rows is not read as one."""
+@given(st.lists(NEAR | RIGHT, max_size=4), st.sampled_from([(MEASURED, ()), (ALONE, ("id", "late"))]))
+def test_v_04_rows_of_numbers_are_read_as_the_same_numbers(rows, how):
+    """An array holds what the rows hold, NaN for missing; what is not read as rows is not read as one; with columns beside them and without."""
+    reader, without = how
     body = json.dumps(
-        {"rows": [{name: value for name, value in row.items() if name != "sex"} for row in rows]}
+        {"rows": [{name: value for name, value in row.items() if name not in {"sex", *without}} for row in rows]}
     ).encode()
-    asked, found = MEASURED.read(body), MEASURED.numbers(body)
+    asked, found = reader.read(body), reader.numbers(body)
     assert (asked is None) == (found is None)
     if asked is not None and found is not None:
         wanted = [[float("nan") if value is None else float(value) for value in row] for row in asked.values]
         np.testing.assert_array_equal(found, np.array(wanted).reshape(len(rows), 3))
+
+
+@given(st.binary(max_size=40), st.sampled_from([b"{", b'"']))
+def test_a_sign_is_counted_as_python_counts_it(some, sign):
+    """In few bytes and in many."""
+    for body in (some, some * (LONG // 20), b" " * PART + some + sign):
+        assert how_often(body, sign) == body.count(sign)
 
 
 @given(st.lists(RIGHT, max_size=4))
