@@ -27,6 +27,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
+from flows.stack.variables import standing_back
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.compiled.frame import Frame
 from tasks.ml.compiled.graph import session
@@ -44,6 +45,7 @@ from tests.stage import Stage, until
 SECONDS = float(os.environ.get("KEEPFIT_BENCHMARK_SECONDS", "5"))
 KIND = Binary("late", positive=True, labels=("no", "yes"), cost=Cost())
 VERSIONS = 5
+NICE = Settings.model_fields["nice"].default
 NAMES = [f"x{number}" for number in range(22)]
 ROW = dict.fromkeys(NAMES, 0.25)
 PATH = "/projects/flights/predict"
@@ -219,7 +221,7 @@ def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -
         raise AssertionError("the server does not follow")
 
     def swap():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), Settings().nice)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         with httpx.Client(base_url=served.url) as client:
             while not stop.is_set():
                 stage.release(wanted := (stage.generation + 1) % versions + 1)
@@ -235,9 +237,7 @@ def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -
 
 
 TRAINING = """
-import os, sys
 from tests.benchmarks.test_load import trained
-os.nice(int(sys.argv[1]))
 print("begun", flush=True)
 while True:
     trained(1)
@@ -246,11 +246,12 @@ while True:
 
 @pytest.mark.parametrize("rate", [1_000, 5_000])
 def test_waits_while_models_are_trained(served: Stage, rate: float):
-    """What clients wait while two trainings have all processors: as flow runs are started (KEEPFIT_NICE), and as the server's equals."""
-    waits: dict[str, list[float]] = {"calm": [], "standing back": [], "equals": []}
+    """What clients wait while two trainings have all processors: started as flow runs are by default (KEEPFIT_NICE), as idle, and as the server's equals."""
+    kinds = {"standing back": NICE, "idle": "idle", "equals": 0}
+    waits: dict[str, list[float]] = {"calm": []} | {kind: [] for kind in kinds}
     for _ in range(3):
         waits["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
-        for kind, nice in (("standing back", Settings().nice), ("equals", 0)):
+        for kind, nice in kinds.items():
             with training(nice), training(nice):
                 waits[kind].append(open_loop(served, rate)[0]["200"]["p99"])
     medians = {kind: float(np.median(some)) for kind, some in waits.items()}
@@ -263,9 +264,9 @@ def test_waits_while_models_are_trained(served: Stage, rate: float):
 
 
 @contextmanager
-def training(nice: int) -> Generator[None]:
+def training(nice: int | str) -> Generator[None]:
     """A process that trains without end, until the block has ended."""
-    command = [sys.executable, "-c", TRAINING, str(nice)]
+    command = [*standing_back(nice).split(), sys.executable, "-c", TRAINING]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as process:
