@@ -1,7 +1,6 @@
 """Every environment variable that Prefect, MLflow and our own processes need."""
 
 import os
-import shutil
 import socket
 import sys
 from urllib.parse import urlsplit
@@ -55,21 +54,6 @@ def connect(settings: Settings) -> None:
     os.environ.update(environment(settings))
 
 
-def standing_back(nice: int | str) -> str:
-    """What starts a program so that it stands back behind others, as `Settings.nice` says.
-
-    Raises:
-        StackError: this system cannot.
-    """
-    if nice != "idle":
-        return f"nice -n {nice}"
-    if shutil.which("chrt") is None:
-        raise StackError(
-            "KEEPFIT_NICE=idle needs the program chrt (util-linux), which is not here; say a number up to 19."
-        )
-    return "chrt --idle 0"
-
-
 def supervised(settings: Settings, record: Record) -> dict[str, str]:
     """The environment of supervisord and of everything below it; infra/supervisord.conf refers to it."""
     urls = record["urls"]
@@ -86,7 +70,7 @@ def supervised(settings: Settings, record: Record) -> dict[str, str]:
         **ports,
         MARK: str(settings.home),
         "KEEPFIT_HOST": settings.host,
-        "KEEPFIT_STANDING_BACK": standing_back(settings.nice),
+        "KEEPFIT_NICE": str(settings.nice),
         "KEEPFIT_PYTHON": sys.executable,
         "KEEPFIT_SOCKET": record["socket"],
         "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(sorted(f"{host}:{port}" for host in hosts)),

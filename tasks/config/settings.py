@@ -35,8 +35,8 @@ class Settings(BaseSettings):
         host: address that the services listen on. Nothing listens beyond this machine unless this says so.
         prefect_port, mlflow_port, serving_port: ports that are tried first; a busy one is replaced by a free one.
         serving_workers: processes that answer on the serving port.
-        nice: how far flow runs stand back behind the serving process where processors are short, as `nice` counts; 0 makes them its equals,
-            and with `idle` they get what nobody else wants: nothing, on a machine that is busy for good.
+        nice: how far flow runs stand back behind the stack's services, the serving process among them, where processors are short, as `nice`
+            counts; 0 makes them its equals.
         drain_seconds: how long a server that is told to stop still answers, not ready any more, so that a balancer looks elsewhere first.
         prefect_url, mlflow_url, serving_url: services that run elsewhere; by default those of the local stack, when it runs.
         database_url, studies_url: SQLAlchemy URLs of the journal and of Optuna's studies.
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     mlflow_port: int = Field(default=5000, ge=1, le=65535)
     serving_port: int = Field(default=8080, ge=1, le=65535)
     serving_workers: int = Field(default=1, ge=1, le=256)
-    nice: Annotated[int, Field(ge=0, le=19)] | Literal["idle"] = 10
+    nice: int = Field(default=10, ge=0, le=19)
     drain_seconds: float = Field(default=0.5, ge=0, le=300)
     prefect_url: str | None = None
     mlflow_url: str | None = None

@@ -17,7 +17,7 @@ from tasks.stores.marks import MARK, Marks
 UNSET, astuple = msgspec.UNSET, msgspec.structs.astuple
 OWN_FIELD, MLFLOW_FIELD = "rows", "dataframe_records"  # what a body calls its list of rows
 ROWS = 10_000  # of a request
-LONG = 4096  # bytes from which numpy counts faster than Python, which stops at each find
+LONG = 1 << 14  # bytes from which numpy counts faster than Python, which stops at each find
 PART = 1 << 16  # bytes that are compared at once
 EXACT = 2**53  # beyond it a float64, which models compute in, skips whole numbers
 
@@ -135,7 +135,7 @@ class Reader:
 
 
 def _array(values: list[tuple[Any, ...]]) -> np.ndarray | None:
-    """Numbers one behind the other, NaN for None; None where one is not there: to find that out so takes no time of its own."""
+    """The numbers of all rows, NaN for None; None where one is not there: to find that out so takes no time of its own."""
     row = struct.Struct(f"{len(values[0]) if values else 0}d")
     with suppress(struct.error):  # where nothing is missing, this takes a third of the time
         return np.frombuffer(bytearray().join([row.pack(*each) for each in values]))

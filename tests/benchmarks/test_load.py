@@ -27,7 +27,6 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from flows.stack.variables import standing_back
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ml.compiled.frame import Frame
 from tasks.ml.compiled.graph import session
@@ -221,7 +220,7 @@ def swapping(served: Stage, stage: Stage, versions: int, questions: list[int]) -
         raise AssertionError("the server does not follow")
 
     def swap():
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(os.nice(0) + NICE, 19))
         with httpx.Client(base_url=served.url) as client:
             while not stop.is_set():
                 stage.release(wanted := (stage.generation + 1) % versions + 1)
@@ -246,8 +245,8 @@ while True:
 
 @pytest.mark.parametrize("rate", [1_000, 5_000])
 def test_waits_while_models_are_trained(served: Stage, rate: float):
-    """What clients wait while two trainings have all processors: started as flow runs are by default (KEEPFIT_NICE), as idle, and as the server's equals."""
-    kinds = {"standing back": NICE, "idle": "idle", "equals": 0}
+    """What clients wait while two trainings have all processors: started as flow runs are by default (KEEPFIT_NICE), and as the server's equals."""
+    kinds = {"standing back": NICE, "equals": 0}
     waits: dict[str, list[float]] = {"calm": []} | {kind: [] for kind in kinds}
     for _ in range(3):
         waits["calm"].append(open_loop(served, rate)[0]["200"]["p99"])
@@ -264,9 +263,9 @@ def test_waits_while_models_are_trained(served: Stage, rate: float):
 
 
 @contextmanager
-def training(nice: int | str) -> Generator[None]:
+def training(nice: int) -> Generator[None]:
     """A process that trains without end, until the block has ended."""
-    command = [*standing_back(nice).split(), sys.executable, "-c", TRAINING]
+    command = ["nice", "-n", str(nice), sys.executable, "-c", TRAINING]
     with subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as process:

@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from flows import stack
 from flows.stack import addresses, doctor, health, password, processes
 from flows.stack.record import control_folder, lock
-from flows.stack.variables import standing_back
 from tasks.config.errors import StackError
 from tasks.config.settings import REPOSITORY, Settings
 
@@ -150,30 +149,12 @@ def test_every_hardening_is_on_with_a_stack(settings):
     )
 
 
-@pytest.mark.parametrize(
-    ("nice", "policy", "more"), [("10", os.SCHED_OTHER, 10), ("0", os.SCHED_OTHER, 0), ("idle", os.SCHED_IDLE, 0)]
-)
-def test_flow_runs_stand_back_as_far_as_is_said(monkeypatch, nice, policy, more):
-    """What they are started through gives a program the niceness, or the policy, that the setting says."""
-    monkeypatch.setenv("KEEPFIT_NICE", nice)
-    told = [sys.executable, "-c", "import os; print(os.sched_getscheduler(0), os.nice(0))"]
-    done = subprocess.run([*standing_back(Settings().nice).split(), *told], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == [str(policy), str(min(os.nice(0) + more, 19))]
-
-
 @pytest.mark.parametrize("nice", ["20", "-1", "low"])
 def test_another_niceness_is_refused(monkeypatch, nice):
-    """Nothing goes before the serving process, and words are not guessed at."""
+    """Flow runs never go before the serving process."""
     monkeypatch.setenv("KEEPFIT_NICE", nice)
     with pytest.raises(ValidationError, match="nice"):
         Settings()
-
-
-def test_without_its_program_idle_is_refused(monkeypatch, tmp_path):
-    """The sentence names what is missing, before anything is started."""
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(StackError, match="chrt"):
-        standing_back("idle")
 
 
 def test_the_password_is_not_sent_to_a_server_elsewhere(tmp_path):

@@ -153,9 +153,8 @@ def test_a_run_is_a_forked_child_in_the_requests_place(bench: Bench, nursery):
     assert facts["forked"]
     assert facts["pid"] != run.pid
     assert facts["group"] == facts["pid"]
-    assert facts["session"] == os.getsid(
-        nursery.pid
-    )  # or its niceness would count for nothing beside the serving process
+    # Else its niceness would count for nothing beside the serving process.
+    assert facts["session"] == os.getsid(nursery.pid)
     assert facts["cwd"] == str(bench.folder / "elsewhere")
     assert (facts["word"], facts["extra"], facts["argv"], facts["name"]) == ("given", None, [], "__main__")
 
