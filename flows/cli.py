@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cyclopts import App, CycloptsError, Group
 
 from flows.commands import answers, evidence, landing, loop, projects, releases, rows, simulate, stack, status
-from flows.commands.terminal import DONE, MISUSE, REFUSED, explained, fail
+from flows.commands.terminal import DONE, MISUSE, REFUSED, explained, fail, is_read
 from tasks.config.errors import KeepfitError, MisuseError, suggestion
 
 COMMANDS: dict[str, tuple[Callable[..., int] | App, ...]] = {
@@ -42,10 +42,26 @@ def assembled() -> App:
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 refused or failed, 2 misuse."""
-    app, words = assembled(), sys.argv[1:]
+    """Entry point: exit code 0 done, 1 refused, failed, or done but not read to its end (`| head`), 2 misuse."""
+    words = sys.argv[1:]
     try:
-        code = app(words, exit_on_error=False, print_error=False)
+        try:
+            code = _ended(words)
+        finally:
+            sys.stdout.flush()  # else Python meets a closed pipe when nobody can say anything any more
+    except BrokenPipeError as error:
+        if is_read():
+            fail(explained(error), words, REFUSED)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = REFUSED  # as rich ends where it meets the pipe first
+    sys.exit(code)
+
+
+def _ended(words: list[str]) -> int:
+    """The exit code of a command that ended well; any other says why and exits."""
+    app = assembled()
+    try:
+        return app(words, exit_on_error=False, print_error=False) or DONE
     except CycloptsError as error:
         known = [name for name in app if not name.startswith("-")]
         hint = suggestion(words[0], known) if words and words[0] not in known else ""
@@ -56,11 +72,12 @@ def main() -> None:
         fail(str(error), words, REFUSED)
     except KeyboardInterrupt:
         fail("Stopped by hand; what was landed or released stands. Say it again to go on.", words, 130)
+    except BrokenPipeError:
+        raise
     except Exception as error:
         if os.environ.get("KEEPFIT_DEBUG"):
             raise
         fail(explained(error), words, REFUSED)
-    sys.exit(code or DONE)
 
 
 if __name__ == "__main__":

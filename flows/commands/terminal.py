@@ -2,6 +2,7 @@
 
 import errno
 import json
+import select
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, NoReturn
@@ -85,6 +86,13 @@ def explained(error: BaseException) -> str:
     if "Failed to reach API" in text or "ConnectError" in type(error).__name__ or "Connection refused" in text:
         return f"A server of the stack does not answer: {text[:200]}. Look at `keepfit status`, then say `keepfit up`."
     return f"{type(error).__name__}: {text[:500]}"
+
+
+def is_read() -> bool:
+    """Whether somebody still reads what is printed."""
+    pipe = select.poll()
+    pipe.register(sys.stdout, 0)
+    return not any(said & select.POLLERR for _, said in pipe.poll(0))
 
 
 def fail(message: str, words: list[str], code: int) -> NoReturn:

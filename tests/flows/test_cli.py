@@ -58,6 +58,25 @@ def failure(done: subprocess.CompletedProcess[str]) -> str:
     return said["error"]
 
 
+@pytest.mark.parametrize("words", [("status", "--json"), ("status",), ("predict", "--json"), ("--help",)])
+def test_nobody_reads_to_the_end(alone, words):
+    """A reader that has seen enough, as `head` has, ends the command without a word."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=alone,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(120) in {1, 2}
+    assert "Traceback" not in said
+    assert "BrokenPipe" not in said
+
+
 # -- what is asked and answered --------------------------------------------------------------------------------------
 def test_a_question_is_asked_on_stderr_and_nobody_is_no_answer(monkeypatch, capsys):
     """Stdout is for the result; only yes is yes; without anybody there the option that answers is named."""
