@@ -265,7 +265,7 @@ def answer(champion: Champion, ids: bytes, columns: Columns) -> bytes:
     manifest = champion.manifest
     if manifest.classes:
         each = [pa.array(np.ascontiguousarray(chances)) for chances in columns.said.T]
-        told["probabilities"] = pa.StructArray.from_arrays(each, [label_of(label) for label in manifest.classes])
+        told["probabilities"] = pa.StructArray.from_arrays(each, champion.labels)
     elif manifest.kind == "regression":
         half = manifest.interval or 0.0
         ends = np.column_stack([columns.said - half, columns.said + half]).ravel()

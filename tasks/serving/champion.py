@@ -355,7 +355,7 @@ class Champion:
         if manifest.kind == "binary":
             place = self._choice[1]
             number = said[:, place]
-            return Columns(manifest.classes, np.where(number >= self._choice[3], place, 1 - place), number, said)
+            return Columns(manifest.classes, np.where(number >= self._choice[2], place, 1 - place), number, said)
         if manifest.classes:
             return Columns(manifest.classes, said.argmax(axis=1), said.max(axis=1), said)
         if manifest.kind == "regression":
@@ -395,7 +395,7 @@ class Champion:
 
     def _called(self, said: list[list[float]]) -> list[dict[str, Any]]:
         """Of two classes the one that the threshold chooses."""
-        (yes, no), place, (one, other), bar = self._choice
+        ((yes, no), place, bar), (one, other) = self._choice, self.labels
         return [
             {"prediction": yes if each[place] >= bar else no, "probabilities": {one: each[0], other: each[1]}}
             for each in said
@@ -407,11 +407,11 @@ class Champion:
         return tuple(label_of(each) for each in self.manifest.classes)
 
     @cached_property
-    def _choice(self) -> tuple[tuple[Value, Value], int, tuple[str, ...], float]:
-        """Of two classes the positive and the other one, the positive one's place, both names in the model's order, and the threshold."""
+    def _choice(self) -> tuple[tuple[Value, Value], int, float]:
+        """Of two classes the positive and the other one, the positive one's place in the model's order, and the threshold."""
         first, second = self.manifest.classes
         place = self.labels.index(self._positive)
-        return (second, first) if place else (first, second), place, self.labels, self.manifest.threshold or 0.0
+        return (second, first) if place else (first, second), place, self.manifest.threshold or 0.0
 
     def explain(
         self, checked: list[dict[str, Value]], answers: list[dict[str, Any]]
@@ -584,7 +584,7 @@ class Champion:
         """The manifest has what answers of its kind need, and means the model's classes."""
         manifest = self.manifest
         if manifest.kind in {"binary", "multiclass"}:
-            labels, learned = ([label_of(label) for label in some] for some in (manifest.classes, self._classes))
+            labels, learned = [*self.labels], [label_of(label) for label in self._classes]
             speaks = manifest.kind == "multiclass" or label_of(manifest.positive) in labels
             if labels != learned or not labels or not speaks or (manifest.kind == "binary" and len(labels) != 2):
                 raise ArtifactError(

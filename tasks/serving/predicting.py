@@ -17,7 +17,7 @@ from tasks.serving.champion import Champion, RowError
 from tasks.serving.line import IN_FLIGHT, Line
 from tasks.serving.metrics import Metrics
 from tasks.serving.protocols import OWN, Protocol, Question, WriteMany
-from tasks.serving.reading import ROWS, Asked, joined
+from tasks.serving.reading import ROWS, Asked, how_often, joined
 from tasks.serving.shadow import Seen
 from tasks.serving.sheet import Sheet
 from tasks.serving.succession import Succession
@@ -263,7 +263,7 @@ def _size(champion: Champion, protocol: Protocol, body: bytes) -> Size | None:
     # The name may be written with escapes, too; whether there are any is seen in a twentieth of the time.
     if b'"explain"' in body or (b"\\" in body and b"\\u" in body):
         return None
-    return champion.release.project, max(body.count(b"{"), body.count(b"[")).bit_length()
+    return champion.release.project, max(how_often(body, b"{"), how_often(body, b"[")).bit_length()
 
 
 def _written(write: WriteMany, champion: Champion, names: list[bytes], answers: list[dict[str, Any]]) -> Response:

@@ -167,7 +167,7 @@ def as_sent(body: bytes, count: int) -> list[bytes]:
         return [inner]
     between = b"},{" if b"},{" in inner else b"}, {"
     rows = inner[1:-1].split(between)
-    return [b"{%b}" % row for row in rows] if len(rows) == count == inner.count(b"{") else []
+    return [b"{%b}" % row for row in rows] if len(rows) == count == how_often(inner, b"{") else []
 
 
 def quotes(body: bytes) -> int:
