@@ -127,18 +127,10 @@ def sample(path: Path, reading: Reading) -> pa.Table:
         raise BatchError(
             f"{path.name}: its first line is {', '.join(names[:4])}, which are values, not names of columns. Put a header line in front."
         )
-    rows = _thinned(_within(files.chunks(path, reading, stamps=_stamps(path, reading)), BYTES), ROWS)
+    rows = _thinned(_within(files.chunks(path, reading), BYTES), ROWS)
     if rows is None or not len(rows):
         raise BatchError(f"{path.name}: has a header but no row. Wanted: rows to infer a contract from.")
     return rows
-
-
-def _stamps(path: Path, reading: Reading) -> tuple[str, ...]:
-    """Columns of JSON lines whose texts look like times: read as times they would lose their zone."""
-    if KINDS.get(path.suffix) != "jsonl":
-        return ()
-    first = next(files.chunks(path, reading), pa.table({}))
-    return tuple(field.name for field in first.schema if pa.types.is_timestamp(field.type))
 
 
 def _is_number(name: str) -> bool:

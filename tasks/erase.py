@@ -217,19 +217,8 @@ class Erasing(Workplace):
             kept = table.peek(file, [BATCH, "_raw"])
             lines, batches = np.array(kept["_raw"].to_pylist(), dtype=object), np.array(kept[BATCH].to_pylist())
             places = [np.flatnonzero(batches == batch) for batch in np.unique(batches)]
-            parts = [self._typed(self._parsed(lines[at].tolist())) for at in places]
+            parts = [self._typed(files.lines(lines[at].tolist())) for at in places]
             yield file, pa.concat_tables(parts).take(pa.array(np.argsort(np.concatenate(places))))
-
-    def _parsed(self, lines: list[str]) -> pa.Table:
-        """Raw rows of one batch, as a replay has them."""
-        try:
-            return files.parsed("\n".join(lines).encode(), self._stamps)
-        except pa.ArrowInvalid:  # a column holds a number here and a text there
-            return _texts([json.loads(line) for line in lines])
-
-    @property
-    def _stamps(self) -> tuple[str, ...]:
-        return tuple(name for name, column in self.contract.columns.items() if column.type == "datetime")
 
     def _in(self, rows: pa.Table, meant: Meant, request: Request) -> np.ndarray:
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
@@ -239,7 +228,7 @@ class Erasing(Workplace):
         """Which rows are meant of those that a prediction answered: by their mark, or as far as they say it by their values."""
         found = [row if isinstance(row, dict) else {} for row in rows]
         marked = np.array([row.get(MARK) in meant.marks for row in found], dtype=bool)
-        return (marked | self._in(self._typed(_texts(found), came=False), meant, request)).tolist()
+        return (marked | self._in(self._typed(files.as_texts(found), came=False), meant, request)).tolist()
 
     def _named(self, rows: pa.Table) -> np.ndarray:
         """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
@@ -277,7 +266,7 @@ class Erasing(Workplace):
                         waiting.append(path.name)
                         continue
                     try:
-                        chunks = files.chunks(path, self.use.reads, stamps=self._stamps)
+                        chunks = files.chunks(path, self.use.reads)
                         if any(self._in(self._typed(chunk), meant, request).any() for chunk in chunks):
                             found.append(path)
                     except BatchError:
@@ -354,20 +343,6 @@ class Erasing(Workplace):
         late = [row["batch"] for row in self.journal.batches(self.project) if row["kind"] == "outcomes"]
         batches = self.lake.quarantine.peek(file, [BATCH])[BATCH]
         return int((goes & ~pc.is_in(batches, pa.array(late, pa.string())).to_numpy()).sum())  # ty: ignore[missing-attribute]
-
-
-def _texts(rows: list[dict[str, Any]]) -> pa.Table:
-    """Rows of JSON values as columns of texts, whatever keys each has."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {
-        name: pa.array([None if row.get(name) is None else _text(row[name]) for row in rows], pa.string())
-        for name in names
-    }
-    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))})
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _said(counts: dict[str, Any], found: bool, dry_run: bool) -> str:

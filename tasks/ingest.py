@@ -318,18 +318,15 @@ class Landings(Workplace):
         intake.take(0, self._raw(batch))
         account, profile = intake.accounts[0], intake.profile()
         findings = self._findings(profile) if row["state"] == "held" else []
-        problem = self._problems(intake, {}, findings, accept).get(batch) if row["state"] == "held" else None
-        if not count or problem or account.broken == count:
+        if row["state"] == "held":
+            self._problems(intake, {}, findings, accept)
+        if not count or account.problem or account.broken == count:
             intake.abandon()
             durable.remove(self.staging)
-            told = (
-                problem.problem
-                if problem
-                else (
-                    f"all of them still break the contract (most: {account.rules.most_common(1)[0][0]})"
-                    if count
-                    else "it has none"
-                )
+            told = account.problem or (
+                f"all of them still break the contract (most: {account.rules.most_common(1)[0][0]})"
+                if count
+                else "it has none"
             )
             state = "held" if row["state"] == "held" else "known"
             same = {
@@ -369,7 +366,7 @@ class Landings(Workplace):
             kept = table.read(file)
             lines = kept.filter(pc.equal(kept[BATCH], batch))["_raw"].to_pylist()  # ty: ignore[missing-attribute]
             if lines:
-                yield files.parsed("\n".join(lines).encode(), self._stamps)
+                yield files.lines(lines)
 
     # -- the change ---------------------------------------------------------------------------------------------------
     def _change(
@@ -421,11 +418,7 @@ class Landings(Workplace):
     def _chunks(self, path: Path) -> Iterator[pa.Table]:
         """The raw rows of a file: only the contract's columns, unless the project derives its columns from others."""
         wanted = None if self._derive else tuple(self.use.contract.columns)
-        return files.chunks(path, self.use.reads, wanted, self._stamps)
-
-    @property
-    def _stamps(self) -> tuple[str, ...]:
-        return tuple(name for name, column in self.use.contract.columns.items() if column.type == "datetime")
+        return files.chunks(path, self.use.reads, wanted)
 
     def _corrected(self, names: set[str], superseded: str, before: str = "") -> list[str]:
         """The batches whose rows files of these names may replace: those of the same names, come before, and the one that was named."""

@@ -306,8 +306,7 @@ class Scoring:
             )
             yield from (pa.Table.from_batches([batch]) for batch in batches if len(batch))
         else:
-            stamps = tuple(name for name, column in self.use.contract.columns.items() if column.type == "datetime")
-            yield from files.chunks(Path(source), self.use.reads, stamps=stamps)
+            yield from files.chunks(Path(source), self.use.reads)
 
 
 def _queried(url: str, sql: str) -> Iterator[pa.Table]:

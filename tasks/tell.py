@@ -38,7 +38,7 @@ def tell(use: Project, path: Path, settings: Settings, clock: Callable[[], dt.da
         BatchError: the project has no target, or the file lacks a column or is broken; what came before the broken place is told.
     """
     columns, told, rules, arrived = _columns(use), Told(settings.home), Counter[str](), 0
-    for chunk in files.chunks(path, use.reads, tuple(columns), stamps=(AT,)):
+    for chunk in files.chunks(path, use.reads, tuple(columns)):
         values, broken = _checked(use, columns, chunk)
         fits = np.flatnonzero(broken == "")
         rows = pa.table(values).take(pa.array(fits, pa.int64())).to_pylist()

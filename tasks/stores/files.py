@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,19 +63,16 @@ def columns(path: Path, reading: Reading) -> list[str]:
             return list(pa.parquet.ParquetFile(file).schema_arrow.names)
         if kind == "csv":
             return _header(file, path, reading)
-        return next(_lines(file, reading, ()), pa.table({})).column_names
+        return next(_lines(file, reading), pa.table({})).column_names
 
 
-def chunks(
-    path: Path, reading: Reading, wanted: tuple[str, ...] | None = None, stamps: tuple[str, ...] = ()
-) -> Iterator[pa.Table]:
+def chunks(path: Path, reading: Reading, wanted: tuple[str, ...] | None = None) -> Iterator[pa.Table]:
     """The raw rows of a file in order: CSV as text, Parquet and JSON lines as typed; at most ROWS at a time.
 
     Args:
         path: the file.
         reading: how text is written.
         wanted: the columns that are read, where the file has them; all when None.
-        stamps: columns of JSON lines whose texts stay texts even if they look like times (a zone would be lost).
 
     Raises:
         BatchError: the file is broken somewhere; rows may have come before.
@@ -86,7 +84,7 @@ def chunks(
         elif kind == "csv":
             yield from _csv(file, path, reading, wanted)
         else:
-            for chunk in _lines(file, reading, stamps):
+            for chunk in _lines(file, reading):
                 yield chunk if wanted is None else chunk.select([name for name in wanted if name in chunk.column_names])
 
 
@@ -193,7 +191,7 @@ def _without_mark(encoding: str) -> str:
     return "utf-16-le" if encoding.lower().replace("_", "-") == "utf-16" else encoding
 
 
-def _lines(file: BinaryIO, reading: Reading, stamps: tuple[str, ...]) -> Iterator[pa.Table]:
+def _lines(file: BinaryIO, reading: Reading) -> Iterator[pa.Table]:
     """Each piece is inferred by itself: a field may come late, and may be a whole number here and a fraction there."""
     while lines := file.readlines(BLOCK):
         text = b"".join(lines)
@@ -201,12 +199,40 @@ def _lines(file: BinaryIO, reading: Reading, stamps: tuple[str, ...]) -> Iterato
             text = text.decode(reading.encoding).encode()
         if not text.strip():
             continue
-        yield from _slices(parsed(text, stamps))
+        yield from _slices(_parsed(text))
 
 
-def parsed(lines: bytes, stamps: tuple[str, ...]) -> pa.Table:
-    """JSON lines in UTF-8 as rows; the columns `stamps` stay texts."""
-    explicit = pa.schema([(name, pa.string()) for name in stamps]) if stamps else None
+def lines(texts: Sequence[str]) -> pa.Table:
+    """JSON objects, one a row, as rows; all their values as texts where a column holds a number here and a text there."""
+    try:
+        return _parsed("\n".join(texts).encode())
+    except pa.ArrowInvalid:
+        return as_texts([json.loads(text) for text in texts])
+
+
+def as_texts(rows: Sequence[dict[str, Any]]) -> pa.Table:
+    """Rows of JSON values as columns of texts, whatever keys each has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {
+        name: pa.array([None if row.get(name) is None else _text(row[name]) for row in rows], pa.string())
+        for name in names
+    }
+    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(rows))})
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _parsed(lines: bytes) -> pa.Table:
+    """JSON lines in UTF-8 as rows. Texts stay texts: where Arrow read a time in them its digits and its zone would be lost."""
+    rows = _read(lines, [])
+    times = [field.name for field in rows.schema if pa.types.is_timestamp(field.type)]
+    return _read(lines, times) if times else rows
+
+
+def _read(lines: bytes, texts: list[str]) -> pa.Table:
+    explicit = pa.schema([(name, pa.string()) for name in texts]) if texts else None
     return pa.json.read_json(
         io.BytesIO(lines),
         read_options=pa.json.ReadOptions(block_size=len(lines) + 1),

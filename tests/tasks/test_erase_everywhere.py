@@ -115,6 +115,19 @@ def test_i_26_a_quarantined_row_without_a_readable_key_leads_to_no_other_row(sma
     assert sorted(small.lake.rows()["id"]) == list(range(10))
 
 
+def test_i_26_a_quarantined_row_whose_key_looks_like_a_time_is_erased(small, tmp_path: Path):
+    """The text is compared as it came."""
+    coded = small.use.model_dump(mode="json")
+    coded["contract"]["columns"]["code"] = {"type": "text"}
+    coded["contract"]["key"] = ["code"]
+    landings = ingest.Landings(Project.model_validate(coded), Settings())
+    content = [*rows(*range(10)), *rows(10, age="455")]
+    land(landings, tmp_path, "a.csv", [row | {"code": f"2026-01-{n + 1:02d}"} for n, row in enumerate(content)])
+    done = erase(landings, code="2026-01-11")
+    assert (done.rows, done.quarantined) == (0, 1)
+    assert len(landings.lake.quarantined()) == 0
+
+
 def test_i_26_a_key_that_is_named_twice_is_one_key(small, tmp_path: Path):
     """Two ways to write a key are the same request."""
     land(small, tmp_path, "a.csv", rows(*range(10)))

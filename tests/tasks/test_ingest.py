@@ -1,4 +1,5 @@
 import contextlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -171,6 +172,69 @@ def test_quarantined_rows_land_after_the_contract_was_mended(small, tmp_path: Pa
     assert (row["arrived"], row["landed"], row["quarantined"], row["known"]) == (42, 41, 1, 0)
     assert len(after.lake.quarantined()) == 1
     assert 40 in after.lake.rows()["id"].tolist()
+
+
+def test_a_replay_that_a_problem_of_all_rows_stops_leaves_them_in_quarantine(small, tmp_path: Path):
+    """A column that the contract has asked for since is missing in all of them: nothing changes, the reason names it, and they land once it is asked for no more."""
+    land(small, tmp_path, "a.csv", [*rows(*range(40)), *rows(40, 41, age="455")])
+    mended = small.use.model_dump(mode="json")
+    mended["contract"]["columns"]["age"]["max"] = 500
+    mended["contract"]["columns"]["weight"] = {"type": "float"}
+    asks = ingest.Landings(Project.model_validate(mended), Settings())
+    refused = asks.replay("a.csv")
+    assert counts(refused) == (2, 0, 2, 0)
+    assert "column 'weight' is missing" in refused.reason
+    assert refused.reason.endswith("Nothing changed")
+    assert len(asks.lake.quarantined()) == 2
+    del mended["contract"]["columns"]["weight"]
+    assert counts(ingest.Landings(Project.model_validate(mended), Settings()).replay("a.csv")) == (2, 2, 0, 0)
+
+
+def test_a_replay_of_rows_whose_private_column_was_not_kept_leaves_them_in_quarantine(small, tmp_path: Path):
+    """A hook that reads an e-mail address cannot derive from quarantined rows, which are kept without it; they stay, and the reason says so."""
+    hooked = small.use.model_dump(mode="json")
+    hooked["contract"]["columns"]["domain"] = {"type": "category", "nullable": True}
+    first = ingest.Landings(Project.model_validate(hooked), Settings())
+    first._derive = lambda raw: raw.assign(domain=raw["email"].str.split("@").str[1])
+    content = [
+        row | {"email": f"anna{n}@example.org"} for n, row in enumerate([*rows(*range(40)), *rows(40, age="455")])
+    ]
+    assert counts(land(first, tmp_path, "a.csv", content)) == (41, 40, 1, 0)
+    refused = first.replay("a.csv")
+    assert counts(refused) == (1, 0, 1, 0)
+    assert "column 'email' is missing, which hooks.py derives from" in refused.reason
+    assert len(first.lake.quarantined()) == 1
+
+
+def test_a_text_that_looks_like_a_time_stays_as_it_came(small, tmp_path: Path):
+    """From CSV, from JSON lines and after a replay it is the same row; the second file brings nothing new."""
+    coded = small.use.model_dump(mode="json")
+    coded["contract"]["columns"]["code"] = {"type": "text"}
+    coded["contract"]["key"] = ["code"]
+    first = ingest.Landings(Project.model_validate(coded), Settings())
+    content = [row | {"code": f"2026-01-{n + 1:02d}"} for n, row in enumerate(rows(*range(20)))]
+    broken = [row | {"code": "2026-02-01"} for row in rows(20, age="455")]
+    assert counts(land(first, tmp_path, "a.csv", [*content, *broken])) == (21, 20, 1, 0)
+    lines = tmp_path / "a.jsonl"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert counts(first.land(lines)) == (20, 0, 0, 20)
+    coded["contract"]["columns"]["age"]["max"] = 500
+    after = ingest.Landings(Project.model_validate(coded), Settings())
+    assert counts(after.replay("a.csv")) == (1, 1, 0, 0)
+    assert sorted(after.lake.rows()["code"]) == [row["code"] for row in [*content, *broken]]
+
+
+def test_quarantined_rows_with_a_number_here_and_a_text_there_are_tried_again(small, tmp_path: Path):
+    """Each piece of a file of JSON lines is read by itself, but the quarantined rows of all pieces are one table."""
+    content = [*rows(*range(40)), rows(40)[0] | {"age": 455, "note": "x" * (8 << 20)}, rows(41)[0] | {"age": "old"}]
+    lines = tmp_path / "a.jsonl"
+    lines.write_text(
+        "".join(json.dumps(row | {"age": int(row["age"]) if n < 41 else "old"}) + "\n" for n, row in enumerate(content))
+    )
+    assert counts(small.land(lines)) == (42, 40, 2, 0)
+    mended = small.use.model_dump(mode="json")
+    mended["contract"]["columns"]["age"]["max"] = 500
+    assert counts(ingest.Landings(Project.model_validate(mended), Settings()).replay("a.jsonl")) == (2, 1, 1, 0)
 
 
 def test_i_04_a_replay_corrects_what_its_batch_corrected_and_nothing_that_came_after(small, tmp_path: Path):
