@@ -27,7 +27,7 @@ from tasks.ml.identity import digest
 from tasks.ml.outcomes import AT, outcome_contract
 from tasks.ml.profile import Finding, Profile
 from tasks.stores import durable, files
-from tasks.stores.changes import Change, Edit, Workplace, utc
+from tasks.stores.changes import Change, Edit, Workplace, places, utc
 from tasks.stores.compaction import compact, without_rows
 from tasks.stores.intake import CUT, Account, Intake
 from tasks.stores.journal import Journal
@@ -41,6 +41,7 @@ UNFINISHED = (
     "ends inside a line: whoever wrote it may have died. Nothing landed. Send it whole; or, if it is whole, say "
     "`keepfit quarantine replay` with --accept and why"
 )
+ALTERED = "is not what arrived: its content has changed while it waited. Send it again"
 Kind = Literal["rows", "outcomes"]
 CROWD = 64  # small data files of a table that are worth a compaction
 LONGEST = 100  # characters of a name that are kept
@@ -49,11 +50,12 @@ MANY = 20  # files that come together, from which on the journal is read as a wh
 
 # -- files ------------------------------------------------------------------------------------------------------------
 class Arrival(NamedTuple):
-    """A file whose content cannot change any more, under the name of that content."""
+    """A file whose content cannot change any more, under the name of that content; `altered` when it did."""
 
     path: Path
     batch: str
     name: str
+    altered: bool = False
 
 
 def keep(project: str, path: Path, settings: Settings, kind: Kind = "rows") -> Path:
@@ -64,13 +66,11 @@ def keep(project: str, path: Path, settings: Settings, kind: Kind = "rows") -> P
     """
     if not path.exists() and not path.is_symlink():
         raise BatchError(f"{path}: is no file. Give CSV, Parquet or JSON lines ({', '.join(files.SUFFIXES)}).")
-    kept = settings.inbox(project, kind) / SENT / kept_name(files.fingerprint(path), path.name)
-    if path != kept and not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_name(f".{kept.name}{durable.PARTIAL}")
-        with files.regular(path) as source, partial.open("wb") as copy:
-            shutil.copyfileobj(source, copy, 1 << 20)
-        durable.move(partial, kept)
+    content = files.fingerprint(path)
+    kept = settings.inbox(project, kind) / SENT / kept_name(content, path.name)
+    if path != kept and not (kept.exists() and files.fingerprint(kept) == content):  # what was damaged is made good
+        with files.regular(path) as source:
+            durable.copy(source, kept)
     return kept
 
 
@@ -91,15 +91,15 @@ def _arrivals(path: Path) -> list[Arrival]:
     """The file, or the files of a folder, whose rows land together.
 
     Raises:
-        BatchError: nothing is there, or the content is not the one that the name says.
+        BatchError: nothing is there, or the only file's content is not the one that its name says.
     """
     found = sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else [path]
-    arrivals = [Arrival(file, files.fingerprint(file), original_name(file)) for file in found]
-    for file, batch, name in arrivals:
-        if file.name != name and not file.name.startswith(batch[:16]):
-            raise BatchError(
-                f"{name}: is not what arrived: its content has changed while it waited. Send it again; nothing was changed."
-            )
+    arrivals = []
+    for file in found:
+        batch, name = files.fingerprint(file), original_name(file)
+        arrivals.append(Arrival(file, batch, name, file.name != name and not file.name.startswith(batch[:16])))
+    if len(arrivals) == 1 and arrivals[0].altered:
+        raise BatchError(f"{arrivals[0].name}: {ALTERED}; nothing was changed.")
     return list({arrival.batch: arrival for arrival in arrivals}.values())
 
 
@@ -151,7 +151,7 @@ class Landings(Workplace):
             BatchError: the file is not there, or not what arrived, or there is no batch `supersedes`.
         """
         with self.alone():
-            arrivals = _arrivals(path)
+            arrivals = _arrivals(next((place for place in places(path) if place.exists()), path))
             before = self._recorded(arrivals)
             fresh = [arrival for arrival in arrivals if arrival.batch not in before]
             landings = self._fresh(fresh, supersedes, accept) if fresh else []
@@ -217,7 +217,8 @@ class Landings(Workplace):
         """One change for all of them; a batch that may not land is held, and the pass is begun anew without it."""
         superseded = self.named(supersedes)["batch"] if supersedes else ""
         corrected = self._corrected({arrival.name for arrival in arrivals}, superseded)
-        replaceable, keys, held = self._replaceable(corrected), self._keys(), dict[str, Account]()
+        replaceable, keys = self._replaceable(corrected), self._keys()
+        held = {each.batch: Account(problem=ALTERED, readable=False) for each in arrivals if each.altered}
         odd: dict[str, list[Finding]] = {}  # of a held batch: what the pass that it was in found
         while True:
             intake = self._intake([arrival.batch for arrival in arrivals], keys, replaceable)

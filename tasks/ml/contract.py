@@ -31,6 +31,7 @@ TYPES: dict[str, pa.DataType] = {
     "category": pa.string(),
     "datetime": pa.timestamp("us", "UTC"),
 }
+OWN = ("_row", "_batch", "_place")  # what the tables keep of each row beside the contract's columns
 TRUE, FALSE = ("true", "t", "yes", "1"), ("false", "f", "no", "0")
 EXACT = 2**53  # from here on float64 skips whole numbers
 INT64 = (-(2**63), 2**63 - 1)
@@ -233,6 +234,20 @@ class Contract(BaseModel, frozen=True, extra="forbid"):
     epoch_is_real: bool = Field(
         default=False, description="rows may have happened around 1 January 1970; else that is a time that nobody set"
     )
+
+    @model_validator(mode="after")
+    def _columns_can_be_kept(self) -> Self:
+        """A Delta table tells columns apart by more than upper and lower case."""
+        folded: dict[str, str] = {}
+        for name in self.columns:
+            if name.lower() in OWN:
+                raise ValueError(f"column '{name}' has a name that the tables keep for themselves. Name it differently")
+            if (other := folded.setdefault(name.lower(), name)) != name:
+                raise ValueError(
+                    f"columns '{other}' and '{name}' differ in upper and lower case only, which no table keeps apart. Leave one out, or "
+                    "derive it under another name in hooks.py"
+                )
+        return self
 
     @model_validator(mode="after")
     def _roles_name_columns(self) -> Self:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel
 
+from tasks.config.errors import ArtifactError
 from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -104,7 +105,7 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
     for edit in change.edits:
         lake.table(edit.table).delete(edit.delete, change.at, change.why.get("keepfit.reason", "nothing needs it"))
     for path in change.kept:
-        for place in _places(Path(path)):
+        for place in places(Path(path)):
             if place.exists():
                 durable.remove(place)
     Days.blank(change.blanks)
@@ -122,7 +123,7 @@ def carry_out(change: Change, lake: Lake, journal: Journal, adopt: tuple[Keys, K
         durable.remove(folder)
 
 
-def _places(path: Path) -> list[Path]:
+def places(path: Path) -> list[Path]:
     """Where a kept file may be by now: a landing that has just ended moves it without the project's lock."""
     at = max((n for n, part in enumerate(path.parts) if part in KEPT), default=0)
     return [Path(*path.parts[:at], place, *path.parts[at + 1 :]) for place in KEPT] if at else [path]
@@ -151,7 +152,12 @@ class Workplace:
             yield
 
     def do(self, change: Change, adopt: tuple[Keys, Keys] | None = None) -> None:
-        """Writes a change down and carries it out; the caller is alone."""
+        """Writes a change down and carries it out; the caller is alone.
+
+        Raises:
+            ArtifactError: a table cannot have the columns of the contract; nothing was written down.
+        """
+        _check(change, self.lake)
         self.journal.intend(self.project, change.model_dump_json(), change.at.isoformat())
         carry_out(change, self.lake, self.journal, adopt)
 
@@ -174,7 +180,7 @@ def settle(project: str, lake: Lake, journal: Journal, staging: Path) -> bool:
         change = Change.model_validate_json(begun)
         if _can_go_on(change, lake):
             carry_out(change, lake, journal)
-        else:  # prepared on a disk that is gone, and nothing of it is in a table: the batch lands again from its file
+        else:  # prepared on a disk that is gone, or for other columns, and nothing of it is in a table: the batch lands again from its file
             journal.finish(project, [], None)
     left = staging.is_dir()
     if left:
@@ -182,11 +188,21 @@ def settle(project: str, lake: Lake, journal: Journal, staging: Path) -> bool:
     return bool(begun or left)
 
 
+def _check(change: Change, lake: Lake) -> None:
+    for edit in change.edits:
+        if edit.add or edit.remove or edit.marks:
+            lake.table(edit.table).check(change.columns(edit.table))
+
+
 def _can_go_on(change: Change, lake: Lake) -> bool:
-    """Whether a table has the change already, or every data file that it brings is still there."""
+    """Whether a table has the change already, or every table can have it and every data file that it brings is still there."""
     staged, tables = Path(change.staging), {edit.table: lake.table(edit.table) for edit in change.edits}
     if any(table.holds(table.open(), change.id) for table in tables.values()):
         return True
+    try:
+        _check(change, lake)
+    except ArtifactError:
+        return False
     published = {kind: set(table.stored()) for kind, table in tables.items()}
     return all(
         file.path in published[edit.table] or (staged / file.path).is_file()

@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 PARTIAL = ".part"
 
@@ -23,11 +25,24 @@ def step(what: str) -> None:
 def write(path: Path, data: bytes | memoryview) -> None:
     """A whole file, on disk when this returns, or no file of that name at all."""
     step(f"write {path.name}")
+    with _whole(path) as file:
+        file.write(data)
+
+
+def copy(source: BinaryIO, target: Path) -> None:
+    """As `write`, of everything that a file still gives, a piece at a time."""
+    step(f"write {target.name}")
+    with _whole(target) as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+@contextmanager
+def _whole(path: Path) -> Generator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

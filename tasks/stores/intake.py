@@ -268,7 +268,7 @@ class Intake:
         at = pa.array(bad)
         taken, values = shaped.take(at), [""] * len(bad)
         for column in {column for column, _ in told if column in shaped.column_names}:
-            texts = _texts(taken[column])
+            texts = ["" if row[column] is None else str(row[column]) for row in _values(taken.select([column]))]
             for n, (name, _) in enumerate(told):
                 values[n] = texts[n] if name == column else values[n]
         rules, columns = [f"{column} {text}".strip() for column, text in told], [column for column, _ in told]
@@ -282,13 +282,18 @@ class Intake:
             if name not in self.contract.columns and name not in self.private:
                 self.private[name] = personal(name, raw[name]) or ""
         raw = raw.select([name for name in raw.column_names if not self.private.get(name)])
-        content = [orjson.dumps(row, default=str).decode() for row in raw.to_pylist()]
+        content = [orjson.dumps(row, default=str).decode() for row in _values(raw)]
         batches = [self.batches[batch] for batch in origin]
         return pa.table([batches, rules, columns, values, content], schema=QUARANTINE)
 
 
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    return ["" if value is None else str(value) for value in column.to_pylist()]
+def _values(rows: pa.Table) -> list[dict[str, Any]]:
+    """Rows as Python has them, but for times outside of its years 1 to 9999: where there are some, times are as Arrow writes them."""
+    try:
+        return rows.to_pylist()
+    except OverflowError:
+        columns = [each.cast(pa.string()) if pa.types.is_temporal(each.type) else each for each in rows.columns]
+        return pa.table(columns, names=rows.column_names).to_pylist()
 
 
 def _with_last(items: Iterator[Item]) -> Iterator[tuple[Item, bool]]:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
-from tasks.ml.contract import Contract
+from tasks.ml.contract import OWN, Contract
 from tasks.ml.identity import as_column, as_text, from_binary, key_hashes, row_ids, set_digest
 from tasks.ml.lean import give_back
 from tasks.ml.outcomes import AT, Labels
@@ -28,8 +28,9 @@ from tasks.stores.tables import DataFile, Table, span
 
 ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
 TRUSTED = "trusted"  # the table of what was set apart to judge by
-ROW, BATCH = "_row", "_batch"  # the 128-bit name of a row, and the batch that it came in
-PLACE = "_place"  # where a row stands in the data files, while it is told which part it belongs to
+ROW, BATCH, PLACE = (
+    OWN  # its 128-bit name, the batch that it came in, and where it stands while it is told which part it belongs to
+)
 REASONS = ("_rule", "_column", "_value")
 QUARANTINE = pa.schema([(name, pa.string()) for name in (BATCH, *REASONS, "_raw")])  # `_raw`: the row as it came, JSON
 

@@ -339,6 +339,23 @@ class Table:
         span = {"minValues": {self.time: file.since}, "maxValues": {self.time: file.until}} if file.since else {}
         return json.dumps({"numRecords": file.rows, **span})
 
+    def check(self, schema: pa.Schema) -> None:
+        """Nothing, where the table can have these columns.
+
+        Raises:
+            ArtifactError: it has a column of another type, or one whose name differs in upper and lower case only.
+        """
+        if (table := self.open()) is not None:
+            self._new(table, schema)
+
+    def _new(self, table: DeltaTable, schema: pa.Schema) -> list[pa.Field]:
+        """Those columns of `schema` that the table does not have yet."""
+        known = {field.name: field.type for field in pa.schema(table.schema())}
+        for field in schema:
+            if why := _unfit(field, known):
+                raise ArtifactError(f"{self.root}: {why}")
+        return [field for field in schema if field.name not in known]
+
     def _ready(self, schema: pa.Schema) -> DeltaTable:
         """The newest table, made or widened so that it has the columns of `schema`."""
         table = self.open()
@@ -351,21 +368,29 @@ class Table:
                 storage_options=self.options,
             )  # fmt: skip
             table = DeltaTable(self.root, storage_options=self.options)
-        known = {field.name: field.type for field in pa.schema(table.schema())}
-        new = [field for field in schema if field.name not in known]
-        for field in schema:
-            if field.name in known and not _fits(field.type, known[field.name]):
-                raise ArtifactError(
-                    f"{self.root}: column '{field.name}' holds {known[field.name]}; the contract wants {field.type} now. "
-                    "What has landed cannot change its type: give the column a new name, or start a new project."
-                )
-        if new:
+        if new := self._new(table, schema):
             durable.step("add columns")
             table.alter.add_columns(
                 list(Schema.from_arrow(pa.schema([field.with_nullable(True) for field in new])).fields)
             )
             table = DeltaTable(self.root, storage_options=self.options)
         return table
+
+
+def _unfit(field: pa.Field, known: Mapping[str, pa.DataType]) -> str:
+    """Why a column cannot be kept beside the known ones; empty when it can."""
+    if field.name in known and not _fits(field.type, known[field.name]):
+        return (
+            f"column '{field.name}' holds {known[field.name]}; the contract wants {field.type} now. "
+            "What has landed cannot change its type: give the column a new name, or start a new project."
+        )
+    twins = [name for name in known if name != field.name and name.lower() == field.name.lower()]
+    if twins and field.name not in known:
+        return (
+            f"has a column '{twins[0]}' already, and the contract wants '{field.name}' now, which differs in upper and lower case only. "
+            "Write it as it was, or give it another name."
+        )
+    return ""
 
 
 def _fits(wanted: pa.DataType, known: Any) -> bool:

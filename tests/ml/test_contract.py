@@ -148,6 +148,20 @@ def test_a_wrong_call_says_what_is_wrong(rows, now, decimal, message):
         CONTRACT.check(rows, now, decimal)
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Age", "differ in upper and lower case only"),
+        ("_row", "keep for themselves"),
+        ("_Batch", "keep for themselves"),
+    ],
+)
+def test_columns_that_no_table_can_keep_are_refused(name, said):
+    """A Delta table tells names apart whatever their case, and keeps some of its own."""
+    with pytest.raises(ValidationError, match=said):
+        Contract(columns={**CONTRACT.columns, name: Column(type="int")}, key=("id",), time="at", target="ill")
+
+
 def test_an_empty_batch_stays_empty():
     """No rows in, no rows out, with the columns of the contract."""
     for rows in (batch({}).slice(0, 0), TEXTS.empty_table()):

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
+from tasks.config.names import LANDED
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.stores import durable, files
+from tasks.stores import changes, durable, files
 from tests.samples import write_rows
 
 SMALL = """
@@ -251,6 +252,64 @@ def test_i_04_a_replay_corrects_what_its_batch_corrected_and_nothing_that_came_a
     assert ages[[1, 2, 3, 4, 7]].tolist() == [11, 455, 12, 12, 10]
 
 
+def test_a_type_that_was_changed_and_put_back_leaves_no_trace(small, tmp_path: Path):
+    """What the table cannot have is refused before anything is written down, so that the old contract lands as if nothing had been."""
+    land(small, tmp_path, "a.csv", rows(*range(10)))
+    changed = small.use.model_dump(mode="json")
+    changed["contract"]["columns"]["age"] = {"type": "float", "nullable": True}
+    with pytest.raises(ArtifactError, match="column 'age' holds int64; the contract wants double now"):
+        land(ingest.Landings(Project.model_validate(changed), Settings()), tmp_path, "b.csv", rows(10))
+    assert small.journal.intent("small") is None
+    assert counts(land(small, tmp_path, "b.csv", rows(10))) == (1, 1, 0, 0)
+    del changed["contract"]["columns"]["age"]
+    changed["contract"]["columns"]["Age"] = {"type": "int", "nullable": True}
+    with pytest.raises(ArtifactError, match="has a column 'age' already, and the contract wants 'Age' now"):
+        land(
+            ingest.Landings(Project.model_validate(changed), Settings()),
+            tmp_path,
+            "c.csv",
+            [dict(zip(("id", "at", "Age", "y"), row.values(), strict=True)) for row in rows(11)],
+        )
+    assert counts(land(small, tmp_path, "c.csv", rows(11))) == (1, 1, 0, 0)
+
+
+def test_a_change_that_a_table_cannot_have_is_dropped_where_an_older_release_wrote_it_down(
+    small, tmp_path: Path, monkeypatch
+):
+    """It used to be begun again by everybody who came, for good."""
+    land(small, tmp_path, "a.csv", rows(*range(10)))
+    changed = small.use.model_dump(mode="json")
+    changed["contract"]["columns"]["age"] = {"type": "float", "nullable": True}
+    with monkeypatch.context() as older:
+        older.setattr(changes, "_check", lambda *_: None)
+        with pytest.raises(ArtifactError, match="column 'age' holds int64"):
+            land(ingest.Landings(Project.model_validate(changed), Settings()), tmp_path, "b.csv", rows(10))
+    assert small.journal.intent("small")
+    assert counts(land(small, tmp_path, "b.csv", rows(10))) == (1, 1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "far"),
+    [
+        (pa.timestamp("us", "UTC"), 4 * 10**17),
+        (pa.timestamp("s"), 10**15),
+        (pa.date32(), 10**8),
+        (pa.date64(), 864 * 10**13),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("column", ["at", "age", "id", "note"])
+def test_i_02_a_time_beyond_all_years_breaks_its_row_and_no_other(small, tmp_path: Path, kind, far, column):
+    """Parquet can hold times that Python cannot: the row is quarantined with it, and may stand in a column that nobody asked for."""
+    texts = pa.Table.from_pylist([row | {"note": ""} for row in rows(*range(9), age="x")])
+    times = pa.array([far, *[0] * 8], pa.int32() if kind == pa.date32() else pa.int64()).cast(kind)
+    path = tmp_path / "a.parquet"
+    pa.parquet.write_table(texts.set_column(texts.column_names.index(column), column, times), path)
+    landing = small.land(path)
+    assert landing.quarantined == len(small.lake.quarantined()) == 9
+    assert landing.state == "held"
+
+
 def test_i_24_files_that_come_together_land_in_one_commit(small, tmp_path: Path):
     """A folder of 300 small files is one version; each file has its own account, and a bad one holds up no other."""
     folder = tmp_path / "together"
@@ -332,6 +391,40 @@ def test_i_02_a_kept_file_that_has_changed_is_not_landed(small, tmp_path: Path):
     kept.write_bytes(kept.read_bytes().replace(b"2026", b"2025"))
     with pytest.raises(BatchError, match="is not what arrived"):
         small.land(kept)
+
+
+def test_i_02_a_damaged_kept_file_is_made_good_by_sending_it_again(small, tmp_path: Path):
+    """What is kept under a name is held against it when the same content comes once more."""
+    path = write_rows(tmp_path / "a.csv", rows(1, 2))
+    kept = ingest.keep("small", path, Settings())
+    kept.write_bytes(kept.read_bytes()[:30])
+    assert counts(small.land(ingest.keep("small", path, Settings()))) == (2, 2, 0, 0)
+
+
+def test_i_02_a_damaged_file_among_others_holds_none_of_them_up(small, tmp_path: Path):
+    """Of a folder whose files land together it is held with the reason, and lands when it is sent again."""
+    folder = tmp_path / "together"
+    for n in range(3):
+        kept = ingest.keep("small", write_rows(tmp_path / f"{n}.csv", rows(2 * n, 2 * n + 1)), Settings())
+        folder.mkdir(exist_ok=True)
+        kept.rename(folder / kept.name)
+    damaged = next(folder.glob("*-1.csv"))
+    damaged.write_bytes(damaged.read_bytes().replace(b"2026", b"2025"))
+    landing = small.land(folder)
+    assert (counts(landing), landing.files) == ((4, 4, 0, 0), 3)
+    assert "1 held (first: 1.csv: is not what arrived" in landing.reason
+    assert counts(land(small, tmp_path, "1.csv", rows(2, 3))) == (2, 2, 0, 0)
+
+
+def test_i_03_a_kept_file_that_another_landing_has_moved_is_found(small, tmp_path: Path):
+    """Of two landings of one file the first moves it out of the way when it is done; the second says that all is known."""
+    kept = ingest.keep("small", write_rows(tmp_path / "a.csv", rows(1, 2)), Settings())
+    small.land(kept)
+    small.journal.announced("small")
+    landed = kept.parent.with_name(LANDED) / kept.name
+    landed.parent.mkdir()
+    kept.rename(landed)
+    assert counts(small.land(kept)) == (2, 0, 0, 2)
 
 
 class Killed(BaseException):
