@@ -202,6 +202,9 @@ class Landings(Workplace):
         reason = f"{row['name']}: {row['arrived']:,} arrived, all known: the same content {'landed' if row['landed'] else 'came'} before"
         if row["state"] == "held":
             return _landing(self.project, row)
+        same = self.journal.batches(self.project, {row["name"]})
+        if any(other["landed"] and other["at"] > row["at"] for other in same):
+            reason += "; other content came under this name since, and stands. To go back to this one, send a file that differs from it by a line break at its end"
         known = {
             "landed": 0,
             "quarantined": 0,

@@ -21,6 +21,7 @@ NOTHING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None")
 SUFFIXES = tuple(KINDS)
 ROWS = 65_536  # of a chunk at most: what is made of it on the way stays in the cache
 BLOCK = 8 << 20  # bytes of text that are parsed at a time
+PIECE = 4_096  # rows of Parquet that are read at a time
 END = "\x04end of file"  # a row that is put behind the last one of a CSV file
 
 
@@ -112,11 +113,26 @@ def _kind(path: Path, file: BinaryIO) -> str:
 
 
 def _parquet(file: BinaryIO, wanted: tuple[str, ...] | None) -> Iterator[pa.Table]:
-    """Row groups are read through small buffers, so that a file of one huge group needs no more memory than another."""
+    """Row groups are read through small buffers, so that a file of one huge group needs no more memory than another.
+
+    And a few rows at a time: how large their texts are is known when they are there, for many that are equal are written once.
+    """
     reader = pa.parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20)
     names = None if wanted is None else [name for name in wanted if name in reader.schema_arrow.names]
-    for batch in reader.iter_batches(ROWS, columns=names):
-        yield pa.Table.from_batches([batch])
+    pieces: list[pa.RecordBatch] = []
+    for piece in reader.iter_batches(PIECE, columns=names):
+        pieces.append(_written_out(piece))
+        if sum(map(len, pieces)) >= ROWS or sum(each.nbytes for each in pieces) >= 4 * BLOCK:
+            yield pa.Table.from_batches(pieces)
+            pieces = []
+    if pieces:
+        yield pa.Table.from_batches(pieces)
+
+
+def _written_out(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The same rows, each with its own text: a reference to an equal one does not say how large it is."""
+    columns = [each.dictionary_decode() if pa.types.is_dictionary(each.type) else each for each in rows.columns]
+    return pa.record_batch(columns, names=rows.schema.names)
 
 
 def _header(file: BinaryIO, path: Path, reading: Reading) -> list[str]:

@@ -24,7 +24,10 @@ from tasks.stores.lake import QUARANTINE, rows_schema
 from tasks.stores.staging import Stage
 from tasks.stores.tables import DataFile
 
-ENOUGH = 65_536  # rows that are worth a pass of their own; smaller pieces of equal columns are checked together
+ENOUGH, HEAVY = (
+    65_536,
+    64 << 20,
+)  # rows or bytes that are worth a pass of their own; smaller pieces of equal columns are checked together
 CUT = "is in a last line without a line break, which may be cut"
 Item = TypeVar("Item")
 
@@ -97,7 +100,7 @@ class Intake:
         self._rows, self._broken = Stage(folder, use.contract.time), Stage(folder)
         self._profiler = Profiler(use.contract, use.judged_positive)
         self._waiting: list[tuple[pa.Table, int, bool]] = []
-        self._waits = 0  # rows in it
+        self._waits = self._weighs = 0  # rows in it, and bytes
         self._examiner = ThreadPoolExecutor(1, thread_name_prefix="examine")
         self._coming: Future[_Examined] | None = None
 
@@ -160,12 +163,13 @@ class Intake:
             self._flush()
         self._waiting.append((raw, batch, cut))
         self._waits += len(raw)
-        if self._waits >= ENOUGH:
+        self._weighs += raw.nbytes
+        if self._waits >= ENOUGH or self._weighs >= HEAVY:
             self._flush()
 
     def _flush(self) -> None:
         """Has what waits examined, and settles what was examined before."""
-        waiting, self._waiting, self._waits = self._waiting, [], 0
+        waiting, self._waiting, self._waits, self._weighs = self._waiting, [], 0, 0
         coming = self._examiner.submit(self._examine, waiting) if waiting else None
         examined, self._coming = self._coming, coming
         if examined is not None:

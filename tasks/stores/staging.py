@@ -8,9 +8,11 @@ import pyarrow as pa
 from tasks.stores import durable
 from tasks.stores.tables import ROWS_OF_A_FILE, DataFile, encode
 
+HEAVY = 128 << 20  # bytes of rows that are a file of their own, however few they are
+
 
 class Stage:
-    """Collects rows and writes them as data files of `ROWS_OF_A_FILE` rows, one file at a time in the background.
+    """Collects rows and writes them as data files of `ROWS_OF_A_FILE` rows, or of fewer heavy ones, one file at a time in the background.
 
     Args:
         folder: where the files are put.
@@ -20,7 +22,7 @@ class Stage:
     def __init__(self, folder: Path, time: str = "") -> None:
         self.folder, self.time, self.files = folder, time, list[DataFile]()
         self._waiting: list[pa.Table] = []
-        self._rows = 0
+        self._rows = self._bytes = 0
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="stage")
         self._written: Future[DataFile] | None = None
 
@@ -30,17 +32,18 @@ class Stage:
             return
         self._waiting.append(rows)
         self._rows += len(rows)
+        self._bytes += rows.nbytes
         while self._rows >= ROWS_OF_A_FILE:
             every = pa.concat_tables(self._waiting, promote_options="permissive")  # older files lack newer columns
             self._hand_over(every.slice(0, ROWS_OF_A_FILE))
             rest = every.slice(ROWS_OF_A_FILE)
-            self._waiting, self._rows = ([rest] if len(rest) else []), len(rest)
+            self._waiting, self._rows, self._bytes = ([rest] if len(rest) else []), len(rest), rest.nbytes
+        if self._bytes >= HEAVY:
+            self._hand_over_all()
 
     def close(self) -> list[DataFile]:
         """Writes what waits; gives the files in order."""
-        if self._rows:
-            self._hand_over(pa.concat_tables(self._waiting, promote_options="permissive"))
-            self._waiting, self._rows = [], 0
+        self._hand_over_all()
         self._collect()
         self._writer.shutdown()
         return self.files
@@ -49,6 +52,11 @@ class Stage:
         """Ends the writer without the files."""
         self._waiting = []
         self._writer.shutdown(cancel_futures=True)
+
+    def _hand_over_all(self) -> None:
+        if self._rows:
+            self._hand_over(pa.concat_tables(self._waiting, promote_options="permissive"))
+            self._waiting, self._rows, self._bytes = [], 0, 0
 
     def _hand_over(self, rows: pa.Table) -> None:
         self._collect()

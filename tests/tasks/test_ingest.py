@@ -113,6 +113,19 @@ def test_i_04_a_file_of_the_same_name_corrects_rows_and_the_old_snapshot_stays(s
     assert small.journal.totals("small")["rows"] == 61
 
 
+def test_i_04_going_back_to_the_first_content_is_not_reported_as_done(small, tmp_path: Path):
+    """The same bytes again are known, but what stands is the correction; a line break more at the end brings them back."""
+    land(small, tmp_path, "a.csv", rows(3, age="10"))
+    land(small, tmp_path, "a.csv", rows(3, age="11"))
+    small.journal.announced("small")
+    again = land(small, tmp_path, "a.csv", rows(3, age="10"))
+    assert counts(again) == (1, 0, 0, 1)
+    assert "other content came under this name since, and stands" in again.reason
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text() + "\n")
+    assert counts(small.land(tmp_path / "a.csv")) == (1, 1, 0, 0)
+    assert small.lake.rows()["age"].tolist() == [10]
+
+
 def test_i_06_a_changed_row_of_another_file_does_not_land_beside_the_old_one(small, tmp_path: Path):
     """A key that landed with other values goes to quarantine with the rule."""
     land(small, tmp_path, "a.csv", rows(*range(60)))

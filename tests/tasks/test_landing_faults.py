@@ -18,7 +18,7 @@ from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.settings import Settings
 from tests.samples import MEMORY, write_rows
-from tests.tasks.test_ingest import counts, rows, small
+from tests.tasks.test_ingest import SMALL, counts, rows, small
 from tests.tasks.test_outcomes import newest
 
 __all__ = ["small"]
@@ -156,6 +156,22 @@ def test_i_10_600_mebibytes_land_where_there_is_no_room_for_them(tmp_path: Path)
     said = landed(tmp_path / "big.csv", tmp_path / "home", str(limit))
     assert (said["arrived"], said["landed"]) == (count, count)
     assert said["mebibytes"] < 1024
+
+
+@pytest.mark.usefixtures("small")
+def test_i_10_a_small_file_of_huge_texts_takes_no_more_memory_than_a_large_one(tmp_path: Path):
+    """Parquet writes equal texts once: 600 kB of it hold 1.2 GiB of text, and what is read at a time counts as it is in memory."""
+    yaml = tmp_path / "projects" / "small" / "project.yaml"
+    yaml.write_text(SMALL.replace("    y: {type: bool}", "    y: {type: bool}\n    note: {type: text}"))
+    count, numbers = 65_536, np.arange(65_536)
+    note = pa.DictionaryArray.from_arrays(pa.array(numbers % 2, pa.int32()), pa.array(["x" * 20_000, "y" * 20_000]))
+    at = pa.array(1_735_689_600_000_000 + numbers, pa.timestamp("us", "UTC"))
+    table = pa.table({"id": numbers, "at": at, "age": numbers % 100, "y": numbers % 2 == 0, "note": note})
+    pyarrow.parquet.write_table(table, tmp_path / "dense.parquet", use_dictionary=["note"])
+    assert (tmp_path / "dense.parquet").stat().st_size < 2_000_000
+    said = landed(tmp_path / "dense.parquet", tmp_path / "home")
+    assert (said["arrived"], said["landed"]) == (count, count)
+    assert said["mebibytes"] < 1200
 
 
 @pytest.mark.slow
