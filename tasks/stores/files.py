@@ -73,7 +73,7 @@ def chunks(path: Path, reading: Reading, wanted: tuple[str, ...] | None = None) 
     Args:
         path: the file.
         reading: how text is written.
-        wanted: the columns that are read, where the file has them; all when None.
+        wanted: the columns that are read, where the file has them; all when None, and of a file that has none of them.
 
     Raises:
         BatchError: the file is broken somewhere; rows may have come before.
@@ -86,7 +86,7 @@ def chunks(path: Path, reading: Reading, wanted: tuple[str, ...] | None = None) 
             yield from _csv(file, path, reading, wanted)
         else:
             for chunk in _lines(file, reading):
-                yield chunk if wanted is None else chunk.select([name for name in wanted if name in chunk.column_names])
+                yield chunk.select(_chosen(chunk.column_names, wanted))
 
 
 def has_last_line_break(path: Path) -> bool:
@@ -118,7 +118,7 @@ def _parquet(file: BinaryIO, wanted: tuple[str, ...] | None) -> Iterator[pa.Tabl
     And a few rows at a time: how large their texts are is known when they are there, for many that are equal are written once.
     """
     reader = pa.parquet.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=1 << 20)
-    names = None if wanted is None else [name for name in wanted if name in reader.schema_arrow.names]
+    names = _chosen(reader.schema_arrow.names, wanted)
     pieces: list[pa.RecordBatch] = []
     for piece in reader.iter_batches(PIECE, columns=names):
         pieces.append(_written_out(piece))
@@ -148,7 +148,7 @@ def _header(file: BinaryIO, path: Path, reading: Reading) -> list[str]:
 
 def _csv(file: BinaryIO, path: Path, reading: Reading, wanted: tuple[str, ...] | None) -> Iterator[pa.Table]:
     names = _header(file, path, reading)
-    kept = names if wanted is None else [name for name in wanted if name in names]
+    kept = _chosen(names, wanted)
     last = pa.table({name: pa.array([], pa.string()) for name in names})
     for batch in _open_csv(_Ended(file, names, path, reading), path, reading, names):
         if len(batch):
@@ -159,6 +159,10 @@ def _csv(file: BinaryIO, path: Path, reading: Reading, wanted: tuple[str, ...] |
             f"{path.name}: ends inside a quotation: it was cut, or a quotation mark is never closed. {AGAIN}"
         )
     yield from _slices(last.slice(0, len(last) - 1).select(kept))
+
+
+def _chosen(names: list[str], wanted: tuple[str, ...] | None) -> list[str]:
+    return [name for name in wanted or () if name in names] or names
 
 
 def _slices(rows: pa.Table) -> Iterator[pa.Table]:

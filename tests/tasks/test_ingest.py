@@ -165,6 +165,22 @@ def test_i_08_a_batch_that_breaks_the_contract_is_held_whole(thyroid, thyroid_ro
     assert len(thyroid.lake.quarantined()) == 60
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_i_08_a_file_of_another_table_is_held_with_its_rows(small, tmp_path: Path, suffix):
+    """None of its columns is the contract's: the reason names one that is missing, and the rows stand in quarantine as they came."""
+    content, path = [{"ID": str(n), "Remark": "none"} for n in range(30)], tmp_path / f"a.{suffix}"
+    if suffix == "csv":
+        write_rows(path, content)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    else:
+        pa.parquet.write_table(pa.Table.from_pylist(content), path)
+    landing = small.land(path)
+    assert (landing.state, counts(landing)) == ("held", (30, 0, 30, 0))
+    assert "column 'id' is missing" in landing.reason
+    assert [json.loads(row) for row in small.lake.quarantined()["_raw"]] == content
+
+
 def test_i_08_added_and_reordered_columns_land(small, tmp_path: Path):
     """A new column is recorded and not stored; the order of columns does not matter."""
     content = [dict(reversed([*row.items(), ("note", "x")])) for row in rows(*range(40))]
