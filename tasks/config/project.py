@@ -376,8 +376,8 @@ class Project(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def beside(self) -> dict[str, str]:
-        """The type of every column that says what a row is about: all but keys and target, read by models or not."""
-        names = set(self.whole.columns) - {*self.contract.key, self.contract.target}
+        """The type of every column that says what a row is about: all but target and key, of which the time counts, read by models or not."""
+        names = set(self.whole.columns) - ({*self.contract.key, self.contract.target} - {self.contract.time})
         return {name: column.type for name, column in self.whole.columns.items() if name in names}
 
     @property

@@ -397,6 +397,13 @@ def test_a_protected_column_need_not_be_a_feature(tmp_path):
     assert use.beside == {"happened_at": "datetime", "amount": "float", "sex": "text"}
 
 
+def test_a_time_that_names_the_row_is_shown_to_the_gates(tmp_path):
+    """An hourly series has no other key; how stable a model is over time is asked all the same."""
+    keyed = GOOD.replace("key: [id]", "key: [happened_at]")
+    assert keyed != GOOD
+    assert load(write(tmp_path, keyed)).beside["happened_at"] == "datetime"
+
+
 @pytest.mark.parametrize(("body", "said"), [
     ("[Invariance(column='amuont')]", "behaviour names 'amuont', which is no feature column of the contract. Did you mean 'amount'?"),
     ("['no test']", "behaviour gives a str; wanted Invariance, Direction or Expectation"),
