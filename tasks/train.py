@@ -6,6 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.compiled.parity import compiled
+from tasks.ml.contract import Column
 from tasks.ml.fitted import Fitted
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles, footprints
@@ -49,13 +50,19 @@ def manifest(
     sent = {name: contract.columns[name] for name in contract.features} if made else read
     return {
         "project": use.project, "version": 0, "kind": use.kind, **use.task.described(), "target": contract.target,
-        "features": [{"name": name, "type": column.type, "nullable": column.nullable} for name, column in sent.items()],
+        "features": [_feature(name, column) for name, column in sent.items()],
         "ignored": [name for name in contract.columns if name not in sent],
         "key": {name: contract.columns[name].type for name in contract.key}, **operates, "metric": use.metric,
         "recipe": recipe.model_dump(mode="json"), "calibration": calibration, "seed": use.search.seed, "snapshot": snapshot.name,
         "snapshot_sha256": snapshot.digest, "seen_until": seen_until, "split": use.split.model_dump(mode="json"), "contract": contract.digest,
         "trusted": snapshot.trusted, **({"computed": made} if made else {}),
     }  # fmt: skip
+
+
+def _feature(name: str, column: Column) -> dict[str, object]:
+    """How a row holds a column; a server reads a time without an offset as UTC and no other."""
+    zoned = {"offset": True} if column.type == "datetime" and column.timezone != "UTC" else {}
+    return {"name": name, "type": column.type, "nullable": column.nullable, **zoned}
 
 
 def computed(use: Project, recipe: Recipe) -> dict[str, str]:

@@ -13,7 +13,7 @@ from tasks.serving.answers import Refusal
 from tasks.serving.bodies import BATCHES, ROWS
 from tasks.serving.champion import Champion, Feature, Manifest, label_of
 from tasks.serving.protocols import OWN, STREAM, Answered, Protocol, Question
-from tasks.serving.reading import EXACT
+from tasks.serving.reading import EXACT, has_offset
 from tasks.serving.sheet import Sheet
 from tasks.serving.writing import Columns
 from tasks.stores.packed import KINDS
@@ -169,7 +169,8 @@ def _values(column: pa.Array | None, count: int, feature: Feature) -> Any:
     try:
         return _numbers(found, feature) if feature.type in KINDS else _texts(found, feature)
     except (pa.ArrowException, OverflowError, ValueError):
-        raise _unfit(feature, None, "has a value that does not fit", WORDS[feature.type]) from None
+        offset = " with their offsets" * feature.offset
+        raise _unfit(feature, None, "has a value that does not fit", WORDS[feature.type] + offset) from None
 
 
 WORDS = {
@@ -214,6 +215,8 @@ def _texts(found: pa.Array, feature: Feature) -> list[str | None]:
     """
     kinds = pa.types
     if kinds.is_timestamp(found.type) and feature.type == "datetime":
+        if feature.offset and found.type.tz is None:
+            raise _unfit(feature, None, "has no time zone", "timestamps of one")
         return _moments(found)
     if not (kinds.is_string(found.type) or kinds.is_large_string(found.type) or kinds.is_null(found.type)):
         raise _unfit(feature, None, "has another type", WORDS[feature.type])
@@ -221,6 +224,8 @@ def _texts(found: pa.Array, feature: Feature) -> list[str | None]:
     if feature.type == "datetime":
         for text in texts:
             microseconds(text or "1970-01-01")
+            if feature.offset and not has_offset(text):
+                raise ValueError("a time without its offset")
     return texts
 
 

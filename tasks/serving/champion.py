@@ -19,7 +19,7 @@ from tasks.ml.compiled.encode import Given, Rows
 from tasks.ml.compiled.form import Form
 from tasks.ml.compiled.graph import session
 from tasks.ml.compiled.score import Session
-from tasks.serving.reading import EXACT, Asked, Reader
+from tasks.serving.reading import EXACT, Asked, Reader, has_offset
 from tasks.serving.writing import Columns, Writer
 from tasks.stores import bundles, packed
 from tasks.stores.bundles import Bundle
@@ -43,11 +43,16 @@ class RowError(ValueError):
 
 
 class Feature(msgspec.Struct, frozen=True):
-    """One column that the model reads."""
+    """One column that the model reads.
+
+    Attributes:
+        offset: a time must say its offset, for where rows land one without is of another zone than UTC, or of none.
+    """
 
     name: str
     type: Literal["int", "float", "text", "category", "bool", "datetime"]
     nullable: bool
+    offset: bool = False
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -113,6 +118,13 @@ def _moment(value: object) -> Value:
     except (TypeError, ValueError, OverflowError):
         raise ValueError("a time as ISO 8601 text, such as 2026-01-31T12:00:00Z") from None
     return str(value)
+
+
+def _moment_of_a_zone(value: object) -> Value:
+    moment = _moment(value)
+    if not has_offset(str(moment)):
+        raise ValueError("a time with its offset, such as 2026-01-31T12:00:00+01:00")
+    return moment
 
 
 READERS: dict[str, Callable[[object], Value]] = {
@@ -552,7 +564,7 @@ class Champion:
                 "not be empty."
             )
         try:
-            return READERS[feature.type](value)
+            return (_moment_of_a_zone if feature.offset else READERS[feature.type])(value)
         except (TypeError, ValueError) as error:
             met = KINDS.get(type(value), "something else")
             raise RowError(

@@ -3,6 +3,7 @@
 Most bodies are as they should be, and only those are read here; of any other the slower look at every value says what is wrong.
 """
 
+import datetime as dt
 import struct
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,6 +40,18 @@ class Asked(NamedTuple):
     rows: Sequence[bytes]
 
 
+def has_offset(time: object) -> bool:
+    """Whether a time in ISO 8601 says its offset from UTC; what is no time is refused elsewhere.
+
+    >>> [has_offset(time) for time in ("2026-01-31T12:00:00Z", "2026-01-31T12:00-0130", "2026-01-31", "2026-01-31 12:00", None)]
+    [True, True, False, False, True]
+    """
+    try:
+        return not isinstance(time, str) or dt.datetime.fromisoformat(time).tzinfo is not None
+    except ValueError:
+        return True
+
+
 def joined(some: Sequence[Asked]) -> Asked:
     """The rows of several bodies, one behind the other."""
     if len(some) == 1:
@@ -53,6 +66,7 @@ class Reader:
         """`features` have a name, a type and whether they may be missing; `ignored` columns may be there, among them those of `marks`."""
         self._names = [feature.name for feature in features]
         self._quoted = [place for place, feature in enumerate(features) if feature.type in TEXTS]
+        self._zoned = [place for place, feature in enumerate(features) if feature.offset]
         self._may_lack = bool(ignored) or any(feature.nullable for feature in features)
         self._marks = marks
         self._key = {name: len(self._names) + ignored.index(name) for name in marks.key} if marks else {}
@@ -73,6 +87,8 @@ class Reader:
         if (rows := self._rows(body, field)) is None:
             return None
         values = list(map(astuple, rows))
+        if self._zoned and not all(has_offset(row[place]) for row in values for place in self._zoned):
+            return None
         lacking = self._lacking(values)
         if quotes(body) != self._quotes(values, lacking):
             return None

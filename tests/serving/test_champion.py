@@ -1,9 +1,12 @@
 """The champion answers rows by name and by threshold."""
 
+import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -14,7 +17,10 @@ from sklearn.preprocessing import OrdinalEncoder, StandardScaler
 from tasks.config.errors import ArtifactError
 from tasks.ml.contributions import Explainer, usual
 from tasks.ml.recommenders import Favourites
+from tasks.serving import arrow
+from tasks.serving.answers import Refusal
 from tasks.serving.champion import Champion, Feature, RowError, frame
+from tasks.serving.reading import Reader
 from tasks.stores import bundles
 from tasks.stores.journal import Release
 
@@ -149,6 +155,36 @@ def test_v_04_a_row_that_does_not_fit_is_named_and_not_repeated(champion, change
     missing = {name: value for name, value in GOOD.items() if name != "visits"}
     with pytest.raises(RowError, match=r"rows\[0\]: 'visits' is missing"):
         champion.predict([missing])
+
+
+@pytest.mark.parametrize(
+    ("at", "passes"), [("2026-01-31T12:00:00+01:00", True), ("2026-01-31T11:00Z", True), ("2026-01-31T12:00:00", False), ("2026-01-31", False)]
+)  # fmt: skip
+def test_i_21_a_time_of_another_zone_says_its_offset(at, passes):
+    """Where rows land a time without an offset is of the contract's zone; a server that took it for UTC would answer another question."""
+    here, utc = (Feature("at", "datetime", nullable=False, offset=offset) for offset in (True, False))
+    body = json.dumps({"rows": [{"at": at}]}).encode()
+    read = Reader([utc], ()).read(body)
+    assert read is not None
+    assert [*read.values[0]] == [at]
+    assert (Reader([here], ()).read(body) is not None) == passes
+    slow = SimpleNamespace()
+    if passes:
+        assert Champion._value(slow, 0, {"at": at}, here) == at
+        assert arrow._values(pa.array([at]), 1, here) == [at]
+    else:
+        with pytest.raises(
+            RowError,
+            match=r"'at' is a text that does not fit; wanted a time with its offset, such as 2026-01-31T12:00:00\+01:00",
+        ):
+            Champion._value(slow, 0, {"at": at}, here)
+        with pytest.raises(
+            Refusal, match="'at' has a value that does not fit; wanted timestamps, or strings in ISO 8601 with"
+        ):
+            arrow._values(pa.array([at]), 1, here)
+        with pytest.raises(Refusal, match="'at' has no time zone; wanted timestamps of one"):
+            arrow._values(pa.array([0], pa.timestamp("us")), 1, here)
+        assert arrow._values(pa.array([0], pa.timestamp("us", "UTC")), 1, here) == ["1970-01-01T00:00:00+00:00"]
 
 
 def test_frames_have_the_types_of_training():

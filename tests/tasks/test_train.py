@@ -6,12 +6,23 @@ from types import SimpleNamespace
 import pytest
 
 from tasks import train
+from tasks.ml.contract import Column
 from tasks.ml.recipe import Recipe
 from tasks.stores import bundles
 from tasks.stores.references import Training
 from tests.tasks.test_trusted import NOW, Small, quiet, rows
 
 __all__ = ["quiet"]
+
+
+@pytest.mark.parametrize(
+    ("timezone", "meant"), [("UTC", {}), (None, {"offset": True}), ("Europe/Berlin", {"offset": True})]
+)
+def test_i_21_a_manifest_says_which_times_need_their_offset(timezone, meant):
+    """Those that land as of another zone than UTC, or must say theirs when they land, too."""
+    said = train._feature("at", Column(type="datetime", timezone=timezone))
+    assert said == {"name": "at", "type": "datetime", "nullable": False, **meant}
+    assert train._feature("x", Column(type="float")) == {"name": "x", "type": "float", "nullable": False}
 
 
 def test_a_model_that_no_bundle_can_hold_is_refused_and_leaves_nothing(quiet, monkeypatch):
