@@ -34,7 +34,7 @@ from tasks.stores.footprints import Recorded
 from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
-from tasks.stores.registry import Registry, as_json
+from tasks.stores.registry import Registry, as_json, impatient
 
 CPU = "training.cpu_seconds"
 WAITING = frozenset({"held", "registered"})  # states in which a person decides about the version
@@ -150,12 +150,15 @@ def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[s
 
 
 def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 -- Prefect calls it by these names
-    """Hook: a training whose run failed or was cancelled is not under way any more."""
-    journal, now = Journal(Settings().journal()), dt.datetime.now(dt.UTC)
+    """Hook: a training whose run failed or was cancelled is not under way any more, in the journal and in MLflow."""
+    settings, project = Settings(), str(flow_run.parameters["project"])
+    journal, now = Journal(settings.journal()), dt.datetime.now(dt.UTC)
     reason = failure(state.message or state.name or "failed")
-    for row in journal.trainings(str(flow_run.parameters["project"])):
+    for row in journal.trainings(project):
         if row["state"] in UNDER_WAY and str(flow_run.id) in (row["runner"] or ""):
             journal.cut_off(row, state="crashed" if state.is_crashed() else "failed", reason=reason, at=now)
+            with impatient():
+                Registry(project, settings.mlflow(), settings.artifacts).abandon(row["id"], failed=state.is_failed())
 
 
 def failure(message: str) -> str:

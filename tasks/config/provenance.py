@@ -22,23 +22,27 @@ MATTER = (
 )  # fmt: skip
 
 
+CODE = ("flows/", "tasks/", "deployments/")  # where a file that no commit has is a change, too
+
+
 @functools.cache
 def commit() -> str:
-    """The code's git commit, with `+changes` when files differ from it; `unknown` outside a checkout."""
+    """The code's git commit, with `+changes` when files of it differ, or files of code or projects are in none; `unknown` outside a checkout."""
     try:
         head = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=10
         ).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
+        status = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=all"],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
             check=True,
             timeout=10,
-        ).stdout.strip()
+        ).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+    changed = [line for line in status if not line.startswith("??") or line[3:].strip('"').startswith(CODE)]
     return f"{head}{'+changes' if changed else ''}"
 
 

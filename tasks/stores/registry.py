@@ -235,12 +235,12 @@ class Registry:
         """Closes a run."""
         self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
 
-    def abandon(self, training: int) -> None:
-        """Closes the run of a training that was killed, also one that MLflow closed itself when the model was logged."""
+    def abandon(self, training: int, *, failed: bool = False) -> None:
+        """Closes the run of a training that was killed or failed, also one that MLflow closed itself when the model was logged."""
         mine = f"tags.`keepfit.training` = '{training}'"
         newest = ["attributes.start_time DESC"]  # an older one is of a journal that was wiped
         for run in self.client.search_runs([self.experiment()], mine, max_results=1, order_by=newest):
-            self.client.set_terminated(run.info.run_id, status="KILLED")
+            self.client.set_terminated(run.info.run_id, status="FAILED" if failed else "KILLED")
 
     def link(self, run: str) -> str | None:
         """The run's page, when a server runs."""

@@ -1,6 +1,7 @@
 """Provenance: the code that a process began with, and where it runs."""
 
 import hashlib
+import subprocess
 from importlib.metadata import distributions, version
 from pathlib import Path
 
@@ -31,6 +32,25 @@ def test_o_18_code_that_changed_while_a_training_ran_is_refused(monkeypatch: pyt
         provenance.code.cache_clear()
     assert (verdict.gate, verdict.passed) == ("code", False)
     assert verdict.reason.startswith(f"the code changed while this ran: it began with {began[:12]}")
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("tasks/a.py", True), ("deployments/new/project.yaml", True), ("deployments/new/hooks.py", True), ("notes.txt", False)]
+)  # fmt: skip
+def test_code_and_projects_that_are_in_no_commit_are_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name, counts
+):
+    """A project that was just made is the usual case; what lies about elsewhere is none of the code."""
+    git = ["git", "-c", "user.name=anna", "-c", "user.email=anna@example.org"]
+    (tmp_path / "README.md").write_text("A project.")
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(provenance, "REPOSITORY", tmp_path)
+    clean = provenance.commit.__wrapped__()
+    assert len(clean) == 40
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_text("x")
+    assert provenance.commit.__wrapped__() == clean + "+changes" * counts
 
 
 def test_o_18_a_plan_with_this_code_is_no_reason_to_refuse():

@@ -217,10 +217,16 @@ def _in_mlflow(small: Trained) -> None:
     versions = client.search_model_versions(f"name='{small.name}'")
     assert [int(version.version) for version in versions] == [1]
     assert int(client.get_model_version_by_alias(small.name, "champion").version) == 1
+    assert _statuses(small) == ["KILLED", "FINISHED"]
+
+
+def _statuses(small: Trained) -> list[str]:
+    """Of its runs in MLflow, the oldest first."""
+    client = mlflow.MlflowClient(small.settings.mlflow(), small.settings.mlflow())
     experiment = client.get_experiment_by_name(small.name)
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    assert [run.info.status for run in runs] == ["KILLED", "FINISHED"]
+    return [run.info.status for run in runs]
 
 
 @pytest.mark.slow
@@ -278,6 +284,7 @@ def test_o_14_a_training_that_runs_out_of_memory_says_so_and_is_not_tried_again(
     assert failed["state"] == "failed"
     assert failed["reason"].startswith("out of memory: give the machine more of it, or lower search.rows.")
     assert small.journal.champion(small.name) == champion
+    assert _statuses(small) == ["FAILED"]
     refused = small.train()
     assert refused is not None
     assert refused["state"] == "refused"
