@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -261,6 +262,7 @@ def _read(lines: bytes, texts: list[str]) -> pa.Table:
 
 
 # -- errors -----------------------------------------------------------------------------------------------------------
+UNEVEN = re.compile(r"(?:Row #\d+: )?Expected \d+ columns, got \d+")
 AGAIN = "Send it again, complete; nothing was changed."
 
 
@@ -279,6 +281,11 @@ class _explained:  # noqa: N801 – reads as a verb where it stands
         ):
             return
         said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if uneven := UNEVEN.search(said):  # what follows is the line itself, which may be about a person
+            raise BatchError(
+                f"{self.path.name}: {uneven[0]}, where the header has as many as are expected. If another sign than '{_delimiter(self.path, self.reading)}' "
+                "parts them, say so in project.yaml, like `reads: {delimiter: ';'}`; nothing was changed."
+            ) from error
         if "UTF8" in said or isinstance(error, UnicodeError):
             raise BatchError(
                 f"{self.path.name}: is not written in {self.reading.encoding}: {said}. Send it in that encoding, or say in "

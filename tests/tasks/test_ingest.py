@@ -548,6 +548,17 @@ def test_s_01_a_landing_with_its_journal_on_postgresql(small, tmp_path: Path, mo
     assert steps > 5
 
 
+def test_i_26_a_line_that_does_not_fit_the_header_is_told_without_its_content(small, tmp_path: Path):
+    """The reason is kept on record: it says which line it was, and what to write where another sign parts the fields."""
+    path = tmp_path / "a.csv"
+    path.write_text("id;at;age;y\n1;anna@example.org, Bonn;3;t\n")
+    landing = small.land(path)
+    assert landing.state == "held"
+    assert "Expected 1 columns, got 2, where the header has as many as are expected" in landing.reason
+    assert "reads: {delimiter: ';'}" in landing.reason
+    assert "anna" not in json.dumps(landing.model_dump(mode="json"))
+
+
 def test_i_12_text_is_read_as_the_project_says(small, tmp_path: Path):
     """Other encodings are refused with the next move; a byte-order mark and CRLF do no harm."""
     file = tmp_path / "a.csv"
