@@ -20,6 +20,7 @@ from prefect.events import emit_event
 from prefect.exceptions import ObjectNotFound
 from prefect.states import State
 
+from tasks.config import plans
 from tasks.config.names import approval, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import commit, cpu_seconds, lock, pinned
@@ -58,7 +59,7 @@ def register(
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
         "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
-        "against": scores.champion_version, "judged": prepared.rows["holdout"],
+        "against": scores.champion_version, "bars": plans.bars(use, settings), "judged": prepared.rows["holdout"],
     }  # fmt: skip
     version = None
     registry.log(training.run, metrics=(took := _took(training)))

@@ -99,6 +99,12 @@ def envelope(use: Project, settings: Settings) -> Envelope:
     return Envelope(plan=plan, objection=objection(use, settings, signed), signed=signed.told if signed else "")
 
 
+def bars(use: Project, settings: Settings) -> dict[str, str]:
+    """What a challenger is asked, by name, each as its digest: the project's bars, and the plan as it is on file."""
+    path = settings.projects / use.project / FILE
+    return use.bars | {FILE: hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()[:16]}
+
+
 def signature(use: Project, settings: Settings) -> Signature | None:
     """The signature beside the plan, or None where there is none that can be read."""
     try:

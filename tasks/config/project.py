@@ -62,6 +62,8 @@ UNDECIDING: dict[str, Any] = {
     "release": {"hand_made", "rollout"},
 }
 """Keys that decide nothing about a model."""
+TOLD = {"kind", "positive", "user", "k", "metric", "floor", "cost", "alerts", "slices"}
+"""Keys beside `gates` that say what gates ask."""
 NAME = rf"^{PROJECT}$"
 
 
@@ -311,6 +313,15 @@ class Project(BaseModel, frozen=True, extra="forbid"):
     def digest(self) -> str:
         """SHA-256 of what decides about a model: everything but the time to retrain."""
         return digest([self.model_dump(mode="json", exclude=UNDECIDING), self._hooks])
+
+    @property
+    def bars(self) -> dict[str, str]:
+        """What a challenger is asked, by name, each as its digest: every gate with its parameters, and what gates are told of the project."""
+        told = self.model_dump(mode="json", include=TOLD)
+        gates = {f"gate {gate.kind}": gate.model_dump(mode="json") for gate in self.gates}
+        rules = self._hooks if defines(self._hooks, behaviour.FUNCTION) else ""
+        asked = told | gates | {f"{behaviour.FUNCTION} in hooks.py": rules}
+        return {name: digest(what)[:16] for name, what in asked.items()}
 
     def __hash__(self) -> int:
         """By what it says."""

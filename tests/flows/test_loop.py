@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tasks.config import plans
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY
 from tasks.stores.journal import Journal
@@ -91,6 +92,7 @@ def test_a_dropped_file_ends_in_a_champion_that_answers(stack: Stack, champion: 
     assert (champion["state"], champion["version"]) == ("released", 1), champion["reason"]
     asked = [verdict["gate"] for verdict in champion["detail"]["verdicts"]]
     assert asked == [gate.kind for gate in Project.named("thyroid", stack.settings).gates]
+    assert champion["detail"]["bars"] == plans.bars(Project.named("thyroid", stack.settings), stack.settings)
     said = {verdict["gate"]: verdict for verdict in champion["detail"]["verdicts"]}
     assert said["plan"]["reason"].startswith("inside of the change plan; Ada signed it on ")
     assert said["parity"]["value"] == 0
