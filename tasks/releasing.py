@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from tasks.config import plans
 from tasks.config.errors import ArtifactError
 from tasks.config.names import approval
 from tasks.config.project import Project
@@ -199,6 +200,7 @@ class Releasing:
             (self._void(use, waits, actor) if waits and approves and waits.state == "open" else "")
             or _objection(use, version, trained["detail"] if trained else None, champion)
             or self._undecided(use, trained or {}, waits, approves=approves)
+            or self._outdated(use, trained or {}, champion)
             or self._taken_back(version, actor)
             or self._spoken_against(version, actor)
         )
@@ -229,7 +231,7 @@ class Releasing:
             return ""
         reason = f"changed since {waits.since[:19]}: {', '.join(changes)}"
         self.journal.decide(waits.id, "void", actor=actor, at=self._clock(), reason=reason)
-        return f"the proposal of version {waits.version} is void, {reason}. `keepfit train {use.project} --again` makes a new challenger"
+        return f"the proposal of version {waits.version} is void, {reason}. {_again(use)}"
 
     def _undecided(self, use: Project, trained: dict[str, Any], waits: Proposal | None, *, approves: bool) -> str:
         """Why a version that a person decides about may not be released now, or nothing.
@@ -240,7 +242,7 @@ class Releasing:
             waits: the version's newest proposal.
             approves: this release is the approval of that proposal.
         """
-        version, again = trained["version"], f"`keepfit train {use.project} --again` makes a new challenger"
+        version, again = trained["version"], _again(use)
         if waits and waits.state == "open":
             said = f"version {version} waits for a person since {waits.since[:19]}: {waits.why}. Say `{approval(use.project, version)}`, or reject"
             return "" if approves else said
@@ -250,6 +252,35 @@ class Releasing:
             return f"{waits.ended}; {again}"
         held = outcome([Verdict.model_validate(verdict) for verdict in trained["detail"]["verdicts"]]) == "held"
         return f"version {version} is held, but nobody was asked to decide; {again}" if held else ""
+
+    def _outdated(self, use: Project, trained: dict[str, Any], champion: Release | None) -> str:
+        """Why a version that never was champion may not become one by verdicts of another time, or nothing."""
+        were = {release.version for release in self.journal.releases(use.project)}
+        return "" if trained["version"] in were else outdated(use, trained, champion, self.settings)
+
+
+def outdated(use: Project, trained: dict[str, Any], champion: Release | None, settings: Settings) -> str:
+    """Why the verdicts on a version do not count any more, or nothing: another champion answers, or gates ask something else.
+
+    What the record of an older training does not say is held against nobody.
+    """
+    detail, now = trained["detail"], champion.version if champion else None
+    compared = detail.get("against", (detail.get("champion") or {}).get("version", now))
+    if compared != now:
+        then = f"was compared with version {compared}" if compared else "was judged when there was no champion"
+        since = f"version {champion.version} is champion since {champion.at[:19]}" if champion else "there is none"
+        return f"version {trained['version']} {then}, but {since}: a challenger must be better than the champion of now. {_again(use)}"
+    asked, told = plans.bars(use, settings), detail.get("bars", {})
+    if changed := [name for name, bar in asked.items() if told.get(name, bar) != bar]:
+        return (
+            f"version {trained['version']} was judged before this was changed: {', '.join(changed)}. "
+            f"A challenger must pass every gate as it is configured now. {_again(use)}"
+        )
+    return ""
+
+
+def _again(use: Project) -> str:
+    return f"`keepfit train {use.project} --again` makes a new challenger"
 
 
 def _objection(use: Project, version: int, detail: dict[str, Any] | None, champion: Release | None) -> str:

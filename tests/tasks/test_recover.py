@@ -85,11 +85,11 @@ def test_r_06_a_change_that_the_policy_accepts_is_a_release_like_any_other(place
     assert alias(place) == 3
 
 
-@pytest.mark.parametrize("why", ["refused", "rolled back", "unknown", "altered"])
+@pytest.mark.parametrize("why", ["refused", "rolled back", "unknown", "altered", "compared with another"])
 def test_r_06_a_change_that_may_not_be_released_is_put_back_whatever_the_policy(place: Settings, why: str):
-    """A gate refused it, or it was rolled back, or nobody trained it, or its bundle is not the one: the reason is on record."""
+    """A gate refused it, or it was rolled back, or nobody trained it, or its bundle is not the one, or it was judged against another champion: the reason is on record."""
     accepts(place)
-    journal = champion(place, 1, 3, 2)
+    journal = champion(place, *((1, 2) if why == "compared with another" else (1, 3, 2)))
     target = 3
     if why == "rolled back":
         crowned(place, 3)
@@ -101,6 +101,10 @@ def test_r_06_a_change_that_may_not_be_released_is_put_back_whatever_the_policy(
         journal.end_training(
             row["id"], state="refused", reason="", at=NOW, detail=row["detail"] | {"verdicts": verdicts}
         )
+    elif why == "compared with another":
+        row = journal.made(NAME, 3)
+        assert row is not None
+        journal.end_training(row["id"], state="crashed", reason="", at=NOW, detail=row["detail"] | {"against": 1})
     elif why == "altered":
         (place.bundles(NAME) / "3" / "model.skops").write_bytes(b"another")
     else:
@@ -114,6 +118,7 @@ def test_r_06_a_change_that_may_not_be_released_is_put_back_whatever_the_policy(
         "rolled back": "was rolled back by",
         "unknown": "has no version",
         "altered": "altered",
+        "compared with another": "was compared with version 1, but version 2 is champion",
     }
     assert row["answer"] == "put back"
     assert wanted[why] in row["reason"]

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from tasks import releasing
+from tasks.config import plans
 from tasks.config.errors import ArtifactError, ConflictError
+from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.recover import Recovery
 from tasks.releasing import Releasing
@@ -359,3 +361,127 @@ def test_r_11_the_version_that_is_being_released_outlives_a_tidying(
     release(place, 2)
     assert journal.releases(NAME)[-1].version == 2
     assert [each.phase for each in journal.release_intents(NAME)] == ["confirmed"]
+
+
+# -- verdicts of another time ---------------------------------------------------------------------------------------------
+def cut_off(settings: Settings, version: int, **detail: Any) -> Journal:
+    """The version passed every gate, and its training was killed before the release; gives the journal."""
+    journal = Journal(settings.journal())
+    row = journal.made(NAME, version)
+    assert row is not None
+    bars = plans.bars(Project.named(NAME, settings), settings)
+    known = {"bars": bars, **row["detail"], **detail}
+    journal.end_training(row["id"], state="releasing", reason="better", at=NOW, detail=known)
+    journal.cut_off(row, state="crashed", reason="cut off: its process was gone", at=NOW)
+    return journal
+
+
+def refusal(settings: Settings, version: int) -> str:
+    """Why a person may not release the version; empty when it was released."""
+    return Releasing(NAME, settings).release(version, actor="anna", reason="better").refused
+
+
+def configure(settings: Settings, text: str) -> None:
+    """Adds to project.yaml."""
+    file = settings.projects / NAME / "project.yaml"
+    file.write_text(file.read_text() + text)
+
+
+def test_a_version_is_not_released_over_a_champion_that_it_was_never_compared_with(place: Settings, quick):
+    """Cut off before its release, it lay there while another version was released: it was judged against the champion of before alone."""
+    cut_off(place, 2, against=1)
+    journal = crowned(place, 1, 3)
+    assert refusal(place, 2) == (
+        "version 2 was compared with version 1, but version 3 is champion since 2026-03-02T00:00:00: a challenger must be better than the "
+        "champion of now. `keepfit train small --again` makes a new challenger"
+    )
+    assert [each.version for each in journal.releases(NAME)] == [1, 3]
+    assert journal.release_intents(NAME) == []
+
+
+def test_a_version_that_was_compared_with_nobody_is_not_released_over_the_first_champion(place: Settings, quick):
+    """Two were made before there was a champion: the second one was held against naive baselines alone."""
+    cut_off(place, 2, against=None, champion=None)
+    crowned(place, 1)
+    assert refusal(place, 2).startswith(
+        "version 2 was judged when there was no champion, but version 1 is champion since 2026-03-02"
+    )
+
+
+def test_an_older_record_that_names_the_champion_by_its_worth_alone_counts(place: Settings, quick):
+    """It says which version was measured beside the challenger."""
+    cut_off(place, 2, champion={"version": 1, "value": 0.9, "low": 0.8, "high": 0.95})
+    crowned(place, 1, 3)
+    assert refusal(place, 2).startswith("version 2 was compared with version 1, but version 3 is champion")
+
+
+def test_a_version_that_was_cut_off_is_released_while_all_is_as_it_was_judged(place: Settings, quick):
+    """The champion is the one that it was compared with, for a second time even, and every gate asks the same."""
+    cut_off(place, 2, against=1)
+    crowned(place, 1, 3, 1)
+    assert refusal(place, 2) == ""
+
+
+def test_what_was_champion_comes_back_whomever_it_was_compared_with(place: Settings, quick):
+    """By a release as by a rollback: other champions and another floor since then are nothing against it."""
+    cut_off(place, 2, against=1)
+    journal = crowned(place, 1, 2, 3)
+    configure(place, "floor: 0.999\n")
+    assert refusal(place, 2) == ""
+    assert Rollback(NAME, "bert", "worse", 3).do(place)["to"] == 3
+    assert [each.version for each in journal.releases(NAME)] == [1, 2, 3, 2, 3]
+
+
+def plan(settings: Settings) -> None:
+    """A plan that was not there."""
+    (settings.projects / NAME / plans.FILE).write_text("families: [logistic]\n")
+
+
+def rules(settings: Settings) -> None:
+    """Tests of behaviour that were not stated."""
+    (settings.projects / NAME / "hooks.py").write_text("def behaviour():\n    return ()\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda settings: configure(settings, "floor: 0.999\n"), "floor"),
+        (lambda settings: configure(settings, "metric: log_loss\n"), "metric"),
+        (lambda settings: configure(settings, "slices: {columns: [kind]}\n"), "slices"),
+        (lambda settings: configure(settings, "gates: [{kind: sound}, {kind: champion, margin: 0.01}]\n"), "gate champion"),
+        (plan, "change_plan.yaml"),
+        (rules, "behaviour in hooks.py"),
+    ],
+    ids=["floor", "metric", "slices", "gate", "plan", "rules"],
+)  # fmt: skip
+def test_a_version_is_not_released_when_gates_ask_something_else_by_now(
+    place: Settings, quick, change: Callable[[Settings], None], name: str
+):
+    """Every gate has its verdict, but under other parameters; the refusal names what was changed and the next move."""
+    journal = cut_off(place, 2, against=1)
+    crowned(place, 1)
+    change(place)
+    assert refusal(place, 2) == (
+        f"version 2 was judged before this was changed: {name}. A challenger must pass every gate as it is configured now. "
+        "`keepfit train small --again` makes a new challenger"
+    )
+    assert [each.version for each in journal.releases(NAME)] == [1]
+
+
+def test_what_no_gate_asks_for_may_change_before_a_release(place: Settings, quick):
+    """How much is searched, when is retrained and how is released changes no verdict; nor does a gate that is not asked any more."""
+    cut_off(place, 2, against=1)
+    crowned(place, 1)
+    file = place.projects / NAME / "project.yaml"
+    file.write_text(file.read_text().replace("trials: 2", "trials: 3"))
+    configure(
+        place, "retrain: []\nrelease: {by: person}\nabout: a sentence\ngates: [{kind: sound}, {kind: champion}]\n"
+    )
+    assert refusal(place, 2) == ""
+
+
+def test_a_record_of_an_older_home_says_neither_and_is_released(place: Settings, quick):
+    """What it does not say is not held against its version."""
+    crowned(place, 1, 3)
+    configure(place, "floor: 0.999\n")
+    assert refusal(place, 2) == ""

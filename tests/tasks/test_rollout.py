@@ -11,6 +11,7 @@ import pytest
 
 from flows.commands import releases
 from tasks import deploy, releasing, rollout
+from tasks.config import plans
 from tasks.config.errors import ConflictError, KeepfitError, ProjectError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -751,7 +752,7 @@ def test_a_person_who_says_it_again_releases_at_once(place: Settings, clock: Clo
 
 
 def test_a_challenger_may_not_be_released_any_more_when_its_turn_comes(place: Settings, clock: Clock):
-    """A verdict is gone, or its bundle was altered meanwhile: the release that the evidence allows is refused, or fails, and nothing is champion."""
+    """A verdict is gone, a floor was raised, or its bundle was altered meanwhile: the release that the evidence allows is refused, or fails, and nothing is champion."""
     journal = staged(place, STAGED.replace("rows: 30, seconds: 60", "rows: 1").replace("share: 0.5", "share: 0"))
     release(place, 2, clock)
     serve(place, clock, 1, 1, 2)
@@ -761,6 +762,24 @@ def test_a_challenger_may_not_be_released_any_more_when_its_turn_comes(place: Se
     )
     said = watch(place, clock).look(NAME)
     assert "version 2 undone in its shadow: not released: version 2 has no verdict of" in str(said)
+    (asked,) = (row for row in journal.trainings(NAME) if row["version"] == 3)
+    bars = plans.bars(Project.named(NAME, place), place)
+    journal.end_training(
+        asked["id"],
+        state="registered",
+        reason="a test",
+        at=START,
+        detail={**asked["detail"], "bars": bars, "against": 1},
+    )
+    release(place, 3, clock)
+    serve(place, clock, 1, 1, 3)
+    text = (place.projects / NAME / "project.yaml").read_text()
+    (place.projects / NAME / "project.yaml").write_text(f"{text}floor: 0.999\n")
+    said = watch(place, clock).look(NAME)
+    assert "version 3 undone in its shadow: not released: version 3 was judged before this was changed: floor" in str(
+        said
+    )
+    (place.projects / NAME / "project.yaml").write_text(text)
     release(place, 3, clock)
     serve(place, clock, 1, 1, 3)
     (place.bundles(NAME) / "3" / bundles.MODEL).write_bytes(b"another")
