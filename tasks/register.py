@@ -29,6 +29,7 @@ from tasks.ml import card, pages, pictures
 from tasks.ml.features import matrix
 from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
+from tasks.releasing import outdated
 from tasks.rollout import ROLLING
 from tasks.stores import artifacts, bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
@@ -127,7 +128,7 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
 
 @task(name="conclude", cache_policy=NO_CACHE)
 def conclude(training: Training, decision: Decision, released: dict[str, Any]) -> dict[str, Any]:
-    """Records that the version went live, or why it did not: then it waits for a person."""
+    """Records that the version went live, or why it did not: then it waits for a person, unless its verdicts do not count any more."""
     settings = Settings()
     state = released["state"] if released["state"] == "released" else "registered"
     waits = released["state"] not in {"released", ROLLING}
@@ -143,10 +144,12 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
     return final.model_dump(mode="json")
 
 
-def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[str, str]:
-    """What a person decides about, whose version passed and may not go live by itself."""
-    (detail,) = (row["detail"] for row in journal.trainings(training.project) if row["id"] == training.id)
-    use = Project.named(training.project, settings)
+def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[str, str] | None:
+    """What a person decides about, whose version passed and may not go live by itself; None where its verdicts do not count any more."""
+    (row,) = (row for row in journal.trainings(training.project) if row["id"] == training.id)
+    use, detail = Project.named(training.project, settings), row["detail"]
+    if outdated(use, row, journal.champion(use.project), settings):
+        return None
     return proposals.digests(use, journal, detail["digest"], detail["against"], training.rows, detail["verdicts"])
 
 

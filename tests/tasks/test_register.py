@@ -2,11 +2,16 @@
 
 import datetime as dt
 
+import pytest
+from prefect.logging import disable_run_logger
+
 from tasks import register
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal, Release
-from tests.released import NAME, VERSIONS, place, template
+from tasks.stores.references import Decision, Snapshot, Training
+from tasks.stores.registry import Registry
+from tests.released import NAME, NOW, VERSIONS, crowned, place, template
 
 __all__ = ["place", "template"]
 
@@ -25,3 +30,22 @@ def test_the_highest_number_that_a_version_has_had_is_known_without_mlflow(place
         (place.bundles(NAME) / name).mkdir()
     assert register._taken(use, place) == 9
     assert register._taken(use.model_copy(update={"project": "new"}), place) == 0
+
+
+@pytest.mark.parametrize(("champions", "asks"), [((1,), True), ((1, 3), False)], ids=["as judged", "another champion"])
+def test_nobody_is_asked_about_a_version_whose_verdicts_do_not_count_any_more(
+    place: Settings, champions: tuple[int, ...], asks: bool
+):
+    """What may not go live by itself waits for a person; when another champion was released while it was made, an approval could not release it."""
+    journal = crowned(place, *champions)
+    row = journal.made(NAME, 2)
+    assert row is not None
+    journal.end_training(row["id"], state="releasing", reason="better", at=NOW, detail=row["detail"] | {"against": 1})
+    run = Registry(NAME, place.mlflow(), place.artifacts).start("a test", {})
+    rows = Snapshot(project=NAME, version=1, rows=1, digest="s", since="", until="")
+    training = Training(project=NAME, reason="t", id=row["id"], snapshot=rows, run=run)
+    decision = Decision(project=NAME, state="releasing", reason="better", trigger="t", version=2)
+    with disable_run_logger():
+        said = register.conclude.fn(training, decision, {"state": "refused", "reason": "so"})
+    assert (said["state"], said["reason"]) == ("registered", "not released: so")
+    assert [each.version for each in journal.proposals(NAME, state="open")] == ([2] if asks else [])
