@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +36,31 @@ def outcome_contract(contract: Contract) -> Contract:
     )  # fmt: skip
 
 
+class Joins(NamedTuple):
+    """By which columns outcomes find their rows, and which column they tell."""
+
+    key: tuple[str, ...]
+    target: str
+
+    @classmethod
+    def of(cls, outcomes: pa.Table) -> Self | None:
+        """How the outcomes of a data file are joined, as the order of its columns says; None where they landed under several keys or targets.
+
+        >>> Joins.of(pa.table({"id": [1], "day": [2], "y": [True], "outcome_at": [3]}))
+        Joins(key=('id', 'day'), target='y')
+        >>> Joins.of(pa.table({"id": [1, 1], "y": [True, None], "outcome_at": [3, 4], "z": [None, True]}))
+        """
+        *told, last = outcomes.column_names
+        if last != AT or any(outcomes[name].null_count for name in told):  # files with other columns were made one
+            return None
+        return cls(tuple(told[:-1]), told[-1])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """All of them."""
+        return (*self.key, self.target)
+
+
 @dataclass(frozen=True)
 class Labels:
     """The newest outcome of every key; of two with one time the one that came later, then the greater by content, so that no order of files matters.
@@ -52,6 +78,11 @@ class Labels:
     target: str
     came: str | None = None
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the key and the target, as the outcomes have them."""
+        return pa.schema([self.outcomes.schema.field(name) for name in (*self.key, self.target)])
+
     @cached_property
     def _newest(self) -> tuple[np.ndarray, np.ndarray]:
         """Hashes of the keys in order, and where the newest outcome of each stands."""
@@ -63,13 +94,13 @@ class Labels:
         return hashes[order][last], order[last]
 
     def of(self, rows: pa.Table) -> np.ndarray:
-        """Where the outcome of each row stands, -1 where it has none: (n,) int64."""
+        """Where the outcome of each row stands, -1 where it has none: (n,) int64. A row that is older than a column of the key has none."""
         known, places = self._newest
         if not len(known):
             return np.full(len(rows), -1, dtype=np.int64)
         hashes = key_hashes(rows, self.key)
         at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        return np.where(known[at] == hashes, places[at], -1)
+        return np.where((known[at] == hashes) & _are_whole(rows, self.key), places[at], -1)
 
     def onto(self, rows: pa.Table, name: str) -> pa.Table:
         """The rows with their outcomes as targets; one that has another target than it landed with gets another name.
@@ -95,3 +126,24 @@ class Labels:
         target = pc.coalesce(came, own)  # ty: ignore[missing-attribute]
         rows = rows.set_column(rows.column_names.index(self.target), self.target, target)
         return rows.set_column(rows.column_names.index(name), name, as_binary(ids))
+
+
+def having(rows: pa.Table, columns: tuple[str, ...]) -> pa.Table:
+    """Those of the rows that have a value in each of these columns; none where one of the columns is not there.
+
+    >>> having(pa.table({"id": [1, 2], "day": [None, 3]}), ("id", "day")).to_pydict()
+    {'id': [2], 'day': [3]}
+    """
+    if not set(columns) <= set(rows.column_names):
+        return rows.slice(0, 0)
+    whole = _are_whole(rows, columns)
+    return rows if whole.all() else rows.filter(pa.array(whole))
+
+
+def _are_whole(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+    """Which rows have a value in each of these columns: (n,) bool. To a hash a gap is a value like another."""
+    whole = np.ones(len(rows), dtype=bool)
+    for name in columns:
+        if rows[name].null_count:
+            whole &= rows[name].is_valid().to_numpy()
+    return whole

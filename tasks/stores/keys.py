@@ -50,6 +50,8 @@ class Keys:
         order = np.argsort(hashes) if order is None else order
         wanted = hashes[order]
         for run in self.runs:
+            if not run.entries:  # its data files are older than a column of the key
+                continue
             # mapped for this look-up only, so that the pages of one run are in memory at a time
             keys = np.load(self.folder / f"{run.name}.keys.npy", mmap_mode="r")
             at = np.searchsorted(keys, wanted)

@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from tasks.config.errors import ArtifactError, suggestion
 from tasks.config.project import Project
 from tasks.ml.contract import OWN, Contract
 from tasks.ml.identity import as_column, as_text, from_binary, key_hashes, row_ids, set_digest
 from tasks.ml.lean import give_back
-from tasks.ml.outcomes import AT, Labels
+from tasks.ml.outcomes import AT, Joins, Labels, having
 from tasks.ml.profile import Profile, Profiler
 from tasks.ml.sealed import Lazy, Sealed, SealedParts
 from tasks.ml.trusted import apart
@@ -148,7 +149,7 @@ class Lake:
         """The rows of one version of the table, or None when nothing landed.
 
         Args:
-            version: of the table `rows`; by default the newest, with the newest outcomes.
+            version: of the table `rows`; by default the newest, with the newest outcomes, if any can be joined under today's contract.
             outcomes: version of the table `outcomes` that labels them; None: the rows as they landed.
             window: (since, until), ISO 8601: only rows from `since` on and before `until`.
         """
@@ -156,7 +157,7 @@ class Lake:
         if table is None or not self.landed.files(table):
             return None
         if version is None:
-            outcomes = self.outcomes.newest
+            outcomes = self._joined
         wanted = Snapshot(
             project=self.project, version=table.version(), outcomes=outcomes, window=window, rows=0, digest="", since="", until="",
             trusted=self.trusted.newest,
@@ -186,7 +187,7 @@ class Lake:
             return None
         since = "" if back is None else (dt.datetime.fromisoformat(until) - back).isoformat()
         return Snapshot(
-            project=self.project, version=table.version(), outcomes=self.outcomes.newest, window=(since, ""), rows=0, digest="", since="", until=until,
+            project=self.project, version=table.version(), outcomes=self._joined, window=(since, ""), rows=0, digest="", since="", until=until,
             trusted=self.trusted.newest,
         )  # fmt: skip
 
@@ -203,7 +204,7 @@ class Lake:
         """
         labels, time = self._labels(snapshot.outcomes), self.landed.time
         needs = [ROW, *([time] if time else []), *([*labels.key, labels.target] if labels else []), *also]
-        schema = pa.schema([field for field in self._schema(snapshot.version) if verify or field.name in needs])
+        schema = pa.schema([field for field in self._schema(snapshot.version, labels) if verify or field.name in needs])
         for file in self._files(snapshot):
             if paths is not None and file.path not in paths:
                 continue
@@ -217,11 +218,13 @@ class Lake:
         """Every column that a landed row may have: the table's, and behind them those of the contract that are younger."""
         return self._schema(None).names
 
-    def _schema(self, version: int | None) -> pa.Schema:
-        """The columns of the table at a version, and behind them those of the contract that are younger."""
+    def _schema(self, version: int | None, labels: Labels | None = None) -> pa.Schema:
+        """The columns of the table at a version, behind them those of the contract that are younger, and those by which labels are joined."""
         table = self.landed.open(version)
         known = pa.schema(table.schema()) if table else pa.schema([])
-        return filled(known.empty_table(), self.contract.schema).schema if self.contract else known
+        for younger in (self.contract.schema if self.contract else [], labels.schema if labels else []):
+            known = filled(known.empty_table(), pa.schema(younger)).schema
+        return known
 
     def _files(self, snapshot: Snapshot) -> list[DataFile]:
         """The data files that may hold rows of a snapshot."""
@@ -242,18 +245,66 @@ class Lake:
         return inside
 
     def _labels(self, outcomes: int | None) -> Labels | None:
-        """What came true, of one version of the table `outcomes`."""
-        if outcomes is None or self.contract is None or self.contract.target is None:
+        """What came true, of one version of the table `outcomes`, by the key and the target under which it landed.
+
+        So they label the same rows whatever becomes of the contract. Where they landed under several, only those count that today's contract can join.
+
+        Raises:
+            ArtifactError: they landed under several keys or targets, and today's contract has others.
+        """
+        joins = self._joins
+        if outcomes is None or joins is None:
             return None
-        files = self.outcomes.files(self.outcomes.open(outcomes))
-        if not files:
+        table = self.outcomes.open(outcomes)
+        told = [self.outcomes.read(file) for file in self.outcomes.files(table)]
+        if not told:
             return None
-        table = pa.concat_tables([self.outcomes.read(file) for file in files], promote_options="permissive")
-        return Labels(table, from_binary(table[ROW]), self.contract.key, self.contract.target)
+        met = {Joins.of(rows.drop_columns([ROW, BATCH])) for rows in told}
+        own = met.pop() if len(met) == 1 else None
+        if own is None and not self._can_join(table):
+            raise ArtifactError(
+                f"{self.root}/{OUTCOMES}: the outcomes of version {outcomes} landed under several keys or targets, and none of them with the "
+                f"columns {', '.join(joins.columns)}, the contract's key and target of today. Put back those of that time, or use a snapshot "
+                "with other outcomes."
+            )
+        return _told(told, own or joins)
+
+    @property
+    def _joins(self) -> Joins | None:
+        """By which columns outcomes are joined under today's contract; None without a target."""
+        return Joins(self.contract.key, self.contract.target) if self.contract and self.contract.target else None
+
+    def _can_join(self, outcomes: DeltaTable | None) -> bool:
+        """Whether outcomes have landed with every column of today's key and target."""
+        names = pa.schema(outcomes.schema()).names if outcomes else []
+        return self._joins is None or set(self._joins.columns) <= set(names)
+
+    @property
+    def _joined(self) -> int | None:
+        """The newest version of the table `outcomes`; None where none of them can be joined under today's contract. No row is read for it."""
+        table = self.outcomes.open()
+        return table.version() if table and self._can_join(table) else None
 
     def labels(self) -> Labels | None:
-        """The newest outcomes."""
-        return self._labels(self.outcomes.newest)
+        """The newest outcomes that can be joined under today's contract."""
+        table, joins = self.outcomes.open(), self._joins
+        told = [self.outcomes.read(file) for file in self.outcomes.files(table)]
+        return _told(told, joins) if told and joins and self._can_join(table) else None
+
+    def unjoined(self, snapshot: Snapshot) -> str:
+        """How many outcomes do not tell the target of a snapshot's rows because of the key or target under which they landed, and what to do; else empty."""
+        joins, table = self._joins, self.outcomes.open(snapshot.outcomes)
+        if joins is None or table is None or (snapshot.outcomes is None and self._can_join(table)):
+            return ""
+        labels = self._labels(snapshot.outcomes)
+        tell = len(labels.outcomes) if labels and labels.target == joins.target else 0
+        count = sum(file.rows for file in self.outcomes.files(table)) - tell
+        if not count:
+            return ""
+        return (
+            f"{count:,} outcomes are left out: they landed without all of the columns {', '.join(joins.columns)}, the contract's key and "
+            "target of today; where it was not done yet, land the same files again with these columns"
+        )
 
     def read(self, snapshot: Snapshot) -> pd.DataFrame:
         """The rows of a snapshot by time and name, which is no file's order; without the batches that they came in.
@@ -275,7 +326,8 @@ class Lake:
         if set_digest(ids) != snapshot.digest:
             raise ArtifactError(
                 f"{self.root}/rows: version {snapshot.version} does not read as snapshot {snapshot.name}: its log was altered or "
-                "damaged. Restore the table from a back-up; nothing is trained on it."
+                "damaged, or its outcomes landed under several keys or targets and the contract has others now than then. Restore the "
+                "table from a back-up, or put the contract's key and target back; nothing is trained on it."
             )
         files = tuple(zip(self._files(snapshot), map(len, tables), strict=True))
         rows = pa.concat_tables([table.drop_columns([ROW]) for table in tables], promote_options="permissive")
@@ -294,26 +346,29 @@ class Lake:
         """The same without their names; beside them only one data file is in memory at a time."""
         give_back()
         labels = self._labels(wanted.snapshot.outcomes)
-        fields = [field for field in self._schema(wanted.snapshot.version) if field.name not in {ROW, BATCH}]
+        fields = [field for field in self._schema(wanted.snapshot.version, labels) if field.name not in {ROW, BATCH}]
         contract = self.contract
-        apart = (contract.time, *contract.key, contract.target or "") if contract else ()
+        apart = {contract.time, *contract.key, contract.target} if contract else set()
+        apart |= {*labels.key, labels.target} if labels else set()
+        needs = pa.schema([field for field in fields if field.name in apart])
         count, begun = sum(rows for _, rows in wanted.files), 0
-        gathered = Gathered(pa.schema(fields), apart, count, wanted.places)
+        gathered = Gathered(pa.schema(fields), needs.names, count, wanted.places)
         for file, rows in wanted.files:
             goes = gathered.goes(begun, rows)
             if (goes >= 0).any():
-                self._gather(gathered, file, wanted, goes, labels)
+                self._gather(gathered, file, wanted, goes, labels, needs)
                 pa.default_memory_pool().release_unused()
             begun += rows
         return gathered.frame()
 
     def _gather(
-        self, gathered: Gathered, file: DataFile, wanted: Selection, goes: np.ndarray, labels: Labels | None
+        self, gathered: Gathered, file: DataFile, wanted: Selection, goes: np.ndarray, labels: Labels | None, needs: pa.Schema
     ) -> None:  # fmt: skip
-        """The rows of one data file, and where they go."""
+        """The rows of one data file, and where they go; columns by which rows are chosen and labelled are empty in a file that is older."""
         reader = self.landed.opened(file)
         there = reader.schema_arrow.names
         rows = reader.read([name for name in there if name not in {*gathered.floats, BATCH}], use_threads=False)
+        rows = filled(rows, needs)
         inside = self._inside(wanted.snapshot, rows)
         rows = labels.onto(rows.filter(inside), ROW) if labels else rows.filter(inside)
         if not np.array_equal(from_binary(rows[ROW])[goes >= 0], wanted.ids[goes[goes >= 0]]):
@@ -351,9 +406,10 @@ class Lake:
         key = self.contract.key if self.contract else ()
         known = dict.fromkeys(as_text(names), "")
         stored = [DataFile(path=path, size=0, rows=0) for path in self.landed.stored()]
+        schema = pa.schema([field for field in self._schema(snapshot.version) if field.name in key])
         for rows in (
             *self.content(snapshot, verify=False, also=key),
-            *(self.landed.peek(file, [*key, ROW]) for file in stored),
+            *(filled(self.landed.peek(file, [*key, ROW]), schema) for file in stored),
         ):
             at = [number for number, name in enumerate(as_text(from_binary(rows[ROW]))) if known.get(name) == ""]
             known |= {as_text(from_binary(rows[ROW].take([one])))[0]: _said(rows, one, key) for one in at}
@@ -372,7 +428,7 @@ class Lake:
             if 2 * len(odd) <= len(rows):
                 for one in odd:
                     name, other = as_text(np.stack([names[one], own[one]]))
-                    yield name, other, _said(rows, int(one), key)
+                    yield name, other, _said(filled(rows, self._schema(None)), int(one), key)
 
     def count(self, kind: str, version: int) -> int:
         """Rows of one version of the table `rows` or `outcomes`."""
@@ -419,14 +475,21 @@ class Lake:
 
     # -- keys ---------------------------------------------------------------------------------------------------------
     def follow(self, keys: Keys, table: Table, key: tuple[str, ...]) -> None:
-        """Brings the index of keys to the newest data files of a table."""
+        """Brings the index of keys to the newest data files of a table. A row that is older than a column of the key has no such key."""
         by_path = {file.path: file for file in table.files(table.open())}
 
         def read(path: str) -> tuple[np.ndarray, np.ndarray]:
-            rows = table.peek(by_path[path], [*key, ROW])
-            return key_hashes(rows, key), from_binary(rows[ROW])
+            rows = having(table.peek(by_path[path], [*key, ROW]), key)
+            hashes = key_hashes(rows, key) if len(rows) else np.empty(0, dtype=np.uint64)
+            return hashes, from_binary(rows[ROW])
 
         keys.follow(set(by_path), read)
+
+
+def _told(outcomes: list[pa.Table], joins: Joins) -> Labels | None:
+    """Those outcomes as labels that can be joined so; None where there is none."""
+    table = having(pa.concat_tables(outcomes, promote_options="permissive"), joins.columns)
+    return Labels(table, from_binary(table[ROW]), joins.key, joins.target) if len(table) else None
 
 
 def _names(tables: list[pa.Table]) -> np.ndarray:
@@ -492,7 +555,7 @@ def snapshot_named(lake: Lake, name: str | None) -> Snapshot | None:
         return lake.snapshot()
     newest = lake.snapshot()
     met = NAME.fullmatch(f"{_plain(newest)}{name}" if newest and name.startswith("@") else name)
-    if met is None or newest is None or int(met[1]) > newest.version or int(met[2] or 0) > (newest.outcomes or 0):
+    if met is None or newest is None or int(met[1]) > newest.version or int(met[2] or 0) > (lake.outcomes.newest or 0):
         known = [] if newest is None else [f"v{version}" for version in range(newest.version + 1)]
         raise ArtifactError(
             f"There is no snapshot '{name}' of {lake.project}; the newest is {newest.name if newest else 'none'}.{suggestion(name, known)}"

@@ -12,6 +12,7 @@ from tasks.config.settings import Settings
 from tasks.ml.judging import judging
 from tasks.ml.profile import Profile
 from tasks.stores import durable
+from tasks.stores.compaction import compact
 from tasks.stores.lake import Lake, parts, snapshot_named
 from tasks.stores.references import Snapshot
 from tasks.stores.trust import Trust
@@ -50,6 +51,33 @@ def late(small: ingest.Landings) -> ingest.Landings:
     text = SMALL.replace("y: {type: bool}", "y: {type: bool, nullable: true}")
     (settings.projects / "small" / "project.yaml").write_text(text)
     return ingest.Landings(Project.named("small", settings), settings)
+
+
+def under(*changes: tuple[str, str]) -> ingest.Landings:
+    """The project whose contract says this instead of that."""
+    settings, text = Settings(), SMALL.replace("y: {type: bool}", "y: {type: bool, nullable: true}")
+    for before, after in changes:
+        assert before in text
+        text = text.replace(before, after)
+    (settings.projects / "small" / "project.yaml").write_text(text)
+    return ingest.Landings(Project.named("small", settings), settings)
+
+
+WIDER = ("key: [id]", "key: [id, at]")
+NUMBER = ("y: {type: bool, nullable: true}", "y: {type: float, nullable: true}"), ("positive: true", "kind: regression")
+OTHER = ("target: y", "target: z"), ("y: {type: bool, nullable: true}", "z: {type: bool, nullable: true}")
+
+
+def unlabelled(*numbers: int) -> list[dict[str, str]]:
+    return [row | {"y": ""} for row in rows(*numbers)]
+
+
+def told(*numbers: int, **values: str) -> list[dict[str, str]]:
+    return [{"id": str(n), "y": "t", "outcome_at": "2026-02-01T00:00:00Z"} | values for n in numbers]
+
+
+def at(number: int) -> str:
+    return rows(number)[0]["at"]
 
 
 def test_i_05_a_late_label_changes_what_is_learned_and_no_row(small, tmp_path: Path):
@@ -230,3 +258,163 @@ def test_a_window_of_time_is_a_snapshot_of_its_own(small, tmp_path: Path):
     assert small.lake.changes(found, whole, ("id",)) == {"added": 23, "removed": 0, "changed": 0}
     with pytest.raises(ArtifactError, match="is no moment"):
         snapshot_named(small.lake, "@soon..")
+
+
+@pytest.mark.parametrize(
+    ("spelled", "kind", "said", "means"),
+    [
+        ("bool", "positive: true", "t", True),
+        ("float", "kind: regression", "0.5", 0.5),
+        ("category", "positive: 't'", "t", "t"),
+    ],
+)
+def test_i_05_rows_that_landed_before_there_was_a_target_are_labelled_by_outcomes(
+    small, tmp_path: Path, spelled: str, kind: str, said: str, means: object
+):
+    """Their target is empty until then, whatever its type, and of a row without an outcome it stays so."""
+    column = "    y: {type: bool, nullable: true}\n"
+    before = under((column, ""), ("  target: y\n", ""), ("positive: true", "kind: anomaly"))
+    land(before, tmp_path, "a.csv", [{name: row[name] for name in ("id", "at", "age")} for row in rows(*range(20))])
+    unlabelled_yet = newest(before.lake)
+    after = under((column, column.replace("bool", spelled)), ("positive: true", kind))
+    land(outcomes(after), tmp_path, "late.csv", [{"id": str(n), "y": said} for n in range(12)])
+    read = after.lake.read(newest(after.lake)).set_index("id")["y"]
+    assert read.dropna().to_dict() == dict.fromkeys(range(12), means)
+    assert (len(read), newest(after.lake).name[:4]) == (20, "v1.1")
+    assert after.lake.read(found_as(after.lake, unlabelled_yet.name))["y"].isna().all()
+    split = parts(after.use, newest(after.lake), Settings().lake("small"))
+    with judging():
+        assert len(split.train) + len(split.validation) + len(split.holdout) + len(split.gap) == 12
+    assert split.immature == 8
+    land(after, tmp_path, "b.csv", [row | {"y": said} for row in rows(30, 31)])
+    assert newest(after.lake).rows == 22
+    assert after.lake.read(newest(after.lake))["y"].count() == 14
+
+
+@pytest.mark.parametrize("change", [(WIDER,), OTHER, (WIDER, *OTHER)])
+@pytest.mark.parametrize("number", [False, True])
+def test_i_05_a_snapshot_keeps_the_labels_that_it_had_whatever_becomes_of_key_and_target(
+    small, tmp_path: Path, change: tuple, number: bool
+):
+    """What landed under another key or target is joined by those, under which it landed: same names, same values, same digest."""
+    before = under(*(NUMBER if number else ()))
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", told(*range(5), y="0.25" if number else "t"))
+    old = newest(before.lake)
+    read = before.lake.read(old)
+    after = under(*change)
+    assert found_as(after.lake, old.name) == old
+    same = after.lake.read(old)
+    pd.testing.assert_frame_equal(same[read.columns], read)
+    assert set(same.columns) - set(read.columns) <= {"z"}
+    assert same["y"].notna().sum() == 5
+
+
+def test_i_05_outcomes_land_again_under_a_wider_key(small, tmp_path: Path):
+    """Those that have the new key label rows by it; the others are left out, before compaction and after it, and what they labelled before reads as it did."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", told(*range(20)))
+    old, after = newest(before.lake), under(WIDER)
+    land(after, tmp_path, "b.csv", [row | {"id": "1"} for row in unlabelled(2)])
+    landing = land(
+        outcomes(after), tmp_path, "late2.csv", [told(1)[0] | {"at": at(2)}, told(3, y="f")[0] | {"at": at(3)}]
+    )
+    assert counts(landing) == (2, 2, 0, 0)
+    found, wanted = newest(after.lake), {(1, at(2)[:10]): True, (3, at(3)[:10]): False}
+
+    def labelled(snapshot: Snapshot) -> dict[tuple[int, str], bool]:
+        read = after.lake.read(snapshot).dropna(subset="y")
+        return {(row["id"], f"{row['at']:%Y-%m-%d}"): row["y"] for row in read.to_dict("records")}
+
+    assert (labelled(found), found.version) == (wanted, 2)
+    assert after.lake.unjoined(found).startswith("20 outcomes are left out")
+    with after.alone():
+        compact(after, DAY)
+    assert labelled(newest(after.lake)) == wanted
+    assert (newest(after.lake).digest, labelled(found)) == (found.digest, wanted)
+    assert len(labelled(old)) == 20
+    assert len(before.lake.read(old)) == 20
+    under()  # the contract as it was
+    settings = Settings()
+    again = ingest.Landings(Project.named("small", settings), settings).lake
+    assert set(again.read(old)["y"]) == {True}
+    with pytest.raises(ArtifactError, match=r"'v2.3.*' of small is not what the table holds"):
+        snapshot_named(again, found.name)
+    with pytest.raises(ArtifactError, match="or put the contract's key and target back"):
+        again.read(found)
+
+
+def test_i_05_outcomes_under_several_targets_say_so_when_the_contract_has_another_one(small, tmp_path: Path):
+    """A version that holds outcomes of two targets can be read while the contract has one of them, and is refused in words else."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", told(*range(5)))
+    after = under(*OTHER)
+    land(
+        outcomes(after),
+        tmp_path,
+        "other.csv",
+        [{"id": row["id"], "z": "f", "outcome_at": "2026-01-30T00:00:00Z"} for row in told(*range(3))],
+    )
+    both = newest(after.lake)
+    assert after.lake.read(both)["z"].dropna().tolist() == [False] * 3, "older than the outcomes of the other target"
+    third = under(("target: y", "target: w"), ("y: {type: bool, nullable: true}", "w: {type: bool, nullable: true}"))
+    assert newest(third.lake).name[:3] == "v1-"
+    with pytest.raises(
+        ArtifactError, match=r"landed under several keys or targets, and none of them with the columns id, w,.*Put back"
+    ):
+        third.lake.read(both)
+
+
+def test_i_05_the_same_file_of_outcomes_tells_the_target_under_its_new_name(small, tmp_path: Path):
+    """It corrects what it said under the old name, so nothing is left out any more."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", told(*range(5)))
+    after = under(*OTHER)
+    content = [{"id": row["id"], "z": "t", "outcome_at": row["outcome_at"]} for row in told(*range(5))]
+    landing = land(outcomes(after), tmp_path, "late.csv", content)
+    assert (landing.landed, landing.replaced) == (5, 5)
+    assert after.lake.read(newest(after.lake))["z"].sum() == 5
+    assert after.lake.unjoined(newest(after.lake)) == ""
+
+
+def test_i_05_outcomes_without_a_time_land_under_another_key_or_target(small, tmp_path: Path):
+    """What was told before under the old ones is no reason to take them for known."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", [{"id": "1", "y": "t"}])
+    wider = under(WIDER)
+    assert land(outcomes(wider, day=1), tmp_path, "wide.csv", [{"id": "1", "at": at(1), "y": "t"}]).landed == 1
+    other = under(*OTHER)
+    assert land(outcomes(other, day=2), tmp_path, "other.csv", [{"id": "1", "z": "t"}]).landed == 1
+
+
+def test_i_05_a_narrower_key_keeps_the_labels_that_landed(small, tmp_path: Path):
+    """Outcomes that have every column of the new key, and more, label the rows that they were told of."""
+    before = under(WIDER)
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", [told(n)[0] | {"at": at(n)} for n in range(5)])
+    old, after = newest(before.lake), under()
+    assert newest(after.lake) == old
+    assert labels(after.lake, old.name) == labels(before.lake, old.name)
+    land(outcomes(after), tmp_path, "more.csv", told(*range(5, 9)))
+    with after.alone():
+        compact(after, DAY)
+    assert [n for n, y in labels(after.lake).items() if y is True] == [*range(9)]
+    assert labels(after.lake, old.name) == labels(before.lake, old.name)
+
+
+def test_a_row_that_is_older_than_a_column_of_the_key_has_no_such_key(small, tmp_path: Path):
+    """It is not taken for the row whose key has a zero there: that one lands, and its outcome labels it alone."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(1, 2))
+    after = under(("key: [id]", "key: [id, shop]"), ("    id:", "    shop: {type: int}\n    id:"))
+    new = [row | {"shop": "0"} for row in unlabelled(1)]
+    assert counts(land(after, tmp_path, "b.csv", new)) == (1, 1, 0, 0)
+    land(outcomes(after), tmp_path, "late.csv", [told(1)[0] | {"shop": "0"}])
+    read = after.lake.read(newest(after.lake))
+    assert read["shop"].dropna().tolist() == read.dropna(subset="y")["shop"].tolist() == [0]
+    names = after.lake.names(newest(after.lake))
+    assert len(after.lake.keys(newest(after.lake), names)) == 3
