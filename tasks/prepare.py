@@ -17,7 +17,7 @@ from tasks.ml.lean import give_back
 from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.ml.split import FEWEST
-from tasks.stores.lake import ROW, parts
+from tasks.stores.lake import ROW, Lake, parts
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
 
@@ -31,15 +31,16 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
     settings = Settings()
     use = Project.named(project, settings)
     use.behaviour(settings)  # hooks.py is mended before a model is made, not after
-    split = parts(use, snapshot, settings.lake(project))
+    lake = Lake(project, settings.lake(project), use.contract)
+    split = parts(use, snapshot, lake.root)
     with split.kept():
-        prepared = examined(use, split, describe(use, split))
+        prepared = examined(use, split, describe(use, split, lake.unjoined(snapshot)))
         some = pd.concat([split.train.head(SHOWN_ROWS), split.validation.head(SHOWN_ROWS)]).head(SHOWN_ROWS)
         table = contract_table(use.whole, partial(_column, split))
     create_table_artifact(
         table, key=artifact_key(project, "contract"),
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
-        + "".join(f"\n\n{sentence(noted)}" for noted in prepared.leaks),
+        + "".join(f"\n\n{sentence(noted)}" for noted in _noted(prepared)),
     )  # fmt: skip
     registry = Registry(project, settings.mlflow(), settings.artifacts)
     registry.log_rows(run, snapshot.name, snapshot.digest, some.drop(columns=[ROW]), "training", snapshot.rows)
@@ -67,12 +68,17 @@ def said(prepared: Prepared) -> str:
         *([f"purged: {prepared.purged:,} rows whose label was not final when the holdout began"] if prepared.purged else []),
         *([f"{prepared.unripe:,} train rows teach although their label was not final when the holdout began: the history is short beside `matures`"] if prepared.unripe else []),
         *(f"'{name}': {share:.1%} of the validation rows hold a value that train has not" for name, share in prepared.unseen.items()),
-        *prepared.leaks,
+        *_noted(prepared),
     ])  # fmt: skip
 
 
-def describe(use: Project, split: SealedParts) -> Prepared:
-    """Sizes, windows and class shares of the parts, and whether they can be learned from."""
+def _noted(prepared: Prepared) -> list[str]:
+    """What forbids no training and is worth a look, a sentence each."""
+    return [*prepared.leaks, *([prepared.unjoined] if prepared.unjoined not in prepared.refused else [])]
+
+
+def describe(use: Project, split: SealedParts, unjoined: str = "") -> Prepared:
+    """Sizes, windows and class shares of the parts, and whether they can be learned from; beside which outcomes are `unjoined`."""
     kind, target, time = use.task, use.contract.target, use.contract.time
     parts = {
         "train": Sealed("train", split.train, kind, target),
@@ -91,11 +97,12 @@ def describe(use: Project, split: SealedParts) -> Prepared:
         windows={name: part.window(time) for name, part in parts.items()},
         rates={name: part.rate for name, part in parts.items()},
         trusted=len(split.trusted),
-        refused="; ".join([refused, *_left_out(split)]) if refused else "",
+        refused="; ".join([refused, *_left_out(split), *filter(None, [unjoined])]) if refused else "",
         immature=split.immature,
         purged=len(split.gap),
         unripe=split.unripe,
         unseen=_unseen(use, split),
+        unjoined=unjoined,
     )
 
 

@@ -122,6 +122,7 @@ class Prepared(BaseModel, frozen=True):
         trusted: rows of the trusted reference set.
         unseen: share of validation rows with a value of that column that train has not, where there are any.
         leaks: what knows too much but does not forbid a training, a sentence each.
+        unjoined: which outcomes are left out, because they landed under another key or target, and what to do; empty where none are.
     """
 
     rows: dict[str, int]
@@ -134,6 +135,7 @@ class Prepared(BaseModel, frozen=True):
     trusted: int = 0
     unseen: dict[str, float] = {}
     leaks: tuple[str, ...] = ()
+    unjoined: str = ""
 
 
 class Best(BaseModel, frozen=True):

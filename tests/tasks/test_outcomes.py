@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from flows import looking
-from tasks import ingest
+from tasks import ingest, prepare
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -14,7 +14,7 @@ from tasks.ml.profile import Profile
 from tasks.stores import durable
 from tasks.stores.compaction import compact
 from tasks.stores.lake import Lake, parts, snapshot_named
-from tasks.stores.references import Snapshot
+from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.trust import Trust
 from tests.samples import write_rows
 from tests.tasks.test_ingest import SMALL, counts, land, rows, small
@@ -78,6 +78,11 @@ def told(*numbers: int, **values: str) -> list[dict[str, str]]:
 
 def at(number: int) -> str:
     return rows(number)[0]["at"]
+
+
+def described(landings: ingest.Landings) -> Prepared:
+    use, root, found = landings.use, Settings().lake("small"), newest(landings.lake)
+    return prepare.describe(use, parts(use, found, root), landings.lake.unjoined(found))
 
 
 def test_i_05_a_late_label_changes_what_is_learned_and_no_row(small, tmp_path: Path):
@@ -308,6 +313,30 @@ def test_i_05_a_snapshot_keeps_the_labels_that_it_had_whatever_becomes_of_key_an
     pd.testing.assert_frame_equal(same[read.columns], read)
     assert set(same.columns) - set(read.columns) <= {"z"}
     assert same["y"].notna().sum() == 5
+
+
+@pytest.mark.parametrize("change", [(WIDER,), OTHER])
+def test_i_05_outcomes_under_another_key_or_target_label_nothing_new_and_a_training_says_so(
+    small, tmp_path: Path, change: tuple
+):
+    """The newest snapshot is without them, and what is refused for want of labels names the columns that they lack and the next move."""
+    before = under()
+    land(before, tmp_path, "a.csv", unlabelled(*range(20)))
+    land(outcomes(before), tmp_path, "late.csv", told(*range(20)))
+    assert before.lake.unjoined(newest(before.lake)) == ""
+    after = under(*change)
+    assert (newest(after.lake).outcomes, after.lake.labels()) == (None, None)
+    recent = after.lake.recent(None)
+    assert recent is not None
+    assert recent.outcomes is None
+    columns = "id, at, y" if change == (WIDER,) else "id, z"
+    prepared = described(after)
+    assert prepared.refused.startswith("too few rows: the train part has 0")
+    assert prepared.refused.endswith(
+        f"20 outcomes are left out: they landed without all of the columns {columns}, the contract's key and target of "
+        "today; where it was not done yet, land the same files again with these columns"
+    )
+    assert prepare.said(prepared).count(prepared.unjoined) == 1
 
 
 def test_i_05_outcomes_land_again_under_a_wider_key(small, tmp_path: Path):
