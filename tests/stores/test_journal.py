@@ -2,10 +2,11 @@ import contextlib
 import dataclasses
 import datetime as dt
 import itertools
+import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy import event
 
 from tasks.config.errors import ConflictError
-from tasks.stores.journal import Journal, Proposal, Release
+from tasks.stores.journal import Journal, Proposal, Release, database
+from tasks.stores.journal.tables import METADATA
 
 FIRST = Release(
     project="p",
@@ -31,11 +33,17 @@ FIRST = Release(
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
-    """The journal in a file, and on a real server."""
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where an empty journal is: in a file that is not there yet, and on a real server."""
     if request.param == "sqlite":
-        return Journal(f"sqlite:///{tmp_path / 'k' / 'keepfit.db'}")
-    return Journal(request.getfixturevalue("database"))
+        return f"sqlite:///{tmp_path / 'k' / 'keepfit.db'}"
+    return request.getfixturevalue("database")
+
+
+@pytest.fixture
+def journal(url: str) -> Journal:
+    """The journal in a file, and on a real server."""
+    return Journal(url)
 
 
 def test_the_newest_generation_is_champion(journal: Journal):
@@ -150,6 +158,85 @@ def test_a_home_of_an_older_version_gets_the_new_columns(tmp_path: Path):
     row = Journal(url).batch("p", "a")
     assert row is not None
     assert (row["landed"], row["replaced"]) == (3, None)
+
+
+OPENER = """
+import sys
+from tasks.stores.journal import Journal, database
+print("ready", flush=True)
+for url in sys.stdin:
+    database.PREPARED.clear()
+    try:
+        Journal(url.strip()).batches("p")
+        print("opened", flush=True)
+    except Exception as error:
+        print(type(error).__name__, " ".join(str(error).split())[:200], flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Callable[[str], list[str]]]:
+    """Six processes that open a journal at the same moment, as often as they are told its URL; what became of each."""
+    with contextlib.ExitStack() as ending:
+        each = [
+            ending.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", OPENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+            for _ in range(6)
+        ]
+        said = [opener.stdout for opener in each if opener.stdout]
+        assert [line.readline() for line in said] == ["ready\n"] * 6
+
+        def at_once(url: str) -> list[str]:
+            for opener in each:
+                print(url, file=opener.stdin, flush=True)
+            return [line.readline().strip() for line in said]
+
+        yield at_once
+        for opener in each:
+            if opener.stdin:
+                opener.stdin.close()
+
+
+def emptied(url: str) -> None:
+    """Takes every table away."""
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    if url.startswith("sqlite"):
+        folder = Path(engine.url.database or "").parent
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        METADATA.drop_all(engine)
+
+
+def test_s_05_first_commands_at_once_make_one_journal(url: str, opened: Callable[[str], list[str]]):
+    """S-05: six processes open a journal that is not there, again and again; each gets it, with every table."""
+    for _ in range(6):
+        emptied(url)
+        assert opened(url) == ["opened"] * 6
+    there = sa.inspect(sa.create_engine(url, poolclass=sa.NullPool))
+    assert {*METADATA.tables} <= {*there.get_table_names()}
+    assert "one_rollout" in {index["name"] for index in there.get_indexes("rollouts")}
+
+
+def test_s_05_first_commands_at_once_after_an_upgrade_widen_one_journal(
+    url: str, journal: Journal, opened: Callable[[str], list[str]]
+):
+    """Six processes open an older journal, again and again; each gets it, with every column."""
+    for _ in range(6):
+        with journal.engine.begin() as connection:
+            for column in ("profile", "detail", "announced"):
+                connection.exec_driver_sql(f"ALTER TABLE batches DROP COLUMN {column}")
+        assert opened(url) == ["opened"] * 6
+    assert journal.totals("p")["rows"] == 0
+
+
+def test_a_journal_that_is_complete_is_opened_beside_a_writer(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    """Whoever opens it neither writes nor waits, so that a command that only reads is not held up."""
+    monkeypatch.setattr(database, "PREPARED", set())
+    with journal._write():
+        assert Journal(journal.engine.url.render_as_string(hide_password=False)).batches("p") == []
 
 
 def test_a_training_is_recorded_from_start_to_end(journal: Journal):

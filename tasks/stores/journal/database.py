@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import sqlite3
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -30,8 +31,7 @@ class Database:
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _careful)
         if url not in PREPARED:
-            METADATA.create_all(self.engine)
-            self._widen()
+            self._prepare()
         if parsed.get_backend_name() != "sqlite":
             PREPARED.add(url)
 
@@ -52,16 +52,19 @@ class Database:
                 "end what holds it (`fuser` names it)."
             ) from error
 
-    def _widen(self) -> None:
-        """Gives the tables of an older home the columns that came since; they may all be empty."""
-        inspector = sa.inspect(self.engine)
-        for table in METADATA.sorted_tables:
-            there = {column["name"] for column in inspector.get_columns(table.name)}
-            for column in table.columns:
-                if column.name not in there:
+    def _prepare(self) -> None:
+        """Makes the tables, and gives those of an older home the columns that came since; one process does so, the others wait for it."""
+        with self.engine.connect() as connection:
+            if _lacks(connection) == {}:
+                return
+        with self._write() as connection:
+            if self.engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_number("tables of the journal"))))
+            METADATA.create_all(connection)
+            for table, columns in _lacks(connection).items():
+                for column in columns:
                     kind = column.type.compile(self.engine.dialect)
-                    with self._write() as connection:
-                        connection.execute(sa.DDL(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+                    connection.execute(sa.DDL(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}"))
 
     @contextmanager
     def alone(self, what: str, patience: float = 600) -> Generator[None]:
@@ -88,12 +91,27 @@ class Database:
 
     @contextmanager
     def _server_lock(self, what: str, patience: float) -> Generator[None]:
-        number = int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
         with self.engine.connect() as connection:  # its end, by a kill too, frees the lock
             connection.execution_options(isolation_level="AUTOCOMMIT")  # servers end transactions that stay idle
-            ask = sa.select(sa.func.pg_try_advisory_lock(number))
+            ask = sa.select(sa.func.pg_try_advisory_lock(_number(what)))
             _patiently(lambda: bool(connection.scalar(ask)), what, patience)
             yield
+
+
+def _lacks(connection: sa.Connection) -> dict[str, list[sa.Column[Any]]]:
+    """The columns that each table lacks, by its name; of a complete database nothing."""
+    found = sa.inspect(connection).get_multi_columns(filter_names=list(METADATA.tables))
+    there = {table: {column["name"] for column in columns} for (_, table), columns in found.items()}
+    lacking = {
+        table.name: [column for column in table.columns if column.name not in there.get(table.name, ())]
+        for table in METADATA.sorted_tables
+    }
+    return {table: columns for table, columns in lacking.items() if columns}
+
+
+def _number(what: str) -> int:
+    """What PostgreSQL locks in the place of a name."""
+    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
 
 
 def _flock(file: IO[str]) -> bool:
@@ -118,5 +136,20 @@ def _patiently(ask: Callable[[], bool], what: str, patience: float) -> None:
 def _careful(connection: Any, _record: object) -> None:
     """SQLite: readers do not block the writer, a busy writer is waited for, a commit is on disk when it returns."""
     connection.isolation_level = None  # SQLAlchemy's own BEGIN counts, not the driver's late one
-    for pragma in (f"busy_timeout={BUSY * 1000:.0f}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for pragma in (f"busy_timeout={BUSY * 1000:.0f}", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
+    _log_ahead(connection)
+
+
+def _log_ahead(connection: Any) -> None:
+    """Turns WAL mode on. SQLite does not wait here for another process that opens a new file, so that this does."""
+    end = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if "database is locked" not in str(error) or time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+        else:
+            return
