@@ -81,3 +81,18 @@ def database(postgres):
     yield postgres.replace("/postgres?", f"/{name}?")
     with server.connect() as connection:
         connection.execute(sa.text(f"drop database {name} with (force)"))
+
+
+HOLDERS = sa.table("pg_stat_activity", *map(sa.column, ("pid", "datname", "state", "state_change")))
+_LOCKS = sa.table("pg_locks", *map(sa.column, ("pid", "locktype")))
+HOLDS = (
+    HOLDERS.c.datname == sa.func.current_database(),
+    HOLDERS.c.pid.in_(sa.select(_LOCKS.c.pid).where(_LOCKS.c.locktype == "advisory")),
+)
+
+
+def cut(engine: sa.Engine) -> None:
+    """The server ends every connection of this database that holds a lock, as its restart does; they are gone when this returns."""
+    with engine.connect() as connection:
+        ended = connection.execute(sa.select(sa.func.pg_terminate_backend(HOLDERS.c.pid, 10_000)).where(*HOLDS)).all()
+        assert ended == [(True,)] * len(ended) != []

@@ -1,4 +1,5 @@
 import contextlib
+import contextvars
 import dataclasses
 import datetime as dt
 import itertools
@@ -8,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -15,8 +17,11 @@ from sqlalchemy import event
 
 from tasks.config.errors import ConflictError
 from tasks.stores.journal import Journal, Proposal, Release, database
-from tasks.stores.journal.tables import METADATA
+from tasks.stores.journal.tables import INTENTS, METADATA
+from tests.postgres import HOLDERS, HOLDS, cut
+from tests.samples import until
 
+NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 FIRST = Release(
     project="p",
     generation=1,
@@ -146,6 +151,128 @@ def test_a_killed_one_holds_nobody_up(journal: Journal):
         pass
 
 
+# -- locks whose connection is lost -----------------------------------------------------------------------------------
+PLAN, THEIRS = "mine", "theirs"
+WRITES: dict[str, Callable[[Journal], object]] = {
+    "intend": lambda journal: journal.intend("p", PLAN, "2026"),
+    "finish": lambda journal: journal.finish("p", [], None),
+    "announce": lambda journal: journal.announced("p"),
+    "start a training": lambda journal: journal.start_training(
+        project="p", trigger="t", event=True, snapshot="s", config="c", at=NOW
+    ),
+    "end a training": lambda journal: journal.end_training(1, state="released", reason=PLAN, at=NOW),
+    "intend a release": lambda journal: journal.intend_release(
+        project="p", kind="release", version=1, actor="a", reason="r", at=NOW, runner=""
+    ),
+    "release": lambda journal: journal.release(FIRST),
+    "ask": lambda journal: journal.assure(),
+}
+
+
+def content(journal: Journal) -> dict[str, list[sa.Row[Any]]]:
+    """Every row that is on record."""
+    with journal.engine.connect() as connection:
+        return {name: [*connection.execute(sa.select(table))] for name, table in METADATA.tables.items()}
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_whoever_lost_its_lock_to_another_one_writes_nothing(database: str, write: str):
+    """The second gets in when the first's connection is gone; the first's next write is refused, while the second is inside and after."""
+    journal = Journal(database)
+    journal.start_training(project="p", trigger="t", event=True, snapshot="s", config="c", at=NOW)
+
+    def act() -> None:
+        with pytest.raises(ConflictError, match=r"'land p' is no longer this process's: .* has begun since"):
+            WRITES[write](Journal(database))
+
+    def second(first: contextvars.Context) -> None:
+        with journal.alone("land p", patience=10):
+            before = content(journal)
+            first.run(act)
+            journal.intend("p", THEIRS, "2026")
+            first.run(act)
+        assert content(journal) == {**before, "intents": [("p", THEIRS, "2026")]}
+
+    with journal.alone("land p"):
+        journal.intend("p", PLAN, "2026")
+        cut(journal.engine)
+        contextvars.Context().run(second, contextvars.copy_context())
+        assert journal.intent("p") == THEIRS
+        act()
+    journal.finish("p", [], None)  # what is under no lock is written as ever
+
+
+def entered(url: str, what: str) -> bool:
+    """Whether another one gets in at once."""
+
+    def enter() -> bool:
+        try:
+            with Journal(url).alone(what, patience=0):
+                return True
+        except ConflictError:
+            return False
+
+    return contextvars.Context().run(enter)
+
+
+def test_a_lock_that_was_lost_to_nobody_is_held_again(database: str):
+    """After a restart of the server a landing goes on, and from its next write on the others wait for it as before."""
+    journal = Journal(database)
+    with journal.alone("land p"), journal.alone("release p"):
+        for plan in ("one", "two"):
+            cut(journal.engine)
+            journal.intend("p", plan, "2026")
+            assert journal.intent("p") == plan
+            assert not entered(database, "land p")
+            assert not entered(database, "release p")
+    assert entered(database, "land p")
+    assert entered(database, "release p")
+
+
+def test_nobody_enters_while_whoever_lost_the_lock_writes(database: str):
+    """A write that began under the lock is done before the second gets in, who then sees it; no write of the first comes later."""
+    journal = Journal(database)
+    with journal.alone("land p"):
+        with journal._write() as connection:
+            cut(journal.engine)
+            assert not entered(database, "land p")
+            connection.execute(INTENTS.insert().values(project="p", plan=PLAN, at="2026"))
+            assert not entered(database, "land p")
+        assert entered(database, "land p")
+        assert journal.intent("p") == PLAN
+        with pytest.raises(ConflictError, match="is no longer this process's"):
+            journal.finish("p", [], None)
+    assert journal.intent("p") == PLAN
+
+
+@pytest.mark.parametrize("wanted", [{}, {"keepalives_idle": "5"}])
+def test_connections_to_a_server_are_kept_alive(database: str, wanted: dict[str, str]):
+    """A firewall that forgets idle connections is kept awake, as the URL says where it says something, and no server ends the one of a lock for resting."""
+    url = sa.make_url(database).update_query_dict(wanted)
+    journal = Journal(url.render_as_string(hide_password=False))
+    with journal.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        said = driver.info.get_parameters()
+    assert (said["keepalives_idle"], said["keepalives_count"]) == (wanted.get("keepalives_idle", "30"), "3")
+    with journal.engine.begin() as connection:
+        connection.exec_driver_sql("alter role current_user set idle_session_timeout = '100ms'")
+    try:
+        with journal.alone("land p"):
+            until(lambda: rested(journal), 10, "a rest of half a second")
+            assert not entered(database, "land p")
+    finally:
+        with journal.engine.begin() as connection:
+            connection.exec_driver_sql("alter role current_user reset idle_session_timeout")
+
+
+def rested(journal: Journal) -> bool:
+    """Whether the connection of a lock has been idle for half a second, or is gone."""
+    with journal.engine.connect() as connection:
+        recent = HOLDERS.c.state_change > sa.func.now() - dt.timedelta(seconds=0.5)
+        return not connection.execute(sa.select(HOLDERS.c.pid).where(*HOLDS, recent)).all()
+
+
 def test_a_home_of_an_older_version_gets_the_new_columns(tmp_path: Path):
     """A journal without the columns that came later is widened, and keeps its rows."""
     url = f"sqlite:///{tmp_path / 'old.db'}"
@@ -252,7 +379,6 @@ def test_a_training_is_recorded_from_start_to_end(journal: Journal):
 
 
 # -- proposals --------------------------------------------------------------------------------------------------------
-NOW = dt.datetime(2026, 3, 1, tzinfo=dt.UTC)
 DIGESTS = {"bundle": "b" * 64, "champion": "none"}
 
 

@@ -1,7 +1,6 @@
 """The engine under the journal: one SQL database, written by one at a time, and locks that a kill frees."""
 
 import fcntl
-import hashlib
 import sqlite3
 import time
 from collections.abc import Callable, Generator
@@ -14,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from tasks.config.errors import ConflictError, KeepfitError
+from tasks.stores.journal import locks
 from tasks.stores.journal.tables import METADATA
 
 PREPARED: set[str] = set()  # servers whose tables are as they must be; a file may be removed while this process lives
@@ -27,7 +27,7 @@ class Database:
         parsed = sa.make_url(url)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self.engine = sa.create_engine(url, poolclass=sa.NullPool)
+        self.engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=locks.kept_alive(parsed))
         if parsed.get_backend_name() == "sqlite":
             event.listen(self.engine, "connect", _careful)
         if url not in PREPARED:
@@ -43,6 +43,7 @@ class Database:
                     connection.exec_driver_sql(
                         "BEGIN IMMEDIATE"
                     )  # waits for the write lock, and does not fail at commit
+                locks.assure(connection)
                 yield connection
         except OperationalError as error:
             if "database is locked" not in str(error):
@@ -59,19 +60,31 @@ class Database:
                 return
         with self._write() as connection:
             if self.engine.dialect.name == "postgresql":
-                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_number("tables of the journal"))))
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(locks.number("tables of the journal"))))
             METADATA.create_all(connection)
             for table, columns in _lacks(connection).items():
                 for column in columns:
                     kind = column.type.compile(self.engine.dialect)
                     connection.execute(sa.DDL(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}"))
 
+    def assure(self) -> None:
+        """Refuses to go on for whoever has lost a lock to somebody else; asked before a durable act that is no write of the journal.
+
+        Raises:
+            ConflictError: somebody else has entered.
+        """
+        with self._write():
+            pass
+
     @contextmanager
     def alone(self, what: str, patience: float = 600) -> Generator[None]:
         """One at a time, over all processes and machines that share this database; a kill lets the next one in.
 
+        A server frees the lock when the connection that holds it is lost, too. Whoever lost it that way is refused its next write once somebody
+        else has entered, and nothing of it is written; where nobody has, it goes on and holds the lock again (`locks.py`).
+
         Raises:
-            ConflictError: somebody else has held it for longer than `patience` seconds.
+            ConflictError: somebody else has held it for longer than `patience` seconds; or, at a write inside, has entered since it was lost.
         """
         with (
             self._server_lock(what, patience)
@@ -91,11 +104,10 @@ class Database:
 
     @contextmanager
     def _server_lock(self, what: str, patience: float) -> Generator[None]:
-        with self.engine.connect() as connection:  # its end, by a kill too, frees the lock
-            connection.execution_options(isolation_level="AUTOCOMMIT")  # servers end transactions that stay idle
-            ask = sa.select(sa.func.pg_try_advisory_lock(_number(what)))
-            _patiently(lambda: bool(connection.scalar(ask)), what, patience)
-            yield
+        with locks.ServerLock(self.engine, what) as lock:
+            _patiently(lock.enters, what, patience)
+            with locks.under(lock):
+                yield
 
 
 def _lacks(connection: sa.Connection) -> dict[str, list[sa.Column[Any]]]:
@@ -107,11 +119,6 @@ def _lacks(connection: sa.Connection) -> dict[str, list[sa.Column[Any]]]:
         for table in METADATA.sorted_tables
     }
     return {table: columns for table, columns in lacking.items() if columns}
-
-
-def _number(what: str) -> int:
-    """What PostgreSQL locks in the place of a name."""
-    return int.from_bytes(hashlib.sha256(what.encode()).digest()[:8], "big", signed=True)
 
 
 def _flock(file: IO[str]) -> bool:
