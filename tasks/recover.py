@@ -195,7 +195,11 @@ class Recovery:
 
     # -- dead runs ----------------------------------------------------------------------------------------------------
     def _dead(self, report: Report) -> list[dict[str, Any]]:
-        """Ends the trainings whose process is gone; a living one holds its project's lock, or is this machine's and there."""
+        """Ends the trainings whose process is gone; a living one holds its project's lock, or is this machine's and there.
+
+        One of another machine that lost its connection to PostgreSQL, and with it the lock, is taken for dead, too: it is refused its next
+        write, so that it makes no version.
+        """
         under_way = [row for row in self.journal.under_way() if self._concerns(row["project"])]
         dead = [row for row in under_way if self._hanged(row, report)]
         under_way = [row for row in under_way if row not in dead]

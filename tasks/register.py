@@ -63,6 +63,7 @@ def register(
         "against": scores.champion_version, "bars": plans.bars(use, settings), "judged": prepared.rows["holdout"],
     }  # fmt: skip
     version = None
+    journal.assure()  # else MLflow would get a version of a training that is taken for dead
     registry.log(training.run, metrics=(took := _took(training)))
     detail["cpu_seconds"] = took[CPU]
     registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})

@@ -1,5 +1,6 @@
 """Recover: dead runs, hand-made changes, trainings that are owed; each is found by what is, however it came about."""
 
+import contextvars
 import datetime as dt
 import os
 import subprocess
@@ -12,15 +13,17 @@ from typing import Any
 import pytest
 
 from tasks import owed, recover, releasing
+from tasks.config.errors import ConflictError
 from tasks.config.settings import Settings
 from tasks.recover import CANNOT, Recovery
 from tasks.stores import processes, runs
 from tasks.stores.journal import Journal
 from tasks.stores.registry import Registry
-from tests.released import NAME, NOW, InProcess, alias, champion, crowned, place, template
+from tests.postgres import cut
+from tests.released import NAME, NOW, InProcess, alias, champion, crowned, either, place, template
 from tests.samples import free_port, until
 
-__all__ = ["place", "template"]
+__all__ = ["either", "place", "template"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")
 
 
@@ -204,6 +207,27 @@ def test_o_02_a_training_whose_process_was_killed_is_told_as_crashed(place: Sett
     assert (row["state"], row["reason"].startswith("cut off: a test was gone")) == ("crashed", True)
     with journal.alone(f"train {NAME}", patience=0):
         pass
+
+
+@pytest.mark.parametrize("either", ["postgresql"], indirect=True)
+def test_o_02_a_training_elsewhere_that_lost_its_lock_makes_no_version_once_it_is_told_as_crashed(
+    either: Settings,
+):
+    """Its connection to PostgreSQL is gone and another machine's recovery has ended it: it says so before MLflow gets anything, and the record stays."""
+    journal = Journal(either.journal())
+    with journal.alone(f"train {NAME}"):
+        number = journal.start_training(
+            project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, process="elsewhere 1 2 3"
+        )
+        assert contextvars.Context().run(Recovery(either).look).dead == []
+        cut(journal.engine)
+        assert contextvars.Context().run(Recovery(either).look).dead == [f"training {number} of {NAME}"]
+        with pytest.raises(ConflictError, match="is no longer this process's"):
+            Journal(either.journal()).assure()
+        with pytest.raises(ConflictError, match="is no longer this process's"):
+            Journal(either.journal()).end_training(number, state="released", reason="better", at=NOW, version=9)
+    row = journal.trainings(NAME)[-1]
+    assert (row["state"], row["version"]) == ("crashed", None)
 
 
 def test_o_02_a_training_that_has_just_failed_is_not_called_dead(place: Settings):
