@@ -72,14 +72,16 @@ class Stage:
         row = ("flights", self.generation, version, self.digests[version], "test", "test", at, "roc_auc")
         self.journal.release(Release(*row, value=0.9, low=0.8, high=0.95))
 
-    def start(self, **told):
-        """Starts the process with Prefect and MLflow at addresses where nothing listens, and further settings."""
+    def start(self, files=None, **told):
+        """Starts the process with Prefect and MLflow at addresses where nothing listens, further settings, and so many files at most."""
         settings = {
             "KEEPFIT_HOME": str(self.home), "KEEPFIT_SERVING_PORT": str(self.port), "KEEPFIT_DRAIN_SECONDS": "0.1",
             "KEEPFIT_PREFECT_URL": "http://127.0.0.1:9", "KEEPFIT_MLFLOW_URL": "http://127.0.0.1:9",
         } | {f"KEEPFIT_{name}": str(value) for name, value in told.items()}  # fmt: skip
         with (self.home / "serving.log").open("ab") as log:
             command = [sys.executable, "-m", "tasks.serving.app"]
+            if files:
+                command = ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh", *command]
             self.process = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log)
 
     def stop(self, how=signal.SIGTERM):

@@ -33,6 +33,7 @@ from tasks.config.settings import Settings
 from tasks.serving import inference
 from tasks.serving.answers import FAILED, Refusal, as_json
 from tasks.serving.beside import Beside
+from tasks.serving.connections import Connections, room
 from tasks.serving.crew import Crew
 from tasks.serving.guard import Guard
 from tasks.serving.hooks import Ordering
@@ -369,12 +370,17 @@ def serve(settings: Settings, sockets: list[socket.socket] | None = None, *, loa
     door = Door(settings, loads_first=loads_first)
     gc.collect()
     gc.freeze()  # what is imported stays; to look through it at each of the collector's rounds took a tenth of the time of big requests
-    server = Server(uvicorn.Config(
+    connections = Connections(room(), door.meter.closed)
+    turnstile = Turnstile(door.predicting.line, door.meter.turned_away, door.at_once, connections=connections)
+    config = uvicorn.Config(
         door.app(), host=settings.host, port=settings.serving_port, lifespan="on", ws="none", log_config=None,
         access_log=False, server_header=False, proxy_headers=False, timeout_graceful_shutdown=GRACE_SECONDS,
-        http=Turnstile(door.predicting.line, door.meter.turned_away, door.at_once),  # ty: ignore[invalid-argument-type]
+        http=turnstile,  # ty: ignore[invalid-argument-type]
         ssl_certfile=settings.tls_cert, ssl_keyfile=settings.tls_key,
-    ), door)  # fmt: skip
+    )  # fmt: skip
+    config.load()
+    turnstile.encrypts, config.ssl = config.ssl, None  # from its first byte a connection counts
+    server = Server(config, door)
     with suppress(KeyboardInterrupt):
         server.run(sockets)
 

@@ -7,7 +7,7 @@ adds all of them up. A process that died has what it counted stay.
 import datetime as dt
 import importlib.metadata
 import os
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from tasks.serving import counters
+from tasks.serving.connections import Why
 from tasks.serving.line import Line
 from tasks.serving.succession import Succession
 
@@ -53,6 +54,12 @@ class Metrics:
             "keepfit_rollout_rows", "Rows of a rollout: scored by the other model, failed there, dropped for lack of room, answered "
             "by a canary, or by the champion in its place", ["project", "what"], registry=registry,
         )  # fmt: skip
+        self._closed = Counter(
+            "keepfit_connections_closed", "Connections that were closed on their clients: those were late, or others needed the room",
+            ["why"], registry=registry,
+        )  # fmt: skip
+        for why in get_args(Why):
+            self._closed.labels(why)  # a series that is 0 before any is
         self._swapped = Counter("keepfit_swaps", "Champions put in place, in every process", registry=registry)
         self._in_flight = _gauge(registry, "keepfit_requests_in_flight", "Requests that are let in", mode="livesum")
         self._version = _gauge(registry, "keepfit_champion_version", "The version that answers", "project")
@@ -95,6 +102,10 @@ class Metrics:
     def turned_away(self) -> None:
         """Counts a request that was refused before it was taken apart, so that nobody knows whose it was."""
         self._child(self._requests, "turnstile", "", "429").inc()
+
+    def closed(self, why: Why) -> None:
+        """Counts a connection that was closed on its client."""
+        self._child(self._closed, why).inc()
 
     def predicted(self, project: str, count: int, seconds: float, requests: int = 1) -> None:
         """Counts the predictions of a request, or of several that were answered together."""

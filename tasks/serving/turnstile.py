@@ -12,13 +12,17 @@ refused: so nobody is while no more are there than that, however slow a turn is,
 import asyncio
 import functools
 import re
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple, Self
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tasks.serving.answers import Refusal
+from tasks.serving.connections import SECONDS, Connections, Handshake
 from tasks.serving.line import Line, busy
 from tasks.serving.quick import QUICK_BYTES
 
@@ -29,6 +33,13 @@ ASKS = re.compile(
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,7})\r\n", re.IGNORECASE)
 DONE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 HEAD_BYTES, HEADS = 4096, 64  # a longer one is not remembered, and of more than so many the eldest is forgotten
+LONGEST_HEAD = 64 << 10  # bytes that have come without its end, before a connection is closed
+LATE = Refusal(
+    408, f"The head of the request did not arrive within {SECONDS:g} s. Send it in one piece.", Connection="close"
+)
+LONG = Refusal(
+    431, f"The head of the request is longer than {LONGEST_HEAD >> 10} KiB. Send less of it.", Connection="close"
+)
 TOGETHER = 64  # rows, and as many bodies, that show the pace; many more together cost two thirds of it each
 TOGETHER_SECONDS = 0.01  # of work at the end of a turn
 
@@ -71,7 +82,7 @@ class Turnstile:
 
     def __init__(
         self, line: Line, refused: Callable[[], None], at_once: AtOnce = lambda _, bodies: [None] * len(bodies),
-        clock: Callable[[], float] = time.thread_time,
+        clock: Callable[[], float] = time.thread_time, connections: Connections | None = None,
     ) -> None:  # fmt: skip
         """The rules of all connections.
 
@@ -80,7 +91,10 @@ class Turnstile:
             refused: is told of each request that is turned away.
             at_once: of what a head names, the project and how it is asked, the answer to each body, or None where it must go the usual way.
             clock: seconds that this thread has worked.
+            connections: which looks after those that wait for their clients.
         """
+        self.connections = connections or Connections()
+        self.encrypts: ssl.SSLContext | None = None  # with which connections are encrypted, where this process does so
         self._clock = clock
         self._line = line
         self._told = refused
@@ -90,20 +104,13 @@ class Turnstile:
         self._awaited = False  # the end of this turn is in the loop's hands
         self._let_in: dict[Head, Hashable] = {}
         self._lines: tuple[Any, bytes] = (None, DONE)
-        refusal = busy()
-        body = bytes(refusal.response().body)
-        lines = [f"{name.title()}: {value}" for name, value in refusal.headers.items()]
-        head = [
-            "HTTP/1.1 429 Too Many Requests",
-            *lines,
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-        ]
-        self.refusal = "\r\n".join([*head, "", ""]).encode() + body
+        self.refusal = _said(busy())
 
     def __call__(self, **how: Any) -> asyncio.Protocol:
         """The protocol of one connection."""
-        return _Protocol(self, **how)
+        if self.encrypts is None:
+            return _Protocol(self, **how)
+        return Handshake(self.encrypts, self.connections, functools.partial(_Protocol, self, **how))
 
     def remember(self, head: Head, named: Hashable) -> None:
         """Lets requests with this head in from now on, unless the head may end the connection."""
@@ -133,6 +140,10 @@ class Turnstile:
             return False
         self._waits(held)
         return True
+
+    def is_held(self, asker: object) -> bool:
+        """Whether a request of this connection waits for the end of a turn."""
+        return asker in self._held
 
     def settle(self, asker: object) -> None:
         """Ends the wait of one connection's request at once, where it has one, for what comes behind it must not overtake it; in a crowd with a refusal."""
@@ -211,28 +222,66 @@ class Turnstile:
             asyncio.get_running_loop().call_soon(self.turn)
 
 
+def _said(refusal: Refusal) -> bytes:
+    """The whole answer that a refusal is, for what is not taken apart."""
+    body = bytes(refusal.response().body)
+    lines = [f"{name.title()}: {value}" for name, value in refusal.headers.items()]
+    first = f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}"
+    return (
+        "\r\n".join([first, *lines, "Content-Type: application/json", f"Content-Length: {len(body)}", "", ""]).encode()
+        + body
+    )
+
+
 class _Protocol(HttpToolsProtocol):
     """uvicorn's protocol behind a turnstile."""
 
     def __init__(self, turnstile: Turnstile, **how: Any) -> None:
         super().__init__(**how)
         self._turnstile = turnstile
+        self._connections = turnstile.connections
         self._is_between = True  # no part of a request has come
+        self._is_amid_head, self._head_bytes = False, 0
         self._comes: Head | None = None  # the head of the request that is being taken apart
         self._let_in: tuple[Head, Hashable] | None = None  # the last head here that was let in, and what it names
         self._last = 0.0  # when something was answered here, seconds of the loop
+        self._heard = 0.0  # when something came last that was taken apart
+        self._unsent = 0  # bytes that the client had not taken when it was looked at last
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Takes the connection up; its client has some time to say something."""
+        super().connection_made(transport)
+        self._heard = self.loop.time()
+        self._connections.enter(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets it."""
+        self._connections.leave(self)
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """Notes that a request has begun; whoever lets it in may say so, for the next ones with the same head."""
-        self._is_between = False
+        self._is_between, self._is_amid_head, self._head_bytes = False, True, 0
         super().on_message_begin()
         if self._comes is not None:
             self.scope["let_in"] = functools.partial(self._turnstile.remember, self._comes)  # ty: ignore[invalid-typed-dict-key]
+
+    def on_headers_complete(self) -> None:
+        """Notes that its head is whole."""
+        self._is_amid_head = False
+        self._connections.has_come(self)
+        super().on_headers_complete()
 
     def on_message_complete(self) -> None:
         """Notes that it is whole."""
         self._is_between = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Goes on with the next request; where the connection ends instead, its client has some time to take what was said."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._wait_until_taken()
 
     def data_received(self, data: bytes) -> None:
         """Takes what has come apart, or holds it to be answered at once."""
@@ -240,7 +289,52 @@ class _Protocol(HttpToolsProtocol):
         self._comes = None
         if self._is_idle() and (self._holds(data) or self._looks_at(data)):
             return
+        self._heard = self.loop.time()
         super().data_received(data)
+        if self._is_amid_head:
+            self._head_bytes += len(data)
+            if self._head_bytes > LONGEST_HEAD:
+                self._end(LONG)
+        if self._is_amid_head or self.cycle is None or self.cycle.response_complete:
+            self._connections.wait_for(self)  # for the rest; what has come has ended the wait for the next request
+
+    def pause_writing(self) -> None:
+        """Waits for a client that does not read what it is sent, but not for ever."""
+        super().pause_writing()
+        self._wait_until_taken()
+
+    def resume_writing(self) -> None:
+        """Ends that."""
+        super().resume_writing()
+        if not (self._is_amid_head or self.transport.is_closing()):
+            self._connections.has_come(self)
+
+    def hurry(self) -> bool:
+        """Closes the connection where its client has taken too long; whether to look again."""
+        self._turnstile.settle(self)
+        before, self._unsent = self._unsent, self.transport.get_write_buffer_size()
+        if 0 < self._unsent < before:  # it reads, if slowly
+            return True
+        is_ending = self.transport.is_closing()
+        if is_ending or self._unsent:
+            self.drop()
+        elif self._is_answering():
+            return self._is_amid_head
+        else:
+            self._end(LATE if self._is_amid_head else None)
+        if not is_ending:
+            self._connections.told("late")
+        return True
+
+    def quiet_since(self) -> float | None:
+        """When something came or went last; None while its request is being answered."""
+        if self._turnstile.is_held(self) or (self._is_between and self._is_answering()):
+            return None
+        return max(self._heard, self._last)
+
+    def drop(self) -> None:
+        """Closes the connection at once."""
+        self.transport.abort()
 
     def answer(self, content: bytes) -> None:
         """Ends the wait of a request with its answer."""
@@ -272,6 +366,21 @@ class _Protocol(HttpToolsProtocol):
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
+            self._wait_until_taken()
+
+    def _wait_until_taken(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._connections.wait_for(self)
+
+    def _is_answering(self) -> bool:
+        """Whether a request is being answered, or its body awaited."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end(self, refusal: Refusal | None) -> None:
+        """Closes the connection with a refusal, or without a word."""
+        if refusal is not None and not self.transport.is_closing():
+            self.transport.write(_said(refusal))
+        self.transport.close()
 
     def _is_idle(self) -> bool:
         """Whether everything that came is answered, and the client reads what it is sent."""
@@ -296,6 +405,7 @@ class _Protocol(HttpToolsProtocol):
         head = Head.of(data)
         if head is None:
             return False
+        self._connections.has_come(self)
         if (named := self._turnstile.named(head)) is not None and self._let_in != (head, named):
             self._let_in = head, named
             if self._holds(data):
