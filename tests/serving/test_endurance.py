@@ -95,17 +95,17 @@ async def hang_up(writer):
 
 @pytest.mark.parametrize("start", [HEAD[:20], HEAD + b"X-Slow: ", HEAD + b"\r\n" + BODY[:5]])
 def test_v_06_slow_clients_hold_up_nobody(stage, start):
-    """Two hundred clients that never finish a head or a body: others are answered, and afterwards no file stays open (V-06)."""
+    """Four hundred clients that never finish a head or a body: others are answered, each on a new connection, and afterwards no file stays open (V-06)."""
     process = psutil.Process(stage.process.pid)
     before = process.num_fds()
 
     async def scene():
-        slow = [await line(stage) for _ in range(200)]
+        slow = [await line(stage) for _ in range(400)]
         for _, writer in slow:
             writer.write(start)
             await writer.drain()
-        await asyncio.to_thread(until, lambda: process.num_fds() >= before + 200)
-        answers = [await asyncio.to_thread(stage.predict) for _ in range(5)]
+        await asyncio.to_thread(until, lambda: process.num_fds() >= before + 400)
+        answers = [await asyncio.to_thread(stage.predict) for _ in range(20)]
         for _, writer in slow:
             await hang_up(writer)
         return answers
