@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import threading
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from tasks.serving.answers import Refusal
@@ -211,6 +213,26 @@ def test_v_05_a_big_body_is_refused_without_being_read(stage):
     assert stage.predict().status_code == 200
 
 
+def test_v_05_hostile_sizes_take_no_memory(stage):
+    """70 MB by their length, in chunks, or behind a length that lies, and 200 MB in a gzip bomb: the process holds less than 10 MB more afterwards (V-05)."""
+    process = psutil.Process(stage.process.pid)
+    bomb = gzip.compress(bytes(200 << 20), 1)
+    megabyte = bytes(1 << 20)
+    assert stage.predict().status_code == 200
+    before, statuses = process.memory_info().rss, []
+    for head, chunks in (
+        ("Content-Length: 73000000", [megabyte] * 70),
+        ("Transfer-Encoding: chunked", [b"100000\r\n" + megabyte + b"\r\n"] * 70),
+        ("Content-Length: 2", [b"{}", *[megabyte] * 70]),
+        (f"Content-Length: {len(bomb)}\r\nContent-Encoding: gzip", [bomb]),
+    ):
+        with contextlib.suppress(ConnectionError):
+            statuses.append(raw(stage, head, chunks)[0])
+        assert process.memory_info().rss < before + 10_000_000
+    assert set(statuses) <= {400, 413, 415, 422}
+    assert stage.predict().status_code == 200
+
+
 def test_a_page_of_another_site_is_refused(stage):
     """Other Hosts and other Origins are refused: a web page cannot use its visitor's way to this server."""
     own = f"127.0.0.1:{stage.port}"
@@ -295,6 +317,43 @@ def test_v_08_a_stopped_server_finishes_what_it_has_begun(stage):
     assert stage.process.wait(20) in {0, -signal.SIGTERM}
     assert "Traceback" not in stage.log()
     assert str(GOOD["age"]) not in stage.log()
+
+
+def test_v_08_a_stopped_server_is_not_ready_first_and_answers_meanwhile(stage):
+    """Told to stop under load it says at once that it is not ready and goes on answering; every request that has begun is answered, and it ends (V-08)."""
+    if stage.process.poll() is None:
+        stage.stop()
+    stage.start(DRAIN_SECONDS=3)
+    until(stage.version, 60)
+    statuses, is_over = [], threading.Event()
+
+    def ask():
+        with httpx.Client(base_url=stage.url, timeout=30) as client:
+            while not is_over.is_set():
+                statuses.append(client.post("/projects/flights/predict", json={"rows": [GOOD]}).status_code)
+
+    crowd = [threading.Thread(target=ask) for _ in range(4)]
+    for one in crowd:
+        one.start()
+    body = json.dumps({"rows": [GOOD]}).encode()
+    with socket.create_connection(("127.0.0.1", stage.port), timeout=30) as line:
+        head = f"POST /projects/flights/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        line.sendall(head.encode() + body[:5])
+        until(lambda: len(statuses) > 20)
+        stage.process.send_signal(signal.SIGTERM)
+        until(lambda: httpx.get(f"{stage.url}/readyz").status_code == 503)
+        assert {stage.predict().status_code for _ in range(5)} == {200}
+        answered = len(statuses)
+        until(lambda: len(statuses) > answered)
+        is_over.set()  # a balancer sends nobody here any more
+        for one in crowd:
+            one.join()
+        until(lambda: not stage.answers("/healthz"))
+        line.sendall(body[5:])
+        assert line.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert stage.process.wait(10) in {0, -signal.SIGTERM}
+    assert set(statuses) == {200}
+    assert "Traceback" not in stage.log()
 
 
 # -- in this process --------------------------------------------------------------------------------------------------

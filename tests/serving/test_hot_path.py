@@ -144,6 +144,23 @@ def test_r_05_an_overwritten_champion_is_answered_from_memory_and_after_a_kill_f
     assert name in found["champion of flights"]["detail"]
 
 
+def test_r_05_after_its_bundle_is_deleted_a_champion_comes_back_from_the_copy_and_the_next_one_comes(stage, labelled):
+    """With the whole folder gone a killed process answers as before and says that it is degraded; the next promotion ends that (R-05)."""
+    before = stage.predict(GOOD).json()["predictions"][0]["probabilities"]
+    shutil.rmtree(stage.home / "bundles" / "flights" / "1")
+    until(lambda: "flights" in stage.answers().json()["degraded"])
+    stage.stop(signal.SIGKILL)
+    stage.start()
+    until(lambda: "flights" in _page(stage).get("degraded", {}))
+    assert stage.version() == 1
+    assert stage.predict(GOOD).json()["predictions"][0]["probabilities"] == before
+    stage.digests[2] = labelled.write(stage.home / "bundles" / "flights" / "2", version=2)
+    stage.release(2)
+    until(lambda: stage.version() == 2)
+    assert stage.predict(GOOD).json()["version"] == 2
+    assert stage.answers().json()["degraded"] == {}
+
+
 def test_r_02_without_a_copy_an_altered_bundle_is_refused_at_restart(stage):
     """A process that never had the released bytes does not answer with others; the page says which file, and what to do (R-02)."""
     stage.stop()
