@@ -26,7 +26,8 @@ from tasks.config.errors import BatchError
 from tasks.config.names import HELD, resource
 from tasks.config.settings import Settings
 from tasks.ingest import ARRIVED, Kind, kept_name, original_name
-from tasks.stores.files import SUFFIXES, fingerprint, has_last_line_break
+from tasks.stores import durable
+from tasks.stores.files import SUFFIXES, fingerprint, has_last_line_break, regular
 
 LOG = logging.getLogger("keepfit.inbox")
 GATHERING = ".gathering"
@@ -34,9 +35,11 @@ SETTLED = 0.4  # seconds that size and time of a file must stand still before it
 UNFINISHED = 10.0  # the same for a text that ends inside a line
 TOGETHER = 20  # so many waiting files land together, in one change and with one event
 CALM = 1.0  # seconds without a new file until files that come together have all come
-LONGEST = 200  # characters of a .sha256 that are read
+LONGEST = 200  # bytes of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
 REST = 1.0  # seconds for which a folder that could not be dealt with is left alone
+LASTING = 10.0  # seconds for which something is in the way until people are told: most of it passes
+SHOWN = 5  # of what is in the way is told at most
 # Of content that came again the number of its last run, so that nobody asks for all of the older ones.
 TRIED: dict[str, int] = {}
 
@@ -57,23 +60,35 @@ class Inbox:
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
         self.known: dict[Path, tuple[int, float]] = {}  # by folder: how many files wait, and since when so many
         self.resting: dict[Path, float] = {}  # folders that could not be dealt with, and until when they are left alone
+        self.there: dict[Path, bool] = {}  # projects' folders that were there, and whether they were mount points
+        self.met: dict[Path, str] = {}  # of the look at one folder: what is in the way, and why
+        self.trouble: dict[Path, dict[Path, tuple[str, float]]] = {}  # by folder: the same, and since when
 
     def look(self, now: float) -> None:
         """Claims complete files and sees to it that each claimed file has a run; a folder that fails is no matter of the others."""
-        for box in self.boxes():
+        boxes = self.boxes()
+        self.trouble = {box.folder: self.trouble.get(box.folder, {}) for box in boxes}  # a project may be taken away
+        self.there = {folder: there for folder, there in self.there.items() if folder in self.trouble}
+        for box in boxes:
             if now < self.resting.get(box.folder, now):
                 continue
+            self.met = {}
             try:
                 self._look(box, now)
             except OSError as error:  # unmounted, or no permission
-                LOG.warning("the inbox of %s cannot be dealt with: %s", box.project, error)
+                self.met[_folder(box)] = (
+                    f"cannot be looked at ({_said(error)}). Mount it, or let the user that keepfit runs as read and write it"
+                )
                 self.resting[box.folder] = now + REST
-            except Exception:
-                LOG.exception("the inbox of %s cannot be dealt with", box.project)
+            except Exception as error:
+                self.met[box.folder] = f"cannot be dealt with ({type(error).__name__}: {_said(error)}). See inbox.log"
+                if box.folder not in self.trouble.get(box.folder, {}):
+                    LOG.exception("the inbox of %s cannot be dealt with", box.project)
                 self.resting[box.folder] = now + REST
+            self._remember(box, now)
 
     def _look(self, box: Box, now: float) -> None:
-        box.folder.mkdir(parents=True, exist_ok=True)
+        self._make(box)
         complete = list(self.complete(box, now))
         if len(complete) < TOGETHER:
             for file in complete:
@@ -86,7 +101,46 @@ class Inbox:
                 self.seen[kept] = ((0, 0), now)
             except ObjectNotFound:
                 LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, box.project)
+            except (OSError, BatchError) as error:
+                self._note(kept, error)
+                self.resting[box.folder] = now + REST
 
+    def _make(self, box: Box) -> None:
+        """Makes the folder. One that was there and is gone is not made again: files would go on being sent to where it was.
+
+        Raises:
+            OSError: it cannot be made, or is gone.
+        """
+        folder = _folder(box)
+        is_mount = folder.is_mount()
+        if folder in self.there and not folder.is_dir():
+            raise FileNotFoundError(errno.ENOENT, "the folder is gone, and nothing that is sent there arrives")
+        if self.there.get(folder) and not is_mount:
+            raise FileNotFoundError(errno.ENOENT, "nothing is mounted there any more")
+        box.folder.mkdir(parents=True, exist_ok=True)
+        self.there[folder] = is_mount
+
+    # -- what is in the way -------------------------------------------------------------------------------------------
+    def lasting(self, now: float) -> list[str]:
+        """What has been in the way for some time, a sentence each with the next move; what is so no more is not among them."""
+        found = {
+            path: said for met in self.trouble.values() for path, (said, since) in met.items() if now - since >= LASTING
+        }
+        told = [f"{str(path)!r}: {said}." for path, said in sorted(found.items())]
+        return told if len(told) <= SHOWN else [*told[:SHOWN], f"So it is with {len(told) - SHOWN} more."]
+
+    def _note(self, file: Path, error: Exception) -> None:
+        """This file is in the way of nobody else."""
+        self.met[file] = (
+            f"cannot be taken ({_said(error)}). Let the user that keepfit runs as read and move it, or take it away; the other files go on"
+        )
+
+    def _remember(self, box: Box, now: float) -> None:
+        """Of what this look has met, since when it is so."""
+        before = self.trouble.get(box.folder, {})
+        self.trouble[box.folder] = {path: (said, before.get(path, ("", now))[1]) for path, said in self.met.items()}
+
+    # -- files --------------------------------------------------------------------------------------------------------
     def boxes(self) -> list[Box]:
         """Every folder that is watched."""
         return [
@@ -97,23 +151,29 @@ class Inbox:
 
     def complete(self, box: Box, now: float) -> Iterator[Path]:
         """Regular files of a known kind whose size and time have stood still."""
-        for entry in os.scandir(box.folder):
-            path = Path(entry.path)
-            if entry.name.startswith(".") or path.suffix not in SUFFIXES or not entry.is_file(follow_symlinks=False):
-                continue
+        with os.scandir(box.folder) as entries:
+            found = [
+                entry for entry in entries if not entry.name.startswith(".") and Path(entry.name).suffix in SUFFIXES
+            ]
+        for entry in found:
             try:
-                state = entry.stat(follow_symlinks=False)
+                if self._is_complete(box, entry, now):
+                    yield Path(entry.path)
             except FileNotFoundError:  # it vanished after it was listed
                 continue
-            shape = (state.st_size, state.st_mtime_ns)
-            before, since = self.seen.get(path, (None, now))
-            self.seen[path] = (shape, since if before == shape else now)
-            settled = (
-                before == shape and now - since >= SETTLED and stat.S_ISREG(state.st_mode) and not is_written(path)
-            )
-            late = now - since >= UNFINISHED
-            if settled and (late or has_last_line_break(path)) and self.agrees(box, path, late):
-                yield path
+            except (OSError, BatchError) as error:
+                self._note(Path(entry.path), error)
+
+    def _is_complete(self, box: Box, entry: "os.DirEntry[str]", now: float) -> bool:
+        path, state = Path(entry.path), entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(state.st_mode):
+            raise BatchError(f"is a link, pipe, device or folder. Wanted: a regular file, {', '.join(SUFFIXES)}")
+        shape = (state.st_size, state.st_mtime_ns)
+        before, since = self.seen.get(path, (None, now))
+        self.seen[path] = (shape, since if before == shape else now)
+        settled = before == shape and now - since >= SETTLED and not is_written(path)
+        late = now - since >= UNFINISHED
+        return settled and (late or has_last_line_break(path)) and self.agrees(box, path, late)
 
     def agrees(self, box: Box, file: Path, late: bool) -> bool:
         """Whether a file is what the `.sha256` beside it says, if one is there; one that will not be so any more is put aside.
@@ -122,14 +182,15 @@ class Inbox:
             box: where it lies.
             file: complete by size and time.
             late: it has had time enough to become what was promised.
+
+        Raises:
+            OSError, BatchError: one of both cannot be read.
         """
         promise = _promise(file)
         if not promise.is_file():
             return True
-        try:
-            said, content = promise.read_text(errors="replace")[:LONGEST].split()[:1], fingerprint(file)
-        except (OSError, BatchError):
-            return False
+        with regular(promise) as text:
+            said, content = text.read(LONGEST).decode(errors="replace").split()[:1], fingerprint(file)
         if said == [content]:
             return True
         if late:
@@ -156,12 +217,12 @@ class Inbox:
         for file in files:
             try:
                 file.replace(folder / kept_name(fingerprint(file), file.name))
+                self.seen.pop(file, None)
                 _promise(file).unlink(missing_ok=True)
-            except (FileNotFoundError, BatchError):
-                LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
-            self.seen.pop(file, None)
+            except (OSError, BatchError) as error:
+                self._note(file, error)
+        LOG.info("%s: %s files arrived together", box.project, len(list(folder.iterdir())))
         self._close(folder)
-        LOG.info("%s: %s files arrived together", box.project, len(files))
 
     def claim(self, box: Box, file: Path) -> None:
         """Renames a file to the name of its content, out of the sender's reach; one rename, so a kill loses nothing."""
@@ -170,8 +231,8 @@ class Inbox:
             kept.parent.mkdir(parents=True, exist_ok=True)
             file.replace(kept)
             _promise(file).unlink(missing_ok=True)
-        except (FileNotFoundError, BatchError):
-            LOG.warning("%s: %s vanished before it was taken", box.project, file.name)
+        except (OSError, BatchError) as error:
+            self._note(file, error)
             return
         self.seen.pop(file, None)
         self.seen.pop(kept, None)
@@ -205,12 +266,24 @@ def _promise(file: Path) -> Path:
     return file.with_name(f"{file.name}.sha256")
 
 
+def _folder(box: Box) -> Path:
+    """The project's own folder in the inbox, which somebody may mount; that of the outcomes lies in it."""
+    return box.folder if box.kind == "rows" else box.folder.parent
+
+
+def _said(error: Exception) -> str:
+    """What an error says, on one line, without the code of the system."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()).rstrip(".")
+
+
 def is_written(path: Path) -> bool:
-    """Whether a process of this machine has the file open for writing (Linux: a read lease is refused then)."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        return False
+    """Whether a process of this machine has the file open for writing (Linux: a read lease is refused then).
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -247,19 +320,31 @@ def _run(client: SyncPrefectClient, deployment: UUID, name: str, kept: Path, kin
         TRIED[what] = attempt
 
 
+def tell(beat: Path, trouble: list[str], told: list[str]) -> list[str]:
+    """Writes what is in the way into the heartbeat, where that has changed since it was told; gives what is told now."""
+    if trouble != told:
+        durable.write(beat, "\n".join(trouble).encode())
+        for said in trouble:
+            if said not in told:
+                LOG.warning("%s", said)
+    return trouble
+
+
 def main() -> None:
-    """Watches until it is told to stop; writes a heartbeat that `status` reads."""
+    """Watches until it is told to stop; writes a heartbeat that `status` reads, and into it what is in the way."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = Settings()
     inbox, changed, beat = Inbox(settings), Changed(settings), heartbeat(settings, "inbox")
     LOG.info("watching %s", settings.home / "inbox")
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when somebody opens a file while its lease is asked for
-    stop = threading.Event()
+    stop, told = threading.Event(), list[str]()
+    beat.write_bytes(b"")  # what a watcher said that was killed need not be so any more
     while not stop.wait(LOOK):
         try:
             inbox.look(time.monotonic())
             changed.look()
+            told = tell(beat, inbox.lasting(time.monotonic()), told)
         except Exception:
             LOG.exception("a look at the inbox failed; it goes on in a second")
             stop.wait(1)

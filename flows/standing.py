@@ -1,11 +1,13 @@
 """How everything stands: services, projects, what waits. Light, because `keepfit status` must answer at once."""
 
 import datetime as dt
+import os
+from itertools import islice
 from typing import Any
 
 from flows import stack
 from flows.asking import served
-from tasks.config.names import approval
+from tasks.config.names import ARRIVED, approval
 from tasks.config.settings import Settings
 from tasks.stores.journal import Journal
 
@@ -26,12 +28,14 @@ def standing(settings: Settings) -> dict[str, Any]:
     """How every service and every project does, and which messages have not got through; makes no journal to say so.
 
     Returns:
-        `services`, as `flows.stack.services` gives them; `projects`, a row for each by name; `unsent`.
+        `services`, as `flows.stack.services` gives them; `projects`, a row for each by name; `stuck`, what the inbox cannot take;
+        `unsent`.
     """
     journal = Journal.existing(settings)
     return {
         "services": stack.services(settings),
         "projects": _untouched(settings) if journal is None else _projects(journal, settings),
+        "stuck": stack.in_the_way(settings),
         "unsent": [] if journal is None else journal.unsent(dt.datetime.now(dt.UTC) - TOLD),
     }
 
@@ -62,8 +66,9 @@ def _projects(journal: Journal, settings: Settings) -> list[dict[str, Any]]:
 def _waiting(settings: Settings, project: str) -> int:
     """Files in the inbox that have not landed yet: just dropped, still being written, or taken and on their way."""
     folders = [settings.inbox(project, kind) for kind in ("rows", "outcomes")]
-    found = [path for folder in folders for path in (*folder.glob("*"), *(folder / ".arrived").rglob("*"))]
-    return sum(path.is_file() and not path.name.startswith(".") for path in found)
+    # What cannot be listed is passed over: `stuck` tells of it, and must not be kept from doing so.
+    listed = [each for folder in folders for each in (*islice(os.walk(folder), 1), *os.walk(folder / ARRIVED))]
+    return sum(not name.startswith(".") for _, _, names in listed for name in names)
 
 
 def _champion(release: Any) -> dict[str, Any] | None:

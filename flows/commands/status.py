@@ -18,6 +18,8 @@ def status(*, as_json: Json = False) -> int:
     put(table(("service", "", "address", "restarts", ""), map(_service, result["services"])))
     put(table(("project", "champion", "metric", "answers", "gates"), map(_champion, projects)))
     put(table(("project", "rows", "batches", "waiting", "quarantined", "last training"), map(_work, projects)))
+    for said in result["stuck"]:
+        put(f"inbox: {said}")
     if waiting := [(row["project"], each) for row in projects for each in row["proposals"]]:
         put(table(("project", "waits", "for", "why", "a person says, or `reject`"), map(_proposal, waiting)))
     if troubled := {row["project"]: row["incidents"] for row in projects if row["incidents"]}:

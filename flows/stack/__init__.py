@@ -6,8 +6,9 @@ imported at module level, because `keepfit status` must answer at once. Open `st
 
 from flows.stack.doctor import diagnose
 from flows.stack.health import services
+from flows.stack.probes import in_the_way
 from flows.stack.starting import up
 from flows.stack.stopping import down
 from flows.stack.variables import connect, environment
 
-__all__ = ["connect", "diagnose", "down", "environment", "services", "up"]
+__all__ = ["connect", "diagnose", "down", "environment", "in_the_way", "services", "up"]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.requirements import Requirement
 
 from flows.stack import addresses, password
+from flows.stack.probes import in_the_way
 from flows.stack.starting import DATABASES
 from tasks.config import access
 from tasks.config.errors import StackError
@@ -36,6 +37,7 @@ def diagnose(settings: Settings) -> list[dict[str, Any]]:
         *_check_ports(settings),
         _check_secret(settings),
         _check_databases(settings),
+        _check_inbox(settings),
         *_check_champions(settings),
         _check_access(settings),
         _check_sockets(settings),
@@ -94,6 +96,13 @@ def _check_ports(settings: Settings) -> list[dict[str, Any]]:
         move = f"`keepfit up` will take a free port; to choose one, set KEEPFIT_{name.upper()}_PORT."
         found.append(_finding(f"port of {name}", ok, detail, move))
     return found
+
+
+def _check_inbox(settings: Settings) -> dict[str, Any]:
+    """Whether the watcher of the inbox can take what lies there."""
+    met = in_the_way(settings)
+    detail = " ".join(met) or "nothing is in the way"
+    return _finding("inbox", not met, detail, "Do what the finding says; what waits lands by itself then.")
 
 
 def _check_champions(settings: Settings) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from flows.stack import password
 from flows.stack.record import Record
 from tasks.config.settings import Settings
 
+FRESH = 10  # seconds for which a sign of life is one
 POOL = "keepfit"
 """The work pool that the worker serves and every deployment runs in."""
 
@@ -71,6 +72,15 @@ def heartbeat(settings: Settings, name: str) -> Path:
     return settings.home / f"{name}.heartbeat"
 
 
+def in_the_way(settings: Settings) -> list[str]:
+    """What the inbox cannot take, a sentence each with the next move, as its watcher wrote it into its heartbeat; nothing while none watches."""
+    beat = heartbeat(settings, "inbox")
+    try:
+        return beat.read_text().splitlines() if time.time() - beat.stat().st_mtime < FRESH else []
+    except FileNotFoundError:
+        return []
+
+
 def _probe_prefect(settings: Settings, record: Record, _info: dict[str, Any]) -> str | None:
     """Asks whether the server is well, and then something that only the right password opens."""
     _call(record["urls"]["prefect"], "/api/health")
@@ -109,7 +119,11 @@ def _probe_beat(settings: Settings, _record: Record, info: dict[str, Any]) -> st
     """Looks for the sign of life that a service without a port leaves every few seconds."""
     path = heartbeat(settings, info["name"])
     beat = path.stat().st_mtime if path.exists() else 0.0
-    return None if time.time() - beat < 10 and beat >= info["start"] else "has left no sign of life in the last 10 s"
+    return (
+        None
+        if time.time() - beat < FRESH and beat >= info["start"]
+        else f"has left no sign of life in the last {FRESH} s"
+    )
 
 
 PROBES: dict[str, Callable[[Settings, Record, dict[str, Any]], str | None]] = {

@@ -1,5 +1,8 @@
+import errno
+import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -10,7 +13,11 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.logging import disable_run_logger
 
 from flows import inbox
+from flows.stack import diagnose
+from flows.stack.probes import heartbeat
+from flows.standing import standing
 from tasks import ingest
+from tasks.config.errors import BatchError
 from tasks.config.names import HELD
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -201,6 +208,193 @@ def test_i_25_an_inbox_that_cannot_be_read_stops_nothing(watched: Watched, monke
     monkeypatch.setattr(inbox.os, "scandir", scandir)
     until(watched.look, 30, "the landing")
     assert (failures, watched.results[0].landed) == ([], 2)
+
+
+@pytest.fixture
+def told(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    """Looks once, hands on what is in the way as the watcher's process does, and gives what `keepfit status` says."""
+    monkeypatch.setattr(inbox, "LASTING", 0.5)
+    monkeypatch.setattr(inbox, "REST", 0.05)
+    beat, before = heartbeat(Settings(), "inbox"), list[str]()
+
+    def told() -> list[str]:
+        nonlocal before
+        watched.look()
+        before = inbox.tell(beat, watched.watcher.lasting(time.monotonic()), before)
+        return standing(Settings())["stuck"]
+
+    return told
+
+
+def _refused(monkeypatch: pytest.MonkeyPatch, names: set[str]) -> None:
+    """These files cannot be opened: the tests' user may read whatever its mode."""
+    real = os.open
+
+    def opened(path, *more, **named):
+        if Path(path).name in names:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "open", opened)
+
+
+@pytest.mark.parametrize("good", [5, inbox.TOGETHER])
+@pytest.mark.parametrize("bad", ["secret.csv", "secret.parquet", "0.csv.sha256"])
+def test_i_25_a_file_that_cannot_be_read_is_in_the_way_of_no_other(
+    watched: Watched, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch, good: int, bad: str
+):
+    """The others land; `status` and `doctor` name it with the next move, and when it can be read it lands, and they are silent."""
+    for n in range(good):
+        write_rows(watched.folder / f"{n}.csv", rows(n))
+    stuck, names = bad.removesuffix(".sha256"), {bad}
+    file = watched.folder / stuck
+    if stuck == bad:
+        write_rows(file, rows(99))
+    else:
+        (watched.folder / bad).write_text(fingerprint(file))
+    _refused(monkeypatch, names)
+    until(told, 30, "what is in the way")
+    others = good - (stuck != bad)
+    until(lambda: told() and sum(landing.landed for landing in watched.results) == others, 30, "the others")
+    (said,) = told()
+    assert str(file) in said
+    assert "Permission denied" in said
+    assert "take it away" in said
+    (found,) = [finding for finding in diagnose(Settings()) if finding["check"] == "inbox"]
+    assert (found["ok"], found["detail"]) == (False, said)
+    landings = len(watched.results)
+    names.clear()
+    until(lambda: not told() and not file.exists() and len(watched.results) > landings, 30, "its landing")
+
+
+def test_i_25_a_kept_file_that_cannot_be_read_is_in_the_way_of_no_other(
+    watched: Watched, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    real = inbox.submit
+
+    def submit(name: str, kept: Path, kind: Kind) -> None:
+        if kept.name.endswith("-a.csv"):
+            raise BatchError("'a.csv': cannot be opened (Permission denied)")
+        real(name, kept, kind)
+
+    monkeypatch.setattr(inbox, "submit", submit)
+    write_rows(watched.folder / "a.csv", rows(1))
+    write_rows(watched.folder / "b.csv", rows(2))
+    until(lambda: told() and watched.results, 30, "the landing, and what is in the way")
+    assert [landing.name for landing in watched.results] == ["b.csv"]
+    assert "-a.csv" in told()[0]
+
+
+def test_i_25_a_file_that_vanishes_after_it_was_listed_is_in_the_way_of_no_other(
+    watched: Watched, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """Whether it goes before it is opened, or before it is taken."""
+    gone = [write_rows(watched.folder / f"{n}.csv", rows(n)) for n in (1, 2)]
+    real = {name: getattr(inbox, name) for name in ("is_written", "fingerprint")}
+
+    def vanishing(name: str, file: Path) -> Callable[[Path], object]:
+        def call(path: Path) -> object:
+            if path == file:
+                path.unlink(missing_ok=True)
+            return real[name](path)
+
+        return call
+
+    for (name, _), file in zip(real.items(), gone, strict=True):
+        monkeypatch.setattr(inbox, name, vanishing(name, file))
+    write_rows(watched.folder / "3.csv", rows(3))
+    until(lambda: told() or watched.results, 30, "the landing")
+    assert [landing.name for landing in watched.results] == ["3.csv"]
+    assert told() == []
+
+
+@pytest.mark.parametrize("instead", ["a file", "nothing"])
+def test_i_25_a_folder_that_is_gone_is_told_and_not_made_again(
+    watched: Watched, told: Callable[[], list[str]], instead: str
+):
+    """It is not made anew, where senders would not find it; when it is back, what lies in it lands, and nothing is in the way."""
+    away = watched.folder.with_name("away")
+    watched.look()
+    watched.folder.rename(away)
+    if instead == "a file":
+        watched.folder.write_text("no folder")
+    until(told, 30, "what is in the way")
+    (said,) = told()
+    assert str(watched.folder) in said
+    assert not watched.folder.is_dir()
+    watched.folder.unlink(missing_ok=True)
+    away.rename(watched.folder)
+    write_rows(watched.folder / "a.csv", rows(1))
+    until(lambda: not told() and watched.results, 30, "the landing")
+
+
+def test_i_25_an_inbox_that_is_not_mounted_any_more_is_told(
+    watched: Watched, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """The empty folder below it looks like an inbox to which nobody sends."""
+    mounted = [True]
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == watched.folder and mounted == [True])
+    watched.look()
+    mounted.clear()
+    until(told, 30, "what is in the way")
+    assert "nothing is mounted there" in told()[0]
+    mounted.append(True)
+    until(lambda: not told(), 30, "silence")
+
+
+def test_i_25_what_is_in_the_way_is_told_though_the_folder_cannot_be_listed(
+    watched: Watched, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """`status` counts what waits in folders that it may not read, either."""
+    real = os.scandir
+
+    def scandir(path="."):
+        if path in {watched.folder, str(watched.folder)}:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    until(told, 30, "what is in the way")
+    (row,) = standing(Settings())["projects"]
+    assert row["waiting"] == 0
+    assert str(watched.folder) in told()[0]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_i_13_what_is_no_regular_file_is_told_and_never_opened(
+    watched: Watched, told: Callable[[], list[str]], tmp_path: Path, kind: str
+):
+    """A pipe would be waited for, a link leads out of the inbox; the file beside it lands."""
+    odd = watched.folder / "odd.csv"
+    if kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "link":
+        odd.symlink_to(write_rows(tmp_path / "elsewhere.csv", rows(7)))
+    else:
+        odd.mkdir()
+    write_rows(watched.folder / "a.csv", rows(1))
+    until(lambda: told() and watched.results, 30, "the landing, and what is in the way")
+    assert [(landing.name, landing.landed) for landing in watched.results] == [("a.csv", 1)]
+    assert "regular file" in told()[0]
+    assert odd.is_symlink() or odd.exists()
+
+
+def test_i_25_of_much_that_is_in_the_way_a_few_are_named(watched: Watched, told: Callable[[], list[str]]):
+    for n in range(inbox.SHOWN + 2):
+        os.mkfifo(watched.folder / f"{n}.csv")
+    until(told, 30, "what is in the way")
+    assert len(told()) == inbox.SHOWN + 1
+    assert "2 more" in told()[-1]
+
+
+def test_what_was_in_the_way_is_not_told_while_nobody_watches(watched: Watched):
+    """A heartbeat that is old says nothing about now."""
+    beat = heartbeat(Settings(), "inbox")
+    assert standing(Settings())["stuck"] == []
+    beat.write_text("gone by")
+    assert standing(Settings())["stuck"] == ["gone by"]
+    os.utime(beat, (1, 1))
+    assert standing(Settings())["stuck"] == []
 
 
 def test_i_05_outcomes_have_a_folder_of_their_own_in_the_inbox(watched: Watched):
