@@ -131,10 +131,15 @@ class Days:
 
     def _append(self, project: str, date: dt.date, lines: bytes | memoryview) -> None:
         day = self._day(project, date)
-        if os.writev(day.handle, [b"\n", lines]) != 1 + len(lines):
-            raise OSError("the disk took only a part of it")
-        if self._synced:
-            os.fsync(day.handle)
+        try:
+            if os.writev(day.handle, [b"\n", lines]) != 1 + len(lines):
+                raise OSError("the disk took only a part of it")
+            if self._synced:
+                os.fsync(day.handle)
+        except OSError:
+            # An error is told once for a descriptor; the next fsync on it would vouch for what is lost.
+            os.close(self._open.pop(project).handle)
+            raise
 
     def _day(self, project: str, date: dt.date) -> _Day:
         """The open file of that day; opened anew when the day has changed or somebody removed the file."""

@@ -112,6 +112,28 @@ def test_v_11_the_first_outcome_of_a_day_has_its_files_name_on_the_disk(tmp_path
     assert met == []
 
 
+def test_s_03_after_an_error_of_the_disk_outcomes_are_told_to_a_file_that_is_opened_anew(tmp_path, monkeypatch):
+    """The kernel says once what it could not write: a later fsync on the same descriptor would vouch for pages that are lost (S-03)."""
+    log, real, met, broken = Told(tmp_path), os.fsync, [], [True]
+
+    def sync(handle):
+        if Path(f"/proc/self/fd/{handle}").readlink().suffix == ".jsonl":
+            met.append(handle)
+            if broken and broken.pop():
+                raise OSError(5, "Input/output error")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OSError, match="Input/output"):
+        log.tell("small", NOON, [("a", True, None)])
+    assert log._open == {}
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(met[0])
+    log.tell("small", NOON, [("a", True, None)])
+    assert [record["id"] for record in log.read("small")][-1] == "a"
+    log.close()
+
+
 @pytest.mark.parametrize("count", [1, 3, 7, 8, 50])
 def test_the_newest_records_are_read_from_the_ends_of_the_files(tmp_path, count):
     """Of three days the last ones, in order of writing, a torn line left out."""
