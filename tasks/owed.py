@@ -17,7 +17,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.policy import ALARMED, By, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
-from tasks.stores.journal import UNDER_WAY, Journal, Order
+from tasks.stores.journal import UNDER_WAY, Journal, Order, unanswered
 from tasks.stores.lake import named
 from tasks.stores.predictions import Told
 from tasks.stores.served import Serving
@@ -77,6 +77,8 @@ class Owed:
         if owed is None:
             self._since.pop(project, None)
             return []
+        if self._is_unanswered(project):
+            return []
         by: By = "batch" if owed.policy == "batch" else "rows"
         if by == "batch" and self._lasted(project, owed.what) < self._grace:
             return []
@@ -85,7 +87,7 @@ class Owed:
         if answer.cap:  # it is owed until the cap opens; no event starts a run of `rows` that would say so
             alert(self._journal, project, answer.cap, past, now)
             return []
-        delay = max(_delay(owed.tries), answer.wait)
+        delay = max(_delay(min(owed.tries, CRASHES)), answer.wait)
         reason = f"{owed.what} {TEACHES if owed.policy in ALARMED else OWED}"
         return self._plan(project, reason, f"owed {project} {owed.what} {owed.tries}", delay, by)
 
@@ -179,6 +181,8 @@ class Owed:
         """A training for them, as soon as it may begin, but for those that a cap refuses."""
         from tasks.stores import runs
 
+        if self._is_unanswered(project):
+            return []
         waits = self._waits(project, orders)
         left = sorted((order for order in orders if order.by in waits), key=lambda order: (waits[order.by], order.id))
         if not left:
@@ -189,6 +193,15 @@ class Owed:
             return []  # another one is coming, and obeys these, too, if it has not begun
         self._journal.run_for(left, str(run.id))
         return [f"{project}: {first.reason}: '{run.name}'"]
+
+    def _is_unanswered(self, project: str) -> bool:
+        """Whether MLflow was away when the last training wanted it, and is so still: another one would only end as that did."""
+        last = self._journal.tried(project)[-1:]
+        if not last or not unanswered(*last[0][1:]):
+            return False
+        from tasks.stores.registry import Registry
+
+        return not Registry(project, self._settings.mlflow(), self._settings.artifacts).answers()
 
     def _waits(self, project: str, orders: list[Order]) -> dict[str, float]:
         """Seconds of cool-down by kind of start, without the kinds that a cap refuses: their orders are answered as a run would."""
@@ -276,7 +289,13 @@ class Owed:
 
 
 class Debt(NamedTuple):
-    """A training that is owed: for what landed, tried so often in vain, by a policy of this kind."""
+    """A training that is owed.
+
+    Attributes:
+        what: landed.
+        tries: how many trainings there were on it.
+        policy: the kind of the policy that wants it.
+    """
 
     what: str
     tries: int
@@ -286,10 +305,11 @@ class Debt(NamedTuple):
 def owes(use: Project, journal: Journal) -> Debt | None:
     """The training that a project owes for what landed and was not trained on; None when it owes none."""
     landed, tried = journal.newest(use.project), journal.tried(use.project)
-    on_it = [state for rows, state in tried if rows and _covers(rows, landed)]
-    if landed == (0, 0) or (DONE | UNDER_WAY) & {*on_it} or len(on_it) >= CRASHES:
+    on_it = [(state, reason) for rows, state, reason in tried if rows and _covers(rows, landed)]
+    vain = sum(not unanswered(*how) for how in on_it)
+    if landed == (0, 0) or (DONE | UNDER_WAY) & {state for state, _ in on_it} or vain >= CRASHES:
         return None
-    had = [_versions(rows) for rows, state in tried if rows and state in DONE]
+    had = [_versions(rows) for rows, state, _ in tried if rows and state in DONE]
     seen = max((version for version, _ in had), default=0), max((outcomes for _, outcomes in had), default=0)
     fresh = Fresh(changed=True, rows=journal.landed_since(use.project, seen[0]), **_since_the_alarm(use, journal, seen))
     policy = owing(use.retrain, fresh)

@@ -33,7 +33,7 @@ from tasks.releasing import outdated
 from tasks.rollout import ROLLING
 from tasks.stores import artifacts, bundles, footprints, proposals
 from tasks.stores.footprints import Recorded
-from tasks.stores.journal import OUT_OF_MEMORY, UNDER_WAY, Journal
+from tasks.stores.journal import NO_MLFLOW, OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
 from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
 from tasks.stores.registry import Registry, as_json, impatient
@@ -42,6 +42,11 @@ CPU = "training.cpu_seconds"
 WAITING = frozenset({"held", "registered"})  # states in which a person decides about the version
 # what numpy, Python, C++ and Arrow say when they get no memory
 MEMORY = re.compile(r"MemoryError|bad_alloc|[Cc]annot allocate memory|malloc of size|realloc of size")
+
+# what MLflow's client says when its server is away, or is there and cannot
+AWAY = re.compile(
+    r"API request to \S+ failed with (timeout )?exception|API request .{0,200}failed with error code 5\d\d"
+)
 
 
 @task(name="register", cache_policy=NO_CACHE)
@@ -167,15 +172,17 @@ def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
 
 
 def failure(message: str) -> str:
-    """What a failed run said, for the journal; when memory ran out, what that means comes first.
+    """What a failed run said, for the journal; when memory ran out or MLflow was away, what that means comes first.
 
     >>> failure("Flow run encountered an exception: ValueError: no")
     'Flow run encountered an exception: ValueError: no'
     """
     said = message.strip()[:2000]
-    return (
-        f"{OUT_OF_MEMORY}: give the machine more of it, or lower search.rows. {said}" if MEMORY.search(said) else said
-    )
+    if MEMORY.search(said):
+        return f"{OUT_OF_MEMORY}: give the machine more of it, or lower search.rows. {said}"
+    if AWAY.search(said) or NO_MLFLOW in said:
+        return f"{NO_MLFLOW}: see that its server runs (`keepfit status`); finished trials are kept, and the stack trains again when it answers. {said}"
+    return said
 
 
 def _end(

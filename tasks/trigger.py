@@ -17,6 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from tasks.config import provenance
+from tasks.config.errors import StackError
 from tasks.config.project import Project
 from tasks.config.provenance import code, commit, lock
 from tasks.config.settings import Settings
@@ -25,10 +26,10 @@ from tasks.ml.admission import Admission, admission
 from tasks.ml.caps import Cap, Past
 from tasks.ml.policy import ALARMED, By
 from tasks.stores import alarms, bundles, processes, runs
-from tasks.stores.journal import OUT_OF_MEMORY, Journal, Order
+from tasks.stores.journal import NOT_BEGUN, OUT_OF_MEMORY, Journal, Order
 from tasks.stores.lake import Lake, snapshot_named
 from tasks.stores.references import Training
-from tasks.stores.registry import Registry
+from tasks.stores.registry import Registry, answering
 from tasks.stores.trust import Trust
 
 DONE = frozenset({"released", "registered", "held", "refused"})
@@ -65,7 +66,8 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
         [] if snapshot else _ordered(journal, project)
     )  # read before the rows: what is ordered later wants later rows
     registry = Registry(project, settings.mlflow(), settings.artifacts)
-    settle(project, journal, registry, settings, now)
+    with answering():
+        settle(project, journal, registry, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None or not rows.rows:
         none = f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}"
@@ -93,15 +95,27 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
         runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}", process=processes.this(),
         trusted=rows.trusted or 0,
     )  # fmt: skip
+    with _undone(journal, number), answering():
+        run = registry.start(f"{project} {rows.name}", {
+            "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
+            "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), "keepfit.by": by, **_origin(),
+        })  # fmt: skip
     _takes(journal, orders, number)
-    run = registry.start(f"{project} {rows.name}", {
-        "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
-        "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), "keepfit.by": by, **_origin(),
-    })  # fmt: skip
     get_run_logger().info(
         "training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason
     )
     return asked.model_copy(update={"id": number, "run": run, "started": now.isoformat(), "cpu_began": cpu})
+
+
+@contextmanager
+def _undone(journal: Journal, number: int) -> Generator[None]:
+    """A training that MLflow does not hear of has not begun: it leaves its orders open, and is begun again when MLflow answers."""
+    try:
+        yield
+    except StackError as error:
+        reason = f"{NOT_BEGUN}; the stack begins it again when it does. {error}"
+        journal.end_training(number, state="failed", reason=reason, at=dt.datetime.now(dt.UTC))
+        raise StackError(f"{reason} See that its server runs: `keepfit status`.") from error
 
 
 def caps(
@@ -119,7 +133,7 @@ def caps(
     released: dict[int, dt.datetime] = {}
     for release in journal.releases(use.project):
         released.setdefault(release.version, dt.datetime.fromisoformat(release.at))
-    known = [_past(row, released, use.budget.hours) for row in past]
+    known = [_past(row, released, use.budget.hours) for row in past if not row["reason"].startswith(NOT_BEGUN)]
     wanted = [dt.datetime.fromisoformat(at) for at in journal.alarmed(use.project, ALARMED)]
     return admission(by, known, wanted, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
 

@@ -10,7 +10,9 @@ from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tasks.config.errors import StackError
 from tasks.stores import durable
+from tasks.stores.journal import NO_MLFLOW
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,15 @@ class Registry:
         if found.lifecycle_stage == "deleted":  # it keeps its name, and takes no run
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
+
+    def answers(self) -> bool:
+        """Whether MLflow answers now; seconds are waited for it at most."""
+        try:
+            with answering():
+                self._experiment()
+        except StackError:
+            return False
+        return True
 
     def start(self, name: str, tags: Mapping[str, str]) -> str:
         """A new parent run; gives its id."""
@@ -280,6 +291,24 @@ def _once(make: Callable[[], Made], find: Callable[[], Made | None]) -> Made:
             if error.error_code not in PASSING or not left:
                 raise
     raise AssertionError("the last try gives or raises")
+
+
+@contextlib.contextmanager
+def answering() -> Generator[None]:
+    """For whoever holds something that others wait for: a server that is away is waited for seconds, and told in our words.
+
+    Raises:
+        StackError: MLflow does not answer now.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with impatient():
+            yield
+    except MlflowException as error:
+        if error.error_code not in PASSING:
+            raise
+        raise StackError(f"{NO_MLFLOW}: {' '.join(str(error).split())[:300]}") from error
 
 
 @contextlib.contextmanager

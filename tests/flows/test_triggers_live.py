@@ -29,7 +29,7 @@ def journal(stack: Stack) -> Journal:
 def idle(stack: Stack) -> bool:
     """No run of a training is planned or under way, and nothing that landed waits for one."""
     newest, tried = journal(stack).newest(NAME), journal(stack).tried(NAME)
-    done = any(state in ENDED and rows.startswith(f"v{newest[0]}") for rows, state in tried)
+    done = any(state in ENDED and rows.startswith(f"v{newest[0]}") for rows, state, _ in tried)
     return (done or newest == (0, 0)) and all(run.state.is_final() for run in runs(stack, f"train/{NAME}"))
 
 

@@ -17,8 +17,9 @@ from tasks.config.errors import ConflictError
 from tasks.config.settings import Settings
 from tasks.recover import CANNOT, Recovery
 from tasks.stores import processes, runs
-from tasks.stores.journal import Journal
+from tasks.stores.journal import NO_MLFLOW, Journal
 from tasks.stores.registry import Registry
+from tasks.trigger import CRASHES
 from tests.postgres import cut
 from tests.released import NAME, NOW, InProcess, alias, champion, crowned, either, place, template
 from tests.samples import free_port, until
@@ -297,9 +298,9 @@ def lands(
     journal.finish(NAME, [row], None)
 
 
-def train(journal: Journal, rows: str, state: str = "registered") -> None:
+def train(journal: Journal, rows: str, state: str = "registered", reason: str = "so") -> None:
     number = journal.start_training(project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW, rows=rows)
-    journal.end_training(number, state=state, reason="so", at=NOW)
+    journal.end_training(number, state=state, reason=reason, at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -360,6 +361,26 @@ def test_o_04_a_training_that_failed_is_tried_again_later_and_not_for_ever(place
         assert len(asked.runs) == min(tries + 1, 3)
         train(journal, "v4-12345678", "failed")
     assert asked.runs == {"owed small v4.0 0": 0.0, "owed small v4.0 1": 30.0, "owed small v4.0 2": 120.0}
+
+
+def test_o_05_what_mlflow_was_away_for_is_owed_until_it_answers(
+    place: Settings, asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    """No run is started while it is away, however long; when it answers there is one, and these tries are none of the three."""
+    journal, away = Journal(Settings().journal()), [True]
+    monkeypatch.setattr(Registry, "answers", lambda _: not away)
+    lands(journal, 4)
+    for _ in range(5):
+        train(journal, "v4-12345678", "failed", f"{NO_MLFLOW}: a test")
+        Recovery(Settings(), grace=0).look()
+    assert asked.runs == {}
+    away.clear()
+    for _ in range(3):
+        Recovery(Settings(), grace=0).look()
+        train(journal, "v4-12345678", "failed")
+    Recovery(Settings(), grace=0).look()
+    assert list(asked.runs) == ["owed small v4.0 5", "owed small v4.0 6", "owed small v4.0 7"]
+    assert max(asked.runs.values()) == owed._delay(CRASHES)
 
 
 def test_o_04_a_project_that_wants_no_training_on_batches_owes_none(place: Settings, asked: Asked):

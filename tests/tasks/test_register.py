@@ -1,17 +1,24 @@
-"""Registering: a version's number is one that none has had."""
+"""Registering: a version's number is one that none has had; how a failed training is told."""
 
+import contextlib
 import datetime as dt
+import http.server
+import threading
 
+import mlflow
 import pytest
+from mlflow.exceptions import MlflowException
 from prefect.logging import disable_run_logger
 
 from tasks import register
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.stores.journal import Journal, Release
+from tasks.register import failure
+from tasks.stores.journal import Journal, Release, unanswered
 from tasks.stores.references import Decision, Snapshot, Training
 from tasks.stores.registry import Registry
 from tests.released import NAME, NOW, VERSIONS, crowned, place, template
+from tests.samples import free_port
 
 __all__ = ["place", "template"]
 
@@ -49,3 +56,27 @@ def test_nobody_is_asked_about_a_version_whose_verdicts_do_not_count_any_more(
         said = register.conclude.fn(training, decision, {"state": "refused", "reason": "so"})
     assert (said["state"], said["reason"]) == ("registered", "not released: so")
     assert [each.version for each in journal.proposals(NAME, state="open")] == ([2] if asks else [])
+
+
+@pytest.mark.parametrize("status", [None, 500, 503])
+def test_o_05_a_training_that_mlflow_was_away_for_says_so(monkeypatch: pytest.MonkeyPatch, status: int | None):
+    """What MLflow's own client says when nobody listens, or when a server fails, is told in our words; another error is not."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+
+    class Broken(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(status or 0)
+
+    with contextlib.ExitStack() as held:
+        port = free_port()
+        if status:
+            server = held.enter_context(http.server.HTTPServer(("127.0.0.1", 0), Broken))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            held.callback(server.shutdown)
+            port = server.server_port
+        client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
+        with pytest.raises(MlflowException) as met:
+            client.get_experiment("1")
+    said = failure(f"Flow run encountered an exception: MlflowException: {met.value}")
+    assert unanswered("failed", said), said
+    assert not unanswered("failed", failure("Flow run encountered an exception: ValueError: no"))

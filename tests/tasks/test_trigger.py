@@ -1,22 +1,27 @@
 """Trigger: what is admitted, what is refused and why, and which orders that answers; no server is asked."""
 
 import datetime as dt
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from mlflow.exceptions import MlflowException
 from prefect.logging import disable_run_logger
 
 from tasks import trigger
+from tasks.config.errors import StackError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
 from tasks.ml.policy import By
 from tasks.stores import runs
-from tasks.stores.journal import Journal
+from tasks.stores.journal import NOT_BEGUN, Journal
 from tasks.stores.references import Training
+from tasks.stores.registry import IMPATIENT, Registry
+from tasks.trigger import CRASHES
 from tests.released import NAME, NOW, place, template
-from tests.samples import write_rows
+from tests.samples import free_port, write_rows
 from tests.tasks.test_owed import ordered, says, stand
 
 __all__ = ["place", "template"]
@@ -76,6 +81,37 @@ def test_o_07_three_at_once_are_one_training(landed: Settings):
     others = [admitted("drift"), admitted("hand")]
     assert all("was trained on already" in each.refused for each in others)
     assert not any(each.wait for each in others)
+
+
+def test_o_05_a_training_does_not_begin_while_mlflow_is_away(landed: Settings, monkeypatch: pytest.MonkeyPatch):
+    """It says so, keeps its orders and counts as no run of the budget; its lock is free, and when MLflow answers it begins."""
+    says(landed, "budget: {runs: 1}\n")
+    ordered(landed, "a")
+    before = len(Journal(landed.journal()).trainings(NAME))
+    with monkeypatch.context() as away:
+        away.setenv("KEEPFIT_MLFLOW_URL", f"http://127.0.0.1:{free_port()}")
+        for _ in range(CRASHES):
+            with pytest.raises(StackError, match="keepfit status"):
+                admitted("batch")
+    rows = Journal(landed.journal()).trainings(NAME)[before:]
+    assert {(row["state"], row["reason"].partition(";")[0]) for row in rows} == {("failed", NOT_BEGUN)}
+    assert len(rows) == CRASHES
+    assert stand(landed) == [("open", "", 0)]
+    assert admitted("batch").id
+
+
+def test_o_05_mlflow_is_waited_for_for_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """At admission the lock of the project is held: MLflow's own patience of minutes would keep everybody waiting."""
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    seen = list[str | None]()
+
+    def asked(_: Registry) -> str:
+        seen.append(os.environ.get("MLFLOW_HTTP_REQUEST_MAX_RETRIES"))
+        raise MlflowException("API request to http://127.0.0.1:9/ failed with exception refused")
+
+    monkeypatch.setattr(Registry, "_experiment", asked)
+    assert not Registry(NAME, f"sqlite:///{tmp_path}/mlflow.db", tmp_path).answers()
+    assert seen == [IMPATIENT["MLFLOW_HTTP_REQUEST_MAX_RETRIES"]]
 
 
 def test_o_12_missed_ticks_are_one_catch_up(landed: Settings, tmp_path: Path):

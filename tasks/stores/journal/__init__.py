@@ -17,12 +17,21 @@ from tasks.stores.journal.proposals import Proposal, Proposals
 from tasks.stores.journal.releases import BY_ITSELF, Moves, Release, Releases, predecessor, reigns, rolled_back
 from tasks.stores.journal.rollouts import Rollout, Rollouts, approved, resting
 from tasks.stores.journal.sources import Sources
-from tasks.stores.journal.trainings import FORGOTTEN, OUT_OF_MEMORY, UNDER_WAY, Trainings, made_nothing
+from tasks.stores.journal.trainings import (
+    FORGOTTEN,
+    NO_MLFLOW,
+    NOT_BEGUN,
+    OUT_OF_MEMORY,
+    UNDER_WAY,
+    Trainings,
+    made_nothing,
+    unanswered,
+)
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "COMMITTED", "FORGOTTEN", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal",
-    "Release", "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back",
+    "AFTER", "BEFORE", "BY_ITSELF", "COMMITTED", "FORGOTTEN", "NOT_BEGUN", "NO_MLFLOW", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal",
+    "Release", "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back", "unanswered",
 ]  # fmt: skip
 
 

@@ -12,6 +12,8 @@ from tasks.stores.journal.tables import TRAININGS
 
 UNDER_WAY = frozenset({"running", "releasing"})  # states of a training that has not ended
 OUT_OF_MEMORY = "out of memory"  # how the reason of a training begins that was
+NO_MLFLOW = "MLflow did not answer"  # how the reason of a training begins that could not put on record what it did
+NOT_BEGUN = f"{NO_MLFLOW} when it should have begun"  # the same of one that has learned nothing yet
 FORGOTTEN = frozenset({"refused", "failed", "crashed"})  # states of trainings that may have made no version
 
 
@@ -87,11 +89,11 @@ class Trainings(Releases):
         with self.engine.connect() as connection:
             return int(connection.execute(sa.select(sa.func.max(TRAININGS.c.id)).where(ended)).scalar() or 0)
 
-    def tried(self, project: str) -> list[tuple[str, str]]:
-        """The name of the snapshot and the state of every training of a project, oldest first."""
-        query = sa.select(TRAININGS.c.rows, TRAININGS.c.state).where(TRAININGS.c.project == project)
+    def tried(self, project: str) -> list[tuple[str, str, str]]:
+        """The name of the snapshot, the state and the reason of every training of a project, oldest first."""
+        query = sa.select(TRAININGS.c.rows, TRAININGS.c.state, TRAININGS.c.reason).where(TRAININGS.c.project == project)
         with self.engine.connect() as connection:
-            return [(row[0] or "", row[1]) for row in connection.execute(query.order_by(TRAININGS.c.id))]
+            return [(row[0] or "", row[1], row[2] or "") for row in connection.execute(query.order_by(TRAININGS.c.id))]
 
     def made(self, project: str, version: int) -> dict[str, Any] | None:
         """The newest training that made a version; `detail` as an object."""
@@ -106,6 +108,11 @@ class Trainings(Releases):
         with self.engine.connect() as connection:
             rows = connection.execute(query).mappings().all()
         return [{**row, "detail": json.loads(row["detail"])} for row in rows]
+
+
+def unanswered(state: str, reason: str) -> bool:
+    """Whether a training ended because MLflow was away, which says nothing about its rows, and costs it no try."""
+    return state == "failed" and reason.startswith(NO_MLFLOW)
 
 
 def made_nothing(training: dict[str, Any]) -> bool:
