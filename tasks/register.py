@@ -181,7 +181,7 @@ def failure(message: str) -> str:
     if MEMORY.search(said):
         return f"{OUT_OF_MEMORY}: give the machine more of it, or lower search.rows. {said}"
     if AWAY.search(said) or NO_MLFLOW in said:
-        return f"{NO_MLFLOW}: see that its server runs (`keepfit status`); finished trials are kept, and the stack trains again when it answers. {said}"
+        return f"{NO_MLFLOW}: see that its server runs (`keepfit status`); finished trials are kept, and what is owed is trained again when it answers. {said}"
     return said
 
 

@@ -113,9 +113,9 @@ def _undone(journal: Journal, number: int) -> Generator[None]:
     try:
         yield
     except StackError as error:
-        reason = f"{NOT_BEGUN}; the stack begins it again when it does. {error}"
+        reason = f"{NOT_BEGUN}. See that its server runs (`keepfit status`); what is owed begins by itself when it answers. {error}"
         journal.end_training(number, state="failed", reason=reason, at=dt.datetime.now(dt.UTC))
-        raise StackError(f"{reason} See that its server runs: `keepfit status`.") from error
+        raise StackError(reason) from error
 
 
 def caps(

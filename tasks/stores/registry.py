@@ -308,7 +308,7 @@ def answering() -> Generator[None]:
     except MlflowException as error:
         if error.error_code not in PASSING:
             raise
-        raise StackError(f"{NO_MLFLOW}: {' '.join(str(error).split())[:300]}") from error
+        raise StackError(f"{NO_MLFLOW}: {' '.join(str(error).split())[:160]}") from error
 
 
 @contextlib.contextmanager

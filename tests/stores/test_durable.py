@@ -11,7 +11,7 @@ from tasks.stores import durable
 @pytest.fixture
 def met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was synced and renamed, in order, by name; a draft's without the number of its process."""
-    real, calls = {"fsync": os.fsync, "replace": Path.replace}, list[str]()
+    sync, move, calls = os.fsync, Path.replace, list[str]()
 
     def named(path: Path) -> str:
         return str(path.relative_to(tmp_path)).replace(f".{os.getpid()}", "")
@@ -19,11 +19,11 @@ def met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def fsync(handle: int) -> None:
         path = Path(f"/proc/self/fd/{handle}").readlink()
         calls.append(f"sync {named(path)}" + ("" if path.is_dir() else f" {path.read_bytes().decode()}"))
-        real["fsync"](handle)
+        sync(handle)
 
     def replace(path: Path, target: Path) -> Path:
         calls.append(f"rename {named(path)}")
-        return real["replace"](path, target)
+        return move(path, target)
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", replace)

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import os
+import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +11,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from prefect.logging import disable_run_logger
 
+from flows import train as flow
 from tasks import trigger
 from tasks.config.errors import StackError
 from tasks.config.project import Project
@@ -17,11 +20,11 @@ from tasks.ingest import Landings
 from tasks.ml.policy import By
 from tasks.stores import runs
 from tasks.stores.journal import NOT_BEGUN, Journal
-from tasks.stores.references import Training
+from tasks.stores.references import Decision, Training
 from tasks.stores.registry import IMPATIENT, Registry
 from tasks.trigger import CRASHES
 from tests.released import NAME, NOW, place, template
-from tests.samples import free_port, write_rows
+from tests.samples import free_port, until, write_rows
 from tests.tasks.test_owed import ordered, says, stand
 
 __all__ = ["place", "template"]
@@ -83,6 +86,73 @@ def test_o_07_three_at_once_are_one_training(landed: Settings):
     assert not any(each.wait for each in others)
 
 
+class Trained:
+    """The training flow without a server: admission, lock, journal and MLflow are real, and the first one to train is held up in it."""
+
+    def __init__(self, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.journal, self.registry = (
+            Journal(settings.journal()),
+            Registry(NAME, settings.mlflow(), settings.artifacts),
+        )
+        self.came, self.said, self.let = list[str](), dict[str, str](), threading.Event()
+        self.inside, real = threading.Event(), Journal.alone
+        fine = SimpleNamespace(refused="", recipe=None)
+        for name in ("prepare", "tune", "evaluate", "gate"):
+            monkeypatch.setattr(flow, name, lambda *_: fine)
+        for name, step in {"fit": self.fit, "register": self.register, "decline": lambda _, reason: reason}.items():
+            monkeypatch.setattr(flow, name, step)
+        monkeypatch.setattr(flow, "admit", trigger.admit.fn)
+
+        def alone(journal: Journal, what: str, patience: float = 600) -> AbstractContextManager[None]:
+            self.came.append(what)
+            return real(journal, what, patience)
+
+        monkeypatch.setattr(Journal, "alone", alone)
+
+    def fit(self, *_: object) -> SimpleNamespace:
+        if not self.inside.is_set():
+            self.inside.set()
+            assert self.let.wait(60)
+        return SimpleNamespace(refused="", recipe=None)
+
+    def register(self, training: Training, *_: object) -> Decision:
+        digest = f"of training {training.id}"
+        model = self.registry.client.create_model_version(
+            NAME, source="file:///nothing", tags={"keepfit.model_digest": digest}
+        )
+        now, version = dt.datetime.now(dt.UTC), int(model.version)
+        self.journal.end_training(training.id, state="registered", reason="so", at=now, version=version)
+        return Decision(project=NAME, state="registered", reason="so", trigger=training.reason, version=version)
+
+    def train(self, by: By) -> None:
+        """What a flow run does, in a thread of its own; keeps what came of it."""
+        with disable_run_logger():
+            ended = flow.train.fn(NAME, by, by=by)
+        self.said[by] = ended if isinstance(ended, str) else ended["state"]
+
+
+def test_o_07_two_trainings_that_overlap_make_one_version(landed: Settings, monkeypatch: pytest.MonkeyPatch):
+    """The second one comes while the first is fitting: it waits for its end, and is then told that the rows were trained on (O-07)."""
+    trained = Trained(landed, monkeypatch)
+    before = {version.version for version in trained.registry.client.search_model_versions(f"name='{NAME}'")}
+    rows = len(trained.journal.trainings(NAME))
+    threads = [threading.Thread(target=trained.train, args=[by], daemon=True) for by in ("schedule", "drift")]
+    threads[0].start()
+    until(trained.inside.is_set, 60, "the first training")
+    threads[1].start()
+    until(lambda: len(trained.came) == 2 or "drift" in trained.said, 60, "the second training, or its wait")
+    assert "drift" not in trained.said
+    assert len(trained.journal.trainings(NAME)) == rows + 1
+    trained.let.set()
+    for thread in threads:
+        thread.join(60)
+    assert trained.said["schedule"] == "registered"
+    assert "was trained on already" in trained.said["drift"]
+    versions = {version.version for version in trained.registry.client.search_model_versions(f"name='{NAME}'")}
+    assert len(versions - before) == 1
+    assert [row["state"] for row in trained.journal.trainings(NAME)[rows:]] == ["registered"]
+
+
 def test_o_05_a_training_does_not_begin_while_mlflow_is_away(landed: Settings, monkeypatch: pytest.MonkeyPatch):
     """It says so, keeps its orders and counts as no run of the budget; its lock is free, and when MLflow answers it begins."""
     says(landed, "budget: {runs: 1}\n")
@@ -94,7 +164,7 @@ def test_o_05_a_training_does_not_begin_while_mlflow_is_away(landed: Settings, m
             with pytest.raises(StackError, match="keepfit status"):
                 admitted("batch")
     rows = Journal(landed.journal()).trainings(NAME)[before:]
-    assert {(row["state"], row["reason"].partition(";")[0]) for row in rows} == {("failed", NOT_BEGUN)}
+    assert {(row["state"], row["reason"].partition(". ")[0]) for row in rows} == {("failed", NOT_BEGUN)}
     assert len(rows) == CRASHES
     assert stand(landed) == [("open", "", 0)]
     assert admitted("batch").id

@@ -13,7 +13,7 @@ from tasks.stores.journal.tables import TRAININGS
 UNDER_WAY = frozenset({"running", "releasing"})  # states of a training that has not ended
 OUT_OF_MEMORY = "out of memory"  # how the reason of a training begins that was
 NO_MLFLOW = "MLflow did not answer"  # how the reason of a training begins that could not put on record what it did
-NOT_BEGUN = f"{NO_MLFLOW} when it should have begun"  # the same of one that has learned nothing yet
+NOT_BEGUN = f"{NO_MLFLOW}, so the training has not begun"  # the same of one that has learned nothing yet
 FORGOTTEN = frozenset({"refused", "failed", "crashed"})  # states of trainings that may have made no version
 
 
