@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -168,7 +167,7 @@ def test_i_21_a_time_of_another_zone_says_its_offset(at, passes):
     assert read is not None
     assert [*read.values[0]] == [at]
     assert (Reader([here], ()).read(body) is not None) == passes
-    slow = SimpleNamespace()
+    slow = Champion.__new__(Champion)
     if passes:
         assert Champion._value(slow, 0, {"at": at}, here) == at
         assert arrow._values(pa.array([at]), 1, here) == [at]
