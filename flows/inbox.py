@@ -37,6 +37,10 @@ TOGETHER = 20  # so many waiting files land together, in one change and with one
 CALM = 1.0  # seconds without a new file until files that come together have all come
 LONGEST = 200  # bytes of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
+AGAIN, SELDOM = (
+    60.0,
+    6,
+)  # seconds until a claimed file that is still there is given a run again, and how often that doubles
 REST = 1.0  # seconds for which a folder that could not be dealt with is left alone
 LASTING = 10.0  # seconds for which something is in the way until people are told: most of it passes
 SHOWN = 5  # of what is in the way is told at most
@@ -58,6 +62,9 @@ class Inbox:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
+        self.asked: dict[
+            Path, tuple[int, float]
+        ] = {}  # claimed files: how often each was given a run, and until when it is left alone
         self.known: dict[Path, tuple[int, float]] = {}  # by folder: how many files wait, and since when so many
         self.resting: dict[Path, float] = {}  # folders that could not be dealt with, and until when they are left alone
         self.there: dict[Path, bool] = {}  # projects' folders that were there, and whether they were mount points
@@ -95,10 +102,11 @@ class Inbox:
                 self.claim(box, file)
         elif self.calm(box, len(complete), now):
             self.gather(box, complete)
-        for kept in self.claimed(box):
+        for kept in self.claimed(box, now):
             try:
                 submit(box.project, kept, box.kind)
-                self.seen[kept] = ((0, 0), now)
+                times, _ = self.asked.get(kept, (0, now))
+                self.asked[kept] = times + 1, now + AGAIN * 2 ** min(times, SELDOM)
             except ObjectNotFound:
                 LOG.warning("%s waits: 'land/%s' is not deployed yet", kept.name, box.project)
             except (OSError, BatchError) as error:
@@ -235,16 +243,21 @@ class Inbox:
             self._note(file, error)
             return
         self.seen.pop(file, None)
-        self.seen.pop(kept, None)
+        self.asked.pop(kept, None)
         LOG.info("%s: %s arrived (%s bytes)", box.project, file.name, kept.stat().st_size)
 
-    def claimed(self, box: Box) -> list[Path]:
-        """Kept files that this process has not submitted yet: new ones, and those that an earlier watcher left behind."""
+    def claimed(self, box: Box, now: float) -> list[Path]:
+        """Kept files that want a run: new ones, those that an earlier watcher left behind, and those whose run has failed.
+
+        While a file's run is under way asking for one gives the same. One that fails, as when project.yaml is broken, leaves the file; so it is
+        asked for again, ever more seldom.
+        """
         folder = box.folder / ARRIVED
         if (folder / GATHERING).is_dir():
             self._close(folder / GATHERING)
         found = [path for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-        return sorted((path for path in found if path not in self.seen), key=original_name)
+        self.asked = {path: asked for path, asked in self.asked.items() if path.parent != folder or path in found}
+        return sorted((path for path in found if self.asked.get(path, (0, now))[1] <= now), key=original_name)
 
     def _close(self, folder: Path) -> None:
         """Gives a folder of gathered files the name of its content, under which it lands; where that waits to land already, once is enough."""
@@ -258,7 +271,7 @@ class Inbox:
             shutil.rmtree(folder)
         else:
             folder.rename(kept)
-        self.seen.pop(kept, None)
+        self.asked.pop(kept, None)
 
 
 def _promise(file: Path) -> Path:

@@ -1,4 +1,5 @@
 import errno
+import itertools
 import os
 import threading
 import time
@@ -136,10 +137,10 @@ def test_a_folder_that_fails_is_no_matter_of_the_others(watched: Watched, monkey
     """Whatever is raised over one project's files, another's land; the one that failed is tried again after a while."""
     real, failures = watched.watcher.claimed, [ValueError("odd")] * 2
 
-    def claimed(box: inbox.Box) -> list[Path]:
+    def claimed(box: inbox.Box, now: float) -> list[Path]:
         if box.kind == "outcomes" and failures:
             raise failures.pop()
-        return real(box)
+        return real(box, now)
 
     monkeypatch.setattr(watched.watcher, "claimed", claimed)
     monkeypatch.setattr(
@@ -150,6 +151,25 @@ def test_a_folder_that_fails_is_no_matter_of_the_others(watched: Watched, monkey
     until(watched.look, 30, "the landing")
     assert watched.results[0].landed == 2
     until(lambda: watched.look() and not failures, 30, "another try")
+
+
+def test_a_claimed_file_whose_run_failed_is_given_another_ever_more_seldom(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    """As while project.yaml was broken: it lands without anybody's doing, and what never lands is not asked for without end."""
+    times: list[float] = []
+    monkeypatch.setattr(inbox, "submit", lambda *_: times.append(now))
+    folder = watched.folder / ARRIVED
+    folder.mkdir()
+    kept = write_rows(folder / "0123456789abcdef-a.csv", rows(1, 2))
+    for now in range(40_000):
+        watched.watcher._look(inbox.Box("small", "rows", watched.folder), float(now))
+    between = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert between == [60, 120, 240, 480, 960, 1920, *[3840] * 9]
+    kept.unlink()
+    watched.watcher._look(inbox.Box("small", "rows", watched.folder), 50_000.0)
+    assert len(times) == 16
+    assert watched.watcher.asked == {}
 
 
 class Runs:
