@@ -126,8 +126,7 @@ class Trained:
 
     def train(self, by: By) -> None:
         """What a flow run does, in a thread of its own; keeps what came of it."""
-        with disable_run_logger():
-            ended = flow.train.fn(NAME, by, by=by)
+        ended = flow.train.fn(NAME, by, by=by)
         self.said[by] = ended if isinstance(ended, str) else ended["state"]
 
 
@@ -137,15 +136,16 @@ def test_o_07_two_trainings_that_overlap_make_one_version(landed: Settings, monk
     before = {version.version for version in trained.registry.client.search_model_versions(f"name='{NAME}'")}
     rows = len(trained.journal.trainings(NAME))
     threads = [threading.Thread(target=trained.train, args=[by], daemon=True) for by in ("schedule", "drift")]
-    threads[0].start()
-    until(trained.inside.is_set, 60, "the first training")
-    threads[1].start()
-    until(lambda: len(trained.came) == 2 or "drift" in trained.said, 60, "the second training, or its wait")
-    assert "drift" not in trained.said
-    assert len(trained.journal.trainings(NAME)) == rows + 1
-    trained.let.set()
-    for thread in threads:
-        thread.join(60)
+    with disable_run_logger():  # for all threads at once
+        threads[0].start()
+        until(trained.inside.is_set, 60, "the first training")
+        threads[1].start()
+        until(lambda: len(trained.came) == 2 or "drift" in trained.said, 60, "the second training, or its wait")
+        assert "drift" not in trained.said
+        assert len(trained.journal.trainings(NAME)) == rows + 1
+        trained.let.set()
+        for thread in threads:
+            thread.join(60)
     assert trained.said["schedule"] == "registered"
     assert "was trained on already" in trained.said["drift"]
     versions = {version.version for version in trained.registry.client.search_model_versions(f"name='{NAME}'")}
