@@ -7,7 +7,7 @@ from collections.abc import Callable
 from cyclopts import App, CycloptsError, Group
 
 from flows.commands import answers, evidence, landing, loop, projects, releases, rows, simulate, stack, status
-from flows.commands.terminal import DONE, MISUSE, REFUSED, explained, fail, is_read
+from flows.commands.terminal import DONE, MISUSE, REFUSED, STOPPED, explained, fail, is_read
 from tasks.config.errors import KeepfitError, MisuseError, suggestion
 
 COMMANDS: dict[str, tuple[Callable[..., int] | App, ...]] = {
@@ -28,7 +28,7 @@ def assembled() -> App:
     """The command with all of its commands, in groups."""
     app = App(
         name="keepfit", help="Keeps models fit: lands new data, retrains, proves that the new model is better, releases it, serves it.",
-        version_flags=["--version"],
+        version_flags=["--version"], suppress_keyboard_interrupt=False,  # else it ends the command without a word
     )  # fmt: skip
     for name, commands in COMMANDS.items():
         group = Group.create_ordered(name)
@@ -42,7 +42,7 @@ def assembled() -> App:
 
 
 def main() -> None:
-    """Entry point: exit code 0 done, 1 refused, failed, or done but not read to its end (`| head`), 2 misuse."""
+    """Entry point: exit code 0 done, 1 refused, failed, or done but not read to its end (`| head`), 2 misuse, 130 stopped by hand."""
     words = sys.argv[1:]
     try:
         try:
@@ -70,8 +70,9 @@ def _ended(words: list[str]) -> int:
         fail(str(error), words, MISUSE)
     except KeepfitError as error:
         fail(str(error), words, REFUSED)
-    except KeyboardInterrupt:
-        fail("Stopped by hand; what was landed or released stands. Say it again to go on.", words, 130)
+    except KeyboardInterrupt as stop:
+        said = str(stop) or "what was landed or released stands. Say it again to go on."
+        fail(f"Stopped by hand; {said}", words, STOPPED)
     except BrokenPipeError:
         raise
     except Exception as error:

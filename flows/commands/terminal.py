@@ -14,7 +14,7 @@ from rich.table import Table
 from tasks.config.errors import MisuseError
 from tasks.config.settings import Settings
 
-DONE, REFUSED, MISUSE = 0, 1, 2
+DONE, REFUSED, MISUSE, STOPPED = 0, 1, 2, 130
 logs = Console(stderr=True, highlight=False)
 
 
