@@ -75,7 +75,13 @@ def new(
         "rows_broken": draft.broken,
         "left_out": draft.left_out,
         "remarks": {**draft.notes, **draft.remarks},
-        "next": f"keepfit check {name}; keepfit land {name} {shlex.quote(str(data))}",
+        "next": "; ".join(
+            [
+                f"keepfit check {name}",
+                *(["keepfit deploy"] if settings.prefect() else []),
+                f"keepfit land {name} {shlex.quote(str(data))}",
+            ]
+        ),
     }
 
 
@@ -88,7 +94,7 @@ def page_of_new(result: dict[str, Any]) -> str:
         f"A row is named by {', '.join(result['key'])} and ordered by {result['time']}; {_predicted(result)}",
         *(["Remarks:", *remarks] if remarks else []),
         *(["Left out:", *out] if out else []),
-        f"Next: read project.yaml and correct what you know better, then {result['next'].replace('; ', ' and ')}",
+        f"Next: read project.yaml and correct what you know better, then say: {result['next']}",
     ])  # fmt: skip
 
 

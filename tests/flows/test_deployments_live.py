@@ -99,6 +99,17 @@ def test_prefect_s_own_command_lists_what_the_file_declares(folder: Path, stack:
     assert {name for name in (*ALL_OF_IT, *EVENTS) if name not in done.stdout} == set()
 
 
+@pytest.mark.parametrize("asked", ["land", "watch"])
+def test_a_project_that_the_stack_does_not_know_yet_wants_to_be_deployed(folder: Path, tmp_path: Path, asked):
+    """Whatever is asked of it, also to land a file."""
+    write(folder, OTHER, "")
+    file = tmp_path / "a.csv"
+    file.write_text("id,at,y,amount,kind\n1,2026-01-01,true,2.5,a\n")
+    code, said = keepfit(asked, OTHER, *([str(file)] if asked == "land" else []))
+    assert code == 1
+    assert said == {"error": f"'{asked}/{OTHER}' is not deployed on the running stack. Say `keepfit deploy`."}
+
+
 def test_what_a_file_declares_no_more_is_gone_from_prefect(folder: Path, stack: Stack):
     """Crons, scores, sources and triggers that were taken out stop; what stays has one schedule each, and the command says what went."""
     from flows.deployments import deploy

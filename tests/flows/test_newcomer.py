@@ -163,6 +163,14 @@ def test_the_result_says_what_was_decided(tmp_path, home):
     assert "example.org" not in page
 
 
+def test_beside_a_running_stack_a_new_project_wants_to_be_deployed(tmp_path, home, monkeypatch):
+    """The stack knows it from then on; the commands stand in the order in which they are said."""
+    monkeypatch.setenv("KEEPFIT_PREFECT_URL", "http://127.0.0.1:9")
+    result, path = made("personal", tmp_path, Settings())
+    assert result["next"] == f"keepfit check personal; keepfit deploy; keepfit land personal {path}"
+    assert newcomer.page_of_new(result).endswith(f"say: {result['next']}")
+
+
 def test_i_26_personal_columns_never_reach_the_lake(tmp_path, home):
     """After `new` and `land` no file under the state or the project holds an address or a card number."""
     result, path = made("personal", tmp_path, home)
