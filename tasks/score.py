@@ -177,6 +177,26 @@ class Scoring:
         there = entry.source if entry.sql or "://" in entry.source else str(folder / entry.source)
         return Asked(there, folder / entry.target, entry.sql)
 
+    def refuse_unfit(self, source: str, target: Path, sql: str = "") -> None:
+        """Refuses what can be seen to fail before a run is made for it: the place for the answers, a file as far as its first rows, a password that a run would keep.
+
+        Raises:
+            BatchError: one of them will not do; nothing was made.
+        """
+        self._written_apart(source, target)
+        if not target.parent.is_dir():
+            raise BatchError(f"{target.parent}: is no folder. Make it, or name another file; nothing was scored.")
+        if sql:
+            _refuse_password(source)
+        if sql or "://" in source:
+            return
+        rows = next(self._chunks(source, sql), None)
+        columns = self.use.contract.key if rows is None else self._shaped(rows).column_names
+        if missing := [name for name in self.use.contract.key if name not in columns]:
+            raise BatchError(
+                f"{Path(source).name}: has no column '{missing[0]}', by which {self.use.project} names a row. Nothing was scored."
+            )
+
     @cached_property
     def _release(self) -> Release | None:
         return Journal(self._settings.journal()).champion(self.use.project)
@@ -321,12 +341,9 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
 
     from tasks.sources.query import Rows, engine_of, said
 
+    _refuse_password(url)
     named = url.startswith("env:")
     variable = url.removeprefix("env:") if named else "the URL"
-    if not named and _has_password(url):
-        raise BatchError(
-            "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
-        )
     try:
         engine = engine_of(os.environ.get(variable, "") if named else url, variable)
     except ValueError as error:
@@ -341,6 +358,13 @@ def _queried(url: str, sql: str) -> Iterator[pa.Table]:
         raise BatchError(
             f"The query fails: {said(error, engine.url)}. Look at the URL and at the SELECT; nothing was scored."
         ) from None
+
+
+def _refuse_password(url: str) -> None:
+    if not url.startswith("env:") and _has_password(url):
+        raise BatchError(
+            "The URL holds a password, and runs are kept. Put it into an environment variable and say env:NAME; nothing was scored."
+        )
 
 
 def _has_password(url: str) -> bool:

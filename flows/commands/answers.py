@@ -48,7 +48,13 @@ def score(project: str, source: str, target: Path, /, *, sql: str = "", as_json:
         target: CSV or Parquet: key, prediction, what is known of its certainty, version. It is there as a whole or not at all.
         sql: One SELECT.
     """
-    settings = connect(project)
-    where = source if sql or "://" in source else str(Path(source).absolute())
-    scored = run("score", settings, project=project, source=where, target=str(target.absolute()), sql=sql)
+    settings = connect()
+    from tasks.config.project import Project
+    from tasks.score import Scoring
+
+    use = Project.named(project, settings)
+    where, target = source if sql or "://" in source else str(Path(source).absolute()), target.absolute()
+    if settings.prefect_url is None:  # else the worker may see other files than this machine does
+        Scoring(use, settings).refuse_unfit(where, target, sql)
+    scored = run("score", settings, project=project, source=where, target=str(target), sql=sql)
     return show(scored, as_json=as_json)

@@ -334,6 +334,27 @@ def test_a_question_without_an_answer_is_refused(alone, row, named):
     assert "wanted" in message.lower() or "keepfit train thyroid" in message
 
 
+def test_a_file_that_is_not_there_is_not_scored(alone, tmp_path):
+    """It is said before a run is made, which would take a while."""
+    done = command(alone, "score", "thyroid", str(tmp_path / "none.csv"), str(tmp_path / "out.csv"), "--json")
+    assert done.returncode == 1
+    assert failure(done).startswith("'none.csv': cannot be opened")
+    assert "no stack is running" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ended", "said"),
+    [
+        ("Flow run encountered an exception: BatchError: a.csv: is empty.\nSend it again.", "a.csv: is empty.\nSend it again."),
+        ("Flow run encountered an exception: ValueError: a bug.", "The run 'x' ended as Failed: Flow run encountered an exception: ValueError: a bug. Its log is in Prefect."),
+        ("the worker died", "The run 'x' ended as Crashed: the worker died. Its log is in Prefect."),
+    ],
+)  # fmt: skip
+def test_what_a_run_refuses_is_said_as_without_a_stack(ended, said):
+    """The sentence that tells what to mend stands alone; whatever else a run fails with is told with the run and where its log is."""
+    assert runs._failed("x", "Crashed" if "died" in ended else "Failed", ended) == said
+
+
 @pytest.mark.parametrize(("asked", "lacks"), [("deploy", "nowhere to deploy to"), ("env", "nothing to reach")])
 def test_what_wants_a_stack_says_what_to_do(alone, asked, lacks):
     """Without one there is nowhere to deploy to and nobody to ask, and the next move is `keepfit up`."""

@@ -132,6 +132,28 @@ def test_what_cannot_be_scored_at_all_writes_nothing(place, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("source", "target", "sql", "says"),
+    [
+        ("none.csv", "out.csv", "", "'none.csv': cannot be opened"),
+        ("in.xlsx", "out.csv", "", "is of kind '.xlsx'"),
+        ("keyless.csv", "out.csv", "", "keyless.csv: has no column 'id', by which small names a row"),
+        ("in.csv", "out.xlsx", "", "wanted a file that ends in"),
+        ("in.csv", "nowhere/out.csv", "", "nowhere: is no folder"),
+        ("postgresql://me:SECRET@127.0.0.1/db", "out.csv", "select 1", "holds a password"),
+    ],
+)  # fmt: skip
+def test_what_is_seen_to_fail_is_refused_before_a_run_is_made(place, tmp_path, source, target, sql, says):
+    """By a sentence that names it, and no folder is made; what fits is let through, with a champion or without."""
+    for name, some in (("in.csv", GOOD), ("in.xlsx", GOOD), ("keyless.csv", {"amount": 2})):
+        written(tmp_path / name, [some])
+    there = source if sql else str(tmp_path / source)
+    with pytest.raises(BatchError, match=re.escape(says)):
+        scoring(place).refuse_unfit(there, tmp_path / target, sql)
+    assert not (tmp_path / "nowhere").exists()
+    scoring(place).refuse_unfit(str(tmp_path / "in.csv"), tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
     ("url", "says"),
     [(None, "CRM_URL is not set"), ("postgresql://me:SE:CRET@host:port/db", "CRM_URL holds no SQLAlchemy URL"),
      ("nonsense", "CRM_URL holds no SQLAlchemy URL")],
