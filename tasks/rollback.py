@@ -99,16 +99,22 @@ class Rollback:
         if self.of not in {None, releases[-1].version}:
             return f"version {self.of} is not the champion any more; version {releases[-1].version} is, since {releases[-1].at[:19]}"
         if self.to is None:
-            before = predecessor(releases)
-            return (
-                before
-                or f"nothing of {self.project} was champion before version {releases[-1].version}; name a version with --to: {_others(known, releases[-1])}"
-            )
+            return predecessor(releases) or _without_predecessor(self.project, known, releases[-1])
         if self.to == releases[-1].version:
             return f"version {self.to} is the champion already, since {releases[-1].at[:19]}"
         if self.to not in known:
             return f"version {self.to} of {self.project} was never champion. Those that were: {_others(known, releases[-1])}; `keepfit release` makes another one champion"
         return known[self.to]
+
+
+def _without_predecessor(project: str, known: dict[int, Release], champion: Release) -> str:
+    """Why there is none to bring back by default, and what may be done."""
+    if known.keys() == {champion.version}:
+        return (
+            f"version {champion.version} is the only one that was ever champion of {project}, so there is nothing to roll back to. "
+            f"`keepfit train {project} --again` makes another challenger"
+        )
+    return f"nothing of {project} was champion before version {champion.version}; name a version with --to: {_others(known, champion)}"
 
 
 def _confirmed(address: str | None, champion: Release) -> str:

@@ -153,6 +153,22 @@ def test_a_rollback_goes_to_a_former_champion_only(place: Settings, to: int, sai
     assert len(journal.releases(NAME)) == 2
 
 
+@pytest.mark.parametrize(
+    ("past", "said"),
+    [
+        ((1,), "version 1 is the only one that was ever champion of small, so there is nothing to roll back to. `keepfit train small --again` makes another challenger"),
+        ((1, 1), "version 1 is the only one that was ever champion of small"),
+        ((1, 2, 1), "nothing of small was champion before version 1; name a version with --to: 2"),
+    ],
+)  # fmt: skip
+def test_without_an_earlier_champion_the_next_move_is_said(place: Settings, past: tuple[int, ...], said: str):
+    """Another version is named only where one was champion."""
+    crowned(place, *past)
+    done = back(place)
+    assert done["state"] == "refused"
+    assert done["reason"].startswith(said)
+
+
 @pytest.mark.parametrize("name", ["../small", "small/..", "smаll", "", "a" * 41, "small\n", ".locks", "Small"])
 def test_r_12_a_name_that_is_none_is_refused(place: Settings, name: str):
     """Nothing that leads elsewhere, looks alike, or is too long reaches a path or the journal."""
