@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError, Group
 
 from flows.commands import answers, evidence, landing, loop, projects, releases, rows, simulate, stack, status
 from flows.commands.terminal import DONE, MISUSE, REFUSED, STOPPED, explained, fail, is_read
-from tasks.config.errors import KeepfitError, MisuseError, suggestion
+from tasks.config.errors import KeepfitError, MisuseError
 
 COMMANDS: dict[str, tuple[Callable[..., int] | App, ...]] = {
     "Stack": (stack.up, stack.down, status.status, stack.env, stack.doctor, stack.recover),
@@ -59,13 +59,10 @@ def main() -> None:
 
 def _ended(words: list[str]) -> int:
     """The exit code of a command that ended well; any other says why and exits."""
-    app = assembled()
     try:
-        return app(words, exit_on_error=False, print_error=False) or DONE
+        return assembled()(words, exit_on_error=False, print_error=False) or DONE
     except CycloptsError as error:
-        known = [name for name in app if not name.startswith("-")]
-        hint = suggestion(words[0], known) if words and words[0] not in known else ""
-        fail(f"{' '.join(str(error).split())}{hint} See `keepfit --help`.", words, MISUSE)
+        fail(f"{' '.join(str(error).split())} See `keepfit --help`.", words, MISUSE)
     except MisuseError as error:
         fail(str(error), words, MISUSE)
     except KeepfitError as error:

@@ -264,7 +264,7 @@ def test_status_counts_the_files_that_wait(alone, tmp_path):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["trian", "thyroid"], "Did you mean 'train'?"),
+        (["trian", "thyroid"], 'Did you mean "train"?'),
         (["train"], "project"),
         (["predict", "thyroid"], "--row"),
         (["release", "thyroid", "newest"], "newest"),
@@ -287,10 +287,10 @@ def test_misuse_ends_with_2_and_names_what_is_wrong(alone, words, named):
 
 
 def test_misuse_for_a_person_leaves_stdout_empty(alone):
-    """Without --json the message goes to stderr only."""
+    """Without --json the message goes to stderr only, and says once what may have been meant."""
     done = command(alone, "trian")
     assert (done.returncode, done.stdout) == (2, "")
-    assert "Did you mean 'train'?" in done.stderr
+    assert done.stderr.count("Did you mean") == done.stderr.count('Did you mean "train"?') == 1
 
 
 # -- refusals: exit code 1 --------------------------------------------------------------------------------------------
