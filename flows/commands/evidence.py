@@ -34,10 +34,12 @@ def _why(found: dict[str, Any]) -> RenderableType:
 
     name = f"version {found['version']}" if found.get("version") is not None else found["decision"]
     rows = [verdict_cells(Verdict.model_validate(verdict)) for verdict in found["verdicts"]]
-    title = f"{found['project']} {name}, {found['at'][:19]}: {found['state']}"
-    numbers = table(VERDICT[:-1], (cells[:-1] for cells in rows), title=title)
+    title = Text(f"{found['project']} {name}, {found['at'][:19]}: {found['state']}", style="bold")
+    if not rows:
+        return Group(title, Text(found["reason"]))
+    numbers = table(VERDICT[:-1], (cells[:-1] for cells in rows))
     reasons = (Text(f"{cells[0]}: {cells[-1]}", style="" if cells[1] == "yes" else "bold") for cells in rows)
-    return Group(numbers, Text(found["reason"]), "", *reasons)
+    return Group(title, numbers, Text(found["reason"]), "", *reasons)
 
 
 def reproduce(project: str, version: int, *, as_recorded: bool = False, as_json: Json = False) -> int:

@@ -116,10 +116,18 @@ def history(project: str, *, at: str | None = None, as_json: Json = False) -> in
     from flows import looking
 
     found = looking.history(project, at, Settings())
-    page = table(("generation", "version", "from", "to", "", "by", "why"), map(_reign, found["champions"]))
-    return show(found, as_json=as_json, page=page)
+    return show(found, as_json=as_json, page=_history(found))
+
+
+def _history(found: dict[str, Any]) -> RenderableType:
+    """A row for each champion, and under them, where there is room, by whom and why."""
+    if not found["champions"]:
+        return f"{found['project']} had no champion at {found['at']}"
+    reigns = table(("generation", "version", "from", "to", ""), map(_reign, found["champions"]))
+    reasons = (Text(f"{row['generation']}, by {row['actor']}: {row['reason']}") for row in found["champions"])
+    return Group(reigns, "", *reasons)
 
 
 def _reign(row: dict[str, Any]) -> tuple[str, ...]:
     since, until = row["from"][:19], (row["to"] or "now")[:19]
-    return str(row["generation"]), str(row["version"]), since, until, row["kind"], row["actor"], row["reason"]
+    return str(row["generation"]), str(row["version"]), since, until, row["kind"]

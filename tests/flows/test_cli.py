@@ -178,6 +178,18 @@ def test_status_fits_into_a_terminal_of_80_columns(alone, tmp_path):
     assert any(line[:5] == ["project", "rows", "batches", "waiting", "quarantined"] for line in lines)
 
 
+def test_history_fits_into_a_terminal_of_80_columns(alone, tmp_path):
+    """No time or version is cut or folded; by whom and why stand on lines of their own. A time without a champion is told as that."""
+    journal, at = Journal(f"sqlite:///{tmp_path / 'state' / 'keepfit.db'}"), "2026-11-27T12:30:05+00:00"
+    journal.release(Release("thyroid", 1, 12, "d", "train: drift", "it is better. " * 9, at, "roc_auc", 0.9, 0.8, 1))
+    narrow = alone | {"COLUMNS": "80"}
+    lines = command(narrow, "history", "thyroid").stdout.splitlines()
+    assert lines[1].split() == ["1", "12", "2026-11-27T12:30:05", "now", "release"]
+    assert lines[3].startswith("1, by train: drift: it is better. it is better.")
+    early = command(narrow, "history", "thyroid", "--at", "2025-01-01")
+    assert early.stdout == "thyroid had no champion at 2025-01-01\n"
+
+
 def test_what_looks_like_markup_is_shown_as_it_was_said(capsys):
     """A reason with brackets in it neither ends a table nor loses a word."""
     put(table(("why",), [("[/b] a column [red] moved",)]))

@@ -115,3 +115,20 @@ def test_the_command_prints_one_object_or_the_table(settings, journal, capsys):
     assert all(text in row for text in ("no", "0.9000", "0.9010", "-0.0020 … 0.0040 (α 0.03)", "> 0", "0.0030"))
     assert "a person decides" in done.stdout
     assert "champion: a tie keeps the champion" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("decided", ["training", "batch"])
+def test_a_decision_without_verdicts_has_no_table(settings, journal, capsys, decided):
+    """A training that failed before any gate, and a batch: what it was, and why."""
+    if decided == "training":
+        number = journal.start_training(
+            project="thyroid", trigger="t", event=False, snapshot="s", config="c", at=START, rows="v1-abc"
+        )
+        journal.end_training(number, state="failed", reason="labels inverted on day 0", at=START)
+    else:
+        arrived(journal, 0, "held")
+    assert evidence.why("thyroid") == 0
+    state = {"training": "failed", "batch": "held"}[decided]
+    assert capsys.readouterr().out.splitlines() == [
+        f"thyroid {decided}, 2026-01-01T00:00:00: {state}", "labels inverted on day 0"
+    ]  # fmt: skip
