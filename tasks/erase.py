@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel
 
-from tasks.config.errors import BatchError, suggestion
+from tasks.config.errors import BatchError, ConflictError, suggestion
 from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
@@ -163,6 +164,7 @@ class Erasing(Workplace):
                     actor,
                     reason,
                 )
+                self._void(erased, actor)
             return erased
 
     # -- finding ------------------------------------------------------------------------------------------------------
@@ -335,6 +337,15 @@ class Erasing(Workplace):
         for kind in ("rows", "outcomes"):  # the index forgets the keys, too
             keys = self.index(kind)
             self.lake.follow(keys, self.lake.table(kind), self.key(kind))
+
+    def _void(self, erased: Erased, actor: str) -> None:
+        """Nobody decides any more about a version that learned from what is gone; where a kill comes first, the approval says so."""
+        learned = {model["training"] for model in erased.models}
+        for waits in self.journal.proposals(self.project, state="open"):
+            if waits.training in learned:
+                with suppress(ConflictError):  # a person was quicker
+                    said = "rows that it was made from were erased"
+                    self.journal.decide(waits.id, "void", actor=actor, at=self._clock(), reason=said)
 
     def _counted(self, kind: Kind, file: DataFile, goes: np.ndarray) -> int:
         """How many of the rows that go from a data file are in the project's account, which has no outcomes."""

@@ -102,6 +102,23 @@ def test_i_26_the_models_that_learned_from_it_are_named(small, tmp_path: Path):
     assert "4242" not in json.dumps(record)
 
 
+def test_a_version_that_waits_is_offered_no_more_when_rows_of_it_are_erased(small, tmp_path: Path):
+    """Its proposal is void, with who and why; another version, which never saw the rows, waits on."""
+    for version, batch in ((1, range(5)), (2, [4242, 6])):
+        land(small, tmp_path, f"{version}.csv", rows(*batch))
+        number = len(small.journal.trainings("small")) + 1
+        trained(small)
+        small.journal.end_training(
+            number, state="held", reason="", at=dt.datetime.now(dt.UTC), version=version, digests={"bundle": "b"}
+        )
+    erase(small, "4242", dry_run=True)
+    assert [each.version for each in small.journal.proposals("small", state="open")] == [1, 2]
+    erase(small, "4242")
+    assert [each.version for each in small.journal.proposals("small", state="open")] == [1]
+    (void,) = small.journal.proposals("small", state="void")
+    assert (void.version, void.actor, void.reason) == (2, "auditor", "rows that it was made from were erased")
+
+
 def test_i_26_the_same_bytes_do_not_come_back_and_a_new_batch_lands(small, tmp_path: Path):
     """The batch that brought the row is known; a row of the same key in another batch is a new one."""
     file = write_rows(tmp_path / "a.csv", rows(*range(5)))
