@@ -8,7 +8,7 @@ from cyclopts import App, CycloptsError, Group
 
 from flows.commands import answers, evidence, landing, loop, projects, releases, rows, simulate, stack, status
 from flows.commands.terminal import DONE, MISUSE, REFUSED, STOPPED, explained, fail, is_read
-from tasks.config.errors import KeepfitError, MisuseError
+from tasks.config.errors import KeepfitError, MisuseError, ProjectError
 
 COMMANDS: dict[str, tuple[Callable[..., int] | App, ...]] = {
     "Stack": (stack.up, stack.down, status.status, stack.env, stack.doctor, stack.recover),
@@ -65,6 +65,8 @@ def _ended(words: list[str]) -> int:
         fail(f"{' '.join(str(error).split())} See `keepfit --help`.", words, MISUSE)
     except MisuseError as error:
         fail(str(error), words, MISUSE)
+    except ProjectError as error:
+        fail(str(error), words, REFUSED, error.faults)
     except KeepfitError as error:
         fail(str(error), words, REFUSED)
     except KeyboardInterrupt as stop:

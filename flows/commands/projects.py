@@ -2,13 +2,17 @@
 
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cyclopts import App
 
 from flows.commands.running import deployed
 from flows.commands.terminal import Json, Words, show
+from tasks.config.errors import ProjectError
 from tasks.config.settings import Settings
+
+if TYPE_CHECKING:
+    from tasks.config.project import Project
 
 contract = App(name="contract", help="What a row may be, and how that has changed.")
 plan = App(name="plan", help="What a project may change by itself, and who signed that.")
@@ -16,16 +20,14 @@ plan = App(name="plan", help="What a project may change by itself, and who signe
 
 def check(project: str | None = None, *, as_json: Json = False) -> int:
     """Load one project, or all, with its change plan, and say what is wrong with it: file, line, key."""
-    from tasks.config import plans
-    from tasks.config.project import Project
-
-    settings = Settings()
-    found = [Project.named(name, settings) for name in ([project] if project else settings.project_names())]
-    for use in found:
-        plans.load(use, settings)
-        if use.computing:
-            use.computing.ready()
-        use.behaviour(settings)
+    settings, found, faults = Settings(), [], list[str]()
+    for name in [project] if project else settings.project_names():
+        try:
+            found.append(_loaded(name, settings))
+        except ProjectError as error:  # those behind it may have faults, too
+            faults += error.faults
+    if faults:
+        raise ProjectError(*faults)
     rows: list[dict[str, Any]] = [
         {
             "project": use.project,
@@ -41,6 +43,19 @@ def check(project: str | None = None, *, as_json: Json = False) -> int:
         for row in rows
     )
     return show({"ok": True, "projects": rows}, as_json=as_json, page=page)
+
+
+def _loaded(name: str, settings: Settings) -> "Project":
+    """A project that loads as a whole: file, change plan, computed columns, behaviour."""
+    from tasks.config import plans
+    from tasks.config.project import Project
+
+    use = Project.named(name, settings)
+    plans.load(use, settings)
+    if use.computing:
+        use.computing.ready()
+    use.behaviour(settings)
+    return use
 
 
 def new(
@@ -66,7 +81,18 @@ def new(
 
 def deploy(*, as_json: Json = False) -> int:
     """Bring the Prefect deployments of the running stack to what the project files say; what they do not declare any more goes."""
-    return show(deployed(), as_json=as_json)
+    done = deployed()
+    return show(done, as_json=as_json, page=page_of_deployed(done))
+
+
+def page_of_deployed(done: dict[str, list[str]]) -> str:
+    """What is deployed of each project, on a line of its own, and what was removed."""
+    flows: dict[str, list[str]] = {}
+    for name in done["deployments"]:
+        flow, _, project = name.partition("/")
+        flows.setdefault(project, []).append(flow)
+    lines = [f"{project}: {', '.join(of)}" for project, of in flows.items()]
+    return "\n".join([*lines, *(f"removed: {each}" for each in done["removed"])]) or "no project is declared"
 
 
 @contract.command(name="diff")

@@ -13,7 +13,11 @@ class MisuseError(KeepfitError):
 
 
 class ProjectError(KeepfitError):
-    """A project folder does not load."""
+    """A project folder does not load; the message has a line for each fault."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class BatchError(KeepfitError):

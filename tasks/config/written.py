@@ -1,7 +1,9 @@
 """Written: a YAML file that a person wrote, as the frozen object that it describes, or what is wrong with it: file, line, key."""
 
 import functools
+import re
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -10,6 +12,8 @@ from ruamel.yaml.error import YAMLError
 
 from tasks.config.errors import ProjectError, suggestion
 
+SHOWN = 10  # faults of one file; a file of another kind has one in every line
+LONGEST = 60  # characters of a value that are repeated
 Described = TypeVar("Described", bound=BaseModel)
 
 
@@ -35,7 +39,7 @@ def read(path: Path, model: type[Described], empty: str, context: dict[str, Any]
     try:
         return model.model_validate(_plain(text), context=context)
     except ValidationError as error:
-        raise ProjectError(_explained(path, text, error, model)) from error
+        raise ProjectError(*_explained(path, text, error, model)) from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -51,19 +55,31 @@ def _plain(node: Any) -> Any:
     return [_plain(item) for item in node] if isinstance(node, list) else node
 
 
-def _explained(path: Path, text: Any, error: ValidationError, model: type[BaseModel]) -> str:
-    """The first three problems, each with line and key."""
-    problems = []
-    for problem in error.errors()[:3]:
+def _explained(path: Path, text: Any, error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Each problem with line and key, what was met and what was wanted; of a file that is wrong all over the first ones."""
+    problems, found = [], error.errors()
+    for problem in found[:SHOWN]:
         keys = [part for part in problem["loc"] if _stands(text, part, problem["loc"])]
-        message = problem["msg"].removeprefix("Value error, ")
+        message = _said(problem["type"], problem["msg"], problem.get("input"))
         if problem["type"] == "extra_forbidden":
             message = f"is no key here.{suggestion(str(keys[-1]), _known_keys(problem['loc'], model))}"
         elif problem["type"] == "missing":
             keys, message = list(problem["loc"]), "is missing"
         name = ".".join(str(key) for key in keys)
         problems.append(f"{path}{_line(text, keys)}: {name + ' ' if name else ''}{message}".rstrip(". "))
-    return " ".join(problem if problem.endswith("?") else f"{problem}." for problem in problems)
+    more = [f"{path}: and {len(found) - SHOWN} more faults"] if len(found) > SHOWN else []
+    return [problem if problem.endswith("?") else f"{problem}." for problem in (*problems, *more)]
+
+
+def _said(kind: str, message: str, met: Any) -> str:
+    """A problem in words; pydantic's own leave out what was met. A text that may hold a password is not repeated."""
+    if kind == "value_error":
+        return message.removeprefix("Value error, ")
+    wanted = re.sub("^Input should be ", "wanted ", message)
+    is_short = isinstance(met, (int, float, str, NoneType)) and len(str(met)) <= LONGEST and "://" not in str(met)
+    if not is_short or repr(met) in message:
+        return wanted
+    return f"is {met!r}; {wanted[0].lower()}{wanted[1:]}"
 
 
 def _stands(text: Any, part: Any, location: tuple[Any, ...]) -> bool:
