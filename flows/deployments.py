@@ -18,6 +18,7 @@ from flows.land import land
 from flows.prove import prove
 from flows.recover import recover
 from flows.release import release
+from flows.saying import Say, quiet
 from flows.score import score
 from flows.stack.probes import POOL
 from flows.train import train
@@ -77,11 +78,11 @@ def declared(use: Project) -> list[RunnerDeployment]:
     ]  # fmt: skip
 
 
-def deploy(settings: Settings | None = None, projects: Collection[str] | None = None) -> Deployed:
+def deploy(settings: Settings | None = None, projects: Collection[str] | None = None, say: Say = quiet) -> Deployed:
     """Deploys every project, or these of them, and removes what was deployed of them and is not declared any more.
 
     Where no project at all is found nothing is removed: their folder is rather not there at the moment than empty on purpose. What another
-    installation has deployed to the same server stays, too.
+    installation has deployed to the same server stays, too. Each project is said as its turn comes.
 
     Raises:
         ProjectError: a folder does not load, or two have a hook of one name; then nothing is deployed, and nothing removed.
@@ -89,15 +90,17 @@ def deploy(settings: Settings | None = None, projects: Collection[str] | None = 
     settings = settings or Settings()
     found = [Project.named(name, settings) for name in settings.project_names()]
     _hooks_apart(found)
-    deployments = [
-        deployment for use in found if projects is None or use.project in projects for deployment in declared(use)
-    ]
-    slugs = {each.full_name: {entry.slug for entry in each.schedules or ()} for each in deployments}
+    wanted = {use.project: declared(use) for use in found if projects is None or use.project in projects}
+    slugs = {
+        each.full_name: {entry.slug for entry in each.schedules or ()} for some in wanted.values() for each in some
+    }
     deployed.spare(slugs, POOL)
     mine = deployed.mark(settings)
-    for deployment in deployments:
-        deployment.tags = [*(deployment.tags or ()), mine]
-        deployment.apply(work_pool_name=POOL)
+    for place, (project, deployments) in enumerate(wanted.items(), 1):
+        say(f"deploying {project} ({place} of {len(wanted)})")
+        for deployment in deployments:
+            deployment.tags = [*(deployment.tags or ()), mine]
+            deployment.apply(work_pool_name=POOL)
     if not found:
         return Deployed([], [])
     return Deployed([*slugs], deployed.withdraw(slugs, POOL, mine, deployed.made_before(settings), projects))

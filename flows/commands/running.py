@@ -31,7 +31,7 @@ def run(flow: str, settings: Settings, **parameters: Any) -> dict[str, Any]:
 
 
 def deployed() -> dict[str, list[str]]:
-    """The names of all deployments, after they were brought to what the project files say, and what was removed for that.
+    """The names of all deployments, after they were brought to what the project files say, and what was removed for that; says each project.
 
     Raises:
         KeepfitError: no stack runs.
@@ -41,4 +41,4 @@ def deployed() -> dict[str, list[str]]:
         raise KeepfitError("No stack is running, so there is nowhere to deploy to. Say `keepfit up`.")
     from flows.deployments import deploy
 
-    return dict(zip(("deployments", "removed"), deploy(settings), strict=True))
+    return dict(zip(("deployments", "removed"), deploy(settings, say=say), strict=True))

@@ -3,6 +3,7 @@
 import shlex
 
 from flows import stack
+from flows.commands.projects import page_of_deployed
 from flows.commands.running import connect, deployed
 from flows.commands.terminal import Json, confirmed, say, show, table
 from tasks.config.errors import KeepfitError
@@ -21,7 +22,13 @@ REACHING = (
 def up(*, as_json: Json = False) -> int:
     """Start the local stack (Prefect, MLflow, worker, serving, inbox, recover) and deploy every project. Harmless when it runs."""
     started = stack.up(Settings(), say)
-    return show({"state": "up", **started, **deployed()}, as_json=as_json)
+    done = deployed()
+    page = "\n".join([f"up after {started['seconds']} s", *_addresses(started["urls"]), page_of_deployed(done)])
+    return show({"state": "up", **started, **done}, as_json=as_json, page=page)
+
+
+def _addresses(urls: dict[str, str]) -> list[str]:
+    return [f"{name}: {url}" for name, url in urls.items()]
 
 
 def down(*, wipe: bool = False, yes: bool = False, as_json: Json = False) -> int:

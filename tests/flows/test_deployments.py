@@ -227,8 +227,10 @@ def test_a_decision_is_a_form_that_demands_everything():
 
 
 def test_deploying_applies_every_project(tmp_path: Path, applied):
-    """Each project's deployments are sent to the work pool, and their names are given back."""
-    names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments")).names
+    """Each project's deployments are sent to the work pool, each project is said as its turn comes, and the names are given back."""
+    told: list[str] = []
+    names = deploy(Settings(home=tmp_path, projects=REPOSITORY / "deployments"), say=told.append).names
+    assert told == [f"deploying {name} ({place} of {len(SHIPPED)})" for place, name in enumerate(SHIPPED, 1)]
     assert names == [f"{flow}/{project}" for project in SHIPPED for flow in FLOWS]
     assert applied == [(name, POOL) for name in names]
 
