@@ -5,6 +5,7 @@ import json
 import select
 import sys
 from collections.abc import Iterable, Sequence
+from math import isfinite
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter
@@ -65,7 +66,16 @@ def put(page: RenderableType) -> None:
 
 
 def _lines(result: dict[str, Any]) -> str:
-    return "\n".join(f"{name:>12}  {value}" for name, value in result.items() if value not in (None, {}, []))
+    return "\n".join(f"{name:>12}  {_short(value)}" for name, value in result.items() if value not in (None, {}, []))
+
+
+def _short(value: Any) -> Any:
+    """The same with four digits of each number that has more, for a person; large ones keep all before the point."""
+    if isinstance(value, float) and isfinite(value):
+        return float(f"{value:.4g}") if abs(value) < 1e4 else round(value)
+    if isinstance(value, dict):
+        return {name: _short(each) for name, each in value.items()}
+    return [_short(each) for each in value] if isinstance(value, list) else value
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], **about: Any) -> Table:
@@ -95,9 +105,9 @@ def is_read() -> bool:
     return not any(said & select.POLLERR for _, said in pipe.poll(0))
 
 
-def fail(message: str, words: list[str], code: int) -> NoReturn:
-    """Ends the command: the message on stderr, with --json as one object on stdout, too."""
+def fail(message: str, words: list[str], code: int, faults: Sequence[str] = ()) -> NoReturn:
+    """Ends the command: the message on stderr, with --json as one object on stdout, too; where it tells several faults, also one by one."""
     say(message)
     if "--json" in words:
-        print(json.dumps({"error": message}))
+        print(json.dumps({"error": message} | ({"faults": faults} if len(faults) > 1 else {})))
     sys.exit(code)
