@@ -36,15 +36,19 @@ def chosen(project: str, source: str | None) -> list[str]:
     """The names of the sources to fetch from: the one that was asked for, or all.
 
     Raises:
-        SourceError: the project declares no source of that name.
+        SourceError: the project declares no source, or none of that name.
     """
     names = [declared.name for declared in Project.named(project).sources]
+    if not names:
+        raise SourceError(
+            f"{project} declares no sources, so there is nothing to fetch from. Declare one under `sources:` in its project.yaml, like "
+            '{name: drop, kind: listing, url: "file:///data/drop/"}, then say `keepfit deploy` where a stack runs; or land files: `keepfit land`.'
+        )
     if source is None:
         return names
     if source not in names:
-        known = ", ".join(names) or "none"
         raise SourceError(
-            f"{project}: has no source '{source}'. Sources in its project.yaml: {known}.{suggestion(source, names)}"
+            f"{project}: has no source '{source}'. Sources in its project.yaml: {', '.join(names)}.{suggestion(source, names)}"
         )
     return [source]
 

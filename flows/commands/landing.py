@@ -73,4 +73,7 @@ def fetch(project: str, source: str | None = None, *, as_json: Json = False) -> 
         source: One of its sources by name; all by default.
     """
     settings = connect(project)
+    from tasks.fetch import chosen
+
+    chosen(project, source)  # refuses before a run is made
     return show(run("fetch", settings, project=project, source=source), as_json=as_json)

@@ -15,7 +15,8 @@ import pytest
 
 from flows import runs
 from flows.commands import landing
-from flows.commands.terminal import confirmed, explained, put, table
+from flows.commands.projects import page_of_deployed
+from flows.commands.terminal import confirmed, explained, put, show, table
 from tasks.config.errors import BatchError, MisuseError
 from tasks.config.settings import Settings
 from tasks.ml.watching.alarm import Alarm
@@ -190,6 +191,29 @@ def test_history_fits_into_a_terminal_of_80_columns(alone, tmp_path):
     assert early.stdout == "thyroid had no champion at 2025-01-01\n"
 
 
+def test_numbers_have_four_digits_for_a_person_and_all_for_a_program(capsys):
+    """Also inside of what is nested; what is whole, no number, or large enough loses nothing before the point."""
+    result = {
+        "value": 0.9123456789012345,
+        "rows": 123456,
+        "old": {"low": [0.000123456, 98765.4321]},
+        "name": "1.23456789",
+    }
+    show(result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
+    show(result, as_json=False)
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        ["value", "0.9123"], ["rows", "123456"], ["old", "{'low': [0.0001235, 98765]}"], ["name", "1.23456789"]
+    ]  # fmt: skip
+
+
+def test_what_is_deployed_has_a_line_for_each_project():
+    """And what was removed one for each."""
+    done = {"deployments": ["land/a", "train/a", "land/b"], "removed": ["fetch/a"]}
+    assert page_of_deployed(done).splitlines() == ["a: land, train", "b: land", "removed: fetch/a"]
+
+
 def test_what_looks_like_markup_is_shown_as_it_was_said(capsys):
     """A reason with brackets in it neither ends a table nor loses a word."""
     put(table(("why",), [("[/b] a column [red] moved",)]))
@@ -333,6 +357,22 @@ def test_a_broken_project_file_is_named_with_line_and_key(alone, tmp_path):
     assert failure(done) == f"{path}:{at + 1}: metrik is no key here. Did you mean 'metric'?"
 
 
+def test_every_fault_of_every_project_is_told_on_a_line(alone, tmp_path):
+    """With --json the lines are a list beside the message, which has them all."""
+    folder = light_projects(tmp_path / "projects")
+    path = folder / "thyroid" / "project.yaml"
+    path.write_text(path.read_text().replace("metric: roc_auc", "metrik: roc_auc") + "trusted: {share: 2}\n")
+    (folder / "zebra").mkdir()
+    (folder / "zebra" / "project.yaml").write_text("")
+    done = command(alone | {"KEEPFIT_PROJECTS": str(folder)}, "check", "--json")
+    assert done.returncode == 1
+    said = json.loads(done.stdout)
+    assert said["error"].splitlines() == said["faults"] == done.stderr.splitlines()
+    assert len(said["faults"]) == 3
+    for told in ("metrik is no key here", "trusted.share is 2; wanted less than or equal to", "holds no keys"):
+        assert told in said["error"]
+
+
 @pytest.mark.parametrize(
     ("row", "named"), [("{age: 41}", "--row is no JSON"), ("[41]", "--row is a list"), ('{"age": 41}', "no champion")]
 )
@@ -365,6 +405,17 @@ def test_a_file_that_is_not_there_is_not_scored(alone, tmp_path):
 def test_what_a_run_refuses_is_said_as_without_a_stack(ended, said):
     """The sentence that tells what to mend stands alone; whatever else a run fails with is told with the run and where its log is."""
     assert runs._failed("x", "Crashed" if "died" in ended else "Failed", ended) == said
+
+
+@pytest.mark.parametrize("source", [(), ("drop",)])
+def test_nothing_is_fetched_where_no_source_is_declared(alone, source):
+    """The block of project.yaml that would declare one is named, before a run is made."""
+    done = command(alone, "fetch", "thyroid", *source, "--json")
+    assert done.returncode == 1
+    assert failure(done).startswith(
+        "thyroid declares no sources, so there is nothing to fetch from. Declare one under `sources:`"
+    )
+    assert "no stack is running" not in done.stderr
 
 
 @pytest.mark.parametrize(("asked", "lacks"), [("deploy", "nowhere to deploy to"), ("env", "nothing to reach")])
