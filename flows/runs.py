@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -74,7 +74,7 @@ def start(name: str, parameters: dict[str, Any]) -> UUID:
 
 
 @contextmanager
-def _deployed(name: str, project: str) -> Iterator[None]:
+def _deployed(name: str, project: str) -> Generator[None]:
     """Says what to do where the stack does not know the project yet, as one that was made while it ran."""
     from prefect.exceptions import ObjectNotFound
 
