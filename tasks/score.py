@@ -288,7 +288,16 @@ class Scoring:
     def _shaped(self, chunk: pa.Table) -> pa.Table:
         if self._derive is None:
             return chunk
-        shaped = pa.Table.from_pandas(self._derive(chunk.to_pandas()), preserve_index=False)
+        try:
+            shaped = pa.Table.from_pandas(self._derive(chunk.to_pandas()), preserve_index=False)
+        except KeyError as error:
+            raise BatchError(
+                f"The rows have no column {error}, which hooks.py derives from. Nothing was scored."
+            ) from error
+        except Exception as error:
+            raise BatchError(
+                f"hooks.py cannot derive its columns from these rows: {type(error).__name__}: {str(error)[:200]}. Nothing was scored."
+            ) from error
         if len(shaped) != len(chunk):
             raise BatchError(
                 f"`derive` of {self.use.project} made {len(shaped):,} rows of {len(chunk):,}; wanted one for each. Nothing was scored."

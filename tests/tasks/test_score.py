@@ -154,6 +154,17 @@ def test_what_is_seen_to_fail_is_refused_before_a_run_is_made(place, tmp_path, s
 
 
 @pytest.mark.parametrize(
+    ("hook", "says"),
+    [("rows['raw']", "no column 'raw', which hooks.py derives from"), ("1 / 0", "hooks.py cannot derive its columns from these rows: ZeroDivisionError")],
+)  # fmt: skip
+def test_rows_that_a_hook_does_not_take_are_told_as_that(place, tmp_path, hook, says):
+    """The column that it looked for is named, as where a file is landed; of any other fault the kind."""
+    (place.projects / NAME / "hooks.py").write_text(f"def derive(rows):\n    return rows.assign(width={hook})\n")
+    with pytest.raises(BatchError, match=re.escape(says)):
+        scoring(place).refuse_unfit(written(tmp_path / "in.csv", [GOOD]), tmp_path / "out.csv")
+
+
+@pytest.mark.parametrize(
     ("url", "says"),
     [(None, "CRM_URL is not set"), ("postgresql://me:SE:CRET@host:port/db", "CRM_URL holds no SQLAlchemy URL"),
      ("nonsense", "CRM_URL holds no SQLAlchemy URL")],
