@@ -2,11 +2,11 @@
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -57,11 +57,19 @@ class Erased(BaseModel, frozen=True):
     unread: tuple[str, ...] = ()
 
 
-class Meant(NamedTuple):
-    """The keys of the rows that are meant: their hashes in the lake, and their marks in the log of predictions."""
+class Meant:
+    """The keys of the rows that are meant, and their marks in the log of predictions."""
 
-    hashes: np.ndarray
-    marks: frozenset[str]
+    def __init__(self, keys: list[pa.Table], marks: frozenset[str]) -> None:
+        self._keys, self.marks = keys, marks
+        self._hashes: dict[tuple[str, ...], np.ndarray] = {}
+
+    def hashes(self, columns: tuple[str, ...]) -> np.ndarray:
+        """The hashes of their keys, or of these columns of them: (n,) uint64, each once."""
+        if columns not in self._hashes:
+            found = [np.empty(0, dtype=np.uint64), *(key_hashes(keys, columns) for keys in self._keys)]
+            self._hashes[columns] = np.unique(np.concatenate(found))
+        return self._hashes[columns]
 
 
 class Request:
@@ -170,12 +178,15 @@ class Erasing(Workplace):
     # -- finding ------------------------------------------------------------------------------------------------------
     def _meant(self, request: Request) -> Meant:
         """The keys of all rows that are meant, whatever version they stand in."""
-        hashes, marked = [np.empty(0, dtype=np.uint64)], set[str | None]()
-        for keys in self._keys(request):
-            hashes.append(key_hashes(keys, self.contract.key))
-            if self._marks:
-                marked.update(map(self._marks.of, keys.to_pylist()))
-        return Meant(np.unique(np.concatenate(hashes)), frozenset(mark for mark in marked if mark))
+        keys, marked = [some for some in self._keys(request) if len(some)], set[str | None]()
+        if self._marks:
+            for some in keys:
+                marked.update(map(self._marks.of, some.to_pylist()))
+        return Meant(keys, frozenset(mark for mark in marked if mark))
+
+    def _had(self, names: Collection[str]) -> tuple[str, ...]:
+        """The columns of the key that are among these: a data file is older than one that came into the key since."""
+        return tuple(name for name in self.contract.key if name in names)
 
     def _keys(self, request: Request) -> Iterator[pa.Table]:
         """The key columns of the rows that are meant, a part at a time."""
@@ -183,6 +194,8 @@ class Erasing(Workplace):
         yield from request.keys
         for file in self._stored("rows"):
             rows = self.lake.landed.peek(file, columns)
+            if self._had(rows.column_names) != self.contract.key:
+                continue
             yield rows.filter(pa.array(request.matches(rows))).select(key)
         for _, rows in self._quarantined():
             yield rows.filter(pa.array(request.matches(rows) & self._named(rows))).select(key)
@@ -207,9 +220,13 @@ class Erasing(Workplace):
             found = {file.path: self._in(rows, meant, request) for file, rows in self._quarantined()}
         else:
             for file in self._stored(kind):
-                found[file.path] = np.isin(
-                    key_hashes(table.peek(file, self.contract.key), self.contract.key), meant.hashes
+                rows = table.peek(file, list(dict.fromkeys([*self.contract.key, *request.wanted])))
+                had = self._had(rows.column_names)
+                found[file.path] = (
+                    np.isin(key_hashes(rows, had), meant.hashes(had)) if had else np.zeros(len(rows), bool)
                 )
+                if had != self.contract.key:  # no key there says which row it is
+                    found[file.path] |= request.matches(rows)
         return {path: goes for path, goes in found.items() if goes.any()}
 
     def _quarantined(self) -> Iterator[tuple[DataFile, pa.Table]]:
@@ -224,7 +241,9 @@ class Erasing(Workplace):
 
     def _in(self, rows: pa.Table, meant: Meant, request: Request) -> np.ndarray:
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
-        return request.matches(rows) | np.isin(key_hashes(rows, self.contract.key), meant.hashes) & self._named(rows)
+        return request.matches(rows) | np.isin(
+            key_hashes(rows, self.contract.key), meant.hashes(self.contract.key)
+        ) & self._named(rows)
 
     def _served(self, rows: list[Any], meant: Meant, request: Request) -> list[bool]:
         """Which rows are meant of those that a prediction answered: by their mark, or as far as they say it by their values."""

@@ -128,6 +128,21 @@ def test_i_26_a_quarantined_row_whose_key_looks_like_a_time_is_erased(small, tmp
     assert len(landings.lake.quarantined()) == 0
 
 
+def test_i_26_rows_and_outcomes_of_before_the_key_was_wider_are_erased(small, tmp_path: Path):
+    """A data file that is older than a column of the key has no whole key: its rows are found by what it has of it."""
+    land(small, tmp_path, "a.csv", rows(*range(10)))
+    land(outcomes(small), tmp_path, "late.csv", [{"id": "5", "y": "t"}, {"id": "6", "y": "f"}])
+    wider = small.use.model_dump(mode="json")
+    wider["contract"]["columns"]["site"] = {"type": "int"}
+    wider["contract"]["key"] = ["id", "site"]
+    landings = ingest.Landings(Project.model_validate(wider), Settings())
+    land(landings, tmp_path, "b.csv", [row | {"site": "1"} for row in rows(5, 20)])
+    done = erase(landings, id="5")
+    assert (done.rows, done.outcomes) == (2, 1)
+    assert sorted(landings.lake.rows(["id"])["id"]) == [0, 1, 2, 3, 4, 6, 7, 8, 9, 20]
+    assert erase(landings, id="5").state == "nothing"
+
+
 def test_i_26_a_key_that_is_named_twice_is_one_key(small, tmp_path: Path):
     """Two ways to write a key are the same request."""
     land(small, tmp_path, "a.csv", rows(*range(10)))
