@@ -107,7 +107,9 @@ def test_a_challenger_that_fails_one_group_is_refused_though_it_is_better_on_the
 def test_a_better_challenger_fails_no_group():
     """And without a champion, groups or features nothing is said against it."""
     assert EverySlice().judge(evidence()).passed
-    assert EverySlice().judge(evidence(champion=None)).passed
+    first = EverySlice().judge(evidence(champion=None))
+    assert first.passed
+    assert first.reason == "there is no champion to hold the groups against, and no floor for them"
     assert "names no groups" in EverySlice().judge(replace(evidence(), slices=Slices())).reason
     assert EverySlice().judge(replace(evidence(), features=None)).passed
 

@@ -107,8 +107,13 @@ class EverySlice(BaseModel, frozen=True, extra="forbid"):
         """Passes when no group that is large enough is surely worse than the champion by more than the margin, or than the floor."""
         parts = [*self._against_champion(evidence), *self._against_floor(evidence)]
         if not parts:
-            what = "names no groups of rows" if not evidence.slices.columns else "has no group that is large enough"
-            return Verdict(gate=self.kind, passed=True, reason=f"the project {what}")
+            if not evidence.slices.columns:
+                reason = "the project names no groups of rows"
+            elif evidence.champion is None and self.floor is None:
+                reason = "there is no champion to hold the groups against, and no floor for them"
+            else:
+                reason = "no group is large enough"
+            return Verdict(gate=self.kind, passed=True, reason=reason)
         return _judged(self.kind, parts, "groups", "against the champion or the floor")
 
     def _against_champion(self, evidence: Evidence) -> Iterator[_Part]:
