@@ -50,10 +50,13 @@ def test_a_stop_by_hand_is_said_with_exit_code_130(tmp_path, code, said):
 @pytest.mark.stack
 def test_who_stops_waiting_is_told_that_the_run_goes_on(stack: Stack):
     """The run's name, where to see what comes of it, and where it is cancelled; it does go on."""
+    # What is ignored here, as by what a shell has put into the background, a child would ignore, too.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
     before = {run.id for run in runs(stack, "watch/thyroid")}
     command = [Path(sys.executable).with_name("keepfit"), "watch", "thyroid", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
+        signal.signal(signal.SIGINT, heard)
         process.stderr.readline()
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=120)
