@@ -42,7 +42,7 @@ class RowError(ValueError):
     """A row cannot be scored; the message names its place and the feature, and never repeats what was sent."""
 
 
-class Feature(msgspec.Struct, frozen=True):
+class Feature(msgspec.Struct, frozen=True, omit_defaults=True):
     """One column that the model reads.
 
     Attributes:

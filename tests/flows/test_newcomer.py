@@ -187,7 +187,7 @@ def test_i_26_personal_columns_never_reach_the_lake(tmp_path, home):
         (b"a,y\n", "y", "no row"),
         (b"a,a,y\n1,2,t\n", "y", "twice"),
         (b"1,2,3\n4,5,6\n", "3", "Put a header line"),
-        (b"a,b,y\n1,2,t\n1,2,3,4,f\n", "y", "does not read"),
+        (b"a,b,y\n1,2,t\n1,2,3,4,f\n", "y", "Expected 3 columns, got 5"),
         (b"a,b,y\n1,2,t\n3,4,f\n", "z", "no column of the file"),
         (b"a,b,y\n1,2,t\n1,3,t\n2,3,t\n", "y", "nothing to tell apart"),
         (b"a,b,y\n1,2,t\n1,3,u\n", None, "--kind anomaly"),
