@@ -272,7 +272,9 @@ def configuration() -> None:
 
 
 def rows() -> None:
-    Erasing(Project.named(NAME), Settings()).erase(("3",), {}, actor="a test", reason="asked for")
+    with pytest.MonkeyPatch.context() as patch:  # a kill came before the erasure could end the proposal
+        patch.setattr(Erasing, "_void", lambda *_: None)
+        Erasing(Project.named(NAME), Settings()).erase(("3",), {}, actor="a test", reason="asked for")
 
 
 def verdicts() -> None:

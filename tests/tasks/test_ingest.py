@@ -361,7 +361,7 @@ def test_i_24_files_that_come_together_land_in_one_commit(small, tmp_path: Path)
         ("a.csv", b"", "is empty"),
         ("a.csv", b"age,sex\n", "header but no row"),
         ("a.parquet", b"PAR1 this is none", "does not read as parquet"),
-        ("a.csv", b"a,b\n1\n", "does not read as csv"),
+        ("a.csv", b"a,b\n1\n", "Expected 2 columns, got 1"),
         ("a.csv", b'id,at,age,y\n1,2026-01-01,5,"t\n', "ends inside a quotation"),
         ("a.jsonl", b'{"a": 1', "does not read as jsonl"),
         ("a.xlsx", b"PK", "is of kind '.xlsx'"),
