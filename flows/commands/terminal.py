@@ -79,8 +79,10 @@ def _short(value: Any) -> Any:
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], **about: Any) -> Table:
-    """A table without lines; `about` is its title and caption."""
-    made = Table(*heads, box=None, **about)
+    """A table without lines, in which a path is broken rather than cut; `about` is its title and caption."""
+    made = Table(box=None, **about)
+    for head in heads:
+        made.add_column(head, overflow="fold")
     for row in rows:
         made.add_row(*row)
     return made

@@ -220,6 +220,15 @@ def test_what_looks_like_markup_is_shown_as_it_was_said(capsys):
     assert "[/b] a column [red] moved" in capsys.readouterr().out
 
 
+def test_a_path_in_a_narrow_table_is_whole(monkeypatch, capsys):
+    """It is broken where the column ends, and nothing of it is left out: a reader has to find the file."""
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/var/lib/keepfit/bundles/thyroid/17/model.onnx"
+    put(table(("file", "why"), [(path, "was altered or damaged: restore it from a copy")]))
+    firsts = [line[:20].split()[0] for line in capsys.readouterr().out.splitlines()[1:] if line[:20].strip()]
+    assert "".join(firsts).startswith(path)
+
+
 def test_the_watch_would_notice(alone):
     """What looks for heavy modules finds one that was imported: `check` reads projects with pandas."""
     done = command(alone, "check", "--json", before=("-c", WATCHED))
