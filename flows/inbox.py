@@ -37,10 +37,8 @@ TOGETHER = 20  # so many waiting files land together, in one change and with one
 CALM = 1.0  # seconds without a new file until files that come together have all come
 LONGEST = 200  # bytes of a .sha256 that are read
 LOOK = 0.2  # seconds between two looks; a look costs one directory listing a project
-AGAIN, SELDOM = (
-    60.0,
-    6,
-)  # seconds until a claimed file that is still there is given a run again, and how often that doubles
+# seconds until a claimed file that is still there is given a run again, and how often that doubles
+AGAIN, SELDOM = 60.0, 6
 REST = 1.0  # seconds for which a folder that could not be dealt with is left alone
 LASTING = 10.0  # seconds for which something is in the way until people are told: most of it passes
 SHOWN = 5  # of what is in the way is told at most
@@ -62,9 +60,8 @@ class Inbox:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.seen: dict[Path, tuple[tuple[int, int], float]] = {}
-        self.asked: dict[
-            Path, tuple[int, float]
-        ] = {}  # claimed files: how often each was given a run, and until when it is left alone
+        # claimed files: how often each was given a run, and until when it is left alone
+        self.asked: dict[Path, tuple[int, float]] = {}
         self.known: dict[Path, tuple[int, float]] = {}  # by folder: how many files wait, and since when so many
         self.resting: dict[Path, float] = {}  # folders that could not be dealt with, and until when they are left alone
         self.there: dict[Path, bool] = {}  # projects' folders that were there, and whether they were mount points

@@ -18,6 +18,7 @@ from tasks.config.names import KEPT
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest, key_hashes
+from tasks.ml.outcomes import are_whole
 from tasks.stores import files, marks, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
@@ -198,7 +199,7 @@ class Erasing(Workplace):
                 continue
             yield rows.filter(pa.array(request.matches(rows))).select(key)
         for _, rows in self._quarantined():
-            yield rows.filter(pa.array(request.matches(rows) & self._named(rows))).select(key)
+            yield rows.filter(pa.array(request.matches(rows) & are_whole(rows, self.contract.key))).select(key)
 
     @cached_property
     def _marks(self) -> Marks | None:
@@ -243,17 +244,13 @@ class Erasing(Workplace):
         """Which rows are meant: by their key, or where that cannot be read by the values that were asked for."""
         return request.matches(rows) | np.isin(
             key_hashes(rows, self.contract.key), meant.hashes(self.contract.key)
-        ) & self._named(rows)
+        ) & are_whole(rows, self.contract.key)
 
     def _served(self, rows: list[Any], meant: Meant, request: Request) -> list[bool]:
         """Which rows are meant of those that a prediction answered: by their mark, or as far as they say it by their values."""
         found = [row if isinstance(row, dict) else {} for row in rows]
         marked = np.array([row.get(MARK) in meant.marks for row in found], dtype=bool)
         return (marked | self._in(self._typed(files.as_texts(found), came=False), meant, request)).tolist()
-
-    def _named(self, rows: pa.Table) -> np.ndarray:
-        """Which rows have a whole key: (n,) bool. A missing part of a key hashes like some value."""
-        return np.logical_and.reduce([rows[name].is_valid().to_numpy() for name in self.contract.key])
 
     def _typed(self, raw: pa.Table, *, came: bool = True) -> pa.Table:
         """All columns of the contract, null where they are missing or cannot be read.

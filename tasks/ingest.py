@@ -155,7 +155,15 @@ class Landings(Workplace):
             before = self._recorded(arrivals)
             fresh = [arrival for arrival in arrivals if arrival.batch not in before]
             landings = self._fresh(fresh, supersedes, accept) if fresh else []
-            return _total([*landings, *(self._again(row, accept) for row in before.values())])
+            stands = {
+                row["name"]: row["at"]
+                for row in self._named_as({row["name"] for row in before.values()})
+                if row["landed"]
+            }
+            again = (
+                self._again(row, accept, stands.get(row["name"], row["at"]) > row["at"]) for row in before.values()
+            )
+            return _total([*landings, *again])
 
     def replay(self, batch: str, accept: str = "") -> Landing:
         """Tries the quarantined rows of a batch, by name or beginning of its digest, again under the contract of today.
@@ -189,8 +197,11 @@ class Landings(Workplace):
             )
         return found[-1]
 
-    def _again(self, row: dict[str, Any], accept: str) -> Landing:
-        """The same bytes once more: every row is known, those in quarantine too; a batch that was held is tried again."""
+    def _again(self, row: dict[str, Any], accept: str, is_corrected: bool) -> Landing:
+        """The same bytes once more: every row is known, those in quarantine too; a batch that was held is tried again.
+
+        `is_corrected` when other content landed under its name since.
+        """
         if (row["kind"] or "rows") != self.kind:
             raise BatchError(
                 f"{row['name']}: came as {row['kind'] or 'rows'} before. A file holds rows or outcomes, not both; nothing was changed."
@@ -202,8 +213,7 @@ class Landings(Workplace):
         reason = f"{row['name']}: {row['arrived']:,} arrived, all known: the same content {'landed' if row['landed'] else 'came'} before"
         if row["state"] == "held":
             return _landing(self.project, row)
-        same = self.journal.batches(self.project, {row["name"]})
-        if any(other["landed"] and other["at"] > row["at"] for other in same):
+        if is_corrected:
             reason += "; other content came under this name since, and stands. To go back to this one, send a file that differs from it by a line break at its end"
         known = {
             "landed": 0,
@@ -426,11 +436,14 @@ class Landings(Workplace):
 
     def _corrected(self, names: set[str], superseded: str, before: str = "") -> list[str]:
         """The batches whose rows files of these names may replace: those of the same names, come before, and the one that was named."""
-        known = self.journal.batches(self.project, names if len(names) <= MANY else None)
-        mine = [row for row in known if (row["kind"] or "rows") == self.kind]
-        earlier = [row for row in mine if not before or row["at"] < before]
+        earlier = [row for row in self._named_as(names) if not before or row["at"] < before]
         same = {row["batch"] for row in earlier if row["name"] in names and row["landed"]}
         return sorted(same | ({superseded} - {""}))
+
+    def _named_as(self, names: set[str]) -> list[dict[str, Any]]:
+        """The journal's rows of this kind's batches of these names, oldest first; where the names are many those of all."""
+        known = self.journal.batches(self.project, names if len(names) <= MANY else None) if names else []
+        return [row for row in known if (row["kind"] or "rows") == self.kind]
 
     def _replaceable(self, batches: list[str]) -> Callable[[np.ndarray], np.ndarray]:
         """Which row names, (n, 16) bytes, belong to these batches: (n,) bool. The table is looked at when somebody asks of any."""

@@ -100,7 +100,7 @@ class Labels:
             return np.full(len(rows), -1, dtype=np.int64)
         hashes = key_hashes(rows, self.key)
         at = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
-        return np.where((known[at] == hashes) & _are_whole(rows, self.key), places[at], -1)
+        return np.where((known[at] == hashes) & are_whole(rows, self.key), places[at], -1)
 
     def onto(self, rows: pa.Table, name: str) -> pa.Table:
         """The rows with their outcomes as targets; one that has another target than it landed with gets another name.
@@ -136,11 +136,11 @@ def having(rows: pa.Table, columns: tuple[str, ...]) -> pa.Table:
     """
     if not set(columns) <= set(rows.column_names):
         return rows.slice(0, 0)
-    whole = _are_whole(rows, columns)
+    whole = are_whole(rows, columns)
     return rows if whole.all() else rows.filter(pa.array(whole))
 
 
-def _are_whole(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
+def are_whole(rows: pa.Table, columns: tuple[str, ...]) -> np.ndarray:
     """Which rows have a value in each of these columns: (n,) bool. To a hash a gap is a value like another."""
     whole = np.ones(len(rows), dtype=bool)
     for name in columns:

@@ -63,7 +63,8 @@ def move(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != 18:  # EXDEV: another file system
             raise
-        write(target, source.read_bytes())
+        with source.open("rb") as file:
+            copy(file, target)
         source.unlink()
     sync(target.parent)
 

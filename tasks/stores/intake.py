@@ -24,10 +24,8 @@ from tasks.stores.lake import QUARANTINE, rows_schema
 from tasks.stores.staging import Stage
 from tasks.stores.tables import DataFile
 
-ENOUGH, HEAVY = (
-    65_536,
-    64 << 20,
-)  # rows or bytes that are worth a pass of their own; smaller pieces of equal columns are checked together
+# rows or bytes that are worth a pass of their own; smaller pieces of equal columns are checked together
+ENOUGH, HEAVY = 65_536, 64 << 20
 CUT = "is in a last line without a line break, which may be cut"
 Item = TypeVar("Item")
 

@@ -29,9 +29,8 @@ from tasks.stores.tables import DataFile, Table, span
 
 ROWS, OUTCOMES = "rows", "outcomes"  # the tables that batches land in
 TRUSTED = "trusted"  # the table of what was set apart to judge by
-ROW, BATCH, PLACE = (
-    OWN  # its 128-bit name, the batch that it came in, and where it stands while it is told which part it belongs to
-)
+# of a row its 128-bit name, the batch that it came in, and where it stands while it is told which part it belongs to
+ROW, BATCH, PLACE = OWN
 REASONS = ("_rule", "_column", "_value")
 QUARANTINE = pa.schema([(name, pa.string()) for name in (BATCH, *REASONS, "_raw")])  # `_raw`: the row as it came, JSON
 
