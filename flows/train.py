@@ -12,6 +12,7 @@ from tasks.ml.policy import By
 from tasks.prepare import prepare
 from tasks.register import conclude, decline, note_failure, register
 from tasks.stores.journal import BY_ITSELF
+from tasks.stores.references import Finished, Training
 from tasks.train import fit
 from tasks.trigger import admit, alone, plan_follow_up
 from tasks.tune import tune
@@ -39,19 +40,27 @@ def train(
             plan_follow_up(project, training.wait, by)
         if training.refused:
             return decline(training, training.refused)
-        prepared = prepare(project, training.rows, training.run)
-        if prepared.refused:
-            return decline(training, prepared.refused)
-        best = tune(project, training.rows, training.run)
-        candidate = fit(project, training.rows, best.recipe, training.run)
-        if candidate.refused:
-            return decline(training, candidate.refused)
-        scores = evaluate(project, training.rows, candidate)
-        verdicts = gate(project, training.rows, candidate, scores, training.config)
-        decision = register(training, prepared, best, candidate, scores, verdicts)
+        finished = training.finished or challenger(project, training)
+        if isinstance(finished, str):
+            return decline(training, finished)
+        decision = register(training, finished)
         if decision.version is None or decision.state != "releasing":
             return decision.model_dump(mode="json")
         if unproven := doubts(project):
             return conclude(training, decision, {"state": "refused", "reason": unproven})
         released = release(project, decision.version, reason=decision.reason, actor=f"{BY_ITSELF}{reason}")
         return conclude(training, decision, released)
+
+
+def challenger(project: str, training: Training) -> Finished | str:
+    """What a training comes to, with its verdicts; or why nothing can be learned."""
+    prepared = prepare(project, training.rows, training.run)
+    if prepared.refused:
+        return prepared.refused
+    best = tune(project, training.rows, training.run)
+    candidate = fit(project, training.rows, best.recipe, training.run)
+    if candidate.refused:
+        return candidate.refused
+    scores = evaluate(project, training.rows, candidate)
+    verdicts = gate(project, training.rows, candidate, scores, training.config)
+    return Finished(prepared=prepared, best=best, candidate=candidate, scores=scores, verdicts=tuple(verdicts))

@@ -19,7 +19,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.identity import digest, key_hashes
 from tasks.ml.outcomes import are_whole
-from tasks.stores import files, marks, remembered
+from tasks.stores import candidates, files, marks, minutes, remembered
 from tasks.stores.changes import Change, Edit, Kind, Workplace, utc
 from tasks.stores.compaction import KINDS, without_rows
 from tasks.stores.journal import made_nothing
@@ -168,13 +168,21 @@ class Erasing(Workplace):
                     request,
                     erased,
                     goes,
-                    [*kept, *remembered.kept(self._settings, self.project)],
+                    [*kept, *self._made_of_rows()],
                     blanks,
                     actor,
                     reason,
                 )
                 self._void(erased, actor)
             return erased
+
+    def _made_of_rows(self) -> list[Path]:
+        """Files with rows in them that are made anew without."""
+        waiting = [row["detail"]["run"] for row in self.journal.kept(self.project)]
+        return [
+            *remembered.kept(self._settings, self.project), *candidates.files(self._settings, self.project, waiting),
+            *minutes.with_rows(self._settings, self.project),
+        ]  # fmt: skip
 
     # -- finding ------------------------------------------------------------------------------------------------------
     def _meant(self, request: Request) -> Meant:

@@ -40,6 +40,7 @@ from tasks.serving.rehearsal import Rehearsal
 from tasks.stores import bundles
 from tasks.stores.journal import Journal
 from tasks.stores.lake import ROW, TRUSTED, Lake, parts
+from tasks.stores.minutes import Minutes
 from tasks.stores.predictions import Predictions
 from tasks.stores.references import COLUMN, Candidate, OnTrusted, Scores, Snapshot
 from tasks.stores.registry import Registry
@@ -117,12 +118,12 @@ def _scored(
     every = {f"holdout.{name}": value for name, value in scores.every.items()}
     every |= {f"trusted.{use.metric}": scores.trusted.metric.value} if scores.trusted else {}
     every |= {f"serving.{name}": value for name, value in rehearsal or () if isinstance(value, float)}
-    registry = Registry(project, settings.mlflow(), settings.artifacts)
+    minutes = Minutes.of(settings, project, candidate.run)
     for name, table in (("importance", scores.importance), ("slices", scores.slices)):
         if table:
-            registry.log_table(candidate.run, name, table.table())
-    registry.log(
-        candidate.run,
+            minutes.note(Registry.log_table, name=name, columns=table.table())
+    minutes.note(
+        Registry.log,
         metrics=every
         | {f"holdout.{use.metric}.low": scores.metric.low, f"holdout.{use.metric}.high": scores.metric.high},
     )

@@ -22,6 +22,7 @@ from tasks.ml.watching.drift import moved
 from tasks.stores import bundles
 from tasks.stores.journal import BY_ITSELF, Journal, Release
 from tasks.stores.lake import Lake, parts
+from tasks.stores.minutes import Minutes
 from tasks.stores.references import COLUMN, Candidate, Scores, Snapshot
 from tasks.stores.registry import Registry, as_json
 
@@ -34,7 +35,7 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores,
 
     `config`: what the training goes by, as it was admitted; a challenger that was made while that changed is refused.
     """
-    settings, run = Settings(), candidate.run
+    settings = Settings()
     use = Project.named(project, settings)
     journal = Journal(settings.journal())
     trainings = journal.trainings(project)
@@ -44,9 +45,9 @@ def gate(project: str, snapshot: Snapshot, candidate: Candidate, scores: Scores,
         envelope=_planned(use, settings, journal, snapshot, scores.judged(candidate), scores),
     )
     verdicts = [*judge(use.gates, shown), *_one_code(), *_one_configuration(use, snapshot, config)]
-    registry = Registry(project, settings.mlflow(), settings.artifacts)
-    registry.log(run, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
-    registry.log_files(run, {"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
+    minutes = Minutes.of(settings, project, candidate.run)
+    minutes.note(Registry.log, metrics={f"gate.{verdict.gate}": float(verdict.passed) for verdict in verdicts})
+    minutes.note(Registry.log_files, files={"verdicts.json": as_json([verdict.model_dump() for verdict in verdicts])})
     for verdict in verdicts:
         get_run_logger().info("%s %s: %s", "passed" if verdict.passed else "REFUSED", verdict.gate, verdict.reason)
     return verdicts

@@ -17,7 +17,7 @@ from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ml.policy import ALARMED, By, Fresh, OnSilence, owing
 from tasks.stores import alarms, processes
-from tasks.stores.journal import UNDER_WAY, Journal, Order, unanswered
+from tasks.stores.journal import KEPT, UNDER_WAY, Journal, Order, unanswered
 from tasks.stores.lake import named
 from tasks.stores.predictions import Told
 from tasks.stores.served import Serving
@@ -66,9 +66,20 @@ class Owed:
     def _parts(self, project: str) -> Iterator[Callable[[], list[str]]]:
         """What a look consists of, in its order; what cannot be done of one part is no matter of another's."""
         yield partial(self.listen, project)
+        yield partial(self.register, project)
         yield partial(self.train, project)
         yield from self._orders(project)
         yield partial(self.watch, project)
+
+    # -- what MLflow was away for -------------------------------------------------------------------------------------
+    def register(self, project: str) -> list[str]:
+        """Starts the registering of a training that is kept, once MLflow answers; a line when it did."""
+        waiting = self._journal.kept(project)
+        if not waiting or not self._answers(project):
+            return []
+        newest = waiting[-1]
+        reason, by = "MLflow answers: what was finished is registered", newest["by"] or "hand"
+        return self._plan(project, reason, f"kept {project} {newest['id']}", 0.0, by, snapshot=newest["rows"])
 
     # -- what landed --------------------------------------------------------------------------------------------------
     def train(self, project: str) -> list[str]:
@@ -128,10 +139,17 @@ class Owed:
         last, _ = self._journal.last_watch(project) or (None, None)
         return None if newest is None or (last and last >= newest) else (newest, last)
 
-    def _plan(self, project: str, reason: str, key: str, delay: float, by: str) -> list[str]:
+    def _answers(self, project: str) -> bool:
+        from tasks.stores.registry import Registry
+
+        return Registry(project, self._settings.mlflow(), self._settings.artifacts).answers()
+
+    def _plan(
+        self, project: str, reason: str, key: str, delay: float, by: str, snapshot: str | None = None
+    ) -> list[str]:
         from tasks.stores import runs
 
-        run = runs.train(project, reason, key, delay, by)
+        run = runs.train(project, reason, key, delay, by, snapshot)
         if run is None or run.state is None or run.state.is_final():
             return []
         return [f"{project}: {reason}: '{run.name}'"]
@@ -199,9 +217,7 @@ class Owed:
         last = self._journal.tried(project)[-1:]
         if not last or not unanswered(*last[0][1:]):
             return False
-        from tasks.stores.registry import Registry
-
-        return not Registry(project, self._settings.mlflow(), self._settings.artifacts).answers()
+        return not self._answers(project)
 
     def _waits(self, project: str, orders: list[Order]) -> dict[str, float]:
         """Seconds of cool-down by kind of start, without the kinds that a cap refuses: their orders are answered as a run would."""
@@ -307,7 +323,7 @@ def owes(use: Project, journal: Journal) -> Debt | None:
     landed, tried = journal.newest(use.project), journal.tried(use.project)
     on_it = [(state, reason) for rows, state, reason in tried if rows and _covers(rows, landed)]
     vain = sum(not unanswered(*how) for how in on_it)
-    if landed == (0, 0) or (DONE | UNDER_WAY) & {state for state, _ in on_it} or vain >= CRASHES:
+    if landed == (0, 0) or (DONE | UNDER_WAY | {KEPT}) & {state for state, _ in on_it} or vain >= CRASHES:
         return None
     had = [_versions(rows) for rows, state, _ in tried if rows and state in DONE]
     seen = max((version for version, _ in had), default=0), max((outcomes for _, outcomes in had), default=0)

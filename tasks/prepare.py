@@ -18,6 +18,7 @@ from tasks.ml.pages import contract_table, sentence
 from tasks.ml.sealed import Sealed, SealedParts
 from tasks.ml.split import FEWEST
 from tasks.stores.lake import ROW, Lake, parts
+from tasks.stores.minutes import Minutes
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.registry import Registry
 
@@ -42,14 +43,16 @@ def prepare(project: str, snapshot: Snapshot, run: str) -> Prepared:
         description=f"**{project}** {snapshot.name}: {snapshot.rows:,} rows, {snapshot.since[:10]} to {snapshot.until[:10]}, as the contract wants them and as they came."
         + "".join(f"\n\n{sentence(noted)}" for noted in _noted(prepared)),
     )  # fmt: skip
-    registry = Registry(project, settings.mlflow(), settings.artifacts)
-    registry.log_rows(run, snapshot.name, snapshot.digest, some.drop(columns=[ROW]), "training", snapshot.rows)
+    minutes, sample = Minutes.of(settings, project, run), some.drop(columns=[ROW])
+    minutes.note(
+        Registry.log_rows, snapshot=snapshot.name, digest=snapshot.digest, sample=sample, context="training", rows=snapshot.rows
+    )  # fmt: skip
     counted = prepared.rows | {
         name: n
         for name, n in (("pending", prepared.immature), ("purged", prepared.purged), ("trusted", prepared.trusted))
         if n
     }
-    registry.log(run, params={f"rows.{part}": rows for part, rows in counted.items()})
+    minutes.note(Registry.log, params={f"rows.{part}": rows for part, rows in counted.items()})
     get_run_logger().info("%s", said(prepared))
     return prepared
 

@@ -23,10 +23,11 @@ from tasks.notify import Postman
 from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import PATIENCE, Watch
-from tasks.stores import processes
+from tasks.stores import minutes, processes
 from tasks.stores.journal import AFTER, BEFORE, COMMITTED, Intent, Journal, Release
+from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
-from tasks.trigger import settle
+from tasks.trigger import settle, tell
 
 LOG = logging.getLogger("keepfit.recover")
 GRACE = 10.0  # seconds that an event has to start a training before it counts as lost
@@ -98,6 +99,8 @@ class Recovery:
         for project in self._projects():
             with self._troubled(report, project):
                 report.rollouts += [f"{project}: {said}" for said in [self._watch.look(project)] if said]
+            with self._troubled(report, project):
+                self._minutes(project, report)
             with self._troubled(report, project):
                 self._alias(project, report)
             if self.settings.prefect():
@@ -209,7 +212,7 @@ class Recovery:
                 if not free:
                     continue
                 dead += [row for row in under_way if row["project"] == project]
-                settle(project, self.journal, self._registry(project), self.settings, self._clock())
+                settle(project, self.journal, self.settings, self._clock())
         report.dead += [f"training {row['id']} of {row['project']}" for row in dead]
         return dead
 
@@ -219,7 +222,7 @@ class Recovery:
             if processes.is_gone(row["process"] or "") is False and (reason := self._owed.hanging(row)):
                 self.journal.cut_off(row, state="failed", reason=reason, at=self._clock())
                 LOG.warning("training %s of %s: %s", row["id"], row["project"], reason)
-                self._registry(row["project"]).abandon(row["id"])
+                Minutes.of(self.settings, row["project"], str(row["id"])).note(Registry.abandon)
                 return True
         return False
 
@@ -230,6 +233,16 @@ class Recovery:
         # Of the stack's own server no worker is elsewhere.
         local = self.settings.prefect_url is None and self.settings.host in LOOPBACK
         report.dead += [f"flow run '{name}'" for name in runs.bury(dead, here=local)]
+
+    # -- what MLflow was away for -------------------------------------------------------------------------------------
+    def _minutes(self, project: str, report: Report) -> None:
+        """Tells MLflow the rest of what a training that has ended had to tell."""
+        if not minutes.left(self.settings, project):
+            return
+        with _free(self.journal, f"train {project}") as free:
+            if free:
+                told = tell(project, self.journal, self.settings)
+                report.told += [f"MLflow was told the rest of run {run} of {project}" for run in told]
 
     # -- the alias ----------------------------------------------------------------------------------------------------
     def _alias(self, project: str, report: Report) -> None:

@@ -5,7 +5,6 @@ import functools
 import hashlib
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,6 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import State
 
 from tasks.config import plans
+from tasks.config.errors import StackError
 from tasks.config.names import approval, artifact_key, resource
 from tasks.config.project import Project
 from tasks.config.provenance import commit, cpu_seconds, lock, pinned
@@ -31,12 +31,13 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.ml.metrics import unpacked
 from tasks.releasing import outdated
 from tasks.rollout import ROLLING
-from tasks.stores import artifacts, bundles, footprints, proposals
+from tasks.stores import artifacts, bundles, candidates, footprints, proposals
 from tasks.stores.footprints import Recorded
-from tasks.stores.journal import NO_MLFLOW, OUT_OF_MEMORY, UNDER_WAY, Journal
+from tasks.stores.journal import KEPT, NO_MLFLOW, OUT_OF_MEMORY, UNDER_WAY, Journal
 from tasks.stores.lake import ROW, parts
-from tasks.stores.references import Best, Candidate, Decision, Prepared, Scores, Training
-from tasks.stores.registry import Registry, as_json, impatient
+from tasks.stores.minutes import Minutes
+from tasks.stores.references import Best, Candidate, Decision, Finished, Prepared, Scores, Training
+from tasks.stores.registry import Registry, answering, as_json
 
 CPU = "training.cpu_seconds"
 WAITING = frozenset({"held", "registered"})  # states in which a person decides about the version
@@ -50,33 +51,66 @@ AWAY = re.compile(
 
 
 @task(name="register", cache_policy=NO_CACHE)
-def register(
-    training: Training, prepared: Prepared, best: Best, candidate: Candidate, scores: Scores, verdicts: list[Verdict]
-) -> Decision:
-    """Puts the outcome on record in MLflow, in the journal and before the eyes of people."""
+def register(training: Training, finished: Finished) -> Decision:
+    """Puts the outcome on record in MLflow, in the journal and before the eyes of people; while MLflow is away it is kept, and nothing goes live."""
     settings = Settings()
-    candidate = scores.judged(candidate)
-    use = Project.named(training.project, settings)
-    registry, journal = Registry(use.project, settings.mlflow(), settings.artifacts), Journal(settings.journal())
+    journal = Journal(settings.journal())
+    finished = finished.model_copy(
+        update={"took": finished.took or _took(training)}
+    )  # another time MLflow would take for another metric
+    journal.assure()  # else MLflow would get a version of a training that is taken for dead
+    try:
+        run = Minutes.of(settings, training.project, training.run).tell()
+        return _registered(training.model_copy(update={"run": run}), finished, journal, settings)
+    except StackError as error:
+        return _keep(training, finished, journal, str(error))
+
+
+def _keep(training: Training, finished: Finished, journal: Journal, why: str) -> Decision:
+    """Keeps what a training has come to, until MLflow answers: then the recovery has it registered, or the same command does."""
+    candidates.keep(Settings(), training.project, training.run, finished)
+    decision = _decision(training, finished, KEPT, f"finished, and registered when MLflow answers. {why}")
+    _end(journal, training, decision, {"run": training.run, "kept": True, "cpu_seconds": finished.took[CPU]})
+    _say(decision, [*finished.verdicts])
+    return decision
+
+
+def _decision(training: Training, finished: Finished, state: str, reason: str, **more: Any) -> Decision:
+    """What the training has come to, in this state for this reason."""
+    best, scores = finished.best, finished.scores
+    return Decision(
+        project=training.project, state=state, reason=reason, trigger=training.reason, snapshot=training.rows.name,
+        metric=Project.named(training.project, Settings()).metric, **scores.metric.model_dump(), champion=_champion(scores), trials=best.trials,
+        resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), **more,
+    )  # fmt: skip
+
+
+def _champion(scores: Scores) -> dict[str, Any] | None:
+    return {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None
+
+
+def _registered(training: Training, finished: Finished, journal: Journal, settings: Settings) -> Decision:
+    prepared, best, scores, verdicts = finished.prepared, finished.best, finished.scores, [*finished.verdicts]
+    candidate, use = scores.judged(finished.candidate), Project.named(training.project, settings)
+    registry = Registry(use.project, settings.mlflow(), settings.artifacts)
     judged = outcome(verdicts)
     recorded = _answered(candidate, scores)
     facts = _facts(use, training, prepared, best, candidate, scores, verdicts, refit=recorded.refit)
     detail: dict[str, Any] = {
         "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
         "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
-        "champion": {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None,
-        "against": scores.champion_version, "bars": plans.bars(use, settings), "judged": prepared.rows["holdout"],
+        "champion": _champion(scores), "against": scores.champion_version, "bars": plans.bars(use, settings), "judged": prepared.rows["holdout"],
     }  # fmt: skip
-    version = None
-    journal.assure()  # else MLflow would get a version of a training that is taken for dead
-    registry.log(training.run, metrics=(took := _took(training)))
-    detail["cpu_seconds"] = took[CPU]
-    registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
-    if judged != "refused":
-        version, detail["digest"], detail["artifacts"] = _version(
-            use, training, candidate, recorded, registry, settings, verdicts, card.summary(facts)
-        )
-        registry.point("challenger", version)
+    version, detail["cpu_seconds"] = None, finished.took[CPU]
+    with answering():
+        registry.log(training.run, metrics=finished.took)
+        registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})
+        if judged != "refused":
+            version, detail["digest"], detail["artifacts"] = _version(
+                use, training, candidate, recorded, registry, settings, verdicts, card.summary(facts)
+            )
+            registry.point("challenger", version)
+        link = registry.link(training.run)
     states = {
         "passed": "releasing" if use.release.by == "itself" else "registered",
         "held": "held",
@@ -84,22 +118,17 @@ def register(
     }
     against = "; ".join(verdict.reason for verdict in verdicts if not verdict.passed)
     reason = against or _headline(verdicts)
-    decision = Decision(
-        project=use.project, state=states[judged], reason=reason, trigger=training.reason, version=version,
-        snapshot=training.rows.name, metric=use.metric, **scores.metric.model_dump(), champion=detail["champion"], trials=best.trials,
-        resumed_trials=best.resumed, window=best.recipe.window.name, seconds=round(best.seconds, 2), cpu_seconds=round(best.cpu_seconds, 2), link=registry.link(training.run),
-    )  # fmt: skip
+    decision = _decision(training, finished, states[judged], reason, version=version, link=link)
     digests = (
         proposals.digests(use, journal, detail["digest"], scores.champion_version, training.rows, detail["verdicts"])
         if decision.state in WAITING
         else None
     )
     _end(journal, training, decision, detail, digests)
-    _show(use, journal, registry, scores, facts.model_copy(update={"version": version}), decision, best, training.run)
+    minutes = Minutes.of(settings, use.project, training.run)
+    _show(use, journal, minutes, scores, facts.model_copy(update={"version": version}), decision, best)
     _announce(decision)
-    shutil.rmtree(candidate.folder, ignore_errors=True)
-    for file in scores.files:
-        Path(file).unlink(missing_ok=True)
+    candidates.clear(settings, use.project, finished.candidate.run)
     get_run_logger().info("%s: %s", decision.state, decision.reason)
     return decision
 
@@ -118,18 +147,22 @@ def decline(training: Training, reason: str) -> dict[str, Any]:
     if training.id:
         took = _took(training)
         _end(Journal(settings.journal()), training, decision, {"run": training.run, "cpu_seconds": took[CPU]})
-        registry = Registry(training.project, settings.mlflow(), settings.artifacts)
-        tags = {"keepfit.decision": "refused", "keepfit.reason": reason[:4000]}
-        registry.log(training.run, metrics=took, tags=tags)
-        registry.end(training.run)
+        minutes = Minutes.of(settings, training.project, training.run)
+        minutes.note(Registry.log, metrics=took, tags={"keepfit.decision": "refused", "keepfit.reason": reason[:4000]})
+        minutes.note(Registry.end)
         _announce(decision)
-    create_markdown_artifact(
-        pages.decision(decision.state, reason, [], project=training.project),
-        key=artifact_key(training.project, "decision"),
-        description=f"**{training.project}** {reason}",
-    )
-    get_run_logger().info("refused: %s", reason)
+    _say(decision, [])
     return decision.model_dump(mode="json")
+
+
+def _say(decision: Decision, verdicts: list[Verdict]) -> None:
+    """The page of a decision without a version."""
+    create_markdown_artifact(
+        pages.decision(decision.state, decision.reason, verdicts, project=decision.project),
+        key=artifact_key(decision.project, "decision"),
+        description=f"**{decision.project}** {decision.reason}",
+    )
+    get_run_logger().info("%s: %s", decision.state, decision.reason)
 
 
 @task(name="conclude", cache_policy=NO_CACHE)
@@ -144,9 +177,9 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
     journal, now = Journal(settings.journal()), dt.datetime.now(dt.UTC)
     digests = _waiting(settings, journal, training) if waits else None
     journal.end_training(training.id, state=state, reason=final.reason, at=now, digests=digests)
-    Registry(training.project, settings.mlflow(), settings.artifacts).log(
-        training.run, tags={"keepfit.decision": state}
-    )
+    (row,) = (row for row in journal.trainings(training.project) if row["id"] == training.id)
+    run = row["detail"].get("run", training.run)  # MLflow may have given it another name meanwhile
+    Minutes.of(settings, training.project, run).note(Registry.log, tags={"keepfit.decision": state})
     return final.model_dump(mode="json")
 
 
@@ -167,8 +200,7 @@ def note_failure(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> 
     for row in journal.trainings(project):
         if row["state"] in UNDER_WAY and str(flow_run.id) in (row["runner"] or ""):
             journal.cut_off(row, state="crashed" if state.is_crashed() else "failed", reason=reason, at=now)
-            with impatient():
-                Registry(project, settings.mlflow(), settings.artifacts).abandon(row["id"], failed=state.is_failed())
+            Minutes.of(settings, project, str(row["id"])).note(Registry.abandon, failed=state.is_failed())
 
 
 def failure(message: str) -> str:
@@ -286,12 +318,11 @@ def _facts(
 def _show(
     use: Project,
     journal: Journal,
-    registry: Registry,
+    minutes: Minutes,
     scores: Scores,
     facts: card.CardFacts,
     decision: Decision,
     best: Best,
-    run: str,
 ) -> None:
     """The report and the decision in Prefect; the same report, every picture and the card beside the run in MLflow."""
     points = curve_points(journal.trainings(use.project))
@@ -325,18 +356,18 @@ def _show(
         description=f"**{use.project}** {shown}: {decision.reason[:300]}",
     )
     search = pictures.search(best.history, use.goal.label, greater_is_better=use.goal.greater_is_better)
-    registry.log_files(run, {
+    minutes.note(Registry.log_files, files={
         "report.png": report, "search.png": search, "explained.png": relied, "card/README.md": card.card(facts), "decision.md": page, "verdicts.png": forest, "panels.json": as_json(scores.panels),
     })  # fmt: skip
-    registry.log(
-        run,
+    minutes.note(
+        Registry.log,
         tags={
             "keepfit.decision": decision.state,
             "keepfit.reason": decision.reason[:4000],
             "mlflow.note.content": note(),  # it has no room for a picture
         },
     )
-    registry.end(run)
+    minutes.note(Registry.end)
 
 
 def curve_points(trainings: list[dict[str, Any]]) -> "list[pictures.Point]":

@@ -9,7 +9,7 @@ from tasks.ml.compiled.parity import compiled
 from tasks.ml.contract import Column
 from tasks.ml.fitted import Fitted
 from tasks.ml.recipe import Recipe
-from tasks.stores import bundles, footprints
+from tasks.stores import bundles, candidates, footprints
 from tasks.stores.lake import Lake, parts
 from tasks.stores.references import Candidate, Snapshot
 
@@ -24,7 +24,7 @@ def fit(project: str, snapshot: Snapshot, recipe: Recipe, run: str) -> Candidate
     if use.search.refit:
         fitted = fitted.refitted(split)
     made = compiled(use.task, fitted.model, fitted.asked, fitted.operates)
-    folder = settings.home / "candidates" / project / run
+    folder = candidates.folder(settings, project, run)
     with split.kept():
         about = manifest(use, snapshot, recipe, fitted.operates, fitted.calibration, use.split.seen_until(split))
         footprint = footprints.taken(use, snapshot, split, recipe, fitted, lake)

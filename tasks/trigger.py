@@ -3,10 +3,10 @@
 import datetime as dt
 import os
 import platform
-import shutil
+import secrets
 import socket
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from prefect import get_run_logger, task
@@ -25,9 +25,10 @@ from tasks.ml import threads
 from tasks.ml.admission import Admission, admission
 from tasks.ml.caps import Cap, Past
 from tasks.ml.policy import ALARMED, By
-from tasks.stores import alarms, bundles, processes, runs
-from tasks.stores.journal import NOT_BEGUN, OUT_OF_MEMORY, Journal, Order
+from tasks.stores import alarms, bundles, candidates, minutes, processes, runs
+from tasks.stores.journal import KEPT, OUT_OF_MEMORY, Journal, Order
 from tasks.stores.lake import Lake, snapshot_named
+from tasks.stores.minutes import Minutes
 from tasks.stores.references import Training
 from tasks.stores.registry import Registry, answering
 from tasks.stores.trust import Trust
@@ -66,8 +67,7 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
         [] if snapshot else _ordered(journal, project)
     )  # read before the rows: what is ordered later wants later rows
     registry = Registry(project, settings.mlflow(), settings.artifacts)
-    with answering():
-        settle(project, journal, registry, settings, now)
+    settle(project, journal, settings, now)
     rows = snapshot_named(Lake(project, settings.lake(project), use.contract), snapshot)
     if rows is None or not rows.rows:
         none = f"no row of {project} has landed yet; drop a file into {settings.inbox(project)}"
@@ -77,10 +77,13 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
     rows = Trust(use, settings).ready(rows, settings.actor)
     past, recipe = journal.trainings(project), provenance.conditions(use.digest, rows.trusted)
     asked = Training(project=project, reason=reason, snapshot=rows, config=recipe)
+    kept = [row for row in past if row["state"] == KEPT and _is_of(row, asked)]
+    if kept and not again and (finished := candidates.kept(settings, project, kept[-1]["detail"]["run"])):
+        return _resumed(journal, registry, kept[-1], asked.model_copy(update={"finished": finished}), orders)
     if not again:
         if refused := _answered(by, reason, past, journal.orders(project)):
             return asked.model_copy(update={"refused": refused})  # what other orders want is planned by the recovery
-        same = [row for row in past if row["snapshot"] == rows.digest and row["config"] == recipe]
+        same = [row for row in past if _is_of(row, asked)]
         if refused := _done(rows.name, same) or _hopeless(same):
             return _refusal(journal, orders, asked.model_copy(update={"refused": refused}))
         answer = caps(use, journal, past, by, now)
@@ -92,14 +95,14 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
             return _refusal(journal, orders, asked.model_copy(update=said))
     number = journal.start_training(
         project=project, trigger=reason, event=by != "hand", by=by, snapshot=rows.digest, config=recipe, at=now, rows=rows.name,
-        runner=f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}", process=processes.this(),
+        runner=_runner(), process=processes.this(),
         trusted=rows.trusted or 0,
     )  # fmt: skip
-    with _undone(journal, number), answering():
-        run = registry.start(f"{project} {rows.name}", {
-            "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
-            "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), "keepfit.by": by, **_origin(),
-        })  # fmt: skip
+    supersede(journal, settings, project, f"training {number} began before MLflow answered", now)
+    run = Minutes.of(settings, project, f"{number}-{secrets.token_hex(8)}").start(f"{project} {rows.name}", {
+        "keepfit.trigger": reason, "keepfit.snapshot": rows.name, "keepfit.snapshot_sha256": rows.digest, "keepfit.training": str(number),
+        "keepfit.config_sha256": use.digest, "mlflow.user": settings.actor, "keepfit.seed": str(use.search.seed), "keepfit.by": by, **_origin(),
+    })  # fmt: skip
     _takes(journal, orders, number)
     get_run_logger().info(
         "training %s of %s on %s (%s rows) because: %s", number, project, rows.name, rows.rows, reason
@@ -107,15 +110,40 @@ def _admitted(project: str, snapshot: str | None, reason: str, *, by: By, again:
     return asked.model_copy(update={"id": number, "run": run, "started": now.isoformat(), "cpu_began": cpu})
 
 
-@contextmanager
-def _undone(journal: Journal, number: int) -> Generator[None]:
-    """A training that MLflow does not hear of has not begun: it leaves its orders open, and is begun again when MLflow answers."""
-    try:
-        yield
-    except StackError as error:
-        reason = f"{NOT_BEGUN}. See that its server runs (`keepfit status`); what is owed begins by itself when it answers. {error}"
-        journal.end_training(number, state="failed", reason=reason, at=dt.datetime.now(dt.UTC))
-        raise StackError(reason) from error
+def _runner() -> str:
+    return f"flow run {flow_run.id}, process {os.getpid()} on {socket.gethostname()}"
+
+
+# -- what MLflow was away for ------------------------------------------------------------------------------------------
+def _is_of(row: dict[str, Any], asked: Training) -> bool:
+    """Whether a training on record was of the same rows, with the same code and configuration."""
+    return row["snapshot"] == asked.rows.digest and row["config"] == asked.config
+
+
+def is_kept(row: dict[str, Any]) -> bool:
+    """Whether a training on record has finished, and what it came to is kept until it is registered."""
+    return bool(row["detail"].get("kept"))
+
+
+def _resumed(
+    journal: Journal, registry: Registry, row: dict[str, Any], asked: Training, orders: list[Order]
+) -> Training:
+    """The training that was kept, to be registered now; or that MLflow does not answer yet."""
+    if not registry.answers():
+        return _refusal(journal, orders, asked.model_copy(update={"refused": row["reason"]}))
+    journal.resume(row["id"], runner=_runner(), process=processes.this())
+    _takes(journal, orders, row["id"])
+    get_run_logger().info("training %s of %s is finished, and registered now: MLflow answers", row["id"], asked.project)
+    update = {"id": row["id"], "run": row["detail"]["run"], "reason": row["trigger"], "started": row["started"]}
+    return asked.model_copy(update=update)
+
+
+def supersede(journal: Journal, settings: Settings, project: str, why: str, now: dt.datetime) -> None:
+    """Ends what was kept of a project's trainings, and forgets it. The caller is `alone`."""
+    for row in journal.kept(project):
+        journal.end_training(row["id"], state="failed", reason=f"finished, and never registered: {why}", at=now)
+        candidates.clear(settings, project, row["detail"]["run"])
+        Minutes.of(settings, project, row["detail"]["run"]).drop()
 
 
 def caps(
@@ -133,7 +161,7 @@ def caps(
     released: dict[int, dt.datetime] = {}
     for release in journal.releases(use.project):
         released.setdefault(release.version, dt.datetime.fromisoformat(release.at))
-    known = [_past(row, released, use.budget.hours) for row in past if not row["reason"].startswith(NOT_BEGUN)]
+    known = [_past(row, released, use.budget.hours) for row in past]
     wanted = [dt.datetime.fromisoformat(at) for at in journal.alarmed(use.project, ALARMED)]
     return admission(by, known, wanted, now, policies=use.retrain, budget=use.budget, breaker=use.breaker)
 
@@ -233,21 +261,36 @@ def _origin() -> dict[str, str]:
     }  # fmt: skip
 
 
-def settle(
-    project: str, journal: Journal, registry: Registry, settings: Settings, now: dt.datetime
-) -> list[dict[str, Any]]:
+def settle(project: str, journal: Journal, settings: Settings, now: dt.datetime) -> list[dict[str, Any]]:
     """Ends in journal and MLflow what trainings left that were killed, and removes their files; gives those. The caller is `alone`."""
     dead = [row for row in journal.under_way() if row["project"] == project]
     for row in dead:
         reason = f"cut off: {row['runner'] or 'its process'} was gone; the next training takes its finished trials over"
-        journal.cut_off(row, state="crashed", reason=reason, at=now)
-    shutil.rmtree(settings.home / "candidates" / project, ignore_errors=True)
+        journal.cut_off(row, state=KEPT if is_kept(row) else "crashed", reason=reason, at=now)
+    candidates.clear_all(settings, project, but=[row["detail"]["run"] for row in journal.kept(project)])
     bundles.clear(settings.bundles(project))
     for row in dead:
-        registry.abandon(row["id"])
+        for each in minutes.left(settings, project):
+            if each.folder.name.startswith(f"{row['id']}-") and not is_kept(row):
+                each.drop()  # MLflow has not heard of its run
+        Minutes.of(settings, project, str(row["id"])).note(Registry.abandon)
     if dead and (champion := journal.champion(project)):
-        registry.point("champion", champion.version)
+        with suppress(StackError), answering():  # the recovery sees to the alias, too
+            Registry(project, settings.mlflow(), settings.artifacts).point("champion", champion.version)
     return dead
+
+
+def tell(project: str, journal: Journal, settings: Settings) -> list[str]:
+    """Tells MLflow what it was away for; gives the runs. What is kept has its own time. The caller is `alone`.
+
+    Raises:
+        StackError: it does not answer.
+    """
+    kept, told = {row["detail"]["run"] for row in journal.kept(project)}, list[str]()
+    for each in minutes.left(settings, project):
+        if each.folder.name not in kept:
+            told.append(each.tell())
+    return told
 
 
 def _done(name: str, past: list[dict[str, Any]]) -> str:

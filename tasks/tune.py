@@ -38,6 +38,7 @@ from tasks.ml.window import Window, choices, span
 from tasks.stores import studies
 from tasks.stores.journal import Journal
 from tasks.stores.lake import parts
+from tasks.stores.minutes import Minutes
 from tasks.stores.references import Best, Snapshot
 from tasks.stores.registry import Registry, as_json
 
@@ -71,7 +72,7 @@ def tune(project: str, snapshot: Snapshot, run: str) -> Best:
         search.go_on(study, start + use.search.seconds, lambda: shown.update(study))
     best = _best(study, search, resumed, time.monotonic() - start, cpu_seconds() - before)
     shown.close(study)
-    _remember(best, use, Registry(project, settings.mlflow(), settings.artifacts), run)
+    _remember(best, use, Minutes.of(settings, project, run))
     get_run_logger().info(
         "%s trials in %.1f s (%s pruned, %s resumed): %s, %s %.4f",
         best.trials,
@@ -550,18 +551,19 @@ def _confirmed(search: Search, tried: list[tuple[Recipe, Marks]], taken: int) ->
     return default
 
 
-def _remember(best: Best, use: Project, registry: Registry, run: str) -> None:
+def _remember(best: Best, use: Project, minutes: Minutes) -> None:
     """Logs the search in a few calls: parameters, one series, one table."""
-    registry.log(
-        run, params={
-            "family": best.recipe.family.kind, **best.recipe.family.model_dump(exclude={"kind"}),
+    chosen = {name: str(value) for name, value in best.recipe.family.model_dump(exclude={"kind"}).items()}
+    minutes.note(
+        Registry.log, params={
+            "family": best.recipe.family.kind, **chosen,
             "window": best.recipe.window.name, "columns": ", ".join(best.recipe.features) or "all",
         },
         metrics={"search.trials": best.trials, "search.seconds": best.seconds, "search.cpu_seconds": best.cpu_seconds, f"search.{use.metric}": best.value},
     )  # fmt: skip
-    registry.log_series(
-        run,
-        f"trial.{use.metric}",
-        [(trial["at"], trial["number"], trial["value"]) for trial in best.history if trial["value"] is not None],
+    minutes.note(
+        Registry.log_series,
+        name=f"trial.{use.metric}",
+        values=[(trial["at"], trial["number"], trial["value"]) for trial in best.history if trial["value"] is not None],
     )
-    registry.log_files(run, {"trials.json": as_json(best.history)})
+    minutes.note(Registry.log_files, files={"trials.json": as_json(best.history)})

@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from tasks.ml.behaviour import Behaved
 from tasks.ml.explain import Importance
+from tasks.ml.gates import Verdict
 from tasks.ml.gates.facts import Rehearsed
 from tasks.ml.metrics import Estimate
 from tasks.ml.recipe import Recipe
@@ -76,37 +77,6 @@ class Landing(BaseModel, frozen=True):
     extra: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     snapshot: str | None = None
-
-
-class Training(BaseModel, frozen=True):
-    """One training that was admitted, or the reason why none was.
-
-    Attributes:
-        id: number in the journal; 0 when none was admitted.
-        run: id of the parent run in MLflow.
-        config: digest of what it goes by beside its rows, as `provenance.conditions` gives it.
-        refused: why there is no training; empty when there is one.
-        wait: seconds until an event may start one, when that is the reason.
-        cpu_began: CPU-seconds that its process had used when it began.
-    """
-
-    project: str
-    reason: str
-    id: int = 0
-    snapshot: Snapshot | None = None
-    run: str = ""
-    config: str = ""
-    refused: str = ""
-    wait: float = 0.0
-    started: str = ""
-    cpu_began: float = 0.0
-
-    @property
-    def rows(self) -> Snapshot:
-        """The snapshot; only a training that was admitted has one."""
-        if self.snapshot is None:
-            raise ValueError(f"the training of {self.project} was not admitted: {self.refused}")
-        return self.snapshot
 
 
 class Prepared(BaseModel, frozen=True):
@@ -241,12 +211,60 @@ class Scores(BaseModel, frozen=True):
         return tuple(filter(None, (self.answers, self.rows, self.served, trusted)))
 
 
+class Finished(BaseModel, frozen=True):
+    """What a training has come to before anybody is told: all that makes it a version, or its refusal.
+
+    Attributes:
+        took: wall and CPU time, by the metric's name; empty until it is to be registered.
+    """
+
+    prepared: Prepared
+    best: Best
+    candidate: Candidate
+    scores: Scores
+    verdicts: tuple[Verdict, ...]
+    took: dict[str, float] = {}
+
+
+class Training(BaseModel, frozen=True):
+    """One training that was admitted, or the reason why none was.
+
+    Attributes:
+        id: number in the journal; 0 when none was admitted.
+        run: id of the parent run in MLflow.
+        config: digest of what it goes by beside its rows, as `provenance.conditions` gives it.
+        refused: why there is no training; empty when there is one.
+        wait: seconds until an event may start one, when that is the reason.
+        cpu_began: CPU-seconds that its process had used when it began.
+        finished: what it has come to, where that was kept because MLflow was away.
+    """
+
+    project: str
+    reason: str
+    id: int = 0
+    snapshot: Snapshot | None = None
+    run: str = ""
+    config: str = ""
+    refused: str = ""
+    wait: float = 0.0
+    started: str = ""
+    cpu_began: float = 0.0
+    finished: Finished | None = None
+
+    @property
+    def rows(self) -> Snapshot:
+        """The snapshot; only a training that was admitted has one."""
+        if self.snapshot is None:
+            raise ValueError(f"the training of {self.project} was not admitted: {self.refused}")
+        return self.snapshot
+
+
 class Decision(BaseModel, frozen=True):
     """How a training ended.
 
     Attributes:
         state: released, releasing (on its way), registered (waits for a person), held (the two holdouts disagree: a person
-            decides), refused, or failed.
+            decides), refused, failed, or kept (finished, and registered when MLflow answers).
         version: the registered version; None when refused.
         metric, value, low, high: the challenger on the holdout.
         champion: version and value of the champion that it was compared with.

@@ -72,17 +72,19 @@ class Registry:
             return False
         return True
 
-    def start(self, name: str, tags: Mapping[str, str]) -> str:
-        """A new parent run; gives its id."""
-        experiment, own = self.experiment(), secrets.token_hex(16)
+    def start(self, name: str, tags: Mapping[str, str], own: str = "") -> str:
+        """A new parent run; gives its id. `own`: a name by which `started` finds it."""
+        experiment, own = self.experiment(), own or secrets.token_hex(16)
         marked = {**tags, "keepfit.start": own}
         return _once(
             lambda: self.client.create_run(experiment, run_name=name, tags=marked).info.run_id,
-            lambda: next(
-                (run.info.run_id for run in self.client.search_runs([experiment], f"tags.`keepfit.start` = '{own}'")),
-                None,
-            ),
+            lambda: self.started(own),
         )
+
+    def started(self, own: str) -> str | None:
+        """The run that was started under a name of our own; None where there is none."""
+        found = self.client.search_runs([self.experiment()], f"tags.`keepfit.start` = '{own}'")
+        return next((run.info.run_id for run in found), None)
 
     def log(
         self,
@@ -246,7 +248,7 @@ class Registry:
         """Closes a run."""
         self.client.set_terminated(run, status="FAILED" if failed else "FINISHED")
 
-    def abandon(self, training: int, *, failed: bool = False) -> None:
+    def abandon(self, training: int | str, *, failed: bool = False) -> None:
         """Closes the run of a training that was killed or failed, also one that MLflow closed itself when the model was logged."""
         mine = f"tags.`keepfit.training` = '{training}'"
         newest = ["attributes.start_time DESC"]  # an older one is of a journal that was wiped

@@ -103,8 +103,8 @@ def _deployed(client: SyncPrefectClient, name: str) -> DeploymentResponse:
         raise ObjectNotFound(error.http_exc, said) from error
 
 
-def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun | None:
-    """Plans a training in so many seconds; None when another one is coming no later.
+def train(project: str, reason: str, key: str, delay: float, by: str, snapshot: str | None = None) -> FlowRun | None:
+    """Plans a training in so many seconds, by default on the newest rows; None when another one is coming no later.
 
     The same key within an hour is the same run, as long as the deployed code is the same: a run that was refused before it began is not
     asked for again at every look.
@@ -118,7 +118,7 @@ def train(project: str, reason: str, key: str, delay: float, by: str) -> FlowRun
         if coming(client, deployment.id, at + SAME):
             return None
         return client.create_flow_run_from_deployment(
-            deployment.id, parameters={"project": project, "reason": reason, "by": by}, state=Scheduled(scheduled_time=at),
+            deployment.id, parameters={"project": project, "reason": reason, "by": by, "snapshot": snapshot}, state=Scheduled(scheduled_time=at),
             idempotency_key=f"{key} {deployment.version} {at:%Y-%m-%dT%H}",
         )  # fmt: skip
 

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from tasks import tune
+from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
 from tests.tasks.test_tune import project, rows
 
@@ -45,7 +46,7 @@ def measured(folder: Path, trials: int = 25, count: int = 4000) -> Cost:
     searched = time.perf_counter() - start
     best = tune._best(study, search, 0, searched, searched)
     start = time.perf_counter()
-    tune._remember(best, use, registry, run)
+    tune._remember(best, use, Minutes(registry, folder / "minutes", run))
     cost = Cost(best.trials, searched, time.perf_counter() - start)
     found = registry.client.get_metric_history(run, f"trial.{use.metric}")
     assert len(found) == trials  # it was really logged

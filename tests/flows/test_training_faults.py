@@ -1,8 +1,11 @@
 """Trainings that are killed, at every stage, and trainings that run out of memory; in real processes, on a real Prefect and MLflow."""
 
+import contextlib
 import json
+import math
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +21,13 @@ from tasks.config.errors import ConflictError
 from tasks.config.project import Project
 from tasks.config.settings import REPOSITORY, Settings
 from tasks.ingest import Landings
+from tasks.recover import Recovery
 from tasks.stores import studies
 from tasks.stores.journal import Journal, Release
 from tasks.trigger import alone
 from tests.conftest import Stack
 from tests.samples import PROJECT, mark_proven
+from tests.stores.test_registry_faults import MODES, SLOW, Flaky
 
 pytestmark = pytest.mark.stack
 YAML = (
@@ -64,6 +69,7 @@ for line in sys.stdin:
     asked = json.loads(line)
     if os.fork() == 0:
         os.dup2(2, 1)
+        os.environ |= asked["told"]
         if asked["fault"]:
             planted(asked["fault"])
         try:
@@ -84,11 +90,13 @@ class Trained:
     settings: Settings
     driver: subprocess.Popen[str]
 
-    def train(self, fault: dict[str, Any] | None = None, **more: Any) -> dict[str, Any] | None:
-        """What the training said; None when it was killed."""
+    def train(
+        self, fault: dict[str, Any] | None = None, told: dict[str, str] | None = None, **more: Any
+    ) -> dict[str, Any] | None:
+        """What the training said; None when it was killed. `told`: further settings of it."""
         answer = self.settings.home / "answer.json"
         answer.unlink(missing_ok=True)
-        asked = {"train": {"project": self.name, **more}, "fault": fault, "answer": str(answer)}
+        asked = {"train": {"project": self.name, **more}, "fault": fault, "answer": str(answer), "told": told or {}}
         assert self.driver.stdin is not None
         assert self.driver.stdout is not None
         print(json.dumps(asked), file=self.driver.stdin, flush=True)
@@ -124,7 +132,11 @@ class Trained:
         bundles = self.settings.bundles(self.name)
         candidates = self.settings.home / "candidates" / self.name
         rehearsals = self.settings.home / "rehearsals" / self.name
-        return [str(path) for path in (*bundles.glob(".*"), *candidates.glob("*"), *rehearsals.glob("*"))]
+        minutes = self.settings.home / "minutes" / self.name
+        return [
+            str(path)
+            for path in (*bundles.glob(".*"), *candidates.glob("*"), *rehearsals.glob("*"), *minutes.glob("*"))
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +220,31 @@ def test_o_01_a_training_that_was_killed_is_finished_by_the_same_command(begun, 
     assert [release.version for release in small.journal.releases(small.name)] == [1]
     assert small.left() == []
     assert [path.name for path in small.settings.bundles(small.name).iterdir()] == ["1"]
-    _in_mlflow(small)
+    _in_mlflow(small, "KILLED", "FINISHED")
 
 
-def _in_mlflow(small: Trained) -> None:
-    """One version there, that the alias names, and no run that is open still."""
+def _in_mlflow(small: Trained, *runs: str) -> None:
+    """One version there, that the alias names, and no run that is open still; the last one has everything."""
     client = mlflow.MlflowClient(small.settings.mlflow(), small.settings.mlflow())
     versions = client.search_model_versions(f"name='{small.name}'")
     assert [int(version.version) for version in versions] == [1]
     assert int(client.get_model_version_by_alias(small.name, "champion").version) == 1
-    assert _statuses(small) == ["KILLED", "FINISHED"]
+    assert _statuses(small) == [*runs]
+    run = client.get_run(versions[0].run_id)
+    assert {"rows.train", "family", "window"} <= run.data.params.keys()
+    assert {
+        "search.trials",
+        "trial.roc_auc",
+        "holdout.roc_auc",
+        "gate.floors",
+        "training.seconds",
+    } <= run.data.metrics.keys()
+    assert run.data.tags["keepfit.decision"] == "released"
+    files = {each.path for each in client.list_artifacts(run.info.run_id)}
+    assert {"trials.json", "importance.json", "verdicts.json", "report.png", "card"} <= files
+    assert [each.dataset.name for each in run.inputs.dataset_inputs] == [
+        f"{small.name} {run.data.tags['keepfit.snapshot']}"
+    ]
 
 
 def _statuses(small: Trained) -> list[str]:
@@ -242,6 +269,81 @@ def test_o_01_a_training_that_was_killed_after_its_release_is_not_done_again(beg
     assert small.left() == []
     client = mlflow.MlflowClient(small.settings.mlflow(), small.settings.mlflow())
     assert int(client.get_model_version_by_alias(small.name, "champion").version) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "at"), [(MODES[1], 1), (MODES[0], 1), (SLOW, 1), (MODES[2], 8), (MODES[1], 20), (MODES[2], 30)]
+)
+def test_o_05_a_training_finishes_while_mlflow_is_away_and_is_registered_once(begun, stack: Stack, mode: str, at: int):
+    """From the n-th call on no answer comes, or none in time: nothing goes live, and the same command registers what is kept when MLflow answers."""
+    small = begun(f"away-{at}-{[*MODES, SLOW].index(mode)}")
+    with behind(stack) as (proxy, away):
+        proxy.fail(at, mode, last=math.inf)
+        kept = small.train(told=away)
+        assert kept is not None
+        assert (kept["state"], kept["version"]) == ("kept", None), kept
+        assert "MLflow did not answer" in kept["reason"]
+        assert small.states == ["kept"]
+        assert small.journal.releases(small.name) == []
+        trials = {(trial.number, trial.datetime_complete) for trial in small.trials}
+        said = small.train(told=away)
+        assert said is not None
+        assert said["state"] == "refused"
+        assert said["reason"] == kept["reason"]
+        proxy.fail(0, "")
+        said = small.train(told=away)
+    assert said is not None
+    assert (said["state"], said["version"], said["value"]) == ("released", 1, kept["value"]), said
+    assert {(trial.number, trial.datetime_complete) for trial in small.trials} == trials
+    _once_in_all(small)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_o_05_whichever_call_is_the_last_that_mlflow_answers(begun, stack: Stack):
+    """A training that was registered by then goes live, and the recovery tells MLflow the rest; one that was not is kept."""
+    states = list[str]()
+    with behind(stack) as (proxy, away):
+        for at in range(1, 200):
+            small = begun(f"last-{at}")
+            proxy.fail(at, MODES[at % 3], last=math.inf)
+            said = small.train(told=away)
+            assert said is not None
+            states.append(said["state"])
+            met = proxy.calls >= at
+            proxy.fail(0, "")
+            if said["state"] == "kept":
+                said = small.train(told=away)
+                assert said is not None
+            assert said["state"] == "released"
+            Recovery(small.settings, [small.name], grace=0).look()
+            _once_in_all(small)
+            if not met:
+                break
+    print(
+        f"{len(states) - 1} calls: {states.count('kept')} kept, {states.count('released') - 1} released and told later"
+    )
+    assert states.count("kept") > 20
+    assert states.count("released") > 2
+
+
+@contextlib.contextmanager
+def behind(stack: Stack) -> Iterator[tuple[Flaky, dict[str, str]]]:
+    """MLflow behind a network that can fail, and the settings by which a training finds it."""
+    with Flaky(stack.urls["mlflow"]) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        yield (
+            proxy,
+            {"KEEPFIT_MLFLOW_URL": f"http://127.0.0.1:{proxy.server_port}", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0"},
+        )
+        proxy.shutdown()
+
+
+def _once_in_all(small: Trained) -> None:
+    """One training, one version, one run; and nothing is left over."""
+    assert small.states == ["released"]
+    assert small.left() == []
+    _in_mlflow(small, "FINISHED")
 
 
 def test_o_01_a_training_that_is_killed_again_and_again_is_not_tried_for_ever(begun):

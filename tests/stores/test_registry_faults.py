@@ -3,6 +3,7 @@
 import http.client
 import http.server
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,27 +15,28 @@ from tests.conftest import Stack
 
 pytestmark = [pytest.mark.stack, pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType")]
 MODES = ("executed, and the answer lost", "reset before it was executed", "answered with 500")
+SLOW = "answered after 30 s"
 
 
 class Flaky(http.server.ThreadingHTTPServer):
-    """Forwards to a server; the n-th call from now is met by a fault."""
+    """Forwards to a server; the n-th call from now is met by a fault, or each from that on."""
 
     daemon_threads = True
 
     def __init__(self, behind: str) -> None:
         super().__init__(("127.0.0.1", 0), Forward)
-        self.behind, self.calls, self.at, self.mode = urlsplit(behind).netloc, 0, 0, ""
+        self.behind, self.calls, self.at, self.last, self.mode = urlsplit(behind).netloc, 0, 0, 0.0, ""
         self.turn = threading.Lock()
 
-    def fail(self, at: int, mode: str) -> None:
-        """Plans the fault."""
-        self.calls, self.at, self.mode = 0, at, mode
+    def fail(self, at: int, mode: str, *, last: float | None = None) -> None:
+        """Plans the fault; by default only the n-th call meets it, 0: none."""
+        self.calls, self.at, self.last, self.mode = 0, at, at if last is None else last, mode
 
     def met(self) -> str:
         """The fault that this call meets, or nothing."""
         with self.turn:
             self.calls += 1
-            return self.mode if self.calls == self.at else ""
+            return self.mode if self.at <= self.calls <= self.last else ""
 
 
 class Forward(http.server.BaseHTTPRequestHandler):
@@ -48,6 +50,8 @@ class Forward(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
         if fault == MODES[1]:
             return
+        if fault == SLOW:
+            time.sleep(30)
         status, kind, content = (500, "text/plain", b"no") if fault == MODES[2] else self._ask(body)
         if fault != MODES[0]:
             self._reply(status, kind, content)

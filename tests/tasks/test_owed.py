@@ -46,7 +46,7 @@ class Prefect:
             monkeypatch.setattr(runs, name, getattr(self, name))
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
 
-    def train(self, _project: str, reason: str, key: str, delay: float, by: str) -> Any:
+    def train(self, _project: str, reason: str, key: str, delay: float, by: str, _snapshot: str | None = None) -> Any:
         coming = [
             plan
             for number, plan in enumerate(self.planned, 1)

@@ -269,7 +269,7 @@ class Asked:
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
         monkeypatch.setattr(runs, "tell", lambda *_: None)
 
-    def train(self, _project: str, _reason: str, key: str, delay: float, _by: str) -> Any:
+    def train(self, _project: str, _reason: str, key: str, delay: float, _by: str, _snapshot: str | None = None) -> Any:
         with self._lock:
             self.runs.setdefault(key, delay)
         return SimpleNamespace(name=key, state=SimpleNamespace(is_final=lambda: False))

@@ -344,16 +344,14 @@ def test_r_11_the_version_that_is_being_released_outlives_a_tidying(
     place: Settings, quick, monkeypatch: pytest.MonkeyPatch
 ):
     """Between intent and commit everything is cleaned that keepfit cleans by itself; the release goes on to its end."""
-    from tasks.stores.registry import Registry
     from tasks.trigger import settle
 
     journal = champion(place, 1)
-    registry = Registry(NAME, place.mlflow(), place.artifacts)
 
     def seam(what: str) -> None:
         if what in {"release verified", "release answered", "release"}:
             monkeypatch.setattr(durable, "seam", lambda _what: None)
-            settle(NAME, journal, registry, place, NOW)
+            settle(NAME, journal, place, NOW)
             Recovery(place).look()
             monkeypatch.setattr(durable, "seam", seam)
 

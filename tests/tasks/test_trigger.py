@@ -1,8 +1,10 @@
 """Trigger: what is admitted, what is refused and why, and which orders that answers; no server is asked."""
 
 import datetime as dt
+import math
 import os
 import threading
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,12 +19,16 @@ from tasks.config.errors import StackError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.ingest import Landings
+from tasks.ml.explain import Importance
+from tasks.ml.gates import Verdict
+from tasks.ml.metrics import Estimate
 from tasks.ml.policy import By
-from tasks.stores import runs
-from tasks.stores.journal import NOT_BEGUN, Journal
-from tasks.stores.references import Decision, Training
+from tasks.ml.recipe import Recipe
+from tasks.stores import candidates, runs
+from tasks.stores.journal import KEPT, Journal
+from tasks.stores.minutes import Minutes
+from tasks.stores.references import Best, Candidate, Decision, Finished, Prepared, Scores, Training
 from tasks.stores.registry import IMPATIENT, Registry
-from tasks.trigger import CRASHES
 from tests.released import NAME, NOW, place, template
 from tests.samples import free_port, until, write_rows
 from tests.tasks.test_owed import ordered, says, stand
@@ -97,8 +103,10 @@ class Trained:
         self.came, self.said, self.let = list[str](), dict[str, str](), threading.Event()
         self.inside, real = threading.Event(), Journal.alone
         fine = SimpleNamespace(refused="", recipe=None)
-        for name in ("prepare", "tune", "evaluate", "gate"):
+        for name in ("prepare", "tune", "evaluate"):
             monkeypatch.setattr(flow, name, lambda *_: fine)
+        monkeypatch.setattr(flow, "gate", lambda *_: [])
+        monkeypatch.setattr(flow, "Finished", SimpleNamespace)
         for name, step in {"fit": self.fit, "register": self.register, "decline": lambda _, reason: reason}.items():
             monkeypatch.setattr(flow, name, step)
         monkeypatch.setattr(flow, "admit", trigger.admit.fn)
@@ -153,21 +161,112 @@ def test_o_07_two_trainings_that_overlap_make_one_version(landed: Settings, monk
     assert [row["state"] for row in trained.journal.trainings(NAME)[rows:]] == ["registered"]
 
 
-def test_o_05_a_training_does_not_begin_while_mlflow_is_away(landed: Settings, monkeypatch: pytest.MonkeyPatch):
-    """It says so, keeps its orders and counts as no run of the budget; its lock is free, and when MLflow answers it begins."""
+@pytest.fixture
+def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """MLflow is where nobody listens, until this is undone."""
+    with monkeypatch.context() as patch:
+        patch.setenv("KEEPFIT_MLFLOW_URL", f"http://127.0.0.1:{free_port()}")
+        yield patch
+
+
+def test_o_05_a_training_begins_while_mlflow_is_away(landed: Settings, away: pytest.MonkeyPatch):
+    """Under a name of its own; when MLflow answers, the run is there once, with what it was told meanwhile, however often that is tried."""
+    journal, training = Journal(landed.journal()), admitted("batch")
+    assert training.run.startswith(f"{training.id}-")
+    minutes = Minutes.of(Settings(), NAME, training.run)
+    minutes.note(Registry.log, params={"rows.train": 7})
+    with pytest.raises(StackError, match="MLflow did not answer"):
+        minutes.tell()
+    assert len([*minutes.folder.iterdir()]) == 2
+    away.undo()
+    run = Minutes.of(landed, NAME, training.run).tell()
+    registry = Registry(NAME, landed.mlflow(), landed.artifacts)
+    assert registry.client.get_run(run).data.params == {"rows.train": "7"}
+    assert registry.started(training.run) == run
+    assert not minutes.folder.exists()
+    ends(landed, training)
+    assert journal.trainings(NAME)[-1]["state"] == "refused"
+
+
+def test_o_05_a_killed_training_that_mlflow_never_heard_of_leaves_nothing(landed: Settings, away: pytest.MonkeyPatch):
+    """The next one ends it, also while MLflow is still away."""
+    first = admitted("batch")
+    second = admitted("batch")
+    assert [row["state"] for row in Journal(landed.journal()).trainings(NAME)[-2:]] == ["crashed", "running"]
+    assert not Minutes.of(landed, NAME, first.run).folder.exists()
+    assert Minutes.of(landed, NAME, second.run).folder.exists()
+
+
+def finished_of(run: str) -> Finished:
+    """What a training may come to; a number in it is none."""
+    sure = Estimate(value=0.9, low=0.8, high=math.nan)
+    return Finished(
+        prepared=Prepared(rows={"holdout": 7}, windows={"holdout": ("a", "b")}, rates={}),
+        best=Best(
+            recipe=Recipe.usual("logistic"), value=0.9, most=0.9, trial=1, trials=4, pruned=0, resumed=0, seconds=1.0, cpu_seconds=1.0,
+            history=[{"number": 1, "value": None}],
+        ),
+        candidate=Candidate(run=run, folder="there", digest="d", operates={"threshold": 0.5}),
+        scores=Scores(
+            metric=sure, champion=None, champion_version=None, every={"roc_auc": 0.9}, baselines={}, operates={}, panels={"curve": [[0.1, 0.2]]},
+            importance=Importance(metric="AUC", rows=7, of=7, repeats=1, columns=()), answers="answers.parquet",
+        ),
+        verdicts=(Verdict(gate="floors", passed=True, reason="so"),), took={"training.seconds": 2.0},
+    )  # fmt: skip
+
+
+def keeps(settings: Settings, training: Training) -> Finished:
+    """What it has come to is kept."""
+    finished = finished_of(training.run)
+    candidates.keep(settings, NAME, training.run, finished)
+    candidates.folder(settings, NAME, training.run).mkdir(parents=True)
+    detail = {"run": training.run, "kept": True, "cpu_seconds": 1.0}
+    at = dt.datetime.now(dt.UTC)
+    Journal(settings.journal()).end_training(training.id, state=KEPT, reason="finished", at=at, detail=detail)
+    return finished
+
+
+def test_o_05_what_was_kept_is_registered_and_not_trained_again(landed: Settings, away: pytest.MonkeyPatch):
+    """While MLflow is away the same again is refused; then it is the same training that goes on, past cool-down and budget, and after a kill, too."""
     says(landed, "budget: {runs: 1}\n")
-    ordered(landed, "a")
-    before = len(Journal(landed.journal()).trainings(NAME))
-    with monkeypatch.context() as away:
-        away.setenv("KEEPFIT_MLFLOW_URL", f"http://127.0.0.1:{free_port()}")
-        for _ in range(CRASHES):
-            with pytest.raises(StackError, match="keepfit status"):
-                admitted("batch")
-    rows = Journal(landed.journal()).trainings(NAME)[before:]
-    assert {(row["state"], row["reason"].partition(". ")[0]) for row in rows} == {("failed", NOT_BEGUN)}
-    assert len(rows) == CRASHES
-    assert stand(landed) == [("open", "", 0)]
-    assert admitted("batch").id
+    journal, training = Journal(landed.journal()), admitted("batch")
+    finished = keeps(landed, training)
+    assert admitted("batch").refused == "finished"
+    assert journal.trainings(NAME)[-1]["state"] == KEPT
+    away.undo()
+    for _ in range(2):  # the first one is killed
+        resumed = admitted("batch")
+        assert (resumed.id, resumed.run, resumed.refused) == (training.id, training.run, "")
+        assert repr(resumed.finished) == repr(finished)
+        assert journal.trainings(NAME)[-1]["state"] == "running"
+        assert candidates.folder(landed, NAME, training.run).exists()
+
+
+def test_o_05_a_newer_training_takes_the_place_of_what_was_kept(
+    landed: Settings, tmp_path: Path, away: pytest.MonkeyPatch
+):
+    """It is on record that it was never registered, and nothing of it stays."""
+    training = admitted("batch")
+    keeps(landed, training)
+    land(landed, tmp_path, 40)
+    newer = admitted("hand")
+    states = [(row["id"], row["state"]) for row in Journal(landed.journal()).trainings(NAME)[-2:]]
+    assert states == [(training.id, "failed"), (newer.id, "running")]
+    assert "never registered" in Journal(landed.journal()).trainings(NAME)[-2]["reason"]
+    assert candidates.files(landed, NAME, [training.run]) == []
+    assert not Minutes.of(landed, NAME, training.run).folder.exists()
+
+
+def test_o_05_what_was_kept_and_is_gone_is_trained_again(landed: Settings, away: pytest.MonkeyPatch):
+    """An erasure has removed it, because rows are in it."""
+    training = admitted("batch")
+    keeps(landed, training)
+    for file in candidates.files(landed, NAME, [training.run]):
+        file.unlink()
+    away.undo()
+    again = admitted("hand")
+    assert again.finished is None
+    assert again.id > training.id
 
 
 def test_o_05_mlflow_is_waited_for_for_seconds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

@@ -19,8 +19,8 @@ from tasks.stores.journal.rollouts import Rollout, Rollouts, approved, resting
 from tasks.stores.journal.sources import Sources
 from tasks.stores.journal.trainings import (
     FORGOTTEN,
+    KEPT,
     NO_MLFLOW,
-    NOT_BEGUN,
     OUT_OF_MEMORY,
     UNDER_WAY,
     Trainings,
@@ -30,7 +30,7 @@ from tasks.stores.journal.trainings import (
 from tasks.stores.journal.watches import Watches
 
 __all__ = [
-    "AFTER", "BEFORE", "BY_ITSELF", "COMMITTED", "FORGOTTEN", "NOT_BEGUN", "NO_MLFLOW", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal",
+    "AFTER", "BEFORE", "BY_ITSELF", "COMMITTED", "FORGOTTEN", "KEPT", "NO_MLFLOW", "OUT_OF_MEMORY", "UNDER_WAY", "Intent", "Journal", "Moves", "Notice", "Order", "Proposal",
     "Release", "Rollout", "approved", "made_nothing", "predecessor", "reigns", "resting", "rolled_back", "unanswered",
 ]  # fmt: skip
 

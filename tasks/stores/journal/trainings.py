@@ -11,9 +11,9 @@ from tasks.stores.journal.releases import Releases
 from tasks.stores.journal.tables import TRAININGS
 
 UNDER_WAY = frozenset({"running", "releasing"})  # states of a training that has not ended
+KEPT = "kept"  # state of a training that has finished, and is registered when MLflow answers
 OUT_OF_MEMORY = "out of memory"  # how the reason of a training begins that was
 NO_MLFLOW = "MLflow did not answer"  # how the reason of a training begins that could not put on record what it did
-NOT_BEGUN = f"{NO_MLFLOW}, so the training has not begun"  # the same of one that has learned nothing yet
 FORGOTTEN = frozenset({"refused", "failed", "crashed"})  # states of trainings that may have made no version
 
 
@@ -77,11 +77,21 @@ class Trainings(Releases):
         live = training["version"] in {release.version for release in self.releases(training["project"])}
         self.end_training(training["id"], state="released" if live else state, reason=reason, at=at)
 
+    def resume(self, training: int, *, runner: str, process: str) -> None:
+        """Records that a training that was kept is under way again."""
+        values = {"state": "running", "runner": runner, "process": process}
+        with self._write() as connection:
+            connection.execute(
+                TRAININGS.update().where(TRAININGS.c.id == training, TRAININGS.c.state == KEPT).values(**values)
+            )
+
+    def kept(self, project: str) -> list[dict[str, Any]]:
+        """A project's trainings that wait for MLflow, oldest first; `detail` as an object."""
+        return self._trainings(TRAININGS.c.project == project, TRAININGS.c.state == KEPT)
+
     def under_way(self) -> list[dict[str, Any]]:
-        """Every project's trainings that have not ended, oldest first."""
-        query = sa.select(TRAININGS).where(TRAININGS.c.state.in_(UNDER_WAY)).order_by(TRAININGS.c.id)
-        with self.engine.connect() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+        """Every project's trainings that have not ended, oldest first; `detail` as an object."""
+        return self._trainings(TRAININGS.c.state.in_(UNDER_WAY))
 
     def last_ended(self, project: str) -> int:
         """The number of the newest training of a project that has ended; 0 before the first."""
@@ -104,9 +114,11 @@ class Trainings(Releases):
 
     def trainings(self, project: str) -> list[dict[str, Any]]:
         """Every training of a project, oldest first; `detail` as an object."""
-        query = sa.select(TRAININGS).where(TRAININGS.c.project == project).order_by(TRAININGS.c.id)
+        return self._trainings(TRAININGS.c.project == project)
+
+    def _trainings(self, *which: sa.ColumnElement[bool]) -> list[dict[str, Any]]:
         with self.engine.connect() as connection:
-            rows = connection.execute(query).mappings().all()
+            rows = connection.execute(sa.select(TRAININGS).where(*which).order_by(TRAININGS.c.id)).mappings().all()
         return [{**row, "detail": json.loads(row["detail"])} for row in rows]
 
 
