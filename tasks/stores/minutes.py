@@ -96,7 +96,7 @@ def left(settings: Settings, project: str) -> list[Minutes]:
 
 def with_rows(settings: Settings, project: str) -> list[Path]:
     """Every file of them that holds rows of the project; MLflow misses little without."""
-    return sorted(_home(settings, project).rglob(f"*-{Registry.log_rows.__name__}.json"))
+    return sorted(_home(settings, project).rglob("*-log_rows.json"))
 
 
 def _home(settings: Settings, project: str) -> Path:

@@ -24,6 +24,7 @@ from tasks.ml.features import matrix
 from tasks.ml.judging import judging
 from tasks.ml.sealed import SealedParts
 from tasks.ml.split import Parts
+from tasks.stores import minutes
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import ROW, Lake, parts
 from tasks.stores.references import Prepared, Snapshot, Training
@@ -291,7 +292,7 @@ class Seen:
         """Instead of MLflow's."""
         return self
 
-    def log_rows(self, *_: object) -> None:
+    def log_rows(self, *_: object, **__: object) -> None:
         """The rows that were used."""
 
     def log(self, _run: str, params: dict | None = None, tags: dict | None = None, **_: object) -> None:
@@ -307,8 +308,8 @@ class Seen:
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     """Steps that talk to nobody."""
     listener = Seen()
+    monkeypatch.setattr(minutes, "Registry", listener.registry)
     for module in (prepare, register):
-        monkeypatch.setattr(module, "Registry", listener.registry)
         monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
     monkeypatch.setattr(prepare, "create_table_artifact", listener.artifact)
     monkeypatch.setattr(register, "create_markdown_artifact", listener.artifact)

@@ -25,7 +25,7 @@ from tasks.ml.gates import Verdict, outcome
 from tasks.ml.judging import judging
 from tasks.ml.recipe import Recipe
 from tasks.ml.split import ROW
-from tasks.stores import durable
+from tasks.stores import durable, minutes
 from tasks.stores.changes import Change, Edit
 from tasks.stores.journal import Journal, Release
 from tasks.stores.lake import TRUSTED, Lake, parts
@@ -120,8 +120,7 @@ def quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("KEEPFIT_PROJECTS", str(tmp_path / "projects"))
     for module in (train, evaluate, gate):
         monkeypatch.setattr(module, "get_run_logger", lambda: logging.getLogger("test"))
-        if hasattr(module, "Registry"):
-            monkeypatch.setattr(module, "Registry", Registry)
+    monkeypatch.setattr(minutes, "Registry", Registry)
     return tmp_path
 
 
