@@ -156,12 +156,13 @@ class Landings(Workplace):
             fresh = [arrival for arrival in arrivals if arrival.batch not in before]
             landings = self._fresh(fresh, supersedes, accept) if fresh else []
             stands = {
-                row["name"]: row["at"]
+                row["name"]: row["number"]
                 for row in self._named_as({row["name"] for row in before.values()})
                 if row["landed"]
             }
             again = (
-                self._again(row, accept, stands.get(row["name"], row["at"]) > row["at"]) for row in before.values()
+                self._again(row, accept, stands.get(row["name"], row["number"]) > row["number"])
+                for row in before.values()
             )
             return _total([*landings, *again])
 
@@ -327,7 +328,7 @@ class Landings(Workplace):
         batch, keys = row["batch"], self._keys()
         count = self._quarantined(batch)
         superseded = json.loads(row["detail"] or "{}").get("supersedes") or ""
-        corrected = self._corrected({row["name"]}, superseded, before=row["at"])
+        corrected = self._corrected({row["name"]}, superseded, before=row["number"])
         intake = self._intake([batch], keys, self._replaceable(corrected))
         intake.take(0, self._raw(batch))
         account, profile = intake.accounts[0], intake.profile()
@@ -434,9 +435,9 @@ class Landings(Workplace):
         wanted = None if self._derive else tuple(self.use.contract.columns)
         return files.chunks(path, self.use.reads, wanted)
 
-    def _corrected(self, names: set[str], superseded: str, before: str = "") -> list[str]:
+    def _corrected(self, names: set[str], superseded: str, before: int | None = None) -> list[str]:
         """The batches whose rows files of these names may replace: those of the same names, come before, and the one that was named."""
-        earlier = [row for row in self._named_as(names) if not before or row["at"] < before]
+        earlier = [row for row in self._named_as(names) if before is None or row["number"] < before]
         same = {row["batch"] for row in earlier if row["name"] in names and row["landed"]}
         return sorted(same | ({superseded} - {""}))
 

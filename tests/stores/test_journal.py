@@ -287,6 +287,52 @@ def test_a_home_of_an_older_version_gets_the_new_columns(tmp_path: Path):
     assert (row["landed"], row["replaced"]) == (3, None)
 
 
+def batch(name: str, at: str, project: str = "p", **told: Any) -> dict[str, Any]:
+    """The record of a batch of three rows that landed."""
+    return {
+        "project": project, "batch": name, "name": f"{name}.csv", "state": "landed", "reason": "", "arrived": 3, "landed": 3, "quarantined": 0,
+        "known": 0, "at": at, "profile": name, **told,
+    }  # fmt: skip
+
+
+def contract(digest: str, at: str) -> dict[str, Any]:
+    return {"project": "p", "digest": digest, "at": at, "contract": "{}"}
+
+
+def test_s_10_batches_stand_in_the_order_in_which_they_came_where_the_clock_went_back(journal: Journal):
+    """The one that came last is the newest of all, whatever its time says; one that is recorded again keeps its place (S-10, I-20)."""
+    journal.finish("p", [batch("x", "2027-01-01")], contract("x", "2027-01-01"))
+    journal.finish("p", [batch("b", "2026-01-01T11"), batch("a", "2026-01-01T11")], contract("a", "2026-01-01T11"))
+    journal.finish("q", [batch("z", "2026-01-01T12", "q")], None)
+    journal.finish("p", [batch("0", "2026-01-01T10")], None)
+    journal.finish("p", [batch("x", "2027-01-01", landed=2)], None)
+    assert [(row["batch"], row["number"]) for row in journal.batches("p")] == [("x", 1), ("a", 2), ("b", 2), ("0", 3)]
+    assert [(row["batch"], row["number"]) for row in journal.batches("q")] == [("z", 1)]
+    assert journal.last_landed("p", "rows") == "2026-01-01T10"
+    assert journal.profiles("p", 2) == ["b", "0"]
+    came = [(row["at"], row["profile"]) for row in journal.arrivals("p", 1)]
+    assert came == [("2027-01-01", None), ("2026-01-01T11", None), ("2026-01-01T11", None), ("2026-01-01T10", "0")]
+    assert [row["digest"] for row in journal.contracts("p")] == ["x", "a"]
+
+
+def test_s_10_a_journal_of_older_homes_is_numbered_in_the_order_of_its_times(url: str, journal: Journal):
+    """By project; what came together shares a number, and what comes after the upgrade follows, though the clock went back (S-10)."""
+    journal.finish("p", [batch("a", "2026-01-03"), batch("b", "2026-01-03")], contract("b", "2026-01-03"))
+    journal.finish("p", [batch("c", "2026-01-01")], contract("a", "2026-01-01"))
+    journal.finish("p", [batch("d", "2026-01-02")], None)
+    journal.finish("q", [batch("e", "2026-01-05", "q")], None)
+    with journal.engine.begin() as connection:
+        for table in ("batches", "contracts"):
+            connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN number")
+    database.PREPARED.discard(url)
+    widened = Journal(url)
+    widened.finish("p", [batch("f", "2025-12-31")], contract("c", "2025-12-31"))
+    found = [(row["batch"], row["number"]) for row in widened.batches("p")]
+    assert found == [("c", 1), ("d", 2), ("a", 3), ("b", 3), ("f", 4)]
+    assert [row["number"] for row in widened.batches("q")] == [1]
+    assert [(row["digest"], row["number"]) for row in widened.contracts("p")] == [("a", 1), ("b", 2), ("c", 3)]
+
+
 OPENER = """
 import sys
 from tasks.stores.journal import Journal, database

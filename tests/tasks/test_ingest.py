@@ -1,4 +1,5 @@
 import contextlib
+import datetime as dt
 import json
 import os
 import shutil
@@ -279,6 +280,42 @@ def test_i_04_a_replay_corrects_what_its_batch_corrected_and_nothing_that_came_a
     assert counts(after.replay(first_correction)) == (2, 1, 1, 0)
     ages = after.lake.rows().set_index("id")["age"]
     assert ages[[1, 2, 3, 4, 7]].tolist() == [11, 455, 12, 12, 10]
+
+
+@pytest.mark.parametrize("back", [dt.timedelta(hours=1), dt.timedelta(days=365)])
+def test_s_10_a_batch_that_lands_after_the_clock_went_back_is_the_newest(small, tmp_path: Path, back):
+    """Its name means it, it stands where it corrects, what came before is told so, and older versions read as they were (S-10, I-20)."""
+    late = dt.datetime(2027, 2, 1, tzinfo=dt.UTC)
+    before, after = (ingest.Landings(small.use, Settings(), lambda at=at: at) for at in (late, late - back))
+    land(before, tmp_path, "a.csv", rows(*range(9), age="10"))
+    first = small.lake.snapshot()
+    land(after, tmp_path, "a.csv", rows(3, age="11"))
+    small.journal.announced("small")
+    assert small.lake.rows().set_index("id")["age"][[2, 3]].tolist() == [10, 11]
+    assert small.lake.read(first)["age"].tolist() == [10] * 9
+    landed = small.journal.batches("small")
+    assert [row["at"] for row in landed] == [late.isoformat(), (late - back).isoformat()]
+    assert small.named("a.csv")["batch"] == landed[-1]["batch"]
+    assert small.journal.last_landed("small", "rows") == (late - back).isoformat()
+    again = land(after, tmp_path, "a.csv", rows(*range(9), age="10"))
+    assert "other content came under this name since, and stands" in again.reason
+    assert "since, and stands" not in land(before, tmp_path, "a.csv", rows(3, age="11")).reason
+
+
+def test_s_10_a_replay_corrects_what_came_before_its_batch_where_the_clock_went_back(small, tmp_path: Path):
+    """As it would have with a clock that goes on: the file that it corrects, not the second correction (S-10)."""
+    clock = iter(range(1000))
+    late = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+    backwards = ingest.Landings(small.use, Settings(), lambda: late - dt.timedelta(hours=next(clock)))
+    land(backwards, tmp_path, "a.csv", rows(*range(9), age="10"))
+    land(backwards, tmp_path, "a.csv", [*rows(1, 5, 6, age="11"), *rows(2, 3, age="455")])
+    land(backwards, tmp_path, "a.csv", [*rows(3, age="12"), *rows(4, age="12")])
+    first_correction = small.journal.batches("small")[1]["batch"]
+    mended = small.use.model_dump(mode="json")
+    mended["contract"]["columns"]["age"]["max"] = 500
+    after = ingest.Landings(Project.model_validate(mended), Settings())
+    assert counts(after.replay(first_correction)) == (2, 1, 1, 0)
+    assert after.lake.rows().set_index("id")["age"][[1, 2, 3, 4, 7]].tolist() == [11, 455, 12, 12, 10]
 
 
 def test_a_type_that_was_changed_and_put_back_leaves_no_trace(small, tmp_path: Path):

@@ -13,6 +13,11 @@ from tasks.stores.journal.tables import BATCHES, CONTRACTS, ERASURES, INTENTS
 IS_OUTCOMES = sa.func.coalesce(BATCHES.c.kind, "rows") == "outcomes"
 
 
+# Clocks go back: what came later has the greater number, whatever its time (faults: S-10).
+ARRIVAL = (BATCHES.c.number, BATCHES.c.batch)
+BACKWARDS = tuple(column.desc() for column in ARRIVAL)
+
+
 def _of_rows(count: sa.ColumnElement[int]) -> sa.Case[int]:
     return sa.case((IS_OUTCOMES, 0), else_=count)
 
@@ -25,15 +30,18 @@ class Batches(Database):
     ) -> None:  # fmt: skip
         """Records what became of batches, the contract that they were checked under, an erasure, and that the intent is done, in one transaction.
 
-        A second record of a batch replaces the first.
+        A second record of a batch replaces the first, in its place of the order of arrival.
         """
         durable.step("finish")
         with self._write() as connection:
+            number, rows = _following(connection, BATCHES, project), []
             for batch in batches:
                 same = (BATCHES.c.project == project, BATCHES.c.batch == batch["batch"])
+                first = connection.scalar(sa.select(BATCHES.c.number).where(*same))
                 connection.execute(BATCHES.delete().where(*same))
-            if batches:
-                connection.execute(BATCHES.insert(), list(batches))
+                rows.append({**batch, "number": first or number})
+            if rows:
+                connection.execute(BATCHES.insert(), rows)
             connection.execute(INTENTS.delete().where(INTENTS.c.project == project))
             if erasure is not None:
                 connection.execute(ERASURES.insert().values(**erasure))
@@ -41,7 +49,8 @@ class Batches(Database):
                 return
             same = (CONTRACTS.c.project == project, CONTRACTS.c.digest == contract["digest"])
             if connection.execute(sa.select(CONTRACTS.c.digest).where(*same)).first() is None:
-                connection.execute(CONTRACTS.insert().values(**contract))
+                number = _following(connection, CONTRACTS, project)
+                connection.execute(CONTRACTS.insert().values(**contract, number=number))
 
     def announced(self, project: str) -> None:
         """Records that an event went out which tells of all batches so far."""
@@ -56,8 +65,8 @@ class Batches(Database):
             return [{**row, "detail": json.loads(row["detail"])} for row in connection.execute(query).mappings()]
 
     def contracts(self, project: str) -> list[dict[str, Any]]:
-        """Every contract that a batch was checked under, oldest first: digest, at, contract (JSON)."""
-        query = sa.select(CONTRACTS).where(CONTRACTS.c.project == project).order_by(CONTRACTS.c.at)
+        """Every contract that a batch was checked under, oldest first: digest, at, contract (JSON), number."""
+        query = sa.select(CONTRACTS).where(CONTRACTS.c.project == project).order_by(CONTRACTS.c.number)
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -83,7 +92,7 @@ class Batches(Database):
     def batches(self, project: str, names: Collection[str] | None = None) -> list[dict[str, Any]]:
         """Every batch of a project in order of arrival, without its profile; or those of these names."""
         columns = [column for column in BATCHES.c if column.name != "profile"]
-        query = sa.select(*columns).where(BATCHES.c.project == project).order_by(BATCHES.c.at)
+        query = sa.select(*columns).where(BATCHES.c.project == project).order_by(*ARRIVAL)
         query = query if names is None else query.where(BATCHES.c.name.in_(names))
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
@@ -122,9 +131,9 @@ class Batches(Database):
     def last_landed(self, project: str, kind: str) -> str | None:
         """When the newest batch of rows, or of outcomes, landed; ISO 8601, None before the first."""
         is_kind = IS_OUTCOMES if kind == "outcomes" else ~IS_OUTCOMES
-        query = sa.select(sa.func.max(BATCHES.c.at)).where(BATCHES.c.project == project, BATCHES.c.landed > 0, is_kind)
+        query = sa.select(BATCHES.c.at).where(BATCHES.c.project == project, BATCHES.c.landed > 0, is_kind)
         with self.engine.connect() as connection:
-            return connection.scalar(query)
+            return connection.scalar(query.order_by(*BACKWARDS).limit(1))
 
     def profiles(self, project: str, count: int) -> list[str]:
         """The profiles (JSON) of the newest landed batches of rows, oldest first."""
@@ -133,24 +142,22 @@ class Batches(Database):
             .where(
                 BATCHES.c.project == project, ~IS_OUTCOMES, BATCHES.c.state == "landed", BATCHES.c.profile.is_not(None)
             )
-            .order_by(BATCHES.c.at.desc())
+            .order_by(*BACKWARDS)
             .limit(count)
         )  # found first: a profile is long, and all of them would be sorted
         query = sa.select(BATCHES.c.profile).where(BATCHES.c.project == project, BATCHES.c.batch.in_(newest))
         with self.engine.connect() as connection:
-            return list(connection.scalars(query.order_by(BATCHES.c.at)))
+            return list(connection.scalars(query.order_by(*ARRIVAL)))
 
     def arrivals(self, project: str, count: int) -> list[dict[str, Any]]:
         """Every batch that landed, in order of landing: at, kind ("rows" or "outcomes"), landed, profile (JSON; of the newest `count` alone)."""
         landed = (BATCHES.c.project == project, BATCHES.c.state == "landed")
         newest = (
-            sa.select(BATCHES.c.batch)
-            .where(*landed, ~IS_OUTCOMES, BATCHES.c.profile.is_not(None))
-            .order_by(BATCHES.c.at.desc())
+            sa.select(BATCHES.c.batch).where(*landed, ~IS_OUTCOMES, BATCHES.c.profile.is_not(None)).order_by(*BACKWARDS)
         )
         profile = sa.case((BATCHES.c.batch.in_(newest.limit(count)), BATCHES.c.profile)).label("profile")
         kind = sa.func.coalesce(BATCHES.c.kind, "rows").label("kind")
-        query = sa.select(BATCHES.c.at, kind, BATCHES.c.landed, profile).where(*landed).order_by(BATCHES.c.at)
+        query = sa.select(BATCHES.c.at, kind, BATCHES.c.landed, profile).where(*landed).order_by(*ARRIVAL)
         with self.engine.connect() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
@@ -171,3 +178,8 @@ class Batches(Database):
             totals = dict(connection.execute(query.where(BATCHES.c.project == project)).mappings().one())
             gone = connection.execute(erased).mappings().one()
         return {**totals, **{name: totals[name] - gone[name] for name in gone}, "erased": sum(gone.values())}
+
+
+def _following(connection: sa.Connection, table: sa.Table, project: str) -> int:
+    """The number after the greatest that a project has in a table."""
+    return (connection.scalar(sa.select(sa.func.max(table.c.number)).where(table.c.project == project)) or 0) + 1

@@ -14,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.stores.journal import locks
-from tasks.stores.journal.tables import METADATA
+from tasks.stores.journal.tables import METADATA, OLDER
 
 PREPARED: set[str] = set()  # servers whose tables are as they must be; a file may be removed while this process lives
 BUSY = 15.0  # seconds that a locked SQLite file is waited for
@@ -66,6 +66,8 @@ class Database:
                 for column in columns:
                     kind = column.type.compile(self.engine.dialect)
                     connection.execute(sa.DDL(f"ALTER TABLE {table} ADD COLUMN {column.name} {kind}"))
+                    if column in OLDER:
+                        connection.execute(OLDER[column])
 
     def assure(self) -> None:
         """Refuses to go on for whoever has lost a lock to somebody else; asked before a durable act that is no write of the journal.

@@ -29,6 +29,7 @@ BATCHES = sa.Table(
     sa.Column(
         "profile", sa.Text, comment="JSON: what its rows look like as a whole; one for batches that landed together"
     ),
+    sa.Column("number", sa.Integer, comment="counts the project's arrivals; batches that came together share one"),
 )
 
 
@@ -39,6 +40,7 @@ CONTRACTS = sa.Table(
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("at", sa.Text, nullable=False, comment="when a batch was first checked under it"),
     sa.Column("contract", sa.Text, nullable=False, comment="JSON"),
+    sa.Column("number", sa.Integer, comment="counts the project's contracts"),
 )
 
 INTENTS = sa.Table(
@@ -289,3 +291,15 @@ NOTICES = sa.Table(
     sa.Column("said", sa.Text, nullable=False, comment="how the last try ended"),
     sa.UniqueConstraint("incident", "event", "destination"),
 )
+
+
+def _numbered(table: sa.Table) -> sa.Update:
+    """Numbers the rows of each project by their times, the only order that an older home knows."""
+    own = list(table.primary_key)
+    counted = sa.func.dense_rank().over(partition_by=table.c.project, order_by=table.c.at).label("counted")
+    old = sa.select(*own, counted).subquery()
+    return table.update().values(number=old.c.counted).where(*(column == old.c[column.name] for column in own))
+
+
+# what the rows of an older home get in a column that came since; in others they have nothing
+OLDER = {table.c.number: _numbered(table) for table in (BATCHES, CONTRACTS)}
