@@ -22,7 +22,7 @@ from tasks.stores.journal import Journal, Notice
 
 LOG = logging.getLogger("keepfit.notify")
 AGAIN, LATEST = 10.0, 3600.0  # seconds until the second try; each time four times as many, up to the latest
-GIVEN_UP = dt.timedelta(days=7)  # after which a message is old news
+GIVEN_UP = dt.timedelta(days=7)  # of waiting from try to try, after which a message is old news
 REFUSALS = 3  # tries, the last two of which were refused alike, after which a message is given up
 LATER = {
     401,
@@ -105,11 +105,7 @@ class Postman:
         for notice in self.journal.notices("waiting"):
             oldest.setdefault((_place(notice), notice.incident), notice)
         now = self._clock()
-        return [
-            notice
-            for notice in oldest.values()
-            if _place(notice) not in resting and dt.datetime.fromisoformat(notice.due) <= now
-        ]
+        return [notice for notice in oldest.values() if _place(notice) not in resting and _is_due(notice, now)]
 
     def _go(self) -> None:
         try:
@@ -131,7 +127,7 @@ class Postman:
             )
         except KeepfitError as error:
             state, said = "waiting", str(error)
-            if _is_given_up(notice, error, now):
+            if _is_given_up(notice, error):
                 state, said = "dropped", f"given up after {notice.tries + 1} tries: {said}"
         self.journal.move_notice(notice, state, said, now + pause(notice.tries + 1) if state == "waiting" else now)
         sentence = f"{notice.project}: incident {notice.incident} {notice.event}, {notice.destination}: {state}; {said}"
@@ -161,10 +157,18 @@ def _place(notice: Notice) -> tuple[str, str]:
     return notice.project, notice.destination
 
 
-def _is_given_up(notice: Notice, error: KeepfitError, now: dt.datetime) -> bool:
-    """Whether a message that failed once more is old, or is refused again and again; a refusal at a start is none for ever."""
+def _is_due(notice: Notice, now: dt.datetime) -> bool:
+    """Whether a message has waited; one that would wait for longer than its pause was put off by a clock that has gone back since (faults: S-10)."""
+    return not dt.timedelta() < dt.datetime.fromisoformat(notice.due) - now <= pause(notice.tries)
+
+
+def _is_given_up(notice: Notice, error: KeepfitError) -> bool:
+    """Whether a message that failed once more is old, or is refused again and again; a refusal at a start is none for ever.
+
+    It is as old as its pauses say: a clock may jump by a year in one of them (faults: S-10).
+    """
     refused = isinstance(error, RefusedError) and notice.said == str(error) and notice.tries + 1 >= REFUSALS
-    return refused or now - dt.datetime.fromisoformat(notice.at) > GIVEN_UP
+    return refused or sum(map(pause, range(1, notice.tries + 1)), dt.timedelta()) > GIVEN_UP
 
 
 def _posted(target: Destination, notice: Notice, now: dt.datetime, settings: Settings) -> str:

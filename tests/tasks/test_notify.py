@@ -114,18 +114,45 @@ def test_m_06_a_receiver_that_is_down_gets_its_message_when_it_is_back_and_statu
     assert sink.got[0].headers["webhook-id"] == sink.got[1].headers["webhook-id"]
 
 
-def test_a_message_is_given_up_after_a_week_and_one_whose_destination_is_gone_at_once(place):
-    """Old news is dropped, and says after how many tries."""
+def test_a_message_is_given_up_in_the_end_and_one_whose_destination_is_gone_at_once(place, monkeypatch):
+    """Old news is dropped, and says after how many tries; here after a day of them instead of a week."""
+    monkeypatch.setattr("tasks.notify.GIVEN_UP", dt.timedelta(days=1))
     clock = Clock()
     notify(place, "{webhooks: [{name: ops, url: 'http://127.0.0.1:1/in'}]}")
     journal = queue(place, to=("webhook ops", "webhook old", "OLD_CHAT 1"))
     assert [one.rpartition("; ")[2] for one in Postman(place, clock).send()[1:]] == [
         "it is not configured any more"
     ] * 2
-    clock.now += dt.timedelta(days=8)
-    (said,) = Postman(place, clock).send()
-    assert "dropped; given up after 2 tries: no answer" in said
+    for tries in range(1, 30):
+        assert [one["tries"] for one in journal.unsent()] == [tries]
+        clock.now += pause(tries)
+        (said,) = Postman(place, clock).send()
+    assert dt.timedelta(hours=24) < clock.now - NOON < dt.timedelta(hours=25)
+    assert "dropped; given up after 30 tries: no answer" in said
     assert journal.unsent() == []
+
+
+@pytest.mark.parametrize("jump", [dt.timedelta(days=365), dt.timedelta(hours=-1), dt.timedelta(days=-365)])
+def test_s_10_a_clock_that_jumps_drops_no_message_and_puts_none_off(place, jump):
+    """Nobody answers before and after the jump, nor when the clock is right again: the message waits its pause each time, then goes out once (S-10)."""
+    clock = Clock()
+    with receiving() as sink:
+        notify(place, f"{{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}")
+        sink.answer = lambda _: (503, b"", {})
+        postman, journal = Postman(place, clock), queue(place)
+        postman.send()
+        for tries, jumped in enumerate((jump, -jump), 2):
+            clock.now += jumped
+            assert "waiting; it answered 503" in postman.send()[0]
+            clock.now += pause(tries) / 2
+            assert postman.send() == []
+        sink.answer = lambda _: (204, b"", {})
+        clock.now += pause(3) / 2
+        assert "sent; it answered 204" in postman.send()[0]
+        clock.now += jump
+        assert postman.send() == journal.unsent() == []
+    assert len({got.headers["webhook-id"] for got in sink.got}) == 1
+    assert len(sink.got) == 4
 
 
 def test_a_receiver_that_is_down_does_not_hold_up_the_others(place):
