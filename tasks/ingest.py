@@ -45,6 +45,7 @@ ALTERED = "is not what arrived: its content has changed while it waited. Send it
 Kind = Literal["rows", "outcomes"]
 CROWD = 64  # small data files of a table that are worth a compaction
 LONGEST = 100  # characters of a name that are kept
+MOMENT = dt.timedelta(microseconds=1)  # what a time is told to
 MANY = 20  # files that come together, from which on the journal is read as a whole
 
 
@@ -423,7 +424,17 @@ class Landings(Workplace):
 
     # -- what a pass needs --------------------------------------------------------------------------------------------
     def _intake(self, batches: list[str], keys: Keys, replaceable: Callable[[np.ndarray], np.ndarray]) -> Intake:
-        return Intake(self.use, batches, keys, self.staging, self._clock(), replaceable, self._derive)
+        return Intake(self.use, batches, keys, self.staging, self._today(), replaceable, self._derive)
+
+    def _today(self) -> dt.datetime:
+        """The time of arrival, by which rows are too far in the future or not.
+
+        Where outcomes stand that could not come now, the clock was ahead when they came: others may follow them at once.
+        """
+        now, ahead = self._clock(), dt.timedelta(hours=self.use.contract.ahead)
+        ends = [file.until for file in self.table.files(self.table.open())] if self.kind == OUTCOMES else []
+        newest = dt.datetime.fromisoformat(max(filter(None, ends), default=now.isoformat()))
+        return newest - ahead + MOMENT if newest > now + ahead else now
 
     def _keys(self) -> Keys:
         keys = self.index(self.kind)
@@ -460,7 +471,10 @@ class Landings(Workplace):
         return lambda ids: np.array([bytes(row) in names() for row in ids], dtype=bool)
 
     def _stamped(self, raw: pd.DataFrame) -> pd.DataFrame:
-        """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known."""
+        """Outcomes without a time became known when they came; those that are known already keep their time, and so stay known.
+
+        One that says otherwise than what is known is the newer of the two, also where the clock went back in between (faults: S-10).
+        """
         contract, now = self.use.contract, self._clock()
         if AT in raw or contract.target is None or contract.missing([*raw.columns, AT]):
             return raw
@@ -474,7 +488,8 @@ class Landings(Workplace):
         before = labels.outcomes[contract.target].combine_chunks().take(place)
         same = pc.fill_null(pc.equal(before, rows[contract.target].combine_chunks()), False)  # ty: ignore[missing-attribute]
         at = labels.outcomes[AT].combine_chunks().take(place).to_pandas()
-        return stamped.assign(**{AT: stamped[AT].where(~same.to_numpy(zero_copy_only=False), at)})
+        later = (at + MOMENT).where(at >= now, pd.Timestamp(now))
+        return stamped.assign(**{AT: at.where(same.to_numpy(zero_copy_only=False), later)})
 
     # -- accounts -----------------------------------------------------------------------------------------------------
     def _told(self, intake: Intake, findings: list[Finding], accept: str) -> dict[str, Any]:

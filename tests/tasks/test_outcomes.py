@@ -145,6 +145,27 @@ def test_i_05_the_newest_outcome_counts_whatever_came_first(small, tmp_path: Pat
     assert newest(mirrored.lake).digest == newest(small.lake).digest
 
 
+@pytest.mark.parametrize("back", [dt.timedelta(hours=1), dt.timedelta(days=365)])
+@pytest.mark.parametrize("name", ["a.csv", "other.csv"])
+def test_s_10_an_outcome_that_is_told_after_the_clock_went_back_counts(small, tmp_path: Path, back, name):
+    """Without a time it is newer than what it corrects, under one name or another, and again; what a file says is in the future is so still (S-10, I-20)."""
+    land(small, tmp_path, "rows.csv", rows(*range(4)))
+    truth, late = labels(small.lake), dt.datetime(2027, 3, 1, tzinfo=dt.UTC)
+    before, after = (
+        ingest.Landings(small.use, Settings(), lambda at=at: at, kind="outcomes") for at in (late, late - back)
+    )
+    land(before, tmp_path, "a.csv", [{"id": "0", "y": "f"}, {"id": "1", "y": "t"}])
+    first = newest(small.lake)
+    corrected = land(after, tmp_path, name, [{"id": "0", "y": "t"}, {"id": "1", "y": "t"}, {"id": "2", "y": "f"}])
+    assert counts(corrected) == (3, 2, 0, 1)
+    assert labels(small.lake) == truth | {0: True, 1: True, 2: False}
+    assert labels(small.lake, first.name) == truth | {0: False, 1: True}
+    assert counts(land(after, tmp_path, name, [{"id": "0", "y": "f"}])) == (1, 1, 0, 0)
+    assert labels(small.lake)[0] is False
+    future = [{"id": "3", "y": "t", "outcome_at": (late + dt.timedelta(days=2)).isoformat()}, *told(3)]
+    assert counts(land(after, tmp_path, "future.csv", future)) == (2, 1, 1, 0)
+
+
 def test_i_05_outcomes_that_are_known_do_not_land_again(small, tmp_path: Path):
     """A daily dump of all labels without times is known, but for what is new in it; the same bytes are known as ever."""
     land(small, tmp_path, "a.csv", rows(*range(20)))
