@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+from itertools import accumulate
 from typing import Any
 
 from tasks.config import plans
@@ -9,7 +10,7 @@ from tasks.config.errors import KeepfitError, MisuseError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
 from tasks.stores.journal import UNDER_WAY, Journal, reigns
-from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, Lake, snapshot_named
+from tasks.stores.lake import OUTCOMES, ROWS, TRUSTED, Lake, Version, snapshot_named
 
 
 def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
@@ -20,23 +21,39 @@ def _lake(project: str, settings: Settings) -> tuple[Project, Lake]:
 def versions(project: str, settings: Settings) -> list[dict[str, Any]]:
     """Every version of a project's rows, of their outcomes and of the trusted set, newest first: what made it, and how much of its kind there is."""
     _, lake = _lake(project, settings)
-    rows = list(lake.versions(ROWS))
-    apart = [(f"t{version.number}", TRUSTED, version) for version in lake.versions(TRUSTED) if version.number]
+    rows = [(version.number, at, version) for at, version in _steady(lake, ROWS)]
+    apart = [(_newest(rows, at), at, version) for at, version in _steady(lake, TRUSTED) if version.number]
+    batches = Journal(settings.journal()).batches(project)
+    there = {row["outcomes"]: row["version"] or 0 for row in batches if row["kind"] == OUTCOMES and row["landed"]}
     labelled = [
-        (f"v{newest}.{version.number}", OUTCOMES, version)
-        for version in lake.versions(OUTCOMES)
-        if version.number and (newest := max((row.number for row in rows if row.at <= version.at), default=0))
+        (newest, at, version)
+        for at, version in _steady(lake, OUTCOMES)
+        if version.number and (newest := there.get(version.number, _newest(rows, at)))
     ]
+    made = [
+        *((f"v{newest}", ROWS, newest, at, version) for newest, at, version in rows),
+        *((f"t{version.number}", TRUSTED, newest, at, version) for newest, at, version in apart),
+        *((f"v{newest}.{version.number}", OUTCOMES, newest, at, version) for newest, at, version in labelled),
+    ]
+    made.sort(key=lambda one: (one[2], one[1] != ROWS, one[3], one[4].number), reverse=True)
     return [
         {
             "snapshot": name, "kind": kind, "at": version.at, "why": version.why.get("keepfit.why", "made"),
             "name": version.why.get("keepfit.name", ""), "batch": version.why.get("keepfit.batch", ""), "rows": lake.count(kind, version.number),
         }
-        for name, kind, version in sorted(
-            [*((f"v{version.number}", ROWS, version) for version in rows), *labelled, *apart],
-            key=lambda found: (found[2].at, found[2].number), reverse=True,
-        )
+        for name, kind, _, _, version in made
     ]  # fmt: skip
+
+
+def _steady(lake: Lake, kind: str) -> list[tuple[str, Version]]:
+    """Every version of a table, oldest first, with its time; a clock that went back has stood still in it (faults: S-10)."""
+    versions = list(lake.versions(kind))[::-1]
+    return list(zip(accumulate((version.at for version in versions), max), versions, strict=True))
+
+
+def _newest(rows: list[tuple[int, str, Version]], at: str) -> int:
+    """The newest of the versions of the rows at a time."""
+    return max((number for number, since, _ in rows if since <= at), default=0)
 
 
 def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, Any]:
@@ -108,7 +125,7 @@ def why(project: str, version: int | None, settings: Settings) -> dict[str, Any]
             )
         return _of_training(found[-1])
     held = [row for row in journal.batches(project) if row["state"] in {"held", "refused"}]
-    decisions = [*(_of_training(row) for row in trainings), *(_of_batch(row) for row in held)]
+    decisions = [*(_of_training(row) for row in trainings[-1:]), *(_of_batch(row) for row in held[-1:])]
     if not decisions:
         Project.named(project, settings)  # a misspelt name is told from one without a past
         raise KeepfitError(f"Nothing was decided about {project} yet. Land rows, then say `keepfit train {project}`.")

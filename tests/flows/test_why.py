@@ -71,6 +71,16 @@ def test_the_newest_decision_is_told_whatever_it_was(settings, journal):
     assert looking.why("thyroid", None, settings)["version"] == 2
 
 
+def test_s_10_the_newest_of_held_batches_and_of_trainings_is_told_where_the_clock_went_back(settings, journal):
+    """What was held last, and what was trained last, whatever the times of those before say (S-10)."""
+    arrived(journal, 400, "held")
+    arrived(journal, 3, "held")
+    assert looking.why("thyroid", None, settings)["name"] == "3.csv"
+    trained(journal, 500, "refused")
+    trained(journal, 4, "refused")
+    assert looking.why("thyroid", None, settings)["reason"] == "day 4"
+
+
 def test_a_training_under_way_has_decided_nothing(settings, journal):
     """The one before it is told."""
     trained(journal, 1, "refused")

@@ -1,4 +1,6 @@
 import datetime as dt
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ from tasks.ml.judging import judging
 from tasks.ml.profile import Profile
 from tasks.stores import durable
 from tasks.stores.compaction import compact
-from tasks.stores.lake import Lake, parts, snapshot_named
+from tasks.stores.lake import OUTCOMES, ROWS, Lake, Version, parts, snapshot_named
 from tasks.stores.references import Prepared, Snapshot
 from tasks.stores.trust import Trust
 from tests.samples import write_rows
@@ -116,6 +118,25 @@ def test_i_05_versions_of_outcomes_are_listed_under_names_that_read(small, tmp_p
     for row in listed:
         if row["kind"] == "outcomes":
             assert looking.snapshot("small", row["snapshot"], settings)["ok"]
+
+
+@pytest.mark.parametrize("hours", [(1, 2, 3, 4), (9, 2, 3, 4), (1, 9, 2, 3), (4, 3, 2, 1)])
+def test_s_10_versions_are_listed_in_their_order_where_the_clock_went_back(small, tmp_path: Path, monkeypatch, hours):
+    """Rows, outcomes, rows, outcomes: each under the name of the rows that were there, with the time that the clock said (S-10)."""
+    land(small, tmp_path, "a.csv", rows(*range(20)))
+    land(outcomes(small), tmp_path, "late.csv", [{"id": "0", "y": "f"}])
+    land(small, tmp_path, "b.csv", rows(*range(20, 30)))
+    land(outcomes(small), tmp_path, "later.csv", [{"id": "2", "y": "f"}])
+    times = [(DAY + dt.timedelta(hours=hour)).isoformat() for hour in hours]
+    said = {(ROWS, 1): times[0], (OUTCOMES, 1): times[1], (ROWS, 2): times[2], (OUTCOMES, 2): times[3]}
+    true = Lake.versions
+
+    def jumping(lake: Lake, kind: str = ROWS) -> Iterator[Version]:
+        return (replace(each, at=said.get((kind, each.number), DAY.isoformat())) for each in true(lake, kind))
+
+    monkeypatch.setattr(Lake, "versions", jumping)
+    listed = [(row["snapshot"], row["at"]) for row in looking.versions("small", Settings())]
+    assert listed == [*zip(("v2.2", "v2", "v1.1", "v1"), times[::-1], strict=True), ("v0", DAY.isoformat())]
 
 
 def test_i_05_an_outcome_that_says_what_the_row_says_changes_nothing(small, tmp_path: Path):
