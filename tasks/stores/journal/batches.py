@@ -37,8 +37,7 @@ class Batches(Database):
             number, rows = _following(connection, BATCHES, project), []
             for batch in batches:
                 same = (BATCHES.c.project == project, BATCHES.c.batch == batch["batch"])
-                first = connection.scalar(sa.select(BATCHES.c.number).where(*same))
-                connection.execute(BATCHES.delete().where(*same))
+                first = connection.scalar(BATCHES.delete().where(*same).returning(BATCHES.c.number))
                 rows.append({**batch, "number": first or number})
             if rows:
                 connection.execute(BATCHES.insert(), rows)
