@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -230,7 +230,8 @@ def _in_mlflow(small: Trained, *runs: str) -> None:
     assert [int(version.version) for version in versions] == [1]
     assert int(client.get_model_version_by_alias(small.name, "champion").version) == 1
     assert _statuses(small) == [*runs]
-    run = client.get_run(versions[0].run_id)
+    run = client.get_run(str(versions[0].run_id))
+    assert run.inputs is not None
     assert {"rows.train", "family", "window"} <= run.data.params.keys()
     assert {
         "search.trials",
@@ -300,7 +301,7 @@ def test_o_05_a_training_finishes_while_mlflow_is_away_and_is_registered_once(be
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_o_05_whichever_call_is_the_last_that_mlflow_answers(begun, stack: Stack):
+def test_o_05_whichever_call_is_the_last_that_mlflow_answers(begun, stack: Stack, swept: Callable[[int], None]):
     """A training that was registered by then goes live, and the recovery tells MLflow the rest; one that was not is kept."""
     states = list[str]()
     with behind(stack) as (proxy, away):
@@ -320,15 +321,13 @@ def test_o_05_whichever_call_is_the_last_that_mlflow_answers(begun, stack: Stack
             _once_in_all(small)
             if not met:
                 break
-    print(
-        f"{len(states) - 1} calls: {states.count('kept')} kept, {states.count('released') - 1} released and told later"
-    )
+    swept(len(states) - 1)
     assert states.count("kept") > 20
     assert states.count("released") > 2
 
 
 @contextlib.contextmanager
-def behind(stack: Stack) -> Iterator[tuple[Flaky, dict[str, str]]]:
+def behind(stack: Stack) -> Generator[tuple[Flaky, dict[str, str]]]:
     """MLflow behind a network that can fail, and the settings by which a training finds it."""
     with Flaky(stack.urls["mlflow"]) as proxy:
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
