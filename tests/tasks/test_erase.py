@@ -8,7 +8,8 @@ from tasks import ingest
 from tasks.config.errors import ArtifactError, BatchError
 from tasks.config.settings import Settings
 from tasks.erase import Erased, Erasing
-from tasks.stores import durable
+from tasks.stores import candidates, durable
+from tasks.stores.journal import KEPT
 from tasks.stores.predictions import Predictions
 from tests.samples import write_rows
 from tests.tasks.test_ingest import counts, land, rows, small
@@ -117,6 +118,28 @@ def test_a_version_that_waits_is_offered_no_more_when_rows_of_it_are_erased(smal
     assert [each.version for each in small.journal.proposals("small", state="open")] == [1]
     (void,) = small.journal.proposals("small", state="void")
     assert (void.version, void.actor, void.reason) == (2, "auditor", "rows that it was made from were erased")
+
+
+def test_i_26_what_a_training_keeps_while_mlflow_is_away_goes_with_the_rows(small, settings):
+    """Its candidate, and the rows that MLflow is to be shown; what else MLflow is to be told stays, as does a training under way."""
+    settings = Settings()
+    everywhere(small, settings)
+    number = small.journal.start_training(
+        project="small", trigger="t", event=False, snapshot="s", config="c", at=dt.datetime.now(dt.UTC)
+    )
+    small.journal.end_training(
+        number, state=KEPT, reason="so", at=dt.datetime.now(dt.UTC), detail={"run": "1-aa", "kept": True}
+    )
+    for name in ("1-aa/model.skops", "1-aa-answers.parquet", "2-bb/model.skops"):
+        durable.write(settings.home / "candidates" / "small" / name, b"7")
+    for name in ("0001-start.json", "0002-log_rows.json"):
+        durable.write(settings.home / "minutes" / "small" / "1-aa" / name, b"7")
+    erase(small, "7")
+    left = {
+        path.name for room in ("candidates", "minutes") for path in (settings.home / room).rglob("*") if path.is_file()
+    }
+    assert left == {"model.skops", "0001-start.json"}
+    assert candidates.files(settings, "small", ["1-aa"]) == []
 
 
 def test_i_26_the_same_bytes_do_not_come_back_and_a_new_batch_lands(small, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import contextvars
 import datetime as dt
+import json
 import os
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from tasks import owed, recover, releasing
 from tasks.config.errors import ConflictError
 from tasks.config.settings import Settings
 from tasks.recover import CANNOT, Recovery
-from tasks.stores import processes, runs
-from tasks.stores.journal import NO_MLFLOW, Journal
+from tasks.stores import durable, minutes, processes, runs
+from tasks.stores.journal import KEPT, NO_MLFLOW, Journal
+from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
 from tasks.trigger import CRASHES
 from tests.postgres import cut
@@ -264,13 +266,15 @@ class Asked:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.runs: dict[str, float] = {}
+        self.snapshots = list[str]()
         self._lock = threading.Lock()
         monkeypatch.setattr(runs, "train", self.train)
         monkeypatch.setattr(runs, "bury", lambda _dead, *, here: [])  # noqa: ARG005
         monkeypatch.setattr(runs, "tell", lambda *_: None)
 
-    def train(self, _project: str, _reason: str, key: str, delay: float, _by: str, _snapshot: str | None = None) -> Any:
+    def train(self, _project: str, _reason: str, key: str, delay: float, _by: str, snapshot: str | None = None) -> Any:
         with self._lock:
+            self.snapshots += [snapshot] if snapshot and key not in self.runs else []
             self.runs.setdefault(key, delay)
         return SimpleNamespace(name=key, state=SimpleNamespace(is_final=lambda: False))
 
@@ -381,6 +385,44 @@ def test_o_05_what_mlflow_was_away_for_is_owed_until_it_answers(
     Recovery(Settings(), grace=0).look()
     assert list(asked.runs) == ["owed small v4.0 5", "owed small v4.0 6", "owed small v4.0 7"]
     assert max(asked.runs.values()) == owed._delay(CRASHES)
+
+
+def test_o_05_what_was_kept_is_registered_when_mlflow_answers(
+    place: Settings, asked: Asked, monkeypatch: pytest.MonkeyPatch
+):
+    """Of a project without policies, too; nothing newer is begun by itself before."""
+    journal, away = Journal(Settings().journal()), [True]
+    monkeypatch.setattr(Registry, "answers", lambda _: not away)
+    lands(journal, 4)
+    train(journal, "v4-12345678", KEPT)
+    Recovery(Settings(), grace=0).look()
+    assert asked.runs == {}
+    away.clear()
+    number = journal.trainings(NAME)[-1]["id"]
+    for _ in range(2):
+        Recovery(Settings(), grace=0).look()
+    assert asked.runs == {f"kept small {number}": 0.0}
+    assert asked.snapshots == ["v4-12345678"]
+
+
+def test_o_05_what_mlflow_missed_of_a_training_that_has_ended_is_told_by_the_recovery(place: Settings):
+    """But not of one that is kept: its run is begun when it is registered."""
+    journal = Journal(place.journal())
+    for own, state in (("1-aa", "refused"), ("2-bb", KEPT)):
+        number = journal.start_training(project=NAME, trigger="t", event=True, snapshot="s", config="c", at=NOW)
+        journal.end_training(number, state=state, reason="so", at=NOW, detail={"run": own, "kept": state == KEPT})
+        folder = Minutes.of(place, NAME, own).folder
+        durable.write(folder / "0001-start.json", json.dumps(["start", {"name": own, "tags": {"a": "b"}}]).encode())
+        durable.write(folder / "0002-log.json", json.dumps(["log", {"tags": {"keepfit.decision": state}}]).encode())
+    known = registry(place)
+    (told,) = [said for said in Recovery(place).look().told if "the rest of run" in said]
+    run = known.started("1-aa")
+    assert run is not None
+    assert run in told
+    assert known.client.get_run(run).data.tags["keepfit.decision"] == "refused"
+    assert known.started("2-bb") is None
+    assert [each.folder.name for each in minutes.left(place, NAME)] == ["2-bb"]
+    assert Recovery(place).look().told == []
 
 
 def test_o_04_a_project_that_wants_no_training_on_batches_owes_none(place: Settings, asked: Asked):
