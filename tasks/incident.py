@@ -16,7 +16,7 @@ from tasks.config.settings import Settings
 from tasks.ml.watching import incident as records
 from tasks.ml.watching.alarm import Alarm
 from tasks.ml.watching.incident import LONGEST, Deed, Incident, IncidentPlan, Seen, Step
-from tasks.stores.journal import Journal
+from tasks.stores.journal import Journal, Release
 
 LOG = logging.getLogger("keepfit.incident")
 PATIENCE = 20.0  # seconds that a language model may take
@@ -100,6 +100,34 @@ def note_silence(project: str, settings: Settings, now: dt.datetime) -> list[Inc
     return noting.note([alarm], (), Seen(project, source="heartbeat"), now, patience=0)
 
 
+def note_files(release: Release, fault: str, settings: Settings, now: dt.datetime) -> list[Incident]:
+    """Opens an incident when what lies of the champion on disk is not what was released, and ends it when it is so again (faults: R-02).
+
+    One that is open already stays as it is, whatever else becomes of the same version's files. It may be asked for at every look.
+
+    Args:
+        release: the champion.
+        fault: what is wrong with its files, or nothing.
+        settings: where the journal is.
+        now: UTC.
+
+    Raises:
+        ConflictError: another look is at it.
+    """
+    project = release.project
+    known = [one for one in Journal(settings.journal()).incidents(project, state="open") if one.source == "disk"]
+    if not (known or fault) or (fault and release.version in {one.version for one in known}):
+        return []
+    noting = Noting(Project.named(project, settings), settings, IncidentPlan(quiet_hours=0))
+    seen = Seen(project, release.version, source="disk")
+    over = noting.note([], ("files",), seen, now, patience=0) if known else []
+    if not fault:
+        return over
+    says = fault.replace(f"{settings.home}/", "")  # where this machine keeps it is nobody's business elsewhere
+    alarm = Alarm(kind="files", what="mend", level=1, threshold=0, says=says)
+    return over + noting.note([alarm], (), seen, now, patience=0)
+
+
 def _due(
     journal: Journal, project: str, settings: Settings, now: dt.datetime
 ) -> tuple[dt.datetime, dt.timedelta | None, str]:
@@ -135,7 +163,9 @@ def deeds(journal: Journal, project: str) -> list[Deed]:
 # -- the language model -------------------------------------------------------------------------------------------------
 def written(incident: Incident, settings: Settings, patience: float = PATIENCE) -> Incident:
     """The incident with the text of a language model where one is configured and answers in time; else with its own, and why."""
-    if not settings.assistant_url or incident.source == "heartbeat":  # whoever looks for a silent watch does not wait
+    if (
+        not settings.assistant_url or incident.source != "watch"
+    ):  # the recovery, which looks for the others, does not wait
         return incident
     try:
         text = _asked(incident, settings, settings.assistant_url, patience)

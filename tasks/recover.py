@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from tasks.config.errors import ConflictError, KeepfitError
 from tasks.config.project import Project
 from tasks.config.settings import Settings
-from tasks.incident import note_silence
+from tasks.incident import note_files, note_silence
 from tasks.ml.watching.incident import Incident
 from tasks.notify import Postman
 from tasks.owed import Owed
@@ -25,6 +25,7 @@ from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import PATIENCE, Watch
 from tasks.stores import minutes, processes
 from tasks.stores.journal import AFTER, BEFORE, COMMITTED, Intent, Journal, Release
+from tasks.stores.kept import Kept
 from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
 from tasks.trigger import settle, tell
@@ -47,6 +48,7 @@ class Report(BaseModel):
         started: runs that were owed or ordered, and events that were ordered and went out.
         told: events that had not gone out.
         silent: projects that nobody watches any more.
+        altered: champions whose files on disk are not what was released, or are so again.
         sent: messages about incidents, and how each was taken.
         trouble: what could not be done now, and why.
     """
@@ -59,6 +61,7 @@ class Report(BaseModel):
     started: list[str] = []
     told: list[str] = []
     silent: list[str] = []
+    altered: list[str] = []
     sent: list[str] = []
     trouble: list[str] = []
 
@@ -83,6 +86,7 @@ class Recovery:
         self._postman, self._patience = Postman(settings, clock), 0.5 if grace else 60.0
         self._trouble: list[str] = []  # of the last look: what goes on is said once
         self._owed = Owed(settings, self.journal, grace, clock)
+        self._kept: dict[str, tuple[object, str]] = {}  # by project: how the champion's files were, and what was wrong
 
     def look(self) -> Report:
         """One look at everything; never raises for what is only away at the moment."""
@@ -110,6 +114,8 @@ class Recovery:
                     report.started += self._owed.look(project, partial(self._troubled, report, project))
             with self._troubled(report, project):
                 report.silent += [one.summary for one in self._silence(project)]
+            with self._troubled(report, project):
+                report.altered += [one.summary for one in self._files(project)]
         with self._troubled(report, "messages"):
             report.sent += self._postman.look(self._patience)
         self._trouble = report.trouble
@@ -122,6 +128,20 @@ class Recovery:
         try:
             return note_silence(project, self.settings, self._clock())
         except ConflictError:  # a watch is at it
+            return []
+
+    def _files(self, project: str) -> list[Incident]:
+        """The incident that the champion's files are not what was released, as it begins or ends; they are read where somebody has touched them."""
+        release = self.journal.champion(project)
+        if release is None or project not in self.settings.project_names():
+            return []
+        kept = Kept.of(self.settings, self.journal, release)
+        stamps = kept.stamps()
+        if project not in self._kept or self._kept[project][0] != stamps:
+            self._kept[project] = (stamps, kept.fault())
+        try:
+            return note_files(release, self._kept[project][1], self.settings, self._clock())
+        except ConflictError:  # another look is at it
             return []
 
     def _concerns(self, project: str) -> bool:

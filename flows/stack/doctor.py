@@ -116,19 +116,15 @@ def _check_champions(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _check_champion(settings: Settings, journal: "Journal", release: "Release") -> dict[str, Any]:
-    from tasks.stores import artifacts, bundles
-    from tasks.stores.seals import Seals
+    from tasks.stores.kept import Kept
 
-    folder = settings.bundles(release.project) / str(release.version)
-    logged = [row["detail"] for row in journal.trainings(release.project) if row["version"] == release.version]
-    wrong = bundles.fault(folder, release.digest, Seals.of(settings))
-    other = artifacts.fault(settings.artifacts, logged[-1].get("artifacts", {}) if logged else {})
+    kept = Kept.of(settings, journal, release)
+    fault = kept.fault()
     return _finding(
         f"champion of {release.project}",
-        not (wrong or other),
-        " ".join(filter(None, (wrong, other)))
-        or f"version {release.version}, bundle {release.digest[:12]} as it was released",
-        f"Servers that hold a verified copy answer from it meanwhile; others refuse. Restore {folder} and MLflow's files from a copy, or release another version.",
+        not fault,
+        fault or f"version {release.version}, bundle {release.digest[:12]} as it was released",
+        f"Servers that hold a verified copy answer from it meanwhile; others refuse. Restore {kept.folder} and MLflow's files from a copy, or release another version.",
     )
 
 

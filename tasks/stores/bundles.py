@@ -291,15 +291,16 @@ def fault(folder: Path, digest: str, seals: Seals | None = None) -> str:
 
 def stamps(folder: Path) -> tuple[object, ...]:
     """What the file system says of a bundle's files, cheaply: another answer where somebody has touched one."""
-    return tuple(_stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *sorted(BESIDE)))
+    return tuple(stamp(folder / name) for name in (MANIFEST, SEAL, MODEL, *sorted(BESIDE)))
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def stamp(path: Path) -> tuple[int, ...] | None:
+    """The same of one file, None where there is none; its last time nobody can set back, as one can that of writing."""
     try:
         met = path.stat()
     except OSError:
         return None
-    return met.st_mtime_ns, met.st_size, met.st_ino
+    return met.st_mtime_ns, met.st_size, met.st_ino, met.st_ctime_ns
 
 
 def computing(folder: Path, digest: str) -> "Computing | None":

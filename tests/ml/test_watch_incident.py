@@ -154,7 +154,7 @@ def test_alarms_of_two_checks_of_a_kind_both_have_to_be_over():
 
 
 def test_m_06_no_report_for_two_intervals_is_an_alarm_and_any_watch_ends_it():
-    """At two intervals not yet, beyond them it is; a heartbeat's look ends nothing of the watch's."""
+    """At two intervals not yet, beyond them it is; a heartbeat's look ends nothing of the watch's, and one at the champion's files nothing of either."""
     assert silent(NOON, HOUR, NOON + 2 * HOUR) is None
     found = silent(NOON, HOUR, NOON + 2.5 * HOUR)
     assert found is not None
@@ -163,6 +163,7 @@ def test_m_06_no_report_for_two_intervals_is_an_alarm_and_any_watch_ends_it():
     beat = after([watched], [found], (), Seen("fraud", source="heartbeat"), NOON + 99 * HOUR)
     assert [(step.event, step.incident.source) for step in beat] == [("opened", "heartbeat")]
     assert described(beat[0].incident).summary.startswith("Nobody watches fraud: no watch report for 2.5 intervals")
+    assert after([beat[0].incident], [], ("files",), Seen("fraud", source="disk"), NOON + 100 * HOUR) == []
     back = after([beat[0].incident], [], (), FRAUD, NOON + 100 * HOUR)
     assert [(step.event, step.incident.source) for step in back] == [("ended", "heartbeat")]
     assert described(back[0].incident).summary == "fraud is watched again since 2026-03-05 16:00 UTC."

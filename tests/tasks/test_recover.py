@@ -7,9 +7,13 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -17,12 +21,13 @@ from tasks import owed, recover, releasing
 from tasks.config.errors import ConflictError
 from tasks.config.settings import Settings
 from tasks.recover import CANNOT, Recovery
-from tasks.stores import durable, minutes, processes, runs
+from tasks.stores import artifacts, bundles, durable, minutes, processes, runs
 from tasks.stores.journal import KEPT, NO_MLFLOW, Journal
 from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
 from tasks.trigger import CRASHES
 from tests.postgres import cut
+from tests.receiver import Receiver, receiving
 from tests.released import NAME, NOW, InProcess, alias, champion, crowned, either, place, template
 from tests.samples import free_port, until
 
@@ -43,6 +48,73 @@ def registry(settings: Settings) -> Registry:
 def accepts(settings: Settings) -> None:
     file = settings.projects / NAME / "project.yaml"
     file.write_text(file.read_text() + "release: {hand_made: accept}\n")
+
+
+# -- what lies on disk ----------------------------------------------------------------------------------------------------
+@contextmanager
+def told(settings: Settings) -> Generator[Receiver]:
+    """Incidents of the project go to this receiver."""
+    file = settings.projects / NAME / "project.yaml"
+    with receiving() as sink:
+        file.write_text(file.read_text() + f"notify: {{webhooks: [{{name: ops, url: '{sink.url}/in'}}]}}\n")
+        yield sink
+
+
+def test_r_02_a_champion_whose_files_are_not_what_was_released_is_told_once_until_they_are(
+    place: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """One message when the bundle is altered, however often it is looked at and by how many; one when it is mended; again when it breaks again."""
+    monkeypatch.setenv("KEEPFIT_ALLOW_PRIVATE", "127.0.0.1")
+    journal, path = champion(place, 1, 2), place.bundles(NAME) / "2" / bundles.MODEL
+    good, times = path.read_bytes(), (dt.timedelta(seconds=second) for second in count())
+    with told(Settings()) as sink:
+        recovery = Recovery(Settings(), clock=lambda: NOW + next(times))
+        assert recovery.look().altered == []
+        for _ in range(2):
+            path.write_bytes(good[:-1] + b"x")
+            found = [recovery.look().altered for _ in range(3)]
+            path.unlink()  # the same version is broken otherwise by now, and another process looks, too
+            found += [look.look().altered for look in (recovery, Recovery(Settings(), clock=lambda: NOW + next(times)))]
+            assert [len(each) for each in found] == [1, 0, 0, 0, 0]
+            path.write_bytes(good)
+            assert [len(recovery.look().altered) for _ in range(2)] == [1, 0]
+        until(lambda: [recovery.look(), len(sink.got) == 4][1])
+    first, over, *_ = (json.loads(got.body)["data"] for got in sink.got)
+    assert (first["class"], first["source"], first["version"], over["state"]) == ("mend", "disk", 2, "closed")
+    assert f"bundles/{NAME}/2/{bundles.MODEL} has the SHA-256" in first["summary"]
+    assert str(place.home) not in json.dumps(first)
+    assert [one.state for one in journal.incidents(NAME)] == ["closed", "closed"]
+
+
+def test_r_02_another_champion_ends_the_incident_and_one_that_is_broken_too_is_told(place: Settings):
+    """Each version has its own; a release of a whole one needs no mending of the old one."""
+    journal = champion(place, 1)
+    for version in (1, 2):
+        (place.bundles(NAME) / str(version) / bundles.MANIFEST).write_bytes(b"{}")
+    for version, open_ones in ((None, [1]), (2, [2]), (3, [])):
+        if version:
+            champion(place, version)
+        Recovery(place, clock=lambda: NOW).look()
+        assert [one.version for one in journal.incidents(NAME, state="open")] == open_ones
+
+
+def test_r_02_what_mlflow_keeps_of_the_champion_is_looked_at_too(place: Settings, monkeypatch: pytest.MonkeyPatch):
+    """A file that somebody put in place of the logged one is told by its name; nothing is read while nobody touches anything."""
+    journal, model = champion(place, 1, 2), place.artifacts / "1" / "models" / "m-1" / "artifacts" / "model.skops"
+    model.parent.mkdir(parents=True)
+    model.write_bytes(b"as it was logged")
+    made = journal.made(NAME, 2)
+    assert made is not None
+    logged = {**made, "detail": made["detail"] | {"artifacts": artifacts.recorded(place.artifacts, "m-1")}}
+    monkeypatch.setattr(Journal, "made", lambda *_: logged)
+    reads = Mock(wraps=bundles.fault)
+    monkeypatch.setattr(bundles, "fault", reads)
+    recovery = Recovery(place, clock=lambda: NOW)
+    assert [recovery.look().altered for _ in range(3)] == [[], [], []]
+    model.write_bytes(b"anything else...")
+    (said,) = recovery.look().altered
+    assert "1/models/m-1/artifacts/model.skops is another file than the one that was logged" in said
+    assert reads.call_count == 2
 
 
 # -- hand-made changes ----------------------------------------------------------------------------------------------------
@@ -183,6 +255,7 @@ import sys
 from tasks.config.settings import Settings
 from tasks.stores import processes
 from tasks.stores.journal import Journal
+from tests.receiver import Receiver, receiving
 from tests.released import InProcess, NAME, NOW
 journal = Journal(Settings().journal())
 with journal.alone(f"train {NAME}"):

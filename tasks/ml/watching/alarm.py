@@ -7,8 +7,8 @@ from pydantic import BaseModel, Field
 
 MONTH = 365.25 / 12  # days: how many false alarms are borne is said by the month
 Kind = Literal[
-    "inputs", "predictions", "performance", "estimate", "values", "volume", "freshness", "latency", "errors", "labels"
-]
+    "inputs", "predictions", "performance", "estimate", "values", "volume", "freshness", "latency", "errors", "labels", "files",
+]  # fmt: skip
 Class = Literal["retrain", "mend", "ignore"]
 GRAVEST: tuple[Class, ...] = ("mend", "retrain", "ignore")
 
@@ -17,7 +17,7 @@ class Alarm(BaseModel, frozen=True, populate_by_name=True):
     """One alarm of one watch.
 
     Attributes:
-        kind: what moved: `inputs` and `predictions` are drift, `performance` came true, `estimate` is expected, the rest are anomalies.
+        kind: what moved: `inputs` and `predictions` are drift, `performance` came true, `estimate` is expected, `files` is what lies of the champion on disk, the rest are anomalies.
         what: retrain the model, mend the data or the service, or ignore it; `class` in JSON.
         effect: expected change of the metric, in its unit, below 0 when it gets worse; None where nothing can be said.
         features: what explains it, the greatest part first.

@@ -20,7 +20,7 @@ from tasks.ml.watching.alarm import Alarm, Class, Kind
 MOST = 20  # alarms, and features, that a record keeps; of the others it keeps the number
 LONGEST = 1_200  # characters of a summary
 NAME, SAID, CONDITION = 60, 300, 100  # characters of a name, of an alarm's sentence, of a condition on a feature
-SOURCE = Literal["watch", "heartbeat"]
+SOURCE = Literal["watch", "heartbeat", "disk"]
 PRESSING: tuple[Class, ...] = ("retrain", "mend")  # an alarm to ignore opens nothing
 MARKDOWN = re.compile(r"\[([^\[\]]*)\]\([^()]*\)")  # a link with a text, which stays
 LINK = re.compile(
@@ -211,7 +211,7 @@ def after(
 
     def is_over(one: Incident) -> bool:
         if one.source != seen.source:
-            return one.source == "heartbeat"
+            return (one.source, seen.source) == ("heartbeat", "watch")
         is_calm = {alarm.judged_by for alarm in one.alarms} <= {*judged} and one.last_seen <= quiet
         return one.what in replaced or is_calm
 
@@ -332,7 +332,7 @@ MOVED: dict[Kind, str] = {
     "inputs": "what comes in", "predictions": "what is predicted", "performance": "the measured performance",
     "estimate": "the estimated performance", "values": "the values of what landed", "volume": "how many rows come",
     "freshness": "when data comes", "latency": "how fast the service answers", "errors": "how often the service fails",
-    "labels": "what is known of outcomes",
+    "labels": "what is known of outcomes", "files": "what lies of the champion on disk",
 }  # fmt: skip
 NEXT: dict[Class, str] = {
     "retrain": "`keepfit watch {project}` shows the curve; a training starts when the policy allows it, `keepfit train {project}` starts one now.",
@@ -351,6 +351,8 @@ def sentences(incident: Incident) -> str:
     """The text, always the same for the same record; the sentences of at most three alarms, the strongest first."""
     if incident.source == "heartbeat":
         return _of_silence(incident)
+    if incident.source == "disk":
+        return _of_files(incident)
     parts = [_what(incident), _cost(incident), _why(incident), _done(incident)]
     next_move = "It is over: nothing needs to be done." if incident.state == "closed" else NEXT[incident.what]
     return " ".join([*(part for part in parts if part), next_move.format(project=incident.project)])
@@ -363,6 +365,16 @@ def _of_silence(incident: Incident) -> str:
     return (
         f"Nobody watches {project}: {why}. Until it is, drift and decay go unseen. `keepfit status` shows whether the worker runs; "
         f"`keepfit watch {project}` looks now."
+    )
+
+
+def _of_files(incident: Incident) -> str:
+    which = f"version {incident.version} of {incident.project}"
+    if incident.state == "closed":
+        return f"What lies of {which} on disk is what was released again, or it is champion no more, since {_moment(incident.ended)}."
+    return (
+        f"What lies of {which}, the champion, is not what was released, first seen {_moment(incident.first_seen)}: {incident.alarms[0].says} "
+        "Servers answer with what they have verified, or not at all. `keepfit doctor` looks anew and says what to restore."
     )
 
 

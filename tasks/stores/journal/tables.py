@@ -259,7 +259,7 @@ INCIDENTS = sa.Table(
     sa.Column("id", sa.Text, primary_key=True),
     sa.Column("project", sa.Text, nullable=False, index=True),
     sa.Column("class", sa.Text, nullable=False, comment="retrain | mend"),
-    sa.Column("source", sa.Text, nullable=False, comment="watch | heartbeat"),
+    sa.Column("source", sa.Text, nullable=False, comment="watch | heartbeat | disk"),
     sa.Column("state", sa.Text, nullable=False, comment="open | closed"),
     sa.Column("first_seen", sa.Text, nullable=False),
     sa.Column("last_seen", sa.Text, nullable=False),
