@@ -13,7 +13,7 @@ from tasks.config.errors import ArtifactError, KeepfitError
 from tasks.serving.champion import Champion
 from tasks.serving.loaded import Key, Loaded, key
 from tasks.stores import bundles
-from tasks.stores.journal import Journal, Release
+from tasks.stores.journal import Journal, Release, rolled_back
 from tasks.stores.tidings import Tidings
 
 LOG = logging.getLogger("keepfit.serving")
@@ -41,6 +41,10 @@ def _say_failed(error: Exception) -> None:
 
 def _without(some: dict[str, Any], project: str) -> dict[str, Any]:
     return {name: value for name, value in some.items() if name != project}
+
+
+def _is_folder(project: str) -> bool:
+    return Path(project).name == project and not project.startswith(".")
 
 
 class Refused(NamedTuple):
@@ -171,15 +175,20 @@ class Succession:
     def _enthrone(self, project: str, release: Release) -> None:
         started = time.monotonic()
         try:
-            if Path(project).name != project or project.startswith("."):
+            if not _is_folder(project):
                 raise ArtifactError("The journal names a project that is no folder's name. Look at who wrote it.")
             champion = self._champion(project, release)
         except Exception as error:  # noqa: BLE001 – the old champion answers on, whatever is wrong with the new one
+            if project not in self.champions and (before := self._verified_before(project)):
+                self._crown(project, before, started)
             self._refuse(project, release, error)
             return
-        old = self.champions.get(project)
-        self.champions = {**self.champions, project: champion}
         self.refused = _without(self.refused, project)
+        self._crown(project, champion, started)
+
+    def _crown(self, project: str, champion: Champion, started: float) -> None:
+        old, release = self.champions.get(project), champion.release
+        self.champions = {**self.champions, project: champion}
         self.swaps += 1
         self._keep_in_memory(project, old, champion)
         LOG.info(
@@ -201,6 +210,16 @@ class Succession:
         if copy is not None:
             self._keep_on_disk(champion, copy)
         return champion
+
+    def _verified_before(self, project: str) -> Champion | None:
+        """After a start: the newest champion before, from the copy that it answered from here, as it would without the start; none that was rolled back."""
+        releases = self._journal.releases(project) if self._journal and _is_folder(project) else []
+        for release in reversed(releases[:-1]):
+            copy = self._copy(project, release)
+            if copy and copy.exists() and rolled_back(releases, release.version) is None:
+                with suppress(Exception):  # whatever is wrong with this one, too
+                    return self.loaded.load(copy, release)
+        return None
 
     def _from_disk(self, folder: Path, release: Release, copy: Path | None) -> Champion:
         stamps = bundles.stamps(folder)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import shutil
 import threading
+from dataclasses import replace
 from unittest import mock
 
 import pytest
@@ -196,6 +197,42 @@ def test_r_02_a_bundle_that_does_not_verify_keeps_the_old_champion(town, caplog)
     town.now += 30
     town.succession.look()
     assert (town.answering, town.succession.refused) == (2, {})
+
+
+@pytest.mark.parametrize("path", ["kept", "no copy", "rolled back"])
+def test_v_02_killed_before_a_champion_that_does_not_verify_the_last_verified_one_comes_back(town, path):
+    """A new process answers with the champion that the old one had a copy of, and says whom it refuses; with none that never answered here or was rolled back (R-02, V-02)."""
+
+    def start():
+        town.succession = Succession(
+            town.url, lambda project: town.home / project, clock=lambda: town.now, copies=town.home / "served"
+        )
+        town.succession.look()
+
+    start()
+    for version in (1, 2) if path == "rolled back" else (1,):
+        town.release(version)
+        town.succession.look()
+    if path == "rolled back":
+        digest = town.journal.releases("flights")[0].digest
+        town.generation += 1
+        town.journal.release(replace(release(town.generation, 1, digest), kind="rollback"))
+        shutil.rmtree(next((town.home / "served" / "flights").glob("1-*")))
+        shutil.rmtree(town.home / "flights" / "1")
+    if path == "no copy":
+        shutil.rmtree(town.home / "served")
+    town.release(3)
+    model = town.home / "flights" / "3" / bundles.MODEL
+    good = model.read_bytes()
+    model.write_bytes(b"another model")
+    start()
+    there = {name: champion.release.version for name, champion in town.succession.champions.items()}
+    assert there == ({"flights": 1} if path == "kept" else {})
+    assert town.succession.refused["flights"].release.version == 3
+    model.write_bytes(good)
+    town.now += 30
+    town.succession.look()
+    assert (town.answering, town.succession.refused) == (3, {})
 
 
 def test_a_rollback_ends_a_refusal(town):
