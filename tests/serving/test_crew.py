@@ -227,18 +227,22 @@ def alive(process):
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_v_02_thirty_kills_amid_swaps(tmp_path):
-    """Killed at random moments of swaps, with Prefect and MLflow down, the server comes back each time with the champion that the journal names by then (V-02)."""
+    """Killed at random moments of swaps and of starts, with Prefect and MLflow down, the server comes back each time with the champion that the journal names by then (V-02)."""
     stage = Stage(tmp_path)
     stage.write(1, 0.2)
     stage.write(2, 0.8)
     stage.release(1)
     chance, known = random.Random(7), []  # noqa: S311 – which moment is killed at is no secret
     wanted = 1
-    for _ in range(KILLS):
+    for kill in range(KILLS):
+        stop = threading.Event()
         stage.start()
+        if kill % 3 == 2:  # before it answers, or just when it does
+            stop.wait(chance.uniform(0, 2))
+            stage.stop(signal.SIGKILL)
+            continue
         assert until(stage.version, 60) == wanted
         assert stage.predict().json()["version"] == wanted
-        stop = threading.Event()
         crowd = threading.Thread(target=ask, args=(stage, stop, known))
         crowd.start()
         wanted = 3 - wanted
