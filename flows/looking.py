@@ -75,7 +75,7 @@ def snapshot(project: str, name: str | None, settings: Settings) -> dict[str, An
 
 
 def history(project: str, at: str | None, settings: Settings) -> dict[str, Any]:
-    """Who was champion when, moved by whom and why, oldest first; and what was changed by hand in MLflow.
+    """Who was champion when, moved by whom and why, oldest first; what was begun and came to nothing; and what was changed by hand in MLflow.
 
     Args:
         project: The project; it need not be declared any more.
@@ -95,7 +95,17 @@ def history(project: str, at: str | None, settings: Settings) -> dict[str, Any]:
         for reign in found
         if moment is None or (reign.since <= moment and (reign.until is None or moment < reign.until))
     ]  # fmt: skip
-    return {"project": project, "at": at, "champions": champions, "hand_made": journal.hand_made(project)}
+    undone = [
+        {name: getattr(each, name) for name in ("kind", "version", "actor", "reason", "at", "said")}
+        for each in journal.release_intents(project, ("undone",))
+    ]
+    return {
+        "project": project,
+        "at": at,
+        "champions": champions,
+        "undone": undone,
+        "hand_made": journal.hand_made(project),
+    }
 
 
 def _moment(text: str) -> dt.datetime:

@@ -107,7 +107,7 @@ def _test(named: tuple[str, dict[str, Any]]) -> tuple[str, ...]:
 
 
 def history(project: str, *, at: str | None = None, as_json: Json = False) -> int:
-    """List every champion: from when to when, by whom, why, and what was changed by hand in MLflow.
+    """List every champion: from when to when, by whom, why; what was begun and came to nothing, and what was changed by hand in MLflow.
 
     Args:
         project: The project.
@@ -125,7 +125,11 @@ def _history(found: dict[str, Any]) -> RenderableType:
         return f"{found['project']} had no champion at {found['at']}"
     reigns = table(("generation", "version", "from", "to", ""), map(_reign, found["champions"]))
     reasons = (Text(f"{row['generation']}, by {row['actor']}: {row['reason']}") for row in found["champions"])
-    return Group(reigns, "", *reasons)
+    undone = (
+        Text(f"undone {row['kind']} of version {row['version']}, by {row['actor']}: {row['said']}")
+        for row in found["undone"]
+    )
+    return Group(reigns, "", *reasons, *(() if found["at"] else undone))
 
 
 def _reign(row: dict[str, Any]) -> tuple[str, ...]:
