@@ -24,8 +24,8 @@ from tasks.owed import Owed
 from tasks.releasing import IN_MLFLOW, Releasing, utc
 from tasks.rollout import PATIENCE, Watch
 from tasks.stores import minutes, processes
+from tasks.stores.holding import Holding
 from tasks.stores.journal import AFTER, BEFORE, COMMITTED, Intent, Journal, Release
-from tasks.stores.kept import Kept
 from tasks.stores.minutes import Minutes
 from tasks.stores.registry import Registry
 from tasks.trigger import settle, tell
@@ -86,7 +86,7 @@ class Recovery:
         self._postman, self._patience = Postman(settings, clock), 0.5 if grace else 60.0
         self._trouble: list[str] = []  # of the last look: what goes on is said once
         self._owed = Owed(settings, self.journal, grace, clock)
-        self._kept: dict[str, tuple[object, str]] = {}  # by project: how the champion's files were, and what was wrong
+        self._held: dict[str, tuple[object, str]] = {}  # by project: how the champion's files were, and what was wrong
 
     def look(self) -> Report:
         """One look at everything; never raises for what is only away at the moment."""
@@ -135,12 +135,12 @@ class Recovery:
         release = self.journal.champion(project)
         if release is None or project not in self.settings.project_names():
             return []
-        kept = Kept.of(self.settings, self.journal, release)
-        stamps = kept.stamps()
-        if project not in self._kept or self._kept[project][0] != stamps:
-            self._kept[project] = (stamps, kept.fault())
+        holding = Holding.of(self.settings, self.journal, release)
+        stamps = holding.stamps()
+        if project not in self._held or self._held[project][0] != stamps:
+            self._held[project] = (stamps, holding.fault())
         try:
-            return note_files(release, self._kept[project][1], self.settings, self._clock())
+            return note_files(release, self._held[project][1], self.settings, self._clock())
         except ConflictError:  # another look is at it
             return []
 

@@ -116,15 +116,15 @@ def _check_champions(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _check_champion(settings: Settings, journal: "Journal", release: "Release") -> dict[str, Any]:
-    from tasks.stores.kept import Kept
+    from tasks.stores.holding import Holding
 
-    kept = Kept.of(settings, journal, release)
-    fault = kept.fault()
+    holding = Holding.of(settings, journal, release)
+    fault = holding.fault()
     return _finding(
         f"champion of {release.project}",
         not fault,
         fault or f"version {release.version}, bundle {release.digest[:12]} as it was released",
-        f"Servers that hold a verified copy answer from it meanwhile; others refuse. Restore {kept.folder} and MLflow's files from a copy, or release another version.",
+        f"Servers that hold a verified copy answer from it meanwhile; others refuse. Restore {holding.folder} and MLflow's files from a copy, or release another version.",
     )
 
 

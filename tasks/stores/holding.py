@@ -1,4 +1,4 @@
-"""Kept: what lies of a release on this machine's disk, its bundle and what MLflow has of it, and whether that still is what was released."""
+"""Holding: what lies of a release on this machine's disk, its bundle and what MLflow has of it, and whether that still is what was released."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.stores.seals import Seals
 
 
 @dataclass(frozen=True)
-class Kept:
+class Holding:
     """What lies of a release.
 
     Attributes:
@@ -24,7 +24,7 @@ class Kept:
     logged: dict[str, str]
 
     @classmethod
-    def of(cls, settings: Settings, journal: Journal, release: Release) -> "Kept":
+    def of(cls, settings: Settings, journal: Journal, release: Release) -> "Holding":
         """By what the journal says of the version."""
         made = journal.made(release.project, release.version)
         folder = settings.bundles(release.project) / str(release.version)
