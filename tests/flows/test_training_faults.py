@@ -14,6 +14,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.entities import Run
 from optuna.trial import FrozenTrial
 
 from tasks import tune
@@ -230,7 +231,7 @@ def _in_mlflow(small: Trained, *runs: str) -> None:
     assert [int(version.version) for version in versions] == [1]
     assert int(client.get_model_version_by_alias(small.name, "champion").version) == 1
     assert _statuses(small) == [*runs]
-    run = client.get_run(str(versions[0].run_id))
+    run = client.get_run(_runs(small)[-1].info.run_id)
     assert run.inputs is not None
     assert {"rows.train", "family", "window"} <= run.data.params.keys()
     assert {
@@ -249,12 +250,15 @@ def _in_mlflow(small: Trained, *runs: str) -> None:
 
 
 def _statuses(small: Trained) -> list[str]:
-    """Of its runs in MLflow, the oldest first."""
+    return [run.info.status for run in _runs(small)]
+
+
+def _runs(small: Trained) -> list[Run]:
+    """Its runs in MLflow, the oldest first."""
     client = mlflow.MlflowClient(small.settings.mlflow(), small.settings.mlflow())
     experiment = client.get_experiment_by_name(small.name)
     assert experiment is not None
-    runs = client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"])
-    return [run.info.status for run in runs]
+    return list(client.search_runs([experiment.experiment_id], order_by=["attributes.start_time ASC"]))
 
 
 @pytest.mark.slow
