@@ -3,6 +3,9 @@
 Context: logs grow and small data files gather whether or not anybody thinks of `keepfit data tidy`; a look of the recovery must not wait
 for it, nor share its memory. Choice: the recovery's process begins that command, one project at a time, and goes on looking. When it began
 stands in a file first, so that what fails or is killed is tried on the next day and not at every look. Price: it does so while the stack runs.
+
+What is removed goes by the clock, which may be wrong (faults: S-10). After more days than a stack rests the clock is not believed before it has
+gone on for another one. Price: a stack that was down for so long is tidied a day later; and a clock that is wrong for more than a day is believed.
 """
 
 import datetime as dt
@@ -18,6 +21,7 @@ from tasks.stores.journal import Journal
 
 LOG = logging.getLogger("keepfit.recover")
 DAY = dt.timedelta(days=1)
+MOST = 3 * DAY  # between two tidyings: a weekend
 COMMAND = (sys.executable, "-P", "-m", "flows.cli", "data", "tidy")
 
 
@@ -73,9 +77,17 @@ class Upkeep:
 
     def _is_due(self, project: str) -> bool:
         began, now = self._settings.home / "tidied" / project, self._clock()
-        is_known = began.exists()
+        passed = now - dt.datetime.fromisoformat(began.read_text()) if began.exists() else None
         # a record that lies further ahead is of a clock that was wrong
-        if is_known and abs(now - dt.datetime.fromisoformat(began.read_text())) < DAY:
+        if passed is not None and abs(passed) < DAY:
             return False
         durable.write(began, now.isoformat().encode())
-        return is_known
+        if passed is None or passed <= MOST:
+            return passed is not None
+        LOG.warning(
+            "%s is tidied tomorrow: the last time was %d days ago by the clock, and one that has jumped would remove what is young. See: keepfit data tidy %s",
+            project,
+            passed.days,
+            project,
+        )
+        return False

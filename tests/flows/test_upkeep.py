@@ -55,6 +55,26 @@ def test_s_10_a_clock_that_stood_a_year_ahead_costs_no_year(small, tmp_path: Pat
     assert place.look(-1 / 3600) == ["small"] * 3
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_s_10_a_clock_that_jumps_a_year_ahead_removes_nothing(small, tmp_path: Path, caplog, is_restarted: bool):
+    """It is said, and nothing is tidied by that clock before it has gone on for a day; put right sooner, it has cost nothing (S-10)."""
+    place = Place(tmp_path)
+    place.look()
+    assert place.look(24) == ["small"]
+    place.upkeep = place.another() if is_restarted else place.upkeep
+    assert [place.look(24 * 365), place.look(23)] == [["small"]] * 2
+    assert "small is tidied tomorrow: the last time was 365 days ago" in caplog.text
+    assert place.look(-24 * 365) == ["small"] * 2
+
+
+def test_s_10_a_clock_that_was_set_ahead_for_good_is_believed_after_a_day(small, tmp_path: Path):
+    """As is that of a stack which was down for a month; a weekend puts nothing off (S-10)."""
+    place = Place(tmp_path)
+    place.look()
+    assert [place.look(24 * 30), place.look(23), place.look(1)] == [[], [], ["small"]]
+    assert place.look(24 * 3) == ["small"] * 2
+
+
 def test_one_that_fails_is_said_and_tried_again_on_the_next_day(
     small, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
