@@ -27,14 +27,22 @@ def gather(place: Workplace, serving: Serving, at: dt.datetime, keep_days: float
         Records by log, and the names of the logs that were removed.
     """
     edits = [edit for kind in KINDS if (edit := _edit(place, serving, kind, at))]
+    _do(place, edits, at)
+    counts = {str(edit.table): sum(file.rows for file in edit.add) for edit in edits}
+    spent = {kind: paths for kind in KINDS if (paths := _spent(place, serving, kind, at, keep_days))}
+    removed = [_removed(path) for paths in spent.values() for path in paths]
+    # where the clock goes back a log of such a day is made anew, and is read from its beginning (faults: S-10)
+    _do(place, [Edit(table=kind, marks={name_of(kind, path): 0 for path in paths}) for kind, paths in spent.items()], at)  # fmt: skip
+    return counts, removed
+
+
+def _do(place: Workplace, edits: list[Edit], at: dt.datetime) -> None:
     if edits:
         name = digest([edit.marks for edit in edits])
         place.do(Change(
             project=place.project, id=f"gather {name} {at.isoformat()}", at=at, why={"keepfit.why": "gather", "keepfit.name": "the logs of the door"},
             contract=place.contract, edits=tuple(edits), staging=str(place.staging),
         ))  # fmt: skip
-    counts = {str(edit.table): sum(file.rows for file in edit.add) for edit in edits}
-    return counts, [_removed(path) for kind in KINDS for path in _spent(place, serving, kind, at, keep_days)]
 
 
 def forget(shadows: Days, project: str, at: dt.datetime, keep_days: float, needed: dt.datetime | None) -> list[str]:

@@ -91,6 +91,19 @@ def test_a_log_that_was_removed_by_hand_is_begun_anew(small):
     assert in_table(settings) == ["p1", "p2", "p3"]
 
 
+def test_s_10_a_log_that_is_made_anew_after_the_clock_went_back_is_read_from_its_beginning(small):
+    """A clock that stood a year ahead had the log of today removed; what comes when it is right again is known, and goes into the table once (S-10)."""
+    settings = Settings()
+    predict(settings, NOON, 1, 2)
+    assert len(tidy(small, settings, NOON + 365 * DAY)["logs"]) == 2
+    predict(settings, NOON, 3, 4, 5)
+    names = ["p1", "p2", "p3", "p4", "p5"]
+    assert sorted(ids(settings)) == sorted(ids(settings, "told")) == names
+    assert tidy(small, settings)["gathered"] == {"predictions": 3, "told": 3}
+    assert tidy(small, settings)["gathered"] == {}
+    assert in_table(settings) == in_table(settings, "told") == names
+
+
 def compare(settings, at):
     """Logs a request that two models scored."""
     record = {
