@@ -93,7 +93,8 @@ class Monitor:
             {"project", "at", "version", "window", "rows", "drift", "not_compared", "predictions", "domain", "performance", "anomalies", "alarms", "judged",
             "repeated": kinds of alarms that an earlier look found, "incidents", "verdict", "reason"}.
         """
-        now, champion = self._clock(), self.journal.champion(self.use.project)
+        now, landed = self._clock(), self.journal.landed(self.use.project)
+        champion = self.journal.champion(self.use.project)
         seen = self._nobody() if champion is None else self._looked(champion, now)
         told: dict[str, Any] = {"project": self.use.project, "at": now.isoformat(), **seen}
         told["incidents"] = self._noted(told, now)
@@ -101,7 +102,8 @@ class Monitor:
         interval = self.plan.schedule.interval(now) if self.plan.schedule else None
         until = told["window"]["until"] if told["window"] else ""
         self.journal.record_watch(
-            project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told, interval=interval
+            project=self.use.project, at=now, version=told["version"], verdict=told["verdict"], until=until, detail=told, interval=interval,
+            landed=landed,
         )  # fmt: skip
         return told
 

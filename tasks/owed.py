@@ -117,7 +117,7 @@ class Owed:
             self._since[asked] = (landed, ASKED)
         return said or []
 
-    def _look(self, project: str, landed: dt.datetime) -> list[str] | None:
+    def _look(self, project: str, landed: str) -> list[str] | None:
         """A look is under way, or coming; a line when this began it. None when one has ended that is not tried again: it was not killed, or too often."""
         from tasks.stores import runs
 
@@ -130,14 +130,12 @@ class Owed:
                 return None if run.state.is_final() else [f"{project}: {reason}: '{run.name}'"]
         return None
 
-    def _unwatched(self, project: str) -> tuple[dt.datetime, dt.datetime | None] | None:
-        """When the newest batch landed and the last look began, where landing starts a look, there is a champion to look at, and none began since."""
+    def _unwatched(self, project: str) -> tuple[str, str | None] | None:
+        """What has landed, and what had when the last look began, where landing starts a look, there is a champion to look at, and more has since."""
         if not self._use(project).watch.on_batch or self._journal.champion(project) is None:
             return None
-        landed = [self._journal.last_landed(project, kind) for kind in ("rows", "outcomes")]
-        newest = max((dt.datetime.fromisoformat(at) for at in landed if at), default=None)
-        last, _ = self._journal.last_watch(project) or (None, None)
-        return None if newest is None or (last and last >= newest) else (newest, last)
+        landed, watched = self._journal.landed(project), self._journal.watched(project)
+        return None if landed in {"v0.0", watched} else (landed, watched)
 
     def _answers(self, project: str) -> bool:
         from tasks.stores.registry import Registry

@@ -333,6 +333,28 @@ def test_s_10_a_journal_of_older_homes_is_numbered_in_the_order_of_its_times(url
     assert [(row["digest"], row["number"]) for row in widened.contracts("p")] == [("a", 1), ("b", 2), ("c", 3)]
 
 
+def test_s_10_looks_of_older_homes_saw_what_had_landed_by_their_times(url: str, journal: Journal):
+    """The newest versions of rows and outcomes of the project's own; none before the first batch (S-10)."""
+    days = [NOW + dt.timedelta(days=day) for day in range(4)]
+    look: dict[str, Any] = {"version": 1, "verdict": "ok", "detail": {}}
+    first, second, third = (day.isoformat() for day in days[1:])
+    journal.finish("p", [batch("a", first, version=1)], None)
+    journal.finish("p", [batch("c", second, version=1, outcomes=4)], None)
+    journal.finish("p", [batch("b", third, version=2, outcomes=4)], None)
+    journal.finish("p", [batch("d", first, version=3, landed=0)], None)
+    journal.finish("q", [batch("e", first, "q", version=7)], None)
+    for day in days:
+        journal.record_watch(project="p", at=day, **look)
+    with journal.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE watches DROP COLUMN landed")
+    database.PREPARED.discard(url)
+    widened = Journal(url)
+    assert [row["landed"] for row in widened.watches("p")] == ["v0.0", "v1.0", "v1.4", "v2.4"]
+    widened.record_watch(project="q", at=NOW, **look, landed="v7.0")
+    assert [widened.watched(project) for project in ("p", "q", "r")] == ["v2.4", "v7.0", None]
+    assert [widened.landed(project) for project in ("p", "q", "r")] == ["v2.4", "v7.0", "v0.0"]
+
+
 OPENER = """
 import sys
 from tasks.stores.journal import Journal, database

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from tasks import asked
+from tasks import asked, monitor
 from tasks.asked import Asked
 from tasks.config.errors import ArtifactError
 from tasks.config.project import Project
@@ -183,6 +183,20 @@ def test_a_project_of_every_kind_is_watched(place, kind):
     assert ("estimate" in seen["judged"]) == (told["estimated"] is not None and not told["doubts"])
     assert ("predictions" in seen["judged"]) == bool(seen["predictions"])
     assert there.journal.watches("small")[-1]["detail"]["verdict"] == seen["verdict"]
+
+
+def test_s_10_a_look_says_what_had_landed_when_it_began(place, monkeypatch):
+    """What lands while it reads is owed another one, whatever the clock says (S-10)."""
+    there = place("binary").watched()
+    before, observed = there.journal.landed("small"), monitor.observed
+
+    def meanwhile(*what: Any, **more: Any) -> Any:
+        there.land(week(10))
+        return observed(*what, **more)
+
+    monkeypatch.setattr(monitor, "observed", meanwhile)
+    there.look()
+    assert there.journal.watched("small") == before != there.journal.landed("small")
 
 
 def test_what_came_true_is_what_scikit_learn_says(place):

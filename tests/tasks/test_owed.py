@@ -452,9 +452,9 @@ def test_a_budget_that_rows_have_used_up_is_told_once(place: Settings, prefect: 
     assert [event for event, *_ in prefect.told] == ["keepfit.budget.spent"]
 
 
-def looked(journal: Journal, at: dt.datetime) -> None:
-    """A look is on record."""
-    journal.record_watch(project=NAME, at=at, version=1, verdict="ok", detail={})
+def looked(journal: Journal, landed: str, at: dt.datetime = NOW) -> None:
+    """A look is on record, before which so much had landed."""
+    journal.record_watch(project=NAME, at=at, version=1, verdict="ok", detail={}, landed=landed)
 
 
 def looks(prefect: Prefect) -> list[str]:
@@ -465,7 +465,7 @@ def test_what_landed_and_was_not_looked_at_owes_a_look_once(place: Settings, pre
     """Its event was lost: one run a batch, in another process, too, unless a look began since; a failed one is not repeated."""
     journal, recovery = crowned(place, 1), owing(place)
     lands(journal, 1)
-    looked(journal, NOW - dt.timedelta(seconds=1))
+    looked(journal, "v0.0")
     prefect.busy = True
     recovery.look(NAME)
     assert looks(prefect) == []
@@ -476,10 +476,25 @@ def test_what_landed_and_was_not_looked_at_owes_a_look_once(place: Settings, pre
     for process in (recovery, recovery, owing(place)):
         assert process.look(NAME) == []
     assert looks(prefect) == ["what landed was not looked at"]
-    assert prefect.planned[-1][0] == f"owed look {NAME} {NOW} 0", "a key is of all projects"
-    looked(journal, NOW)
+    assert prefect.planned[-1][0] == f"owed look {NAME} v1.0 0", "a key is of all projects"
+    looked(journal, "v1.0")
     assert owing(place).look(NAME) == []
-    lands(journal, 2)  # at the same moment, before the look began
+    lands(journal, 2)  # at the same moment, after the look began
+    owing(place).look(NAME)
+    assert len(looks(prefect)) == 2
+
+
+def test_s_10_what_lands_after_the_clock_went_back_owes_a_look(place: Settings, prefect: Prefect):
+    """Though the last look says that it began later; and a look at what landed while the clock stood ahead is not owed again (S-10)."""
+    journal, ahead = crowned(place, 1), NOW + dt.timedelta(days=365)
+    lands(journal, 1, at=ahead)
+    looked(journal, "v1.0", ahead)
+    lands(journal, 2)
+    assert owing(place).look(NAME)[-1] == "small: what landed was not looked at: 'run 1'"
+    prefect.states["run 1"] = "obeyed"
+    looked(journal, "v2.0")
+    lands(journal, 2, 3, at=ahead)
+    looked(journal, "v2.3")
     owing(place).look(NAME)
     assert len(looks(prefect)) == 1
 

@@ -104,6 +104,11 @@ class Batches(Database):
             row = connection.execute(query).one()
         return int(row[0]), int(row[1])
 
+    def landed(self, project: str) -> str:
+        """As `newest`, in a word: v12.3."""
+        rows, outcomes = self.newest(project)
+        return f"v{rows}.{outcomes}"
+
     def landed_since(self, project: str, version: int) -> int:
         """How many rows landed in the table `rows` after a version of it; corrections count."""
         query = sa.select(sa.func.coalesce(sa.func.sum(_of_rows(BATCHES.c.landed)), 0)).where(

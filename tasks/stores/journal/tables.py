@@ -251,6 +251,7 @@ WATCHES = sa.Table(
     sa.Column("until", sa.Text, nullable=False, comment="end of the newest window; the same one alarms once"),
     sa.Column("interval", sa.Float, comment="seconds until the next look is due; empty where none is"),
     sa.Column("detail", sa.Text, nullable=False, comment="JSON: window, rows, drift, performance, alarms"),
+    sa.Column("landed", sa.Text, comment="versions of rows and outcomes when it began, as v12.3"),
 )
 
 INCIDENTS = sa.Table(
@@ -301,5 +302,15 @@ def _numbered(table: sa.Table) -> sa.Update:
     return table.update().values(number=old.c.counted).where(*(column == old.c[column.name] for column in own))
 
 
+def _seen() -> sa.Update:
+    """Says of each look what had landed by its time, the only order that an older home knows."""
+    rows, outcomes = (
+        sa.cast(sa.func.coalesce(sa.func.max(BATCHES.c[name]), 0), sa.Text) for name in ("version", "outcomes")
+    )
+    before = BATCHES.c.project == WATCHES.c.project, BATCHES.c.landed > 0, BATCHES.c.at <= WATCHES.c.at
+    landed = sa.select(sa.literal("v") + rows + sa.literal(".") + outcomes).where(*before)
+    return WATCHES.update().values(landed=landed.scalar_subquery())
+
+
 # what the rows of an older home get in a column that came since; in others they have nothing
-OLDER = {table.c.number: _numbered(table) for table in (BATCHES, CONTRACTS)}
+OLDER = {table.c.number: _numbered(table) for table in (BATCHES, CONTRACTS)} | {WATCHES.c.landed: _seen()}

@@ -16,13 +16,13 @@ class Watches(Database):
 
     def record_watch(
         self, *, project: str, at: dt.datetime, version: int, verdict: str, until: str = "", detail: dict[str, Any],
-        interval: dt.timedelta | None = None,
+        interval: dt.timedelta | None = None, landed: str = "",
     ) -> int:  # fmt: skip
-        """Records one look, and when the next one is due (None: nobody waits for one); gives its number."""
+        """Records one look, when the next one is due (None: nobody waits for one), and what had `landed` when it began; gives its number."""
         durable.step("record watch")
         values = {
             "project": project, "at": at.isoformat(), "version": version, "verdict": verdict, "until": until,
-            "interval": interval.total_seconds() if interval else None,
+            "interval": interval.total_seconds() if interval else None, "landed": landed,
         }  # fmt: skip
         with self._write() as connection:
             done = connection.execute(WATCHES.insert().values(**values, detail=json.dumps(detail)))
@@ -55,3 +55,9 @@ class Watches(Database):
         if row is None:
             return None
         return dt.datetime.fromisoformat(row.at), None if row.interval is None else dt.timedelta(seconds=row.interval)
+
+    def watched(self, project: str) -> str | None:
+        """What had landed when the last look at a project began; None before the first one."""
+        newest = sa.select(WATCHES.c.landed).where(WATCHES.c.project == project).order_by(WATCHES.c.id.desc()).limit(1)
+        with self.engine.connect() as connection:
+            return connection.scalar(newest)
