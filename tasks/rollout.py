@@ -153,6 +153,7 @@ class Watch:
         self._due: dict[int, float] = {}  # when a rollout is weighed again
         self._rests: dict[int, float] = {}  # seconds that rollouts rest whose next step could not be done
         self._running: dict[str, _Running] = {}
+        self._since: dict[tuple[int, str], float] = {}  # when a phase began, by the timer
 
     def look(self, project: str) -> str | None:
         """Moves a project's rollout as far as the evidence allows, and says so; None where nothing moved.
@@ -223,6 +224,7 @@ class Watch:
     # -- what the evidence says ---------------------------------------------------------------------------------------
     def _weighed(self, rollout: Rollout, since: dt.datetime) -> str | None:
         began, now = self._timer(), self._clock()
+        seconds = self._lasted(rollout, began, now)
         if began < self._due.get(rollout.id, float("-inf")):
             return None
         try:
@@ -232,7 +234,7 @@ class Watch:
             return self._end(rollout, "overtaken", said)
         if seen is None:
             return None  # the next look reads on
-        plan, seconds = RolloutPlan.model_validate(rollout.plan), (now - _moment(rollout.since)).total_seconds()
+        plan = RolloutPlan.model_validate(rollout.plan)
         self._due[rollout.id] = began + max(plan.probation.every, REST * (self._timer() - began))
         then = step(plan, rollout.phase, seconds, seen)  # ty: ignore[invalid-argument-type]
         found = _found(seen, then)
@@ -249,6 +251,14 @@ class Watch:
             raise
         self._rests.pop(rollout.id, None)
         return moved
+
+    def _lasted(self, rollout: Rollout, timer: float, now: dt.datetime) -> float:
+        """Seconds since its phase began, as far as clock and timer agree: a clock that jumps ahead meanwhile ends none early (faults: S-10).
+
+        What was before the first look the clock alone says.
+        """
+        seconds = (now - _moment(rollout.since)).total_seconds()
+        return min(seconds, timer - self._since.setdefault((rollout.id, rollout.since), timer - max(seconds, 0.0)))
 
     def _read(
         self, rollout: Rollout, since: dt.datetime, now: dt.datetime, until: Callable[[], bool]

@@ -61,11 +61,11 @@ def clock() -> Clock:
 
 
 class Looks:
-    """Looks whenever it is asked to: an hour lies between two looks, and a look takes no time."""
+    """Looks whenever it is asked to: an hour lies between two looks beside what the clock says, and a look takes no time."""
 
     def __init__(self, settings: Settings, clock: Callable[[], dt.datetime]) -> None:
         self.now = 0.0
-        self._watch = Watch(settings, clock, timer=lambda: self.now)
+        self._watch = Watch(settings, clock, timer=lambda: self.now + clock().timestamp())
 
     def look(self, project: str) -> str | None:
         """The next one."""
@@ -207,6 +207,35 @@ def test_v_13_a_worse_champion_comes_back_by_itself_once(place: Settings, clock:
     refused = release(place, 2, clock, actor=f"{BY_ITSELF}new data")
     assert "version 2 was rolled back by rollout: evidence" in refused["reason"]
     assert release(place, 2, clock)["state"] == "released"
+
+
+def test_s_10_a_clock_that_jumps_a_year_ahead_ends_no_phase(place: Settings, clock: Clock):
+    """Whoever looks on counts what went by: the probation goes on, and ends when its seconds are over (S-10)."""
+    journal, timer = crowned(place, 1), [0.0]
+    release(place, 2, clock)
+    looks = Watch(place, clock, timer=lambda: timer[0])
+    assert "is on probation" in str(looks.look(NAME))
+    assert looks.look(NAME) is None
+    clock.on(365 * 86_400)
+    timer[0] += 7 * 86_400 - 1
+    assert looks.look(NAME) is None
+    assert phases(journal) == [(2, "probation")]
+    timer[0] += 3600
+    assert "version 2 passed in its probation: 0 rows in 608399 s" in str(looks.look(NAME))
+
+
+def test_s_10_a_clock_that_is_put_right_after_a_start_holds_up_no_phase(place: Settings, clock: Clock):
+    """Whoever began to look by a clock of long ago counts from then on (S-10)."""
+    journal, timer = crowned(place, 1), [0.0]
+    release(place, 2, clock)
+    watch(place, clock).look(NAME)
+    clock.on(-365 * 86_400)
+    looks = Watch(place, clock, timer=lambda: timer[0])
+    assert looks.look(NAME) is None
+    clock.on(375 * 86_400)
+    timer[0] += 7 * 86_400
+    assert "version 2 passed in its probation" in str(looks.look(NAME))
+    assert phases(journal) == [(2, "passed")]
 
 
 def test_v_13_a_challenger_that_fails_is_undone_in_its_shadow(place: Settings, clock: Clock):
