@@ -85,7 +85,7 @@ class Upkeep:
         if passed is None or passed <= MOST:
             return passed is not None
         LOG.warning(
-            "%s is tidied tomorrow: the last time was %d days ago by the clock, and one that has jumped would remove what is young. See: keepfit data tidy %s",
+            "%s is tidied tomorrow: the last time was %d days ago by the clock, and one that has jumped would remove what is young. If it is right: keepfit data tidy %s",
             project,
             passed.days,
             project,
