@@ -55,9 +55,8 @@ def register(training: Training, finished: Finished) -> Decision:
     """Puts the outcome on record in MLflow, in the journal and before the eyes of people; while MLflow is away it is kept, and nothing goes live."""
     settings = Settings()
     journal = Journal(settings.journal())
-    finished = finished.model_copy(
-        update={"took": finished.took or _took(training)}
-    )  # another time MLflow would take for another metric
+    took = finished.took or _took(training)  # another time MLflow would take for another metric
+    finished = finished.model_copy(update={"took": took})
     journal.assure()  # else MLflow would get a version of a training that is taken for dead
     try:
         run = Minutes.of(settings, training.project, training.run).tell()
@@ -70,7 +69,7 @@ def _keep(training: Training, finished: Finished, journal: Journal, why: str) ->
     """Keeps what a training has come to, until MLflow answers: then the recovery has it registered, or the same command does."""
     candidates.keep(Settings(), training.project, training.run, finished)
     decision = _decision(training, finished, KEPT, f"finished, and registered when MLflow answers. {why}")
-    _end(journal, training, decision, {"run": training.run, "kept": True, "cpu_seconds": finished.took[CPU]})
+    _end(journal, training, decision, _detail(training, finished, Settings()) | {"kept": True})
     _say(decision, [*finished.verdicts])
     return decision
 
@@ -85,6 +84,17 @@ def _decision(training: Training, finished: Finished, state: str, reason: str, *
     )  # fmt: skip
 
 
+def _detail(training: Training, finished: Finished, settings: Settings) -> dict[str, Any]:
+    """What later trainings and whoever asks why want to know of it: that it was judged is a look at the champion, whatever comes of it."""
+    use, scores, prepared = Project.named(training.project, settings), finished.scores, finished.prepared
+    return {
+        "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in finished.verdicts],
+        "recipe": finished.best.recipe.model_dump(mode="json"), "operates": scores.judged(finished.candidate).operates,
+        "until": prepared.windows["holdout"][1], "champion": _champion(scores), "against": scores.champion_version, "bars": plans.bars(use, settings),
+        "judged": prepared.rows["holdout"], "cpu_seconds": finished.took[CPU],
+    }  # fmt: skip
+
+
 def _champion(scores: Scores) -> dict[str, Any] | None:
     return {"version": scores.champion_version, **scores.champion.model_dump()} if scores.champion else None
 
@@ -96,12 +106,7 @@ def _registered(training: Training, finished: Finished, journal: Journal, settin
     judged = outcome(verdicts)
     recorded = _answered(candidate, scores)
     facts = _facts(use, training, prepared, best, candidate, scores, verdicts, refit=recorded.refit)
-    detail: dict[str, Any] = {
-        "run": training.run, "metric": use.metric, **scores.metric.model_dump(), "verdicts": [verdict.model_dump() for verdict in verdicts],
-        "recipe": best.recipe.model_dump(mode="json"), "operates": candidate.operates, "until": prepared.windows["holdout"][1],
-        "champion": _champion(scores), "against": scores.champion_version, "bars": plans.bars(use, settings), "judged": prepared.rows["holdout"],
-    }  # fmt: skip
-    version, detail["cpu_seconds"] = None, finished.took[CPU]
+    version, detail = None, _detail(training, finished, settings)
     with answering():
         registry.log(training.run, metrics=finished.took)
         registry.log_files(training.run, {footprints.STEPS: as_json(recorded.footprint.model_dump()["steps"])})

@@ -65,15 +65,16 @@ class Minutes:
         Raises:
             StackError: it does not answer; what it has not taken is kept.
         """
-        notes, run = sorted(self.folder.glob("*.json")), self._run
+        notes = sorted(self.folder.glob("*.json"))
         with answering():
+            run = self.registry.started(self._run) or self._run
             for note in notes:
                 call, told = json.loads(note.read_bytes(), object_hook=_unpacked)
-                if call == "start":  # its file goes last: it is what the run's id is found by
-                    run = self.registry.started(run) or self.registry.start(**told, own=run)
+                if call == "start":
+                    run = run if run != self._run else self.registry.start(**told, own=run)
                 else:
                     getattr(self.registry, call)(run, **told)
-                    note.unlink()
+                note.unlink()
         self.drop()
         return run
 

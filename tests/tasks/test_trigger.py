@@ -180,6 +180,7 @@ def test_o_05_a_training_begins_while_mlflow_is_away(landed: Settings, away: pyt
     assert len([*minutes.folder.iterdir()]) == 2
     away.undo()
     run = Minutes.of(landed, NAME, training.run).tell()
+    assert Minutes.of(landed, NAME, training.run).tell() == run, "MLflow may be away once more right afterwards"
     registry = Registry(NAME, landed.mlflow(), landed.artifacts)
     assert registry.client.get_run(run).data.params == {"rows.train": "7"}
     assert registry.started(training.run) == run
