@@ -27,7 +27,7 @@ PROJECT = "thyroid"
 DROPS = (("1984-08", "1984-12"), ("1985-01", "1985-06"), ("1985-07", "1986-06"), ("1986-07", "1987-01"))
 FEWEST = 30  # rows of a month that an AUC is given for
 PATIENCE = 240.0
-ENDED = {"released", "registered", "held", "refused", "failed", "crashed"}
+ENDED = {"released", "registered", "held", "refused", "kept", "failed", "crashed"}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 import functools
 import sqlite3
-import threading
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,9 @@ from tasks import releasing
 from tasks.config.errors import ArtifactError, KeepfitError
 from tasks.config.settings import Settings
 from tasks.recover import Recovery
+from tasks.stores import studies
 from tasks.stores.journal import AFTER, BEFORE, database
+from tasks.stores.registry import Registry
 from tasks.stores.sqlite import damage, refuse_damaged
 from tests.released import NAME, InProcess, alias, champion, crowned, place, template, trained
 from tests.tasks.test_landing_faults import FULL, disk, used
@@ -67,13 +72,42 @@ def holder(place: Settings) -> Iterator[sqlite3.Connection]:
         yield held
 
 
-def test_s_04_a_locked_database_is_waited_for(place: Settings, holder: sqlite3.Connection):
-    """The release waits until the lock is free, and is written once; readers do not wait at all."""
-    journal = crowned(place, 1)
-    holder.execute("BEGIN IMMEDIATE")
-    threading.Timer(0.5, lambda: holder.execute("ROLLBACK")).start()
-    crowned(place, 2)
+HOLD = """
+import sqlite3, sys, time
+held = sqlite3.connect(sys.argv[1], isolation_level=None)
+held.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+time.sleep(10)
+held.execute("ROLLBACK")
+"""
+
+
+def test_s_04_what_another_process_has_locked_for_ten_seconds_is_waited_for(place: Settings):
+    """The journal, MLflow's file and the studies: each act waits until the lock is free, and is written once; readers of the journal do not wait."""
+    journal, registry = crowned(place, 1), Registry(NAME, place.mlflow(), place.artifacts)
+    run = registry.start("a test", {})
+    studies.prepare(place.studies())
+    study = studies.study(place.studies(), "a study", seed=7)
+    acts = {
+        "keepfit.db": lambda: crowned(place, 2), "mlflow.db": lambda: registry.log(run, metrics={"roc_auc": 0.9}), "studies.db": study.ask,
+    }  # fmt: skip
+    with ExitStack() as held, ThreadPoolExecutor(len(acts)) as pool:
+        for name in acts:
+            command = [sys.executable, "-c", HOLD, str(place.home / name)]
+            holder = held.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            assert holder.stdout is not None
+            assert holder.stdout.readline()
+        began = time.monotonic()
+        waiting = {name: pool.submit(act) for name, act in acts.items()}
+        assert [each.version for each in journal.releases(NAME)] == [1]
+        assert time.monotonic() - began < 5
+        time.sleep(5)
+        assert not any(each.done() for each in waiting.values())
+        for each in waiting.values():
+            each.result(30)
     assert [each.version for each in journal.releases(NAME)] == [1, 2]
+    assert len(registry.client.get_metric_history(run, "roc_auc")) == 1
+    assert len(study.trials) == 1
 
 
 def test_s_04_a_database_that_stays_locked_is_a_clear_error(
