@@ -144,6 +144,7 @@ def supersede(journal: Journal, settings: Settings, project: str, why: str, now:
         journal.end_training(row["id"], state="failed", reason=f"finished, and never registered: {why}", at=now)
         candidates.clear(settings, project, row["detail"]["run"])
         Minutes.of(settings, project, row["detail"]["run"]).drop()
+        Minutes.of(settings, project, str(row["id"])).note(Registry.abandon)  # where it has heard of its run
 
 
 def caps(
@@ -265,8 +266,9 @@ def settle(project: str, journal: Journal, settings: Settings, now: dt.datetime)
     """Ends in journal and MLflow what trainings left that were killed, and removes their files; gives those. The caller is `alone`."""
     dead = [row for row in journal.under_way() if row["project"] == project]
     for row in dead:
-        reason = f"cut off: {row['runner'] or 'its process'} was gone; the next training takes its finished trials over"
-        journal.cut_off(row, state=KEPT if is_kept(row) else "crashed", reason=reason, at=now)
+        state, then = (KEPT, "it is still to be registered") if is_kept(row) else ("crashed", "the next training takes its finished trials over")  # fmt: skip
+        reason = f"cut off: {row['runner'] or 'its process'} was gone; {then}"
+        journal.cut_off(row, state=state, reason=reason, at=now)
     candidates.clear_all(settings, project, but=[row["detail"]["run"] for row in journal.kept(project)])
     bundles.clear(settings.bundles(project))
     for row in dead:

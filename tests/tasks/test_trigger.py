@@ -258,6 +258,16 @@ def test_o_05_a_newer_training_takes_the_place_of_what_was_kept(
     assert not Minutes.of(landed, NAME, training.run).folder.exists()
 
 
+def test_o_05_the_run_of_what_was_kept_and_is_superseded_is_closed(landed: Settings, tmp_path: Path):
+    """MLflow went away after it had heard of it."""
+    training = admitted("batch")
+    keeps(landed, training)
+    land(landed, tmp_path, 60)
+    admitted("hand")
+    known = Registry(NAME, landed.mlflow(), landed.artifacts)
+    assert known.client.get_run(training.run).info.status == "KILLED"
+
+
 def test_o_05_what_was_kept_and_is_gone_is_trained_again(landed: Settings, away: pytest.MonkeyPatch):
     """An erasure has removed it, because rows are in it."""
     training = admitted("batch")
