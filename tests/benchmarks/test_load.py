@@ -144,7 +144,7 @@ def cpu(stage: Stage) -> float:
     return used.user + used.system
 
 
-@pytest.mark.parametrize("rows", [1, 10, 100])
+@pytest.mark.parametrize("rows", [1, 10, 100, 1000])
 def test_v_07_three_times_the_load(served: Stage, tmp_path: Path, rows: int):
     """Half, all and three times of what a closed loop gets answered: how much is answered, how much refused, who waits how long (V-07).
 
