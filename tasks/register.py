@@ -182,15 +182,20 @@ def conclude(training: Training, decision: Decision, released: dict[str, Any]) -
     journal, now = Journal(settings.journal()), dt.datetime.now(dt.UTC)
     digests = _waiting(settings, journal, training) if waits else None
     journal.end_training(training.id, state=state, reason=final.reason, at=now, digests=digests)
-    (row,) = (row for row in journal.trainings(training.project) if row["id"] == training.id)
-    run = row["detail"].get("run", training.run)  # MLflow may have given it another name meanwhile
+    run = _on_record(journal, training)["detail"].get(
+        "run", training.run
+    )  # MLflow may have given it another name meanwhile
     Minutes.of(settings, training.project, run).note(Registry.log, tags={"keepfit.decision": state})
     return final.model_dump(mode="json")
 
 
+def _on_record(journal: Journal, training: Training) -> dict[str, Any]:
+    return next(row for row in journal.trainings(training.project) if row["id"] == training.id)
+
+
 def _waiting(settings: Settings, journal: Journal, training: Training) -> dict[str, str] | None:
     """What a person decides about, whose version passed and may not go live by itself; None where its verdicts do not count any more."""
-    (row,) = (row for row in journal.trainings(training.project) if row["id"] == training.id)
+    row = _on_record(journal, training)
     use, detail = Project.named(training.project, settings), row["detail"]
     if outdated(use, row, journal.champion(use.project), settings):
         return None
